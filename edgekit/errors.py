@@ -1,0 +1,49 @@
+"""What edgekit says when it cannot go on.
+
+Every known failure is an ``EdgekitError`` whose text is one clear sentence: what is wrong, in which file, and
+what to do. The command line (``edgekit/cli``) prints the text and exits with ``exit_code``; library code raises
+and never prints or exits. Anything that is not an ``EdgekitError`` is a bug and keeps its traceback.
+
+    raise InputError(f"{path}: holds no images; give a folder, a file or a glob of images or videos")
+"""
+
+
+class EdgekitError(Exception):
+    """A failure edgekit foresaw. ``str(error)`` is the sentence the user reads."""
+
+    exit_code = 2
+
+
+class InputError(EdgekitError):
+    """Bad input: a file, folder or value the user gave cannot be used (exit code 2)."""
+
+
+class UsageError(EdgekitError):
+    """Options that contradict each other or are out of range (exit code 2)."""
+
+
+class MissingPackageError(EdgekitError):
+    """Something optional is not installed; the sentence names the extra that brings it (exit code 2)."""
+
+    def __init__(self, package: str, needed_for: str, extra: str) -> None:
+        super().__init__(f"{needed_for} needs the package {package!r}, which is not installed; "
+                         f"run: pip install 'edgekit[{extra}]'")
+        self.package = package
+        self.extra = extra
+
+
+class UnsafeFileError(InputError):
+    """A file that would run code or reach outside its folder; it was not opened further (exit code 2)."""
+
+
+class GateError(EdgekitError):
+    """A check failed: parity, accuracy, speed, a rewrite count or a hash (exit code 1).
+
+    ``evidence`` is a JSON-ready mapping of what was measured; commands write it to ``OUT.failed.json``.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, evidence: dict[str, object] | None = None) -> None:
+        super().__init__(message)
+        self.evidence = evidence or {}

@@ -1,0 +1,55 @@
+"""Area Attention as one function, and as one operator that survives export.
+
+The feature map's tokens, in row-major order, are cut into ``area`` consecutive chunks; multi-head attention with
+heads of 32 channels runs inside each chunk (YOLO12, arXiv 2502.12524, section 3.2). In training and inference it is
+ordinary PyTorch. While a graph is captured it is the single operator ``edgekit::AreaAttention``, so that the
+exporter never decides how attention is spelled: the rules in ``graph/rules`` do.
+
+    out_BCHW = area_attention(q_BCHW, k_BCHW, v_BCHW, area=4)
+
+Letters: B batch, C channels = N·D, N heads, D head width (32), A areas, T tokens of an area, H W map.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+
+from edgekit.errors import InputError
+
+HEAD_WIDTH = 32
+OPERATOR = "edgekit::AreaAttention"  # (q, k, v) maps -> map, attribute area; lowered by graph/rules
+
+
+def check_area(height: int, width: int, area: int) -> None:
+    """Raise InputError unless a ``height`` x ``width`` map's tokens divide into ``area`` equal chunks."""
+    if height * width % area:
+        raise InputError(
+            f"a {height}x{width} map has {height * width} tokens, which do not divide into {area} areas; "
+            "image sides that are multiples of 32 always do"
+        )
+
+
+def area_attention(q_BCHW: torch.Tensor, k_BCHW: torch.Tensor, v_BCHW: torch.Tensor, area: int) -> torch.Tensor:
+    """Multi-head attention inside each of ``area`` chunks of the map's tokens.
+
+    Args:
+        q_BCHW, k_BCHW, v_BCHW: ``[B, C, H, W]`` floating point, C a multiple of 32; channel order is head by head.
+        area: number of chunks.
+
+    Returns:
+        ``[B, C, H, W]``: softmax(q·k / sqrt(32))·v, laid back as a map.
+    """
+    B, C, H, W = q_BCHW.shape
+    check_area(H, W, area)
+    if torch.compiler.is_exporting():
+        return torch.onnx.ops.symbolic(
+            OPERATOR, (q_BCHW, k_BCHW, v_BCHW), {"area": area}, dtype=q_BCHW.dtype, shape=q_BCHW.shape, version=1
+        )
+    heads, tokens = C // HEAD_WIDTH, H * W // area
+
+    def split(x_BCHW: torch.Tensor) -> torch.Tensor:
+        return x_BCHW.reshape(B, heads, HEAD_WIDTH, area, tokens).permute(0, 3, 1, 4, 2)
+
+    out_BANTD = F.scaled_dot_product_attention(split(q_BCHW), split(k_BCHW), split(v_BCHW))
+    return out_BANTD.permute(0, 2, 4, 1, 3).reshape(B, C, H, W)

@@ -1,0 +1,65 @@
+"""A PyTorch network behind the same interface as every artifact, so that host code cannot tell them apart.
+
+    session = TorchSession(checkpoint.net, checkpoint.info())
+    session.run(batch)["scores"]
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from edgekit.errors import UsageError
+from edgekit.nn.blocks import fuse
+from edgekit.spec import ModelInfo
+
+
+class TorchSession:
+    """Runs a network in float32 with its BatchNorms folded (``fold=False`` keeps them apart).
+
+    Args:
+        net: a network whose forward returns roles.
+        info: ports; a batch of None lets any batch through.
+        device: ``cpu``, ``cuda:0``, …
+        threads: intra-operator threads; note that PyTorch has one such setting per process.
+
+    Raises:
+        UsageError: the device does not exist.
+    """
+
+    target = "pytorch"
+
+    def __init__(
+        self,
+        net: nn.Module,
+        info: ModelInfo,
+        path: Path | None = None,
+        device: str | None = None,
+        threads: int | None = None,
+        fold: bool = True,
+    ) -> None:
+        self.info, self.path = info, path or Path(".")
+        if threads:
+            torch.set_num_threads(threads)
+        try:
+            self.device = torch.device(device or "cpu")
+            self.net = (fuse(net) if fold else net).eval().to(self.device)
+        except (RuntimeError, AssertionError) as error:
+            raise UsageError(f"--device {device}: PyTorch cannot use it ({str(error).splitlines()[0]})") from error
+
+    def run(self, batch: np.ndarray) -> dict[str, Any]:
+        """``[B, 3, H, W]`` float32 in 0..1 -> one float32 array per role."""
+        with torch.inference_mode():
+            outputs = self.net(torch.from_numpy(batch).to(self.device))
+        return {role: value.float().cpu().numpy() for role, value in outputs.items()}
+
+    def precision_by_type(self) -> dict[str, int]:
+        layers = [m for m in self.net.modules() if isinstance(m, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear))]
+        return {"f32": len(layers)}
+
+    def close(self) -> None:
+        """Nothing to release."""

@@ -1,0 +1,248 @@
+"""The nouns: small frozen records that say what a model is and what an artifact holds. Standard library only.
+
+``ModelSpec`` says how to build a network; ``ModelInfo`` says how to *use* one (what goes in, what comes out, in
+which role), and is all that the host code ever looks at, whether the model behind it is a PyTorch checkpoint, an
+ONNX file or an OpenVINO folder. Both turn into plain JSON with ``to_dict`` and back with ``from_dict``.
+
+    info = ModelInfo.from_dict(json.loads(text))
+    [o.role for o in info.outputs]            # ['boxes', 'scores']
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from edgekit.errors import InputError
+
+SCALES = ("n", "s", "m", "l", "x")
+FAMILIES = ("v1.0", "turbo")
+HEADS = ("raw", "topk", "nms")
+STRIDE = 32  # the coarsest stride of the network: image sides are multiples of it
+
+# What an output can mean. B batch, N candidates (every anchor in `raw`, K in `topk`), C classes, M mask
+# coefficients, P keypoints. Pixels are those of the network's input image.
+ROLES = {
+    "boxes": "[B, N, 4] x1, y1, x2, y2 in pixels",
+    "rotated_boxes": "[B, N, 5] centre x, centre y, width, height in pixels, angle in radians (clockwise positive)",
+    "scores": "[B, C, N] probabilities of every class (raw) or [B, N] of one class each (topk, nms)",
+    "labels": "[B, N] class index of each candidate (topk, nms)",
+    "mask_coefficients": "[B, N, M] weights of the mask prototypes",
+    "mask_prototypes": "[B, M, H/4, W/4] mask bases",
+    "keypoints": "[B, N, P, 3] x, y in pixels and visibility probability",
+    "class_probabilities": "[B, C] probabilities, summing to one",
+}
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """Everything needed to build one network. Numbers come from ``models/*.toml``, never from code.
+
+    Attributes:
+        name: published name, e.g. ``yolo12n-seg``.
+        task: ``detect``, ``segment``, ``pose``, ``obb`` or ``classify``.
+        scale: one of ``n s m l x``.
+        family: ``v1.0`` (the published table's layout) or ``turbo``.
+        depth, width, max_channels: compound scaling of repeats and channels.
+        mlp_ratio: hidden width of an attention block's MLP over its width.
+        residual: learned per-channel residual around each attention stage.
+        areas: number of areas of the attention stages at P4 and P5.
+        stem_groups: groups of the convolutions at layers 1 and 3 (turbo: 2 and 4).
+        classes: number of classes.
+        keypoint_shape: (points, values per point) for pose, else None.
+        activation: name of the activation used by every convolution block.
+        norm_eps, norm_momentum: of every BatchNorm. They leave no trace in a state dict, and published
+            classification models differ from the others.
+    """
+
+    name: str
+    task: str
+    scale: str
+    family: str
+    depth: float
+    width: float
+    max_channels: int
+    mlp_ratio: float
+    residual: bool
+    areas: tuple[int, int]
+    stem_groups: tuple[int, int]
+    classes: int
+    keypoint_shape: tuple[int, int] | None = None
+    activation: str = "silu"
+    norm_eps: float = 1e-3
+    norm_momentum: float = 0.03
+
+    def replace(self, **changes: Any) -> ModelSpec:
+        return dataclasses.replace(self, **changes)
+
+    def to_dict(self) -> dict[str, Any]:
+        return _plain(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> ModelSpec:
+        return _build(cls, data)
+
+
+@dataclass(frozen=True)
+class Port:
+    """One input or output of an artifact: its name there, its role, shape (None where dynamic) and dtype."""
+
+    name: str
+    role: str
+    shape: tuple[int | None, ...]
+    dtype: str = "float32"
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """How an image becomes the input tensor.
+
+    Attributes:
+        mode: ``letterbox`` (aspect kept, centred, padded with ``fill``) or ``centre_crop`` (short side resized,
+            centre cut out).
+        fill: grey level of the padding, 0 to 255.
+        colour: channel order of the tensor, ``RGB``.
+        scale: factor on 8-bit values.
+    """
+
+    mode: str = "letterbox"
+    fill: int = 114
+    colour: str = "RGB"
+    scale: float = 1 / 255
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What host code must know to run a model; the part of a bundle's manifest an application reads.
+
+    Attributes:
+        task: the task's name.
+        imgsz: (height, width) of the input in pixels.
+        head: ``raw``, ``topk`` or ``nms``.
+        names: class names in label order.
+        inputs, outputs: the artifact's ports; batch is the first dimension of each (None: dynamic).
+        preprocess: image to tensor.
+        licence: the licence the weights state, or None.
+        spec: the network (None for models edgekit did not make).
+    """
+
+    task: str
+    imgsz: tuple[int, int]
+    head: str
+    names: tuple[str, ...]
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    preprocess: Preprocess = field(default_factory=Preprocess)
+    licence: str | None = None
+    spec: ModelSpec | None = None
+
+    @property
+    def batch(self) -> int | None:
+        """The artifact's fixed batch, or None where any batch goes."""
+        return self.inputs[0].shape[0]
+
+    def replace(self, **changes: Any) -> ModelInfo:
+        return dataclasses.replace(self, **changes)
+
+    def to_dict(self) -> dict[str, Any]:
+        return _plain(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> ModelInfo:
+        data = dict(data)
+        data["inputs"] = tuple(_build(Port, p) for p in data["inputs"])
+        data["outputs"] = tuple(_build(Port, p) for p in data["outputs"])
+        data["preprocess"] = _build(Preprocess, data["preprocess"])
+        if data.get("spec"):
+            data["spec"] = ModelSpec.from_dict(data["spec"])
+        info = _build(cls, data)
+        for port in info.outputs:
+            if port.role not in ROLES:
+                raise InputError(f"output {port.name!r} has the unknown role {port.role!r}; known: {', '.join(ROLES)}")
+        return info
+
+
+class Session(Protocol):
+    """A loaded model: what ``edgekit/targets/*.open`` and the PyTorch session return.
+
+    ``run`` takes float32 ``[B, 3, H, W]`` (values 0..1, RGB; B equal to ``info.batch`` where that is fixed) and
+    returns one array per role. Arrays may be reused by the next call unless copied.
+    """
+
+    info: ModelInfo
+    target: str
+    path: Path
+
+    def run(self, batch: Any) -> dict[str, Any]: ...
+
+    def precision_by_type(self) -> dict[str, int]:
+        """How many operators run in each precision, by what the runtime says it executes: ``{"f32": 312}``."""
+        ...
+
+
+@dataclass(frozen=True)
+class Graph:
+    """An exported ONNX file and what it is: ``path``, its ``info`` and the ``sha256`` of the weights it came from."""
+
+    path: Path
+    info: ModelInfo
+    sha256: str
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+
+def sha256_file(path: Path | str) -> str:
+    """Hex SHA-256 of a file's bytes."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as handle:
+        while chunk := handle.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def parse_imgsz(text: str | int | tuple[int, int]) -> tuple[int, int]:
+    """``640`` or ``"640"`` -> (640, 640); ``"384,640"`` -> (384, 640). Height first; multiples of 32.
+
+    Raises:
+        InputError: not one or two positive multiples of 32 of at most 4096.
+    """
+    parts = (text, text) if isinstance(text, int) else tuple(text) if isinstance(text, tuple) else None
+    if parts is None:
+        fields = str(text).replace("x", ",").split(",")
+        if len(fields) not in (1, 2) or not all(f.strip().isdigit() for f in fields):
+            raise InputError(f"--imgsz {text}: not an image size; give N or H,W in pixels, e.g. 640 or 384,640")
+        parts = (int(fields[0]), int(fields[-1]))
+    height, width = int(parts[0]), int(parts[1])
+    for side in (height, width):
+        if not STRIDE <= side <= 4096 or side % STRIDE:
+            nearest = min(max(round(side / STRIDE), 1), 128) * STRIDE
+            raise InputError(f"--imgsz {height},{width}: sides are multiples of {STRIDE} between {STRIDE} and 4096; "
+                             f"the nearest to {side} is {nearest}")
+    return height, width
+
+
+def _plain(value: Any) -> Any:
+    """Dataclasses, tuples and mappings as JSON-ready dicts and lists; None-valued fields are kept."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, (tuple, list)):
+        return [_plain(v) for v in value]
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    return value
+
+
+def _build(cls: type, data: Mapping[str, Any]) -> Any:
+    """The inverse of ``_plain`` for one flat record: lists become tuples, unknown keys are refused."""
+    fields = {f.name: f for f in dataclasses.fields(cls)}
+    unknown = set(data) - set(fields)
+    if unknown:
+        raise InputError(f"{cls.__name__} has no field {sorted(unknown)[0]!r}; was it written by a newer edgekit?")
+    missing = [n for n, f in fields.items()
+               if n not in data and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING]
+    if missing:
+        raise InputError(f"{cls.__name__} lacks the field {missing[0]!r}")
+    return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in data.items()})

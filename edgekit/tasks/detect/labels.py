@@ -1,0 +1,38 @@
+"""Detection's labels, ``class cx cy w h`` in fractions of the image, and how its predictions are scored.
+
+A polygon (``class x1 y1 x2 y2 x3 y3 …``) is taken by the box around it, so segmentation sets serve detection too.
+
+    parse_row([0.5, 0.5, 0.2, 0.4]).box           # (0.4, 0.3, 0.6, 0.7)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from edgekit.data.dataset import Dataset
+from edgekit.data.geometry import centred_box, clip_box, extent, outline
+from edgekit.data.labels import Row
+from edgekit.metrics.coco import coco_scores
+from edgekit.metrics.peer import peer_boxes
+from edgekit.metrics.scores import Options, Scores
+
+
+def parse_row(values: Sequence[float], keypoint_shape: tuple[int, int] | None = None) -> Row:
+    """One row's numbers after the class.
+
+    Raises:
+        BadRow: it is neither a box nor a polygon, lies off the image or has no area.
+    """
+    keypoints = 4 + keypoint_shape[0] * keypoint_shape[1] if keypoint_shape else 4
+    if len(values) in (4, keypoints):
+        box, beyond = centred_box(values[:4])
+    else:
+        points, beyond = outline(values, 3, "box (4 numbers) or polygon (6 or more, x and y in turn)")
+        box, _ = clip_box(*extent(points))
+    return Row(box, clipped=beyond)
+
+
+def score(dataset: Dataset, predictions: Sequence[Mapping[str, Any]], options: Options) -> Scores:
+    """Average precision of boxes; see ``edgekit.metrics.score``."""
+    return peer_boxes(dataset, predictions) if options.protocol == "peer" else coco_scores(dataset, predictions, "bbox")

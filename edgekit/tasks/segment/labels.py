@@ -1,0 +1,36 @@
+"""Segmentation's labels, ``class x1 y1 x2 y2 x3 y3 …`` in fractions of the image, and how predictions are scored.
+
+parse_row([0.1, 0.1, 0.5, 0.1, 0.3, 0.6]).polygon        # [3, 2]; the box is the one around it
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from edgekit.data.dataset import Dataset
+from edgekit.data.geometry import clip_box, extent, outline
+from edgekit.data.labels import BadRow, Row
+from edgekit.metrics.coco import coco_scores
+from edgekit.metrics.peer import peer_boxes, peer_masks
+from edgekit.metrics.scores import Options, Scores
+
+
+def parse_row(values: Sequence[float], keypoint_shape: tuple[int, int] | None = None) -> Row:
+    """One row's numbers after the class.
+
+    Raises:
+        BadRow: a box instead of a polygon, no polygon at all, off the image, or without area.
+    """
+    if len(values) == 4:
+        raise BadRow("no polygon", "a box (4 numbers) where segmentation needs a polygon; left out")
+    points, beyond = outline(values, 3, "polygon (6 or more numbers, x and y in turn)")
+    box, _ = clip_box(*extent(points))
+    return Row(box, polygon=points, clipped=beyond)
+
+
+def score(dataset: Dataset, predictions: Sequence[Mapping[str, Any]], options: Options) -> Scores:
+    """Average precision of boxes and of masks (``mask_…``); see ``edgekit.metrics.score``."""
+    if options.protocol == "peer":
+        return peer_boxes(dataset, predictions).joined(peer_masks(dataset, predictions, options.imgsz))
+    return coco_scores(dataset, predictions, "bbox").joined(coco_scores(dataset, predictions, "segm", "mask_"))
