@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -62,3 +64,28 @@ class Raw:
 @pytest.fixture(scope="session")
 def raw(shared: Path) -> Raw:
     return Raw(shared / "fixtures")
+
+
+@pytest.fixture(scope="session")
+def exported(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """``exported("yolo12n-bccd")``: the real checkpoint as ONNX at the size of its stored outputs, made once.
+
+    Workers of a parallel run share the folder; should two make the same file, the later rename wins with equal bytes.
+    """
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base) / "exported"
+    sizes = json.loads((shared / "fixtures" / "expected.json").read_text())["raw"]
+
+    def make(name: str) -> Path:
+        path = folder / f"{name}.onnx"
+        if not path.is_file():
+            from edgekit import checkpoint
+            from edgekit.graph.export import export
+
+            side = sizes[f"{name}.pt"]["imgsz"]
+            private = folder / f"{os.getpid()}-{name}.onnx"
+            export(checkpoint.load(shared / "fixtures" / f"{name}.pt"), private, (side, side))
+            os.replace(private, path)
+        return path
+
+    return make

@@ -1,0 +1,175 @@
+"""Bundles: a folder an application can load, described and sealed by its ``manifest.json``.
+
+| key | what it holds |
+|---|---|
+| ``schema`` | integer; newer code reads older schemas, older code refuses newer ones |
+| ``task target imgsz head names preprocess inputs outputs licence spec`` | the ``ModelInfo`` |
+| ``files`` | relative path -> sha256 of every file but the manifest |
+| ``rewrites parity provenance`` | what was done to the graph, how far it is from PyTorch, where it came from |
+| ``accuracy speed calibration engines`` | when they apply |
+
+Nothing in a bundle is believed before it is checked: paths must stay inside the folder, hashes must match, shapes
+and counts must be sane.
+
+    bundle = read(Path("bundle"))            # raises one sentence on anything wrong
+    bundle.info.names
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from edgekit.errors import GateError, InputError, UnsafeFileError
+from edgekit.spec import HEADS, ROLES, ModelInfo, sha256_file
+
+SCHEMA = 1
+MANIFEST = "manifest.json"
+_INFO_KEYS = ("task", "imgsz", "head", "names", "inputs", "outputs", "preprocess", "licence", "spec")
+_MOST_BYTES = 32 << 20  # of a manifest
+_MOST_ELEMENTS = 1 << 31  # of one tensor
+_DTYPES = ("float32", "float16", "int64", "int32", "uint8", "int8")
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle folder whose manifest and files were checked: ``path``, ``manifest`` (as read) and its ``info``."""
+
+    path: Path
+    manifest: dict[str, Any]
+    info: ModelInfo
+
+    @property
+    def target(self) -> str:
+        target: str = self.manifest["target"]
+        return target
+
+
+def manifest_of(info: ModelInfo, target: str, folder: Path, **parts: Any) -> dict[str, Any]:
+    """The manifest of the files now in ``folder``. ``parts`` are further top-level keys; None leaves one out."""
+    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST)
+    return {
+        "schema": SCHEMA,
+        "target": target,
+        **info.to_dict(),
+        "files": {p.relative_to(folder).as_posix(): sha256_file(p) for p in files},
+        **{key: value for key, value in parts.items() if value is not None},
+    }
+
+
+def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
+    """Write ``manifest`` into ``folder`` (the folder itself is renamed into place when complete)."""
+    text = json.dumps(manifest, indent=1, sort_keys=True, allow_nan=False)
+    (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
+
+
+def is_bundle(path: Path) -> bool:
+    """Whether ``path`` is a folder with a manifest."""
+    return (path / MANIFEST).is_file()
+
+
+def read(path: Path, verify: bool = True) -> Bundle:
+    """Read and check a bundle.
+
+    Args:
+        path: the bundle's folder.
+        verify: compare every file's hash (reading it once); False checks the manifest and paths only.
+
+    Raises:
+        InputError: no bundle, a manifest that is not valid, or one of a newer schema.
+        UnsafeFileError: a file outside the folder.
+        GateError: a file is missing or was altered.
+    """
+    path = Path(path)
+    manifest = _read_manifest(path)
+    where = path / MANIFEST
+    try:
+        info = ModelInfo.from_dict({k: manifest.get(k) for k in _INFO_KEYS})
+        _check_info(info, where)
+    except InputError as error:
+        text = str(error)
+        raise InputError(text if text.startswith(str(where)) else f"{where}: {text}; rebuild the bundle") from error
+    except (TypeError, ValueError, KeyError, AttributeError, OverflowError) as error:
+        raise InputError(f"{where}: not a valid manifest ({error}); rebuild the bundle") from error
+    _check_files(path, manifest["files"], verify)
+    return Bundle(path, manifest, info)
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    where = path / MANIFEST
+    if not where.is_file():
+        raise InputError(f"{path}: not a bundle (no {MANIFEST}); make one with: edgekit build MODEL --target T --out DIR")
+    if where.stat().st_size > _MOST_BYTES:
+        raise InputError(f"{where}: {where.stat().st_size} bytes is more than a manifest can be; rebuild the bundle")
+    try:
+        manifest = json.loads(where.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{where}: not valid JSON; rebuild the bundle") from error
+    schema = manifest.get("schema") if isinstance(manifest, dict) else None
+    if not isinstance(schema, int) or isinstance(schema, bool) or schema < 1:
+        raise InputError(f"{where}: no schema number, so not an edgekit manifest; rebuild the bundle")
+    if schema > SCHEMA:
+        raise InputError(f"{where}: bundle schema {schema}, but this edgekit reads up to {SCHEMA}; upgrade edgekit")
+    if not isinstance(manifest.get("target"), str) or not isinstance(manifest.get("files"), dict):
+        raise InputError(f"{where}: it lacks 'target' or 'files'; rebuild the bundle")
+    return dict(manifest)
+
+
+def _check_info(info: ModelInfo, where: Path) -> None:
+    """Types and ranges an application relies on; the JSON may say anything."""
+
+    def fail(what: str) -> None:
+        raise InputError(f"{where}: {what}; rebuild the bundle")
+
+    sides = info.imgsz
+    if not (isinstance(sides, tuple) and len(sides) == 2 and all(_whole(s, 1, 1 << 14) for s in sides)):
+        fail(f"imgsz {sides!r} is not [height, width] in pixels")
+    if info.head not in HEADS:
+        fail(f"head {info.head!r} is none of {', '.join(HEADS)}")
+    if not isinstance(info.task, str):
+        fail("task is not a name")
+    if not (isinstance(info.names, tuple) and 0 < len(info.names) <= 1 << 16) or not all(
+        isinstance(n, str) for n in info.names
+    ):
+        fail("names is not a list of class names")
+    if len(info.inputs) != 1 or not 0 < len(info.outputs) <= len(ROLES):
+        fail(f"{len(info.inputs)} inputs and {len(info.outputs)} outputs; one input and one output a role are needed")
+    roles = [port.role for port in info.outputs]
+    if len(set(roles)) != len(roles):
+        fail(f"the role {max(roles, key=roles.count)!r} is given twice")
+    for port in (*info.inputs, *info.outputs):
+        dims = port.shape
+        if not isinstance(port.name, str) or port.dtype not in _DTYPES or not isinstance(dims, tuple):
+            fail(f"the port {port.name!r} is not described as name, role, shape and dtype")
+        if not 1 <= len(dims) <= 5 or not all(d is None or _whole(d, 1, 1 << 24) for d in dims):
+            fail(f"the port {port.name!r} has the shape {list(dims)}")
+        if math.prod(d or 1 for d in dims) > _MOST_ELEMENTS:
+            fail(f"the port {port.name!r} has an absurd shape, {list(dims)}")
+    if info.inputs[0].shape[-2:] != sides or len(info.inputs[0].shape) != 4:
+        fail(f"the input's shape {list(info.inputs[0].shape)} does not agree with imgsz {list(sides)}")
+    prep = info.preprocess
+    if prep.mode not in ("letterbox", "centre_crop") or not _whole(prep.fill, 0, 255) or prep.colour != "RGB":
+        fail(f"preprocess {prep.mode!r}, fill {prep.fill!r}, colour {prep.colour!r} is not something edgekit does")
+    if not isinstance(prep.scale, (int, float)) or not math.isfinite(prep.scale) or prep.scale <= 0:
+        fail(f"preprocess scale {prep.scale!r} is not a positive number")
+
+
+def _whole(value: Any, least: int, most: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
+
+
+def _check_files(folder: Path, files: dict[str, Any], verify: bool) -> None:
+    root = folder.resolve()
+    for name, digest in files.items():
+        pure = PurePosixPath(name)
+        inside = (root / pure).resolve()
+        if pure.is_absolute() or ".." in pure.parts or "\\" in name or not inside.is_relative_to(root):
+            raise UnsafeFileError(f"{folder / MANIFEST}: it lists {name!r}, which is outside the bundle; rebuild it")
+        if not inside.is_file():
+            raise GateError(f"{folder}: the bundle's file {name!r} is missing; rebuild or copy the bundle again")
+        if verify and sha256_file(inside) != digest:
+            raise GateError(f"{folder}: {name!r} is not the file the bundle was built with (its hash differs); "
+                            "rebuild or copy the bundle again")

@@ -1,0 +1,46 @@
+"""`edgekit export`: a checkpoint as one ONNX file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgekit.cli._common import Force, ImgSz, Json, console, emit_json, refuse_existing
+
+
+def command(
+    checkpoint: Annotated[Path, typer.Argument(help="An edgekit or published checkpoint.")],
+    out: Annotated[Path, typer.Option(help="The .onnx file to write.")],
+    imgsz: ImgSz = None,
+    batch: Annotated[int, typer.Option(min=1, help="Fixed batch of the graph.")] = 1,
+    dynamic_batch: Annotated[bool, typer.Option("--dynamic-batch", help="Let any batch through.")] = False,
+    opset: Annotated[int, typer.Option(help="ONNX opset, 18 to 23.")] = 18,
+    force: Force = False,
+    json: Json = False,
+) -> None:
+    """Export a checkpoint to ONNX, decoding included; the file alone says what its outputs mean."""
+    refuse_existing(out, force)
+    from edgekit.errors import MissingPackageError, UsageError
+    from edgekit.spec import parse_imgsz
+
+    if out.suffix != ".onnx":
+        raise UsageError(f"--out {out}: give a name ending in .onnx")
+    size = parse_imgsz(imgsz) if imgsz else None
+    try:
+        from edgekit import checkpoint as checkpoints
+        from edgekit.graph.export import export
+    except ModuleNotFoundError as error:
+        extra = "train" if error.name == "torch" else "onnx"
+        raise MissingPackageError(error.name or "torch", "export", extra) from error
+    with console().status(f"exporting {checkpoint}"):
+        graph = export(checkpoints.load(checkpoint), out, size, None if dynamic_batch else batch, opset)
+    if json:
+        emit_json({"out": graph.path, "sha256": graph.sha256, "opset": opset, **graph.info.to_dict(),
+                   "rewrites": graph.provenance["rewrites"]})
+    else:
+        for port in graph.info.outputs:
+            console().print(f"  {port.role}: {port.name} {list(port.shape)}")
+        fired = ", ".join(f"{r['rule']} ×{r['fired']}" for r in graph.provenance["rewrites"])
+        console().print(f"{out}: {graph.path.stat().st_size / 1e6:.1f} MB, opset {opset}; rewrites: {fired}")

@@ -1,0 +1,99 @@
+"""`edgekit predict`: a model on images and videos."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from edgekit.cli._common import (
+    Agnostic,
+    Batch,
+    Classes,
+    Conf,
+    Device,
+    ImgSz,
+    Iou,
+    Json,
+    MaxDet,
+    Threads,
+    console,
+    emit_json,
+    parse_classes,
+    track,
+)
+
+
+def command(
+    model: Annotated[Path, typer.Argument(help="A bundle, a checkpoint, or an ONNX file edgekit exported.")],
+    source: Annotated[list[str], typer.Argument(help="Images, videos, folders or globs.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the annotated pictures and videos. Default: none are written.")
+    ] = None,
+    imgsz: ImgSz = None,
+    conf: Conf = 0.25,
+    iou: Iou = 0.7,
+    max_det: MaxDet = 300,
+    classes: Classes = None,
+    agnostic: Agnostic = False,
+    batch: Batch = 1,
+    device: Device = None,
+    threads: Threads = None,
+    json: Json = False,
+) -> None:
+    """Find objects in images and videos; draw them, or print them as JSON."""
+    from edgekit.errors import InputError, UsageError
+    from edgekit.loading import open_session
+    from edgekit.runtime.postprocess import Options
+    from edgekit.runtime.predictor import Predictor
+    from edgekit.runtime.sources import open_sources
+
+    if out is None and not json:
+        raise UsageError("predict: nothing to do with the results; give --out DIR, --json or both")
+    sources = open_sources(source)
+    session = open_session(model, device, threads, imgsz)
+    options = Options(conf, iou, max_det, parse_classes(classes, session.info.names), agnostic)
+    with Predictor(session, options, session.info.batch or batch) as predictor:
+        documents, errors, written = _run(predictor, sources, out, json)
+    if json:
+        emit_json(documents)
+    for path in written:
+        console().print(f"wrote {path}")
+    for error in errors:
+        console().print(f"[red]skipped[/red] {error}", soft_wrap=True)
+    if errors:
+        raise InputError(f"{len(errors)} of {len(sources)} sources could not be used (named above)")
+
+
+def _run(
+    predictor: Any, sources: Any, out: Path | None, json: bool
+) -> tuple[list[dict[str, Any]], list[Exception], list[Path]]:
+    """Every frame through the model, a batch at a time. Returns the JSON documents, what failed, what was written."""
+    import contextlib
+
+    from edgekit.runtime.writer import open_writer
+
+    documents: list[dict[str, Any]] = []
+    errors: list[Exception] = []
+    waiting: list[Any] = []
+    with open_writer(out) if out else contextlib.nullcontext() as writer:
+
+        def flush() -> None:
+            for frame, result in zip(waiting, predictor.predict([f.image for f in waiting]), strict=True):
+                result.image, result.frame = str(frame.path), frame.frame
+                if json:
+                    documents.append(result.to_dict())
+                if writer:
+                    writer.write(frame, result.plot(frame.image))
+            waiting.clear()
+
+        for frame in track(sources, "predicting", sources.total):
+            if frame.error is not None:
+                errors.append(frame.error)
+                continue
+            waiting.append(frame)
+            if len(waiting) == predictor.batch:
+                flush()
+        flush()
+    return documents, errors, writer.paths if writer else []

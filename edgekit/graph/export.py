@@ -1,0 +1,168 @@
+"""From a network to one ONNX file that says by itself what it is.
+
+The graph is captured by PyTorch's exporter with every Area Attention as one operator, which the rules then lower;
+BatchNorms are folded first; node names are the model's own (``model.6.m.0.0.attn/MatMul``); the file's metadata
+holds the ``ModelInfo``, the rewrites and the provenance under the key ``edgekit``.
+
+    graph = export(checkpoint, Path("yolo12n.onnx"), imgsz=(640, 640))
+    document.read_document(Path("yolo12n.onnx"))["info"]
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import logging
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+import onnx
+import torch
+from onnx_ir.passes import common
+from onnxscript import ir
+from onnxscript.optimizer import fold_constants
+from torch import nn
+
+from edgekit import catalog
+from edgekit.checkpoint import Checkpoint
+from edgekit.errors import InputError
+from edgekit.graph.document import METADATA_KEY, SCHEMA
+from edgekit.graph.rewrite import rewrite
+from edgekit.nn.blocks import fuse
+from edgekit.spec import Graph, ModelInfo, sha256_file
+from edgekit.versions import versions
+
+OPSET = 18
+
+
+class _Roles(nn.Module):
+    """Returns the roles as a tuple in a fixed order, which is what an exporter takes."""
+
+    def __init__(self, net: nn.Module, roles: tuple[str, ...]) -> None:
+        super().__init__()
+        self.net, self.roles = net, roles
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        outputs = self.net(images)
+        return tuple(outputs[role] for role in self.roles)
+
+
+def export(
+    checkpoint: Checkpoint,
+    path: Path,
+    imgsz: tuple[int, int] | None = None,
+    batch: int | None = 1,
+    opset: int = OPSET,
+) -> Graph:
+    """Write ``checkpoint`` as ONNX with a raw head.
+
+    Args:
+        path: the file to write (under a temporary name first).
+        imgsz: (height, width) in pixels, multiples of 32; the checkpoint's own by default.
+        batch: fixed batch, or None for a dynamic one (height and width stay fixed).
+        opset: ONNX opset, at least 18.
+
+    Raises:
+        InputError: the opset is out of range.
+        GateError: a rewrite did not fire as often as the model needs.
+    """
+    if not 18 <= opset <= 23:
+        raise InputError(f"--opset {opset}: edgekit exports opsets 18 to 23")
+    info = checkpoint.info(imgsz, batch)
+    model = _capture(checkpoint, info, opset)
+    reports = rewrite(model, expected=catalog.expected_rewrites(checkpoint.spec))
+    _tidy(model)
+    provenance = {
+        "checkpoint_sha256": checkpoint.sha256,
+        "checkpoint": checkpoint.provenance,
+        "family": checkpoint.spec.family,
+        "licence": checkpoint.licence,
+        "versions": versions("edgekit", "torch", "onnx", "onnxscript"),
+    }
+    document = {
+        "schema": SCHEMA,
+        "info": info.to_dict(),
+        "rewrites": [r.to_dict() for r in reports],
+        "provenance": provenance,
+    }
+    model.metadata_props[METADATA_KEY] = json.dumps(document, sort_keys=True)
+    model.producer_name, model.producer_version = "edgekit", provenance["versions"]["edgekit"]
+    proto = ir.to_proto(model)
+    onnx.checker.check_model(proto, full_check=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    try:
+        onnx.save(proto, partial)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return Graph(path, info, sha256_file(path), provenance | {"rewrites": document["rewrites"]})
+
+
+def _capture(checkpoint: Checkpoint, info: ModelInfo, opset: int) -> ir.Model:
+    roles = tuple(port.role for port in info.outputs)
+    wrapped = _Roles(fuse(checkpoint.net), roles).eval()
+    example = torch.zeros(info.batch or 2, 3, *info.imgsz)
+    shapes = None if info.batch else ({0: torch.export.Dim("batch", min=1)},)
+    # The exporter narrates on both streams and warns about itself; what matters is checked on the result.
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), torch.no_grad():
+        warnings.simplefilter("ignore")
+        logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+        program = torch.onnx.export(
+            wrapped,
+            (example,),
+            dynamo=True,
+            opset_version=opset,
+            input_names=[info.inputs[0].name],
+            output_names=list(roles),
+            dynamic_shapes=shapes,
+            optimize=False,  # _tidy does what is needed in a third of the time
+            verbose=False,
+        )
+    assert program is not None
+    model: ir.Model = program.model
+    return model
+
+
+def _tidy(model: ir.Model) -> None:
+    """Name nodes after the modules they came from and drop the exporter's notes (they carry local paths)."""
+    for node in model.graph:
+        scopes = node.metadata_props.get("pkg.torch.onnx.name_scopes")
+        if scopes:
+            node.metadata_props["scope"] = _scope(scopes)
+    fold_constants(model)
+    for clean in (
+        common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
+        common.IdentityEliminationPass(),
+        common.RemoveUnusedNodesPass(),
+        common.DeduplicateInitializersPass(size_limit=4096),
+        common.RemoveUnusedOpsetsPass(),
+    ):
+        clean(model)
+    counts: dict[str, int] = {}
+    scope = ""
+    for node in model.graph:
+        # Nodes made by a rewrite have no scope of their own: they belong where their neighbours do.
+        scope = node.metadata_props.get("scope", scope)
+        name = f"{scope}/{node.op_type}"
+        counts[name] = counts.get(name, 0) + 1
+        node.name = name if counts[name] == 1 else f"{name}_{counts[name]}"
+        node.metadata_props.clear()
+        node.doc_string = None
+    for value in [*model.graph.initializers.values(), *(o for n in model.graph for o in n.outputs)]:
+        value.metadata_props.clear()
+    for name, value in list(model.graph.initializers.items()):
+        value.name = name.removeprefix("net.")
+    model.graph.metadata_props.clear()
+    model.metadata_props.clear()
+    model.graph.name = "edgekit"
+    model.graph.doc_string = model.doc_string = None
+
+
+def _scope(name_scopes: str) -> str:
+    """``"['', 'net', 'net.model.6', 'net.model.6.cv1', 'conv2d_3']"`` -> ``model.6.cv1``."""
+    modules = [s for s in name_scopes.strip("[]").replace("'", "").split(", ") if s.startswith("net")]
+    return modules[-1].removeprefix("net").removeprefix(".") if modules else ""

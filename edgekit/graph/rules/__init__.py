@@ -1,0 +1,1 @@
+"""Graph rewrites, one a file: pattern, check, replacement; the docstring is the before → after table."""

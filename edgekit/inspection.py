@@ -1,0 +1,91 @@
+"""What an artifact is, whichever kind it is: the facts behind ``edgekit inspect``.
+
+    inspect(Path("yolo12n-ov-fp16"))["target"]
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from edgekit import bundle
+from edgekit.errors import InputError, MissingPackageError
+from edgekit.spec import sha256_file
+
+
+def inspect(path: Path) -> dict[str, Any]:
+    """JSON-ready facts about a bundle, an exported ONNX file or a checkpoint.
+
+    Raises:
+        EdgekitError: it is none of them, or damaged; the sentence says which.
+    """
+    if not path.exists():
+        raise InputError(f"{path}: no such file or folder; give a bundle, a checkpoint or an exported ONNX file")
+    if path.is_dir():
+        facts = _bundle(path)
+    elif path.suffix == ".onnx":
+        facts = _onnx(path)
+    else:
+        facts = _checkpoint(path)
+    return {"path": str(path), **facts}
+
+
+def _bundle(path: Path) -> dict[str, Any]:
+    manifest = bundle.read(path).manifest
+    sizes = {name: (path / name).stat().st_size for name in manifest["files"]}
+    onnx_files = [path / name for name in sizes if name.endswith(".onnx")]
+    facts = {"kind": "bundle", **manifest, "bytes": sizes}
+    if onnx_files:
+        facts["operators"] = _operators(onnx_files[0])
+    return facts
+
+
+def _onnx(path: Path) -> dict[str, Any]:
+    document = _onnx_module().read_document(path)
+    return {
+        "kind": "ONNX file",
+        "bytes": path.stat().st_size,
+        "sha256": sha256_file(path),
+        **document["info"],
+        "rewrites": document["rewrites"],
+        "provenance": document["provenance"],
+        "operators": _operators(path),
+    }
+
+
+def _checkpoint(path: Path) -> dict[str, Any]:
+    try:
+        from edgekit import checkpoint
+    except ModuleNotFoundError as error:
+        raise MissingPackageError("torch", f"{path}: reading a checkpoint", "train") from error
+    loaded = checkpoint.load(path)
+    return {
+        "kind": "checkpoint",
+        "bytes": path.stat().st_size,
+        "sha256": loaded.sha256,
+        "model": loaded.spec.name,
+        "task": loaded.spec.task,
+        "imgsz": list(loaded.imgsz),
+        "names": list(loaded.names),
+        "licence": loaded.licence,
+        "spec": loaded.spec.to_dict(),
+        "provenance": loaded.provenance,
+    }
+
+
+def _onnx_module() -> Any:
+    try:
+        from edgekit.graph import document
+    except ModuleNotFoundError as error:
+        raise MissingPackageError("onnx", "reading an ONNX file", "onnx") from error
+    return document
+
+
+def _operators(path: Path) -> dict[str, int]:
+    """Operator histogram, most frequent first."""
+    _onnx_module()
+    import onnx
+
+    model = onnx.load(path, load_external_data=False)
+    return dict(Counter(node.op_type for node in model.graph.node).most_common())

@@ -1,0 +1,112 @@
+"""ONNX Runtime on the CPU: the exported graph itself, in float32.
+
+    build(graph, "ort-fp32", folder)                      # folder/model.onnx
+    session = open_session(folder, info, "ort-fp32")
+    session.run(batch)["boxes"]
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import shutil
+import tempfile
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgekit.errors import InputError, MissingPackageError, UsageError
+from edgekit.spec import Graph, ModelInfo
+
+TARGETS = {"ort-fp32": "ONNX Runtime, CPU, float32"}
+EXTRA = "onnx"
+MODEL = "model.onnx"
+
+_SHORT = {"float": "f32", "float16": "f16", "bfloat16": "bf16", "int8": "i8", "uint8": "u8", "int64": "i64"}
+
+
+def missing() -> str | None:
+    """Why these targets cannot be used here, or None."""
+    if importlib.util.find_spec("onnxruntime") is None:
+        return str(MissingPackageError("onnxruntime", "ort-fp32", EXTRA))
+    return None
+
+
+def build(graph: Graph, target: str, folder: Path) -> None:
+    """The artifact is the exported file."""
+    if graph.path != folder / MODEL:
+        shutil.copyfile(graph.path, folder / MODEL)
+
+
+def open_session(
+    folder: Path, info: ModelInfo, target: str, device: str | None = None, threads: int | None = None
+) -> OrtSession:
+    """Load ``folder/model.onnx`` (or the ``.onnx`` file itself)."""
+    path = folder if folder.suffix == ".onnx" else folder / MODEL
+    return OrtSession(path, info, target, device, threads)
+
+
+class OrtSession:
+    """An ONNX Runtime session on the CPU provider.
+
+    Raises:
+        MissingPackageError: onnxruntime is not installed.
+        UsageError: a device other than the CPU.
+        InputError: ONNX Runtime refuses the file.
+    """
+
+    def __init__(
+        self, path: Path, info: ModelInfo, target: str, device: str | None = None, threads: int | None = None
+    ) -> None:
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise MissingPackageError("onnxruntime", target, EXTRA) from error
+        if device and device.lower() != "cpu":
+            raise UsageError(f"--device {device}: {target} runs on cpu; use a trt-* target for NVIDIA GPUs")
+        self.info, self.target, self.path, self.threads = info, target, path, threads
+        self._runtime = onnxruntime
+        try:
+            self._session = onnxruntime.InferenceSession(
+                str(path), self._options(), providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:
+            raise InputError(f"{path}: ONNX Runtime cannot load it ({str(error).splitlines()[0]})") from error
+        self._names = [port.name for port in info.outputs]
+        self._roles = [port.role for port in info.outputs]
+
+    def _options(self) -> Any:
+        options = self._runtime.SessionOptions()
+        options.log_severity_level = 3
+        if self.threads:
+            options.intra_op_num_threads = self.threads
+        return options
+
+    def run(self, batch: np.ndarray) -> dict[str, np.ndarray]:
+        """``[B, 3, H, W]`` float32 in 0..1 -> one array per role."""
+        outputs = self._session.run(self._names, {self.info.inputs[0].name: batch})
+        return dict(zip(self._roles, outputs, strict=True))
+
+    def precision_by_type(self) -> dict[str, int]:
+        """Operators by the type they computed in, read from a profile of one run of the optimized graph."""
+        with tempfile.TemporaryDirectory() as scratch:
+            options = self._options()
+            options.enable_profiling = True
+            options.profile_file_prefix = str(Path(scratch) / "profile")
+            session = self._runtime.InferenceSession(str(self.path), options, providers=["CPUExecutionProvider"])
+            shape = [d or 1 for d in self.info.inputs[0].shape]
+            session.run(None, {self.info.inputs[0].name: np.zeros(shape, np.float32)})
+            events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+        counts: Counter[str] = Counter()
+        for event in events:
+            arguments = event.get("args", {})
+            if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
+                types = [t for entry in arguments.get("output_type_shape", []) for t in entry]
+                counts[_SHORT.get(types[0], types[0]) if types else "none"] += 1
+        return dict(counts)
+
+    def close(self) -> None:
+        """Release the session."""
+        self._session = None

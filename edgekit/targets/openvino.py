@@ -1,0 +1,125 @@
+"""OpenVINO on the CPU (and GPU or NPU where its plugins are): an IR folder per target.
+
+``ov-fp32`` executes float32 and checks that it does. ``ov-fp16`` stores half-precision weights and lets the plugin
+execute what the hardware has: bf16 with AMX or AVX512-BF16, f16 on GPUs and ARM, float32 elsewhere;
+``precision_by_type`` says which.
+
+    build(graph, "ov-fp16", folder)                       # folder/model.xml, model.bin
+    session = open_session(folder, info, "ov-fp16", threads=2)
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgekit.errors import GateError, InputError, MissingPackageError, UsageError
+from edgekit.spec import Graph, ModelInfo
+
+TARGETS = {"ov-fp32": "OpenVINO, float32 executed", "ov-fp16": "OpenVINO, half-precision weights"}
+EXTRA = "openvino"
+MODEL = "model.xml"
+
+_KERNELS = ("f32", "f16", "bf16", "i8", "u8", "i32", "i64")
+_NOTES = ("layerType", "primitiveType", "runtimePrecision")
+_NOT_COMPUTING = ("Input", "Output", "Const", "Reorder", "Reshape", "Parameter", "Result", "Constant")
+
+
+def missing() -> str | None:
+    """Why these targets cannot be used here, or None."""
+    if importlib.util.find_spec("openvino") is None:
+        return str(MissingPackageError("openvino", "ov-fp32 and ov-fp16", EXTRA))
+    return None
+
+
+def _openvino(target: str) -> Any:
+    try:
+        import openvino
+    except ImportError as error:
+        raise MissingPackageError("openvino", target, EXTRA) from error
+    return openvino
+
+
+def build(graph: Graph, target: str, folder: Path) -> None:
+    """Convert the ONNX graph to an IR; ``ov-fp16`` compresses the weights."""
+    openvino = _openvino(target)
+    try:
+        model = openvino.Core().read_model(str(graph.path))
+    except Exception as error:
+        raise InputError(f"{graph.path}: OpenVINO cannot read it ({str(error).splitlines()[0]})") from error
+    openvino.save_model(model, str(folder / MODEL), compress_to_fp16=target == "ov-fp16")
+
+
+def open_session(
+    folder: Path, info: ModelInfo, target: str, device: str | None = None, threads: int | None = None
+) -> OpenVinoSession:
+    """Compile ``folder/model.xml`` for ``device`` (CPU by default)."""
+    path = folder if folder.suffix == ".xml" else folder / MODEL
+    return OpenVinoSession(path, info, target, device, threads)
+
+
+class OpenVinoSession:
+    """A compiled model and one infer request.
+
+    Raises:
+        MissingPackageError: openvino is not installed.
+        UsageError: OpenVINO has no such device here.
+        InputError: OpenVINO refuses the file.
+        GateError: ``ov-fp32`` would execute something narrower than float32.
+    """
+
+    def __init__(
+        self, path: Path, info: ModelInfo, target: str, device: str | None = None, threads: int | None = None
+    ) -> None:
+        openvino = _openvino(target)
+        self.info, self.target, self.path = info, target, path
+        core = openvino.Core()
+        name = (device or "CPU").upper()
+        if name.split(".")[0] not in {d.split(".")[0] for d in core.available_devices} | {"AUTO", "HETERO"}:
+            raise UsageError(f"--device {device}: OpenVINO sees {', '.join(core.available_devices)} here")
+        properties: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
+        if target == "ov-fp32":
+            properties["INFERENCE_PRECISION_HINT"] = "f32"
+        if threads and name == "CPU":
+            properties["INFERENCE_NUM_THREADS"] = threads
+        try:
+            self._compiled = core.compile_model(str(path), name, properties)
+        except Exception as error:
+            raise InputError(f"{path}: OpenVINO cannot compile it ({str(error).splitlines()[0]})") from error
+        self._request = self._compiled.create_infer_request()
+        # By port, not by position or name: fusions may drop names, never ports of results.
+        self._ports = [(port.role, self._compiled.output(port.name)) for port in info.outputs]
+        if target == "ov-fp32":
+            self._check_float32()
+
+    def _check_float32(self) -> None:
+        narrow = {p: n for p, n in self.precision_by_type().items() if p in ("bf16", "f16")}
+        if narrow:
+            raise GateError(f"{self.path}: OpenVINO executes {narrow} instead of float32; use --target ov-fp16", narrow)
+
+    def run(self, batch: np.ndarray) -> dict[str, np.ndarray]:
+        """``[B, 3, H, W]`` float32 in 0..1 -> one array per role, valid until the next call."""
+        results = self._request.infer([batch], share_inputs=True, share_outputs=True)
+        return {role: results[port] for role, port in self._ports}
+
+    def precision_by_type(self) -> dict[str, int]:
+        """Computing layers of the compiled graph by the precision of the kernel that runs them.
+
+        The kernel's own name ends in it (``brgconv_avx2_f32``); ``runtimePrecision`` reports f16 for float32
+        kernels whose weights are stored in half precision, so it only stands in where a kernel has no name.
+        """
+        counts: Counter[str] = Counter()
+        for node in self._compiled.get_runtime_model().get_ordered_ops():
+            notes = {k: str(v.value) for k, v in node.get_rt_info().items() if k in _NOTES}
+            if notes.get("layerType", "Const") not in _NOT_COMPUTING:
+                kernel = notes.get("primitiveType", "").rpartition("_")[2].lower()
+                counts[kernel if kernel in _KERNELS else notes["runtimePrecision"].lower()] += 1
+        return dict(counts)
+
+    def close(self) -> None:
+        """Release the request and the compiled model."""
+        self._request = self._compiled = None

@@ -1,0 +1,159 @@
+"""From a model to a bundle: what is written, what a failed gate leaves, and what is never lost."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgekit import build as building
+from edgekit import bundle, catalog, checkpoint, loading, parity, targets
+from edgekit.errors import GateError, InputError, UsageError
+from edgekit.graph.export import export
+from edgekit.spec import sha256_file
+from edgekit.targets import onnxruntime as ort
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random classifier, the quickest network to export."""
+    made = checkpoint.new(catalog.spec("yolo12n-cls", classes=3), ("a", "b", "c"), imgsz=64)
+    return checkpoint.save(made, tmp_path_factory.mktemp("model") / "model.pt")
+
+
+@pytest.fixture(scope="module")
+def graph(model: Path) -> Path:
+    return export(checkpoint.load(model), model.with_suffix(".onnx")).path
+
+
+def _files(folder: Path) -> list[str]:
+    return sorted(p.name for p in folder.iterdir())
+
+
+def test_a_checkpoint_becomes_a_bundle_that_leads_back_to_it(model: Path, tmp_path: Path) -> None:
+    built = building.build(model, "ov-fp16", tmp_path / "out")
+    manifest = built.manifest
+    assert manifest["provenance"]["checkpoint_sha256"] == sha256_file(model)
+    assert manifest["provenance"]["versions"].keys() >= {"edgekit", "torch", "onnx", "openvino"}
+    assert manifest["rewrites"][0]["fired"] == manifest["rewrites"][0]["expected"] == 8
+    assert manifest["parity"]["class_probabilities"]["pass"] is True
+    assert set(manifest["parity"]["class_probabilities"]) == {"max_abs", "mean_abs", "tolerance", "pass"}
+    assert _files(tmp_path) == ["out"] and set(_files(tmp_path / "out")) == {"manifest.json", *manifest["files"]}
+    bundle.read(tmp_path / "out")
+
+
+@pytest.mark.parametrize("target", ["ort-fp32", "ov-fp32"])
+def test_an_exported_file_becomes_a_bundle(graph: Path, target: str, tmp_path: Path) -> None:
+    built = building.build(graph, target, tmp_path / "out")
+    assert built.manifest["provenance"]["onnx_sha256"] == sha256_file(graph)
+    assert built.info.names == ("a", "b", "c")
+
+
+def test_an_onnxruntime_bundle_can_be_built_from(graph: Path, tmp_path: Path) -> None:
+    first = building.build(graph, "ort-fp32", tmp_path / "first")
+    second = building.build(first.path, "ov-fp32", tmp_path / "second")
+    assert second.manifest["provenance"]["onnx_sha256"] == first.manifest["files"]["model.onnx"]
+    with pytest.raises(InputError, match="holds no ONNX file to build from"):
+        building.build(second.path, "ort-fp32", tmp_path / "third")
+
+
+def _broken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An artifact that is off by a hundredth."""
+    honest = ort.OrtSession.run
+
+    def run(self: ort.OrtSession, batch: np.ndarray) -> dict[str, np.ndarray]:
+        return {role: value + (self.path.name == "model.onnx") * 1e-2 for role, value in honest(self, batch).items()}
+
+    monkeypatch.setattr(ort.OrtSession, "run", run)
+
+
+def test_a_failed_parity_leaves_only_its_evidence(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _broken(monkeypatch)
+    with pytest.raises(GateError, match="not the same function as the checkpoint: class_probabilities differ"):
+        building.build(model, "ort-fp32", tmp_path / "out")
+    assert _files(tmp_path) == ["out.failed.json"]
+    evidence = json.loads((tmp_path / "out.failed.json").read_text())
+    assert evidence["parity"]["class_probabilities"]["pass"] is False
+    monkeypatch.undo()
+    building.build(model, "ort-fp32", tmp_path / "out")
+    assert _files(tmp_path) == ["out"]  # success removes the old evidence
+
+
+def test_a_failed_build_keeps_the_older_bundle(graph: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    older = building.build(graph, "ort-fp32", tmp_path / "out").manifest
+    _broken(monkeypatch)
+    monkeypatch.setattr(parity, "tolerances_for", lambda precision: {"class_probabilities": -1.0})
+    with pytest.raises(GateError):
+        building.build(graph, "ort-fp32", tmp_path / "out")
+    assert bundle.read(tmp_path / "out").manifest == older
+
+
+def test_an_interrupted_build_leaves_nothing(graph: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(bundle, "write_manifest", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        building.build(graph, "ort-fp32", tmp_path / "out")
+    assert _files(tmp_path) == []
+
+
+def test_a_folder_of_other_things_is_never_replaced(graph: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "thesis.txt").write_text("three years")
+    with pytest.raises(InputError, match="a folder with other files in it"):
+        building.build(graph, "ort-fp32", out)
+    assert (out / "thesis.txt").read_text() == "three years"
+
+
+@pytest.mark.parametrize(
+    ("target", "sentence"), [("ov-fp8", "there is no such target"), ("trt-fp16", "not in this version")]
+)
+def test_an_unknown_target_names_the_known_ones(target: str, sentence: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=f"{sentence}.*ort-fp32"):
+        building.build(tmp_path / "any.pt", target, tmp_path / "out")
+
+
+def test_a_target_without_its_package_says_what_to_install(
+    graph: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = targets.backend("ov-fp32")
+    monkeypatch.setattr(backend.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r"pip install 'edgekit\[openvino\]'"):
+        building.build(graph, "ov-fp32", tmp_path / "out")
+
+
+def test_the_same_answer_from_checkpoint_file_and_bundles(model: Path, graph: Path, tmp_path: Path) -> None:
+    image = parity.generated_images(1, side=100)[0]
+    expected = loading.load(model)(image)[0].probs
+    assert expected is not None and expected.sum() == pytest.approx(1, abs=1e-5)
+    paths = [graph, *(building.build(graph, t, tmp_path / t).path for t in ("ort-fp32", "ov-fp32"))]
+    for path in paths:
+        np.testing.assert_allclose(loading.load(path)(image)[0].probs, expected, atol=1e-5)
+
+
+def test_an_artifact_keeps_its_size_and_a_checkpoint_does_not(model: Path, graph: Path) -> None:
+    with pytest.raises(UsageError, match="was built for 64,64"):
+        loading.load(graph, imgsz=96)
+    assert loading.load(model, imgsz=(96, 64)).info.imgsz == (96, 64)
+    with pytest.raises(InputError, match="multiples of 32"):
+        loading.load(model, imgsz=100)
+
+
+@pytest.mark.parametrize("target", ["ort-fp32", "ov-fp32"])
+def test_a_device_that_does_not_exist(graph: Path, target: str, tmp_path: Path) -> None:
+    path = building.build(graph, target, tmp_path / "out").path
+    with pytest.raises(UsageError, match="--device TPU"):
+        loading.load(path, device="TPU")
+
+
+def test_nothing_there(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such file or folder"):
+        loading.load(tmp_path / "none")
+    with pytest.raises(InputError, match="not a bundle"):
+        loading.load(tmp_path)

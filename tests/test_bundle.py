@@ -1,0 +1,154 @@
+"""Bundles: what a manifest may say, what is believed of it, and the sentence for everything else."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgekit import bundle, catalog
+from edgekit.errors import EdgekitError, GateError, InputError, UnsafeFileError
+from edgekit.spec import ModelInfo
+from edgekit.tasks import ports
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A well-formed bundle around a file that no runtime is asked to load."""
+    path = tmp_path / "bundle"
+    path.mkdir()
+    (path / "model.onnx").write_bytes(b"weights")
+    info = ports.info(catalog.spec("yolo12n", classes=2), ("cat", "dog"), (64, 96), licence="MIT")
+    bundle.write_manifest(path, bundle.manifest_of(info, "ort-fp32", path, parity={}, rewrites=[]))
+    return path
+
+
+def _edit(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    manifest = json.loads((folder / "manifest.json").read_text())
+    change(manifest)
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+def test_what_was_written_is_read_back(folder: Path) -> None:
+    opened = bundle.read(folder)
+    info = opened.info
+    assert (opened.target, info.task, info.names, info.imgsz) == ("ort-fp32", "detect", ("cat", "dog"), (64, 96))
+    assert info.licence == "MIT" and info.spec is not None and info.spec.classes == 2
+    cells = 8 * 12 + 4 * 6 + 2 * 3
+    assert [(p.role, p.shape) for p in info.outputs] == [("boxes", (1, cells, 4)), ("scores", (1, 2, cells))]
+    assert ModelInfo.from_dict(info.to_dict()) == info
+
+
+def test_the_manifest_has_the_keys_others_rely_on(folder: Path) -> None:
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert {"schema", "task", "target", "imgsz", "head", "names", "preprocess", "inputs", "outputs", "files"} <= set(manifest)
+    assert set(manifest["outputs"][0]) == {"name", "role", "shape", "dtype"}
+    assert list(manifest["files"]) == ["model.onnx"] and len(manifest["files"]["model.onnx"]) == 64
+
+
+def test_an_altered_file_is_found_by_its_hash(folder: Path) -> None:
+    (folder / "model.onnx").write_bytes(b"weightz")
+    with pytest.raises(GateError, match=r"'model.onnx' is not the file the bundle was built with"):
+        bundle.read(folder)
+
+
+def test_a_missing_file_is_named(folder: Path) -> None:
+    (folder / "model.onnx").unlink()
+    with pytest.raises(GateError, match=r"'model.onnx' is missing"):
+        bundle.read(folder)
+
+
+@pytest.mark.parametrize("name", ["../secret", "/etc/passwd", "a/../../secret", "sub\\..\\..\\secret"])
+def test_a_path_outside_the_folder_is_refused(folder: Path, name: str) -> None:
+    (folder.parent / "secret").write_text("x")
+    _edit(folder, lambda m: m["files"].update({name: "0" * 64}))
+    with pytest.raises(UnsafeFileError, match="outside the bundle"):
+        bundle.read(folder)
+
+
+def test_a_link_out_of_the_folder_is_refused(folder: Path) -> None:
+    (folder.parent / "secret").write_text("x")
+    os.symlink(folder.parent / "secret", folder / "link")
+    _edit(folder, lambda m: m["files"].update({"link": "0" * 64}))
+    with pytest.raises(UnsafeFileError, match="outside the bundle"):
+        bundle.read(folder)
+
+
+def _set(*path: Any) -> Callable[[dict[str, Any]], None]:
+    *keys, last, value = path
+
+    def change(manifest: dict[str, Any]) -> None:
+        at: Any = manifest
+        for key in keys:
+            at = at[key]
+        at[last] = value
+
+    return change
+
+
+WRONG = {
+    "newer schema": (_set("schema", 99), "upgrade edgekit"),
+    "schema is text": (_set("schema", "1"), "no schema number"),
+    "schema is true": (_set("schema", True), "no schema number"),
+    "files is a list": (_set("files", []), "lacks 'target' or 'files'"),
+    "target missing": (lambda m: m.pop("target"), "lacks 'target' or 'files'"),
+    "no outputs": (_set("outputs", []), "0 outputs"),
+    "no inputs": (_set("inputs", []), "0 inputs"),
+    "unknown role": (_set("outputs", 0, "role", "wishes"), "unknown role 'wishes'"),
+    "role twice": (_set("outputs", 1, "role", "boxes"), "'boxes' is given twice"),
+    "unknown field": (_set("outputs", 0, "colour", "red"), "no field 'colour'"),
+    "field missing": (lambda m: m["outputs"][0].pop("shape"), "lacks the field 'shape'"),
+    "absurd shape": (_set("outputs", 0, "shape", [1, 10**7, 10**6]), "absurd shape|has the shape"),
+    "negative shape": (_set("outputs", 0, "shape", [1, -5, 4]), "has the shape"),
+    "shape of text": (_set("outputs", 0, "shape", "1,2"), "not described"),
+    "unknown dtype": (_set("outputs", 0, "dtype", "string"), "not described"),
+    "imgsz disagrees": (_set("imgsz", [64, 64]), "does not agree with imgsz"),
+    "imgsz of floats": (_set("imgsz", [64.5, 96]), "imgsz"),
+    "imgsz huge": (_set("imgsz", [10**9, 96]), "imgsz"),
+    "unknown head": (_set("head", "magic"), "head 'magic'"),
+    "names is a number": (_set("names", 3), "manifest"),
+    "names of numbers": (_set("names", [1, 2]), "class names"),
+    "no names": (_set("names", []), "class names"),
+    "unknown preprocessing": (_set("preprocess", "mode", "warp"), "preprocess"),
+    "scale of zero": (_set("preprocess", "scale", 0), "scale 0"),
+    "preprocess is null": (_set("preprocess", None), "manifest"),
+    "spec is a list": (_set("spec", [1]), "manifest"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_wrong_manifest_gets_one_sentence(folder: Path, case: str) -> None:
+    change, sentence = WRONG[case]
+    _edit(folder, change)
+    with pytest.raises(EdgekitError, match=sentence) as caught:
+        bundle.read(folder)
+    text = str(caught.value)
+    assert "\n" not in text and "manifest.json" in text
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", '"text"', "[" * 100_000])
+def test_a_manifest_that_is_no_object_gets_one_sentence(folder: Path, text: str) -> None:
+    (folder / "manifest.json").write_text(text)
+    with pytest.raises(InputError, match=r"manifest.json: (not valid JSON|no schema number)"):
+        bundle.read(folder)
+
+
+def test_a_folder_without_manifest_is_no_bundle(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="not a bundle"):
+        bundle.read(tmp_path)
+
+
+def test_reading_a_bundle_loads_neither_torch_nor_onnx(folder: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from edgekit import bundle; bundle.read(Path(sys.argv[1])); "
+        "from edgekit.runtime.predictor import Predictor; "
+        "print([m for m in ('torch', 'onnx', 'onnxruntime', 'openvino') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(folder)], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,146 @@
+"""Exported graphs and the artifacts built from them, against the stored outputs of the real checkpoints."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from edgekit import catalog, checkpoint, targets
+from edgekit.errors import GateError, InputError
+from edgekit.graph.document import read_document
+from edgekit.graph.export import export
+from edgekit.spec import Graph, ModelInfo, sha256_file
+from tests.test_models import CHECKPOINTS
+
+
+def _open(path: Path, target: str, folder: Path):
+    backend = targets.backend(target)
+    info = ModelInfo.from_dict(read_document(path)["info"])
+    backend.build(Graph(path, info, sha256_file(path)), target, folder)
+    return backend.open_session(folder, info, target)
+
+
+@pytest.mark.parametrize("name", CHECKPOINTS)
+def test_onnxruntime_gives_the_stored_outputs(name: str, exported, raw, tmp_path: Path) -> None:
+    session = _open(exported(name), "ort-fp32", tmp_path)
+    batch, expected = raw(name)
+    raw.assert_close(session.run(batch), expected, pixels=1e-2, scores=1e-4, masks=1e-3)
+    assert set(session.precision_by_type()) <= {"f32", "i64", "none"}
+
+
+@pytest.mark.parametrize("name", CHECKPOINTS)
+def test_openvino_float32_gives_the_stored_outputs(name: str, exported, raw, tmp_path: Path) -> None:
+    session = _open(exported(name), "ov-fp32", tmp_path)
+    batch, expected = raw(name)
+    raw.assert_close(session.run(batch), expected, pixels=5e-2, scores=1e-3, masks=1e-2)
+    executed = session.precision_by_type()
+    assert executed["f32"] > 100 and not {"bf16", "f16"} & set(executed)
+
+
+def test_openvino_half_stores_half_the_bytes(exported, tmp_path: Path) -> None:
+    sizes = {}
+    for target in ("ov-fp32", "ov-fp16"):
+        folder = tmp_path / target
+        folder.mkdir()
+        _open(exported("yolo12n-bccd"), target, folder)
+        sizes[target] = (folder / "model.bin").stat().st_size
+    assert sizes["ov-fp16"] == pytest.approx(sizes["ov-fp32"] / 2, rel=0.02)
+
+
+def test_the_graph_has_attention_scale_first_and_one_softmax_each(exported) -> None:
+    model = onnx.load(exported("yolo12n-bccd"))
+    producers = {out: node for node in model.graph.node for out in node.output}
+    constants = {i.name: onnx.numpy_helper.to_array(i) for i in model.graph.initializer}
+    softmaxes = [n for n in model.graph.node if n.op_type == "Softmax" and ".attn/" in n.name]
+    assert len(softmaxes) == 8
+    for softmax in softmaxes:
+        product = producers[softmax.input[0]]
+        assert product.op_type == "MatMul"
+        while (q := producers[product.input[0]]).op_type in ("Reshape", "Transpose"):
+            product = q
+        assert q.op_type == "Mul" and constants[q.input[1]] == pytest.approx(32**-0.5)
+    assert not {n.op_type for n in model.graph.node} & {"Exp", "ReduceSum", "Div", "AreaAttention", "Identity", "Constant"}
+    assert {o.domain for o in model.opset_import} == {""}
+
+
+def test_the_file_alone_says_what_it_is(exported, shared: Path) -> None:
+    path = exported("yolo12n-bccd")
+    document = read_document(path)
+    info = ModelInfo.from_dict(document["info"])
+    assert info.names == ("RBC", "WBC", "Platelets")
+    assert [(p.role, p.shape) for p in info.outputs] == [("boxes", (1, 2100, 4)), ("scores", (1, 3, 2100))]
+    assert info.licence is not None and info.licence.startswith("AGPL-3.0")
+    source = shared / "fixtures" / "yolo12n-bccd.pt"
+    assert document["provenance"]["checkpoint_sha256"] == sha256_file(source)
+    assert document["rewrites"] == [{"rule": "area_attention", "fired": 8, "expected": 8, "refused": []}]
+    text = path.read_bytes()
+    assert str(shared).encode() not in text and b"site-packages" not in text  # no local paths in what people publish
+
+
+def test_nodes_are_named_after_the_model(exported) -> None:
+    names = Counter(n.name.split("/")[0] for n in onnx.load(exported("yolo12n-bccd")).graph.node)
+    modules = dict(checkpoint.new(catalog.spec("yolo12n", classes=3)).net.named_modules())
+    assert set(names) <= set(modules)
+    assert names["model.6.m.0.0.attn"] > 5
+
+
+@pytest.mark.parametrize(("name", "size"), [("yolo12n-pose", (96, 160)), ("yolo12n-turbo", (64, 64))])
+def test_dynamic_batch_and_rectangular_input(name: str, size: tuple[int, int], tmp_path: Path) -> None:
+    loaded = checkpoint.new(catalog.spec(name), seed=3)
+    graph = export(loaded, tmp_path / "model.onnx", size, batch=None)
+    batch = np.random.default_rng(1).random((3, 3, *size), dtype=np.float32)
+    with torch.no_grad():
+        expected = loaded.net(torch.from_numpy(batch))
+    for target in ("ort-fp32", "ov-fp32"):
+        folder = tmp_path / target
+        folder.mkdir()
+        backend = targets.backend(target)
+        backend.build(graph, target, folder)
+        found = backend.open_session(folder, graph.info, target).run(batch)
+        for role, value in expected.items():
+            np.testing.assert_allclose(found[role], value.numpy(), atol=1e-3, err_msg=f"{target} {role}")
+
+
+def test_two_exports_are_the_same_file(tmp_path: Path) -> None:
+    loaded = checkpoint.new(catalog.spec("yolo12n-cls", classes=4))
+    first = export(loaded, tmp_path / "a.onnx", (64, 64)).sha256
+    assert export(loaded, tmp_path / "b.onnx", (64, 64)).sha256 == first
+
+
+def test_a_rewrite_that_fires_too_seldom_fails_the_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(catalog, "expected_rewrites", lambda spec: {"area_attention": 9})
+    with pytest.raises(GateError, match="area_attention fired 8 times where this model needs 9"):
+        export(checkpoint.new(catalog.spec("yolo12n-cls", classes=4)), tmp_path / "a.onnx", (64, 64))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("opset", [17, 24])
+def test_an_opset_out_of_range_is_refused(opset: int, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=f"--opset {opset}"):
+        export(checkpoint.new(catalog.spec("yolo12n-cls", classes=4)), tmp_path / "a.onnx", opset=opset)
+
+
+def test_foreign_damaged_and_newer_onnx_files_get_a_sentence(tmp_path: Path) -> None:
+    foreign = onnx.helper.make_model(onnx.helper.make_graph([], "g", [], []))
+    path = tmp_path / "foreign.onnx"
+    onnx.save(foreign, path)
+    with pytest.raises(InputError, match="without edgekit's metadata"):
+        read_document(path)
+    for value, sentence in (("{", "damaged"), (json.dumps({"schema": 99}), "schema 99")):
+        foreign.metadata_props.clear()
+        entry = foreign.metadata_props.add()
+        entry.key, entry.value = "edgekit", value
+        onnx.save(foreign, path)
+        with pytest.raises(InputError, match=sentence):
+            read_document(path)
+    path.write_bytes(b"not protobuf at all")
+    with pytest.raises(InputError, match="not a readable ONNX file|without edgekit's metadata"):
+        read_document(path)
+    with pytest.raises(InputError, match="no such file"):
+        read_document(tmp_path / "none.onnx")
