@@ -34,6 +34,7 @@ def build(
     imgsz: tuple[int, int] | None = None,
     batch: int | None = 1,
     images: Path | None = None,
+    head: str = "topk",
     say: Callable[[str], None] = SAY,
 ) -> bundle.Bundle:
     """Build ``source`` for ``target`` into the folder ``out`` (replaced if it is there).
@@ -44,6 +45,7 @@ def build(
         imgsz: (height, width) in pixels; the source's own by default.
         batch: fixed batch, None for a dynamic one.
         images: folder of images for the parity check; generated ones by default.
+        head: ``raw``, ``topk`` or ``nms``; an ONNX file keeps the one it was exported with.
         say: called with a line at each step.
 
     Raises:
@@ -56,7 +58,7 @@ def build(
         raise InputError(reason)
     with _failures_to(out), _workspace(out) as folder:
         say(f"exporting {source}")
-        graph, reference = _graph(source, folder, imgsz, batch)
+        graph, reference = _graph(source, folder, imgsz, batch, head)
         say(f"building {target}")
         files = folder / "bundle"
         files.mkdir()
@@ -82,7 +84,9 @@ def build(
     return bundle.read(out, verify=False)
 
 
-def _graph(source: Path, folder: Path, imgsz: tuple[int, int] | None, batch: int | None) -> tuple[Graph, Session]:
+def _graph(
+    source: Path, folder: Path, imgsz: tuple[int, int] | None, batch: int | None, head: str
+) -> tuple[Graph, Session]:
     """The source's ONNX graph and a session of the source itself to compare with."""
     path = source / "model.onnx" if bundle.is_bundle(source) else source
     if path.suffix == ".onnx":
@@ -97,7 +101,7 @@ def _graph(source: Path, folder: Path, imgsz: tuple[int, int] | None, batch: int
         extra = "train" if error.name == "torch" else "onnx"
         raise MissingPackageError(error.name or "torch", f"building from {source}", extra) from error
     loaded = checkpoint.load(source)
-    graph = export(loaded, folder / "model.onnx", imgsz, batch)
+    graph = export(loaded, folder / "model.onnx", imgsz, batch, head=head)
     return graph, TorchSession(loaded.net, graph.info, source, fold=False)
 
 

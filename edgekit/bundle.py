@@ -101,7 +101,9 @@ def read(path: Path, verify: bool = True) -> Bundle:
 def _read_manifest(path: Path) -> dict[str, Any]:
     where = path / MANIFEST
     if not where.is_file():
-        raise InputError(f"{path}: not a bundle (no {MANIFEST}); make one with: edgekit build MODEL --target T --out DIR")
+        raise InputError(
+            f"{path}: not a bundle (no {MANIFEST}); make one with: edgekit build MODEL --target T --out DIR"
+        )
     if where.stat().st_size > _MOST_BYTES:
         raise InputError(f"{where}: {where.stat().st_size} bytes is more than a manifest can be; rebuild the bundle")
     try:
@@ -171,5 +173,7 @@ def _check_files(folder: Path, files: dict[str, Any], verify: bool) -> None:
         if not inside.is_file():
             raise GateError(f"{folder}: the bundle's file {name!r} is missing; rebuild or copy the bundle again")
         if verify and sha256_file(inside) != digest:
-            raise GateError(f"{folder}: {name!r} is not the file the bundle was built with (its hash differs); "
-                            "rebuild or copy the bundle again")
+            raise GateError(
+                f"{folder}: {name!r} is not the file the bundle was built with (its hash differs); "
+                "rebuild or copy the bundle again"
+            )

@@ -1,9 +1,9 @@
 """The models edgekit knows: names, architecture numbers and published figures, read from ``models/*.toml``.
 
-    spec("yolo12n-seg").classes          # 80
-    spec("yolo12n", task="segment").name # 'yolo12n-seg'
-    names()                              # 30 names: five scales x (five tasks + turbo detect)
-    published(spec("yolo12n"))["map50_95"]
+spec("yolo12n-seg").classes          # 80
+spec("yolo12n", task="segment").name # 'yolo12n-seg'
+names()                              # 30 names: five scales x (five tasks + turbo detect)
+published(spec("yolo12n"))["map50_95"]
 """
 
 from __future__ import annotations
@@ -24,11 +24,13 @@ else:
 
 TURBO_SUFFIX = "-turbo"
 
+
 @cache
 def _scales() -> dict[str, dict[str, Any]]:
     here = Path(__file__).parent
     folder = here / "_models" if (here / "_models").is_dir() else here.parent / "models"
     return {s: tomllib.loads((folder / f"yolo12{s}.toml").read_text(encoding="utf-8")) for s in SCALES}
+
 
 def names() -> list[str]:
     """Every model name: the v1.0 family task by task, then the turbo detectors."""
@@ -37,6 +39,7 @@ def names() -> list[str]:
     return [f"yolo12{s}{tasks.get(t).suffix}" for t in known for s in SCALES] + [
         f"yolo12{s}{TURBO_SUFFIX}" for s in SCALES
     ]
+
 
 def spec(
     name: str,
@@ -58,16 +61,21 @@ def spec(
     stem, _, suffix = name.removesuffix(".pt").removesuffix(".yaml").partition("-")
     scale = stem.removeprefix("yolo12") if stem.startswith("yolo12") else stem.removeprefix("yolov12")
     if scale not in SCALES or stem not in (f"yolo12{scale}", f"yolov12{scale}"):
-        raise UsageError(f"there is no model {name!r}; models are yolo12{{n,s,m,l,x}} with -seg, -pose, -obb, -cls or -turbo")
+        raise UsageError(
+            f"there is no model {name!r}; models are yolo12{{n,s,m,l,x}} with -seg, -pose, -obb, -cls or -turbo"
+        )
     family = "turbo" if suffix == "turbo" else "v1.0"
     by_suffix = {tasks.get(t).suffix.removeprefix("-"): t for t in tasks.names()}
     if family == "v1.0" and suffix not in by_suffix:
-        raise UsageError(f"there is no model {name!r}; endings are {', '.join('-' + s for s in by_suffix if s)}, -turbo")
+        raise UsageError(
+            f"there is no model {name!r}; endings are {', '.join('-' + s for s in by_suffix if s)}, -turbo"
+        )
     named = by_suffix[suffix] if family == "v1.0" else "detect"
     wanted = tasks.get(task) if task else tasks.get(named)
     if task and wanted.name != named and (suffix or family == "turbo"):
         raise UsageError(f"--model {name} is a {named} model but --task says {wanted.name}; drop one of the two")
     return build_spec(scale, wanted.name, family, classes, keypoint_shape)
+
 
 def build_spec(
     scale: str,
@@ -97,15 +105,16 @@ def build_spec(
         norm_momentum=kind.norm_momentum,
     )
 
+
 def published(model: ModelSpec) -> dict[str, float] | None:
     """The figures published for this model (fractions, ms, millions, G), or None where none are known."""
     figures: dict[str, float] | None = _scales()[model.scale][model.family].get("published", {}).get(model.task)
     return figures
 
+
 def expected_rewrites(model: ModelSpec) -> dict[str, int]:
     """How often each graph rewrite must fire on this model: ``{"area_attention": 8}``."""
     return dict(_scales()[model.scale][model.family]["rewrites"])
-
 
 
 def counted(model: ModelSpec) -> dict[str, int]:

@@ -52,9 +52,9 @@ class Checkpoint:
     def spec(self) -> ModelSpec:
         return self.net.spec
 
-    def info(self, imgsz: tuple[int, int] | None = None, batch: int | None = 1) -> ModelInfo:
+    def info(self, imgsz: tuple[int, int] | None = None, batch: int | None = 1, head: str = "raw") -> ModelInfo:
         """Ports and preprocessing at ``imgsz`` (default: the checkpoint's own)."""
-        return ports.info(self.spec, self.names, imgsz or self.imgsz, batch, self.licence)
+        return ports.info(self.spec, self.names, imgsz or self.imgsz, batch, self.licence, head)
 
 
 def new(spec: ModelSpec, names: tuple[str, ...] | None = None, imgsz: int | None = None, seed: int = 0) -> Checkpoint:
@@ -108,9 +108,7 @@ def _load_own(path: Path) -> Checkpoint:
     except Exception as error:
         raise InputError(f"{path}: a damaged edgekit checkpoint ({str(error).splitlines()[0]}); restore it") from error
     if not isinstance(schema, int) or schema > SCHEMA:
-        raise InputError(
-            f"{path}: checkpoint schema {schema}, but this edgekit reads up to {SCHEMA}; upgrade edgekit"
-        )
+        raise InputError(f"{path}: checkpoint schema {schema}, but this edgekit reads up to {SCHEMA}; upgrade edgekit")
     try:
         spec = ModelSpec.from_dict(document["spec"])
         net = _fill(spec, document["state_dict"], path)
@@ -171,8 +169,21 @@ def recognise(published: Published, path: Path) -> ModelSpec:
         raise InputError(f"{path}: its head states {published.classes} classes but its weights have {classes}")
     scale = _scale_of(state, path)
     spec = catalog.build_spec(scale, task, family, classes, published.keypoint_shape)
-    found = tuple(published.areas.get(f"model.{layer}.m.0.0.attn", spec.areas[i]) for i, layer in enumerate((6, 8)))
-    return spec.replace(areas=found)
+    return spec.replace(**_unseen_in_tensors(published, spec, path))
+
+
+def _unseen_in_tensors(published: Published, spec: ModelSpec, path: Path) -> dict[str, Any]:
+    """What leaves no trace in a state dict and is read from the pickled modules: areas, BatchNorm's numbers."""
+    areas = []
+    for layer, usual in zip((6, 8), spec.areas, strict=True):
+        here = {a for name, a in published.areas.items() if name.startswith(f"model.{layer}.")} or {usual}
+        if len(here) > 1:
+            raise InputError(f"{path}: layer {layer} mixes areas {sorted(here)}; edgekit knows one per layer")
+        areas.append(here.pop())
+    norms = published.norms or ((spec.norm_eps, spec.norm_momentum),)
+    if len(norms) > 1:
+        raise InputError(f"{path}: its BatchNorms differ (eps, momentum: {norms}); edgekit knows one kind per model")
+    return {"areas": tuple(areas), "norm_eps": norms[0][0], "norm_momentum": norms[0][1]}
 
 
 def _task_of(state: dict[str, Any], head: str, published: Published) -> str:
@@ -224,5 +235,3 @@ def _fill(spec: ModelSpec, state: dict[str, torch.Tensor], path: Path) -> YOLO12
 def _check_names(names: tuple[str, ...], spec: ModelSpec, path: Path) -> None:
     if len(names) != spec.classes:
         raise InputError(f"{path}: it names {len(names)} classes but its head has {spec.classes}")
-
-

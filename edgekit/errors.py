@@ -26,8 +26,9 @@ class MissingPackageError(EdgekitError):
     """Something optional is not installed; the sentence names the extra that brings it (exit code 2)."""
 
     def __init__(self, package: str, needed_for: str, extra: str) -> None:
-        super().__init__(f"{needed_for} needs the package {package!r}, which is not installed; "
-                         f"run: pip install 'edgekit[{extra}]'")
+        super().__init__(
+            f"{needed_for} needs the package {package!r}, which is not installed; run: pip install 'edgekit[{extra}]'"
+        )
         self.package = package
         self.extra = extra
 

@@ -1,6 +1,6 @@
 """What an artifact is, whichever kind it is: the facts behind ``edgekit inspect``.
 
-    inspect(Path("yolo12n-ov-fp16"))["target"]
+inspect(Path("yolo12n-ov-fp16"))["target"]
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Opens whatever the user has: a bundle, a checkpoint, or an ONNX file edgekit exported.
 
-    predictor = load("yolo12n-ov-fp16/")          # a Predictor; nothing of torch or onnx is imported for a bundle
-    predictor("street.jpg")[0].boxes
+predictor = load("yolo12n-ov-fp16/")          # a Predictor; nothing of torch or onnx is imported for a bundle
+predictor("street.jpg")[0].boxes
 """
 
 from __future__ import annotations

@@ -22,6 +22,7 @@ from edgekit.errors import InputError
 SCALES = ("n", "s", "m", "l", "x")
 FAMILIES = ("v1.0", "turbo")
 HEADS = ("raw", "topk", "nms")
+BEST = 300  # candidates of the topk head, as of the detections of the published protocol
 STRIDE = 32  # the coarsest stride of the network: image sides are multiples of it
 
 # What an output can mean. B batch, N candidates (every anchor in `raw`, K in `topk`), C classes, M mask
@@ -219,8 +220,10 @@ def parse_imgsz(text: str | int | tuple[int, int]) -> tuple[int, int]:
     for side in (height, width):
         if not STRIDE <= side <= 4096 or side % STRIDE:
             nearest = min(max(round(side / STRIDE), 1), 128) * STRIDE
-            raise InputError(f"--imgsz {height},{width}: sides are multiples of {STRIDE} between {STRIDE} and 4096; "
-                             f"the nearest to {side} is {nearest}")
+            raise InputError(
+                f"--imgsz {height},{width}: sides are multiples of {STRIDE} between {STRIDE} and 4096; "
+                f"the nearest to {side} is {nearest}"
+            )
     return height, width
 
 
@@ -241,8 +244,11 @@ def _build(cls: type, data: Mapping[str, Any]) -> Any:
     unknown = set(data) - set(fields)
     if unknown:
         raise InputError(f"{cls.__name__} has no field {sorted(unknown)[0]!r}; was it written by a newer edgekit?")
-    missing = [n for n, f in fields.items()
-               if n not in data and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING]
+    missing = [
+        n
+        for n, f in fields.items()
+        if n not in data and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+    ]
     if missing:
         raise InputError(f"{cls.__name__} lacks the field {missing[0]!r}")
     return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in data.items()})

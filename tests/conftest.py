@@ -54,8 +54,15 @@ class Raw:
     @staticmethod
     def assert_close(found: dict, expected: dict, pixels: float, scores: float, masks: float) -> None:
         assert set(found) == set(expected)
-        allowed = {"boxes": pixels, "rotated_boxes": pixels, "keypoints": pixels, "scores": scores,
-                   "class_probabilities": scores, "mask_coefficients": masks, "mask_prototypes": masks}
+        allowed = {
+            "boxes": pixels,
+            "rotated_boxes": pixels,
+            "keypoints": pixels,
+            "scores": scores,
+            "class_probabilities": scores,
+            "mask_coefficients": masks,
+            "mask_prototypes": masks,
+        }
         for role, want in expected.items():
             assert found[role].shape == want.shape, role
             assert np.abs(found[role] - want).max() <= allowed[role], role

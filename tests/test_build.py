@@ -69,9 +69,7 @@ def _broken(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ort.OrtSession, "run", run)
 
 
-def test_a_failed_parity_leaves_only_its_evidence(
-    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failed_parity_leaves_only_its_evidence(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _broken(monkeypatch)
     with pytest.raises(GateError, match="not the same function as the checkpoint: class_probabilities differ"):
         building.build(model, "ort-fp32", tmp_path / "out")

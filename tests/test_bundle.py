@@ -47,7 +47,9 @@ def test_what_was_written_is_read_back(folder: Path) -> None:
 
 def test_the_manifest_has_the_keys_others_rely_on(folder: Path) -> None:
     manifest = json.loads((folder / "manifest.json").read_text())
-    assert {"schema", "task", "target", "imgsz", "head", "names", "preprocess", "inputs", "outputs", "files"} <= set(manifest)
+    assert {"schema", "task", "target", "imgsz", "head", "names", "preprocess", "inputs", "outputs", "files"} <= set(
+        manifest
+    )
     assert set(manifest["outputs"][0]) == {"name", "role", "shape", "dtype"}
     assert list(manifest["files"]) == ["model.onnx"] and len(manifest["files"]["model.onnx"]) == 64
 

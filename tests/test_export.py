@@ -65,7 +65,14 @@ def test_the_graph_has_attention_scale_first_and_one_softmax_each(exported) -> N
         while (q := producers[product.input[0]]).op_type in ("Reshape", "Transpose"):
             product = q
         assert q.op_type == "Mul" and constants[q.input[1]] == pytest.approx(32**-0.5)
-    assert not {n.op_type for n in model.graph.node} & {"Exp", "ReduceSum", "Div", "AreaAttention", "Identity", "Constant"}
+    assert not {n.op_type for n in model.graph.node} & {
+        "Exp",
+        "ReduceSum",
+        "Div",
+        "AreaAttention",
+        "Identity",
+        "Constant",
+    }
     assert {o.domain for o in model.opset_import} == {""}
 
 

@@ -35,8 +35,9 @@ def test_there_are_thirty_models() -> None:
     assert len(catalog.names()) == len(set(catalog.names())) == 30
 
 
-@pytest.mark.parametrize("name", ["yolo12n", "yolo12x", "yolo12s-seg", "yolo12m-pose", "yolo12n-obb", "yolo12l-cls",
-                                  "yolo12m-turbo"])
+@pytest.mark.parametrize(
+    "name", ["yolo12n", "yolo12x", "yolo12s-seg", "yolo12m-pose", "yolo12n-obb", "yolo12l-cls", "yolo12m-turbo"]
+)
 def test_flops_in_the_data_files_are_those_of_the_network(name: str) -> None:
     spec = catalog.spec(name)
     counted = catalog.counted(spec)
@@ -55,7 +56,9 @@ def test_flops_agree_with_the_published_column(scale: str, family: str) -> None:
 
 @pytest.mark.parametrize(("scale", "gflops"), [("n", 0.983), ("s", 1.966), ("m", 3.277)])
 def test_attention_flops_in_closed_form(scale: str, gflops: float) -> None:
-    assert catalog.counted(catalog.build_spec(scale, "detect"))["attention_flops"] / 1e9 == pytest.approx(gflops, abs=1e-3)
+    assert catalog.counted(catalog.build_spec(scale, "detect"))["attention_flops"] / 1e9 == pytest.approx(
+        gflops, abs=1e-3
+    )
 
 
 @pytest.mark.parametrize(
@@ -108,8 +111,12 @@ def test_folding_batchnorm_changes_nothing_but_rounding() -> None:
     generator = torch.Generator().manual_seed(0)
     for module in net.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
-            for tensor, low, high in ((module.weight, 0.5, 1.5), (module.bias, -0.5, 0.5),
-                                      (module.running_mean, -0.5, 0.5), (module.running_var, 0.5, 2.0)):
+            for tensor, low, high in (
+                (module.weight, 0.5, 1.5),
+                (module.bias, -0.5, 0.5),
+                (module.running_mean, -0.5, 0.5),
+                (module.running_var, 0.5, 2.0),
+            ):
                 tensor.data.uniform_(low, high, generator=generator)
     folded = fuse(net)
     assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in folded.modules())
@@ -120,8 +127,14 @@ def test_folding_batchnorm_changes_nothing_but_rounding() -> None:
         torch.testing.assert_close(found[role], value, rtol=1e-4, atol=1e-4)
 
 
-CHECKPOINTS = ["yolo12n-bccd", "yolo12n-seg-balloon", "yolo12n-pose-person", "yolo12n-obb-table-tennis",
-               "yolo12n-cls-flowers5", "yolo12n-turbo"]
+CHECKPOINTS = [
+    "yolo12n-bccd",
+    "yolo12n-seg-balloon",
+    "yolo12n-pose-person",
+    "yolo12n-obb-table-tennis",
+    "yolo12n-cls-flowers5",
+    "yolo12n-turbo",
+]
 
 
 @pytest.mark.parametrize("fold", [False, True])

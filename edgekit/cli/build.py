@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from edgekit.cli._common import Force, ImgSz, Json, console, emit_json, refuse_existing
+from edgekit.cli._common import Batch, Force, Head, ImgSz, Json, check_head, console, emit_json, refuse_existing
 
 
 def command(
@@ -15,23 +15,25 @@ def command(
     target: Annotated[str, typer.Option(help="What to build for; `edgekit doctor` lists the targets.")],
     out: Annotated[Path, typer.Option(help="The bundle folder to write.")],
     imgsz: ImgSz = None,
-    batch: Annotated[int, typer.Option(min=1, help="Fixed batch of the artifact.")] = 1,
+    batch: Batch = 1,
     dynamic_batch: Annotated[bool, typer.Option("--dynamic-batch", help="Let any batch through.")] = False,
     images: Annotated[
         Path | None, typer.Option(help="Images for the parity check. Default: generated ones.", show_default=False)
     ] = None,
+    head: Head = "topk",
     force: Force = False,
     json: Json = False,
 ) -> None:
     """Build a bundle and prove that it computes what the checkpoint does; fails when it does not."""
     refuse_existing(out, force)
+    check_head(head)
     from edgekit import build as building
     from edgekit.spec import parse_imgsz
 
     size = parse_imgsz(imgsz) if imgsz else None
     with console().status("") as status:
         bundle = building.build(
-            model, target, out, size, None if dynamic_batch else batch, images, lambda step: status.update(step)
+            model, target, out, size, None if dynamic_batch else batch, images, head, lambda step: status.update(step)
         )
     if json:
         emit_json({"out": out, **bundle.manifest})
@@ -46,8 +48,13 @@ def _print(out: Path, manifest: dict[str, Any]) -> None:
     for heading in ("role", "largest difference", "mean", "tolerance", ""):
         table.add_column(heading, justify="left" if heading in ("role", "") else "right")
     for role, row in manifest["parity"].items():
-        table.add_row(role, f"{row['max_abs']:.2g}", f"{row['mean_abs']:.2g}", f"{row['tolerance']:.2g}",
-                      "ok" if row["pass"] else "FAILED")
+        table.add_row(
+            role,
+            f"{row['max_abs']:.2g}",
+            f"{row['mean_abs']:.2g}",
+            f"{row['tolerance']:.2g}",
+            "ok" if row["pass"] else "FAILED",
+        )
     console().print(table)
     for row in manifest["rewrites"]:
         console().print(f"rewrite {row['rule']}: fired {row['fired']} of {row['expected']}")

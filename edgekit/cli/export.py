@@ -7,21 +7,23 @@ from typing import Annotated
 
 import typer
 
-from edgekit.cli._common import Force, ImgSz, Json, console, emit_json, refuse_existing
+from edgekit.cli._common import Batch, Force, Head, ImgSz, Json, check_head, console, emit_json, refuse_existing
 
 
 def command(
     checkpoint: Annotated[Path, typer.Argument(help="An edgekit or published checkpoint.")],
     out: Annotated[Path, typer.Option(help="The .onnx file to write.")],
     imgsz: ImgSz = None,
-    batch: Annotated[int, typer.Option(min=1, help="Fixed batch of the graph.")] = 1,
+    batch: Batch = 1,
     dynamic_batch: Annotated[bool, typer.Option("--dynamic-batch", help="Let any batch through.")] = False,
     opset: Annotated[int, typer.Option(help="ONNX opset, 18 to 23.")] = 18,
+    head: Head = "topk",
     force: Force = False,
     json: Json = False,
 ) -> None:
     """Export a checkpoint to ONNX, decoding included; the file alone says what its outputs mean."""
     refuse_existing(out, force)
+    check_head(head)
     from edgekit.errors import MissingPackageError, UsageError
     from edgekit.spec import parse_imgsz
 
@@ -35,10 +37,17 @@ def command(
         extra = "train" if error.name == "torch" else "onnx"
         raise MissingPackageError(error.name or "torch", "export", extra) from error
     with console().status(f"exporting {checkpoint}"):
-        graph = export(checkpoints.load(checkpoint), out, size, None if dynamic_batch else batch, opset)
+        graph = export(checkpoints.load(checkpoint), out, size, None if dynamic_batch else batch, opset, head)
     if json:
-        emit_json({"out": graph.path, "sha256": graph.sha256, "opset": opset, **graph.info.to_dict(),
-                   "rewrites": graph.provenance["rewrites"]})
+        emit_json(
+            {
+                "out": graph.path,
+                "sha256": graph.sha256,
+                "opset": opset,
+                **graph.info.to_dict(),
+                "rewrites": graph.provenance["rewrites"],
+            }
+        )
     else:
         for port in graph.info.outputs:
             console().print(f"  {port.role}: {port.name} {list(port.shape)}")

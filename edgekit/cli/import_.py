@@ -26,9 +26,19 @@ def command(
         raise InputError(f"--out {out}: its folder does not exist; make it first")
     checkpoints.save(loaded, out)
     if json:
-        emit_json({"model": loaded.spec.name, "task": loaded.spec.task, "family": loaded.spec.family,
-                   "classes": loaded.spec.classes, "names": loaded.names, "imgsz": loaded.imgsz,
-                   "licence": loaded.licence, "checkpoint_sha256": loaded.sha256, "out": out})
+        emit_json(
+            {
+                "model": loaded.spec.name,
+                "task": loaded.spec.task,
+                "family": loaded.spec.family,
+                "classes": loaded.spec.classes,
+                "names": loaded.names,
+                "imgsz": loaded.imgsz,
+                "licence": loaded.licence,
+                "checkpoint_sha256": loaded.sha256,
+                "out": out,
+            }
+        )
     else:
         licence = f"; licence of the weights: {loaded.licence}" if loaded.licence else ""
         console().print(f"{out}: {loaded.spec.name} ({loaded.spec.family}), {loaded.spec.classes} classes{licence}")

@@ -51,16 +51,32 @@ def _row(spec: Any) -> dict[str, Any]:
 def _print(rows: list[dict[str, Any]]) -> None:
     from rich.table import Table
 
-    table = Table(title="YOLO12 models", caption="Published figures are the authors' (COCO val2017, T4 TensorRT FP16); "
-                  "none of them was measured by edgekit. FLOPs: two per multiply-add.")
-    for heading in ("model", "family", "px", "parameters M", "FLOPs G\n(convolutions)", "FLOPs G\n(with attention)",
-                    "published\nmAP50-95", "published\nT4 ms"):
+    table = Table(
+        title="YOLO12 models",
+        caption="Published figures are the authors' (COCO val2017, T4 TensorRT FP16); "
+        "none of them was measured by edgekit. FLOPs: two per multiply-add.",
+    )
+    for heading in (
+        "model",
+        "family",
+        "px",
+        "parameters M",
+        "FLOPs G\n(convolutions)",
+        "FLOPs G\n(with attention)",
+        "published\nmAP50-95",
+        "published\nT4 ms",
+    ):
         table.add_column(heading, justify="left" if heading in ("model", "family") else "right")
     for row in rows:
         figures = row["published"] or {}
         table.add_row(
-            row["name"], row["family"], str(row["imgsz"]), f"{row['parameters'] / 1e6:.1f}", f"{row['flops_g']:.1f}",
+            row["name"],
+            row["family"],
+            str(row["imgsz"]),
+            f"{row['parameters'] / 1e6:.1f}",
+            f"{row['flops_g']:.1f}",
             f"{row['flops_with_attention_g']:.1f}",
-            f"{100 * figures['map50_95']:.1f}" if figures else "–", f"{figures['t4_fp16_ms']:.2f}" if figures else "–",
+            f"{100 * figures['map50_95']:.1f}" if figures else "–",
+            f"{figures['t4_fp16_ms']:.2f}" if figures else "–",
         )
     console().print(table)

@@ -1,6 +1,6 @@
 """What an exported ONNX file says about itself: its metadata, read back without torch.
 
-    read_document(Path("yolo12n.onnx"))["info"]["names"]
+read_document(Path("yolo12n.onnx"))["info"]["names"]
 """
 
 from __future__ import annotations

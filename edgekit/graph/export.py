@@ -17,7 +17,6 @@ import logging
 import os
 import warnings
 from pathlib import Path
-from typing import Any
 
 import onnx
 import torch
@@ -30,8 +29,10 @@ from edgekit import catalog
 from edgekit.checkpoint import Checkpoint
 from edgekit.errors import InputError
 from edgekit.graph.document import METADATA_KEY, SCHEMA
+from edgekit.graph.nms import append_nms
 from edgekit.graph.rewrite import rewrite
 from edgekit.nn.blocks import fuse
+from edgekit.nn.session import shaped
 from edgekit.spec import Graph, ModelInfo, sha256_file
 from edgekit.versions import versions
 
@@ -56,14 +57,17 @@ def export(
     imgsz: tuple[int, int] | None = None,
     batch: int | None = 1,
     opset: int = OPSET,
+    head: str = "raw",
 ) -> Graph:
-    """Write ``checkpoint`` as ONNX with a raw head.
+    """Write ``checkpoint`` as ONNX, decoding included.
 
     Args:
         path: the file to write (under a temporary name first).
         imgsz: (height, width) in pixels, multiples of 32; the checkpoint's own by default.
         batch: fixed batch, or None for a dynamic one (height and width stay fixed).
         opset: ONNX opset, at least 18.
+        head: ``raw`` (every cell and class) or ``topk`` (the best 300 pairs, decoded) or ``nms``
+            (finished detections, where the runtime can).
 
     Raises:
         InputError: the opset is out of range.
@@ -71,8 +75,10 @@ def export(
     """
     if not 18 <= opset <= 23:
         raise InputError(f"--opset {opset}: edgekit exports opsets 18 to 23")
-    info = checkpoint.info(imgsz, batch)
+    info = checkpoint.info(imgsz, batch, head)
     model = _capture(checkpoint, info, opset)
+    if info.head == "nms":
+        append_nms(model, info)
     reports = rewrite(model, expected=catalog.expected_rewrites(checkpoint.spec))
     _tidy(model)
     provenance = {
@@ -104,13 +110,14 @@ def export(
 
 def _capture(checkpoint: Checkpoint, info: ModelInfo, opset: int) -> ir.Model:
     roles = tuple(port.role for port in info.outputs)
-    wrapped = _Roles(fuse(checkpoint.net), roles).eval()
+    wrapped = _Roles(shaped(fuse(checkpoint.net), info), roles).eval()
     example = torch.zeros(info.batch or 2, 3, *info.imgsz)
     shapes = None if info.batch else ({0: torch.export.Dim("batch", min=1)},)
     # The exporter narrates on both streams and warns about itself; what matters is checked on the result.
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), torch.no_grad():
         warnings.simplefilter("ignore")
-        logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+        for name in ("torch.onnx", "onnxscript", "onnx_ir"):
+            logging.getLogger(name).setLevel(logging.ERROR)
         program = torch.onnx.export(
             wrapped,
             (example,),

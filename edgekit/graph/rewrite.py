@@ -1,7 +1,7 @@
 """Applies rewrite rules to a graph and says what they did.
 
-    reports = rewrite(model, LOWERING, expected={"area_attention": 8})
-    reports[0].to_dict()     # {'rule': 'area_attention', 'fired': 8, 'expected': 8, 'refused': []}
+reports = rewrite(model, LOWERING, expected={"area_attention": 8})
+reports[0].to_dict()     # {'rule': 'area_attention', 'fired': 8, 'expected': 8, 'refused': []}
 """
 
 from __future__ import annotations

@@ -1,11 +1,12 @@
 """A PyTorch network behind the same interface as every artifact, so that host code cannot tell them apart.
 
-    session = TorchSession(checkpoint.net, checkpoint.info())
-    session.run(batch)["scores"]
+session = TorchSession(checkpoint.net, checkpoint.info())
+session.run(batch)["scores"]
 """
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,22 @@ from torch import nn
 
 from edgekit.errors import UsageError
 from edgekit.nn.blocks import fuse
-from edgekit.spec import ModelInfo
+from edgekit.nn.boxhead import BoxBranches
+from edgekit.spec import BEST, ModelInfo
+
+
+def shaped(net: nn.Module, info: ModelInfo) -> nn.Module:
+    """A shallow copy of ``net`` (weights shared) whose head answers in the form ``info`` asks for."""
+    net = copy.copy(net)
+    net._modules = dict(net._modules)
+    layers = net._modules["model"] = copy.copy(net._modules["model"])
+    layers._modules = dict(layers._modules)
+    name, head = list(layers._modules.items())[-1]
+    head = layers._modules[name] = copy.copy(head)
+    if isinstance(head, BoxBranches):
+        head.best = None if info.head == "raw" else BEST
+        head.one_class = info.head == "nms"
+    return net
 
 
 class TorchSession:
@@ -47,7 +63,7 @@ class TorchSession:
             torch.set_num_threads(threads)
         try:
             self.device = torch.device(device or "cpu")
-            self.net = (fuse(net) if fold else net).eval().to(self.device)
+            self.net = shaped(fuse(net) if fold else net, info).eval().to(self.device)
         except (RuntimeError, AssertionError) as error:
             raise UsageError(f"--device {device}: PyTorch cannot use it ({str(error).splitlines()[0]})") from error
 

@@ -20,7 +20,17 @@ from types import ModuleType
 
 from edgekit.errors import UsageError
 
-PLANNED = ("ort-fp32", "ort-int8", "ov-fp32", "ov-fp16", "ov-int8", "trt-fp16", "trt-int8", "trt-rtx-fp16", "trt-rtx-int8")
+PLANNED = (
+    "ort-fp32",
+    "ort-int8",
+    "ov-fp32",
+    "ov-fp16",
+    "ov-int8",
+    "trt-fp16",
+    "trt-int8",
+    "trt-rtx-fp16",
+    "trt-rtx-int8",
+)
 
 
 @cache

@@ -1,8 +1,8 @@
 """ONNX Runtime on the CPU: the exported graph itself, in float32.
 
-    build(graph, "ort-fp32", folder)                      # folder/model.onnx
-    session = open_session(folder, info, "ort-fp32")
-    session.run(batch)["boxes"]
+build(graph, "ort-fp32", folder)                      # folder/model.onnx
+session = open_session(folder, info, "ort-fp32")
+session.run(batch)["boxes"]
 """
 
 from __future__ import annotations
@@ -69,9 +69,7 @@ class OrtSession:
         self.info, self.target, self.path, self.threads = info, target, path, threads
         self._runtime = onnxruntime
         try:
-            self._session = onnxruntime.InferenceSession(
-                str(path), self._options(), providers=["CPUExecutionProvider"]
-            )
+            self._session = onnxruntime.InferenceSession(str(path), self._options(), providers=["CPUExecutionProvider"])
         except Exception as error:
             raise InputError(f"{path}: ONNX Runtime cannot load it ({str(error).splitlines()[0]})") from error
         self._names = [port.name for port in info.outputs]

@@ -1,7 +1,7 @@
 """From a spec to a network, and what the network costs.
 
-    net = build(catalog.spec("yolo12n-seg"))
-    flops(spec, (640, 640)).convolutions / 1e9
+net = build(catalog.spec("yolo12n-seg"))
+flops(spec, (640, 640)).convolutions / 1e9
 """
 
 from __future__ import annotations

@@ -1,6 +1,8 @@
 """Classification's labels are the folders images lie in (``edgekit/data/folders.py``); its metrics are top-1 and top-5.
 
-score(dataset, [{"image_id": 1, "probs": [0.1, 0.7, 0.2]}], Options()).metrics      # {'top1': …, 'top5': …}
+    score(dataset, [{"image_id": 1, "probs": [0.1, 0.7, 0.2]}], Options()).metrics      # {'top1': …, 'top5': …}
+
+Probabilities are in the order of the set's classes.
 """
 
 from __future__ import annotations

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from edgekit.nn.boxhead import BoxBranches, Roles, answer, branch, flatten
 from edgekit.spec import ModelSpec
-from edgekit.tasks.detect.net import BoxBranches, branch, cell_centres, flatten
 
 
 class Oriented(BoxBranches):
@@ -29,12 +29,11 @@ class Oriented(BoxBranches):
             "logits": flatten(self.cv3, features),
             "angles": (flatten(self.cv4, features).sigmoid() - 0.25) * math.pi,
         }
-        if self.training:
-            return raw
-        centres_12N, strides_11N = cell_centres(features)
-        boxes_B4N = rotated_from_distances(self.dfl(raw["distances"]), raw["angles"], centres_12N) * strides_11N
-        boxes_BN5 = torch.cat((boxes_B4N, raw["angles"]), 1).transpose(1, 2)
-        return {"rotated_boxes": boxes_BN5, "scores": raw["logits"].sigmoid()}
+        return raw if self.training else answer(raw, features, self._decode, self.best, self.one_class)
+
+    def _decode(self, raw: Roles, centres: torch.Tensor, strides: torch.Tensor) -> Roles:
+        boxes_B4N = rotated_from_distances(self.dfl(raw["distances"]), raw["angles"], centres) * strides
+        return {"rotated_boxes": torch.cat((boxes_B4N, raw["angles"]), 1).transpose(1, 2)}
 
 
 def rotated_from_distances(

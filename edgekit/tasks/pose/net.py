@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from edgekit.errors import InputError
+from edgekit.nn.boxhead import BoxBranches, Roles, answer, branch, decode_boxes, flatten
 from edgekit.spec import ModelSpec
-from edgekit.tasks.detect.net import BoxBranches, branch, cell_centres, decode_boxes, flatten
 
 
 class Pose(BoxBranches):
@@ -31,14 +31,14 @@ class Pose(BoxBranches):
             "logits": flatten(self.cv3, features),
             "points": flatten(self.cv4, features),
         }
-        if self.training:
-            return raw
+        return raw if self.training else answer(raw, features, self._decode, self.best, self.one_class)
+
+    def _decode(self, raw: Roles, centres: torch.Tensor, strides: torch.Tensor) -> Roles:
         points_BPVN = raw["points"].unflatten(1, (self.points, self.values))
-        centres_12N, strides_11N = cell_centres(features)
-        xy_BP2N = (points_BPVN[:, :, :2] * 2 + (centres_12N - 0.5)[:, None]) * strides_11N[:, None]
+        xy_BP2N = (points_BPVN[:, :, :2] * 2 + (centres - 0.5)[:, None]) * strides[:, None]
         seen_BP1N = points_BPVN[:, :, 2:].sigmoid() if self.values == 3 else torch.ones_like(xy_BP2N[:, :, :1])
         keypoints = torch.cat((xy_BP2N, seen_BP1N), 2).permute(0, 3, 1, 2)
-        return decode_boxes(raw, features, self.dfl) | {"keypoints": keypoints}
+        return decode_boxes(self.dfl, raw, centres, strides) | {"keypoints": keypoints}
 
 
 def head(spec: ModelSpec, widths: tuple[int, ...]) -> nn.Module:

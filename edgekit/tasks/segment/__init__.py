@@ -2,5 +2,10 @@
 
 from edgekit.tasks import Task
 
-TASK = Task(name="segment", suffix="-seg", metric="mask_map50_95", aliases=("seg",),
-            roles=("boxes", "scores", "mask_coefficients", "mask_prototypes"))
+TASK = Task(
+    name="segment",
+    suffix="-seg",
+    metric="mask_map50_95",
+    aliases=("seg",),
+    roles=("boxes", "scores", "mask_coefficients", "mask_prototypes"),
+)

@@ -1,6 +1,8 @@
 """Segmentation's labels, ``class x1 y1 x2 y2 x3 y3 …`` in fractions of the image, and how predictions are scored.
 
-parse_row([0.1, 0.1, 0.5, 0.1, 0.3, 0.6]).polygon        # [3, 2]; the box is the one around it
+    parse_row([0.1, 0.1, 0.5, 0.1, 0.3, 0.6]).polygon        # [3, 2]; the box is the one around it
+
+One row is one object in one piece; objects in several pieces need COCO's format.
 """
 
 from __future__ import annotations

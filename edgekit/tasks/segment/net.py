@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 from edgekit.nn.blocks import Conv
+from edgekit.nn.boxhead import BoxBranches, Roles, answer, branch, decode_boxes, flatten
 from edgekit.nn.yolo12 import channels
 from edgekit.spec import ModelSpec
-from edgekit.tasks.detect.net import BoxBranches, branch, decode_boxes, flatten
 
 COEFFICIENTS = 32
 
@@ -49,14 +49,15 @@ class Segment(BoxBranches):
             "distances": flatten(self.cv2, features),
             "logits": flatten(self.cv3, features),
             "coefficients": flatten(self.cv4, features),
-            "prototypes": self.proto(features[0]),
         }
+        prototypes = self.proto(features[0])
         if self.training:
-            return raw
-        return decode_boxes(raw, features, self.dfl) | {
-            "mask_coefficients": raw["coefficients"].transpose(1, 2),
-            "mask_prototypes": raw["prototypes"],
-        }
+            return raw | {"prototypes": prototypes}
+        return answer(raw, features, self._decode, self.best, self.one_class) | {"mask_prototypes": prototypes}
+
+    def _decode(self, raw: Roles, centres: torch.Tensor, strides: torch.Tensor) -> Roles:
+        boxes = decode_boxes(self.dfl, raw, centres, strides)
+        return boxes | {"mask_coefficients": raw["coefficients"].transpose(1, 2)}
 
 
 def head(spec: ModelSpec, widths: tuple[int, ...]) -> nn.Module:

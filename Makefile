@@ -1,0 +1,50 @@
+# make demo       a generated set, a model, a build for every target installed, predictions, times, a picture
+# make test       lint, types and the quick tests
+# make test-slow  the tests that take minutes
+# make lint       lint and types alone
+# make clean      remove what the above made (make clean-venv: the virtual environment too)
+#
+# Needs Python 3.11 and make. The virtual environment is made by the first target that wants it and made up to date
+# when pyproject.toml or constraints.txt changes.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.edgekit-installed
+
+# Two processes of one thread each: the networks under test are small.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-slow lint clean clean-venv
+
+help:
+	@sed -n 's/^# \(make .*\)/\1/p' Makefile
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if (3, 10) <= v < (3, 14) else "edgekit needs Python 3.10 to 3.13, found " + sys.version.split()[0])'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train,onnx,openvino,dev]'
+	touch $@
+
+demo: $(STAMP)
+	rm -rf demo-out
+	$(BIN)/python -m edgekit.demo demo-out
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: lint
+	$(PYTEST)
+
+test-slow: $(STAMP)
+	$(PYTEST) -m slow
+
+clean:
+	rm -rf demo-out build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	find edgekit tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+
+clean-venv: clean
+	rm -rf $(VENV)

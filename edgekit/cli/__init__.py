@@ -1,0 +1,19 @@
+"""The command line: parse, call the library, print. One file a subcommand; the file name is the registry.
+
+Adding ``edgekit/cli/frobnicate.py`` with a function ``command`` adds ``edgekit frobnicate``; its signature is the
+command's options and the first line of its docstring its help. A file with a tuple ``commands`` instead is a group:
+``data.py`` holding ``commands = (check,)`` is ``edgekit data check``. Names with a leading underscore are no
+commands. At the top these files import the standard library, typer and ``edgekit.cli._*`` only, so that
+``edgekit --help`` is quick and works without any optional package.
+
+    from edgekit.cli._common import Json, emit_json
+
+    def command(path: Path, json: Json = False) -> None:
+        \"\"\"Say what a file is.\"\"\"
+        from edgekit.inspection import describe
+        ...
+"""
+
+from edgekit.cli._app import main
+
+__all__ = ["main"]

@@ -1,0 +1,141 @@
+"""What commands share: options that mean the same everywhere, the JSON document, the console, progress.
+
+def command(source: Path, conf: Conf = 0.25, json: Json = False) -> None:
+    \"\"\"Find objects in images and videos.\"\"\"
+    for image in track(images, "predicting"):
+        ...
+    if json:
+        emit_json(results)
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+from edgekit.cli._streams import write_document
+from edgekit.errors import UsageError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+T = TypeVar("T")
+
+ImgSz = Annotated[
+    str | None,
+    typer.Option("--imgsz", metavar="N|H,W", help="Input size in pixels, multiples of 32. Default: the model's own."),
+]
+Conf = Annotated[float, typer.Option("--conf", min=0, max=1, help="Drop objects scored below this.")]
+Iou = Annotated[float, typer.Option("--iou", min=0, max=1, help="Suppress boxes overlapping a better one by more.")]
+MaxDet = Annotated[int, typer.Option("--max-det", min=1, help="Keep at most this many objects per image.")]
+Classes = Annotated[
+    str | None, typer.Option("--classes", metavar="A,B", help="Keep these classes only: names or numbers, by commas.")
+]
+Agnostic = Annotated[bool, typer.Option("--agnostic", help="Let boxes suppress each other across classes.")]
+Batch = Annotated[int, typer.Option("--batch", min=1, help="Images per run; what is built takes exactly so many.")]
+Head = Annotated[
+    str, typer.Option("--head", help="raw (every anchor and class), topk (the best 300) or nms (finished detections).")
+]
+Device = Annotated[
+    str | None, typer.Option("--device", help="cpu, cuda:0, GPU, NPU: as the target knows it. Default: the target's.")
+]
+Threads = Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads. Default: the runtime's choice.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of everything random.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace what is already at --out.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
+
+
+def emit_json(document: Any) -> None:
+    """Print the command's one JSON document on standard output.
+
+    Dataclasses, paths, tuples and numpy values are turned into plain JSON; numbers JSON has no word for (NaN,
+    infinity) become null.
+    """
+    write_document(json.dumps(_plain(document), allow_nan=False))
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return _plain({f.name: getattr(value, f.name) for f in dataclasses.fields(value)})
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [_plain(v) for v in value]
+    if isinstance(value, Path):
+        return str(value)
+    if hasattr(value, "tolist"):  # numpy arrays and scalars, without importing numpy
+        return _plain(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+@cache
+def console() -> Console:
+    """The rich console on standard error, where tables, progress and messages go. Plain where that is no terminal."""
+    from rich.console import Console
+
+    # Rich takes 80 columns where it cannot ask, which cuts tables written to a log.
+    width = None if sys.stderr.isatty() or "COLUMNS" in os.environ else 160
+    return Console(stderr=True, width=width, highlight=False)
+
+
+def track(items: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
+    """``items``, with a progress bar on standard error while they are taken; silent where that is no terminal.
+
+    ``total`` is needed only where ``items`` has no length.
+    """
+    if not console().is_terminal:
+        return iter(items)
+    from rich.progress import track as rich_track
+
+    if total is None and isinstance(items, Sequence):
+        total = len(items)
+    return iter(rich_track(items, description, total=total, console=console(), transient=True))
+
+
+def refuse_existing(out: Path, force: bool, option: str = "--out") -> None:
+    """Refuse to overwrite ``out`` unless ``--force`` was given.
+
+    Raises:
+        UsageError: something is there and ``force`` is false.
+    """
+    if not force and (out.exists() or out.is_symlink()):
+        raise UsageError(f"{option} {out}: already exists; give --force to replace it, or another name")
+
+
+def check_head(head: str) -> None:
+    """Raise UsageError unless ``head`` is one of the forms outputs come in."""
+    from edgekit.spec import HEADS
+
+    if head not in HEADS:
+        raise UsageError(f"--head {head}: forms are {', '.join(HEADS)}")
+
+
+def parse_classes(text: str | None, names: Sequence[str]) -> tuple[int, ...] | None:
+    """``--classes person,3`` as labels of a model with these class names; None where the option was not given.
+
+    Raises:
+        UsageError: a class the model does not have.
+    """
+    if text is None:
+        return None
+    labels = []
+    for part in (p.strip() for p in text.split(",")):
+        if part in names:
+            labels.append(list(names).index(part))
+        elif part.isdigit() and int(part) < len(names):
+            labels.append(int(part))
+        else:
+            some = ", ".join(names[:10]) + (" …" if len(names) > 10 else "")
+            raise UsageError(f"--classes {text}: the model has no class {part!r}; its {len(names)} classes are {some}")
+    return tuple(labels)

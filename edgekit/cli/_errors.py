@@ -1,0 +1,74 @@
+"""The error boundary: known failures become one sentence and an exit code, unknown ones keep their traceback.
+
+with boundary():
+    raise InputError("cat.jpg: no such file")      # stderr: error: cat.jpg: no such file; exit code 2
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import typer
+
+from edgekit.errors import EdgekitError
+
+INTERRUPTED = 130  # 128 + SIGINT, what shells report
+BROKEN_PIPE = 141  # 128 + SIGPIPE
+BUG = 70  # EX_SOFTWARE of sysexits.h
+
+# The system's refusals a user can mend: these are no bugs.
+_REFUSALS = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT}
+
+_verbose = False
+
+
+def set_verbose(verbose: bool) -> None:
+    """Show debug messages, and a traceback under known failures too."""
+    global _verbose
+    _verbose = verbose
+    if verbose:
+        logging.basicConfig(level=logging.DEBUG, stream=sys.stderr, format="%(name)s: %(message)s")
+
+
+@contextmanager
+def boundary() -> Iterator[None]:
+    """Turn what is raised inside into a message on standard error and ``SystemExit``."""
+    try:
+        yield
+    except (typer.Exit, typer.Abort, typer.BadParameter):
+        raise
+    except EdgekitError as error:
+        _leave(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        _leave("interrupted", INTERRUPTED)
+    except BrokenPipeError:
+        raise SystemExit(BROKEN_PIPE) from None  # the reader has gone: nobody is left to tell
+    except OSError as error:
+        if error.errno not in _REFUSALS:
+            _report_bug()
+        where = f"{error.filename}: " if error.filename else ""
+        _leave(f"{where}{error.strerror}", EdgekitError.exit_code)
+    except Exception:
+        _report_bug()
+
+
+def _leave(sentence: str, code: int) -> None:
+    """Print ``error: <sentence>`` and exit with ``code``."""
+    from edgekit.cli._common import console
+
+    if _verbose:
+        traceback.print_exc()
+    console().print("[bold red]error:[/] ", end="")
+    console().print(sentence, markup=False, highlight=False, emoji=False, soft_wrap=True)
+    raise SystemExit(code) from None
+
+
+def _report_bug() -> None:
+    traceback.print_exc()
+    print("This is a bug in edgekit. Please report it with the lines above and `edgekit doctor`.", file=sys.stderr)
+    raise SystemExit(BUG) from None

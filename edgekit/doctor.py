@@ -1,0 +1,116 @@
+"""What is installed here, and what each target still lacks, a sentence each.
+
+Versions come from the packages' metadata, so nothing is imported to learn them; whether a target can run is asked of
+the target itself (``missing()`` in its file).
+
+    report = examine()
+    report["targets"][0]        # {'name': 'ort-fp32', 'ready': True, 'note': None}
+"""
+
+from __future__ import annotations
+
+import platform
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+import edgekit
+from edgekit import targets
+from edgekit.bench import machine
+from edgekit.versions import version
+
+
+@dataclass(frozen=True)
+class Package:
+    """A package edgekit can use.
+
+    Attributes:
+        name: what pip calls it.
+        extra: the extra of edgekit that brings it; empty where edgekit always needs it.
+        use: what for.
+        others: other distributions of the same module, any of which will do.
+    """
+
+    name: str
+    extra: str
+    use: str
+    others: tuple[str, ...] = ()
+
+
+PACKAGES = (
+    Package("numpy", "", "arrays"),
+    Package(
+        "opencv-python-headless",
+        "",
+        "reading, resizing and drawing images and video",
+        ("opencv-python", "opencv-contrib-python", "opencv-contrib-python-headless"),
+    ),
+    Package("PyYAML", "", "data.yaml"),
+    Package("rich", "", "tables and progress"),
+    Package("typer", "", "the command line"),
+    Package("torch", "train", "checkpoints, training and export"),
+    Package("faster-coco-eval", "train", "COCO metrics"),
+    Package("matplotlib", "train", "curves"),
+    Package("onnx", "onnx", "export"),
+    Package("onnx-ir", "onnx", "graphs in memory: export and rewrites"),
+    Package("onnxscript", "onnx", "export and rewrites"),
+    Package("onnxsim", "onnx", "folding constants of exported graphs"),
+    Package("onnxruntime", "onnx", "ort-* targets", ("onnxruntime-gpu", "onnxruntime-openvino")),
+    Package("openvino", "openvino", "ov-* targets"),
+    Package("tensorrt", "tensorrt", "trt-* targets", ("tensorrt-cu12", "tensorrt-cu13")),
+    Package("tensorrt-rtx", "tensorrt-rtx", "trt-rtx-* targets", ("tensorrt-rtx-cu12", "tensorrt-rtx-cu13")),
+    Package("cuda-python", "cuda", "GPU memory for TensorRT"),
+    Package("pycuda", "pycuda", "GPU memory for TensorRT, in place of cuda-python"),
+)
+
+
+def examine() -> dict[str, Any]:
+    """The state of this installation as plain data.
+
+    Returns:
+        ``edgekit`` and ``python`` (versions), ``platform``, ``packages`` (``name``, ``installed``: the distribution
+        found, ``version`` or None, ``extra``, ``use``), ``targets`` (``name``, ``ready``, ``note``: the sentence that
+        says what is lacking, or None), ``warnings`` (sentences), ``cpu`` and ``gpus`` (see ``edgekit.bench.machine``).
+    """
+    return {
+        "edgekit": edgekit.__version__,
+        "python": platform.python_version(),
+        "executable": sys.executable,
+        "platform": platform.platform(),
+        "packages": [_package(p) for p in PACKAGES],
+        "targets": target_states(),
+        "warnings": _warnings(),
+        "cpu": machine.cpu(),
+        "gpus": machine.gpus(),
+    }
+
+
+def target_states() -> list[dict[str, Any]]:
+    """For every target its ``name``, whether it is ``ready`` here, and the ``note`` saying what it lacks."""
+    known = targets.names()
+    states = []
+    for name in dict.fromkeys((*targets.PLANNED, *known)):
+        note = targets.backend(name).missing() if name in known else "not in this version of edgekit"
+        states.append({"name": name, "ready": note is None, "note": note})
+    return states
+
+
+def _package(package: Package) -> dict[str, Any]:
+    found = next((n for n in (package.name, *package.others) if version(n)), None)
+    return {
+        "name": package.name,
+        "installed": found,
+        "version": version(found) if found else None,
+        "extra": package.extra or None,
+        "use": package.use,
+    }
+
+
+def _warnings() -> list[str]:
+    """Installed twice: distributions that bring the same module overwrite each other's files."""
+    return [
+        f"{' and '.join(found)} are both installed and overwrite each other's files; uninstall all but one"
+        for package in PACKAGES
+        if len(found := [n for n in (package.name, *package.others) if version(n)]) > 1
+        and not package.name.startswith("tensorrt")  # there one is a shell that brings the other
+    ]

@@ -1,0 +1,156 @@
+"""Images in, Results out: the one loop that every command and every application runs. Numpy and cv2.
+
+``Predictor`` puts images into the shape the session wants, runs it, and turns its outputs into Results. The session
+may be a PyTorch checkpoint, an ONNX file or a vendor's engine: here they look the same (``edgekit.spec.Session``).
+
+    with Predictor(session, Options(conf=0.4)) as predictor:
+        result = predictor("street.jpg")[0]
+        results, times = predictor.timed(image)
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from time import perf_counter
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekit.errors import UsageError
+from edgekit.image import Geometry, as_image, prepare, read_image
+from edgekit.results import Result
+from edgekit.runtime.postprocess import Options, postprocess
+from edgekit.spec import ModelInfo, Session
+
+Array = NDArray[Any]
+
+Loaded = tuple[str | None, Array]  # the path an image came from, if any, and its pixels
+
+STAGES = ("pre_ms", "network_ms", "post_ms", "whole_ms")
+
+
+class Predictor:
+    """Runs one session on images.
+
+    Args:
+        session: a loaded model; closed with the predictor if it can be.
+        options: what to keep of what it finds.
+        batch: images per run where the session takes any number; a fixed batch wins.
+
+    Raises:
+        UsageError: the options ask for classes the model has not, or the batch is not the session's.
+    """
+
+    def __init__(self, session: Session, options: Options | None = None, batch: int | None = None) -> None:
+        fixed = session.info.batch
+        if batch is not None and (batch < 1 or fixed not in (None, batch)):
+            takes = "at least 1" if fixed is None else f"{fixed}, as the model was built"
+            raise UsageError(f"--batch {batch}: must be {takes}")
+        self.session = session
+        self.options = options or Options()
+        self.options.check(session.info)
+        self.batch = fixed or batch or 1
+
+    @classmethod
+    def from_session(cls, session: Session, **options: Any) -> Predictor:
+        """``Predictor(session, Options(**options))``."""
+        return cls(session, Options(**options))
+
+    @property
+    def info(self) -> ModelInfo:
+        """What the model takes and gives."""
+        return self.session.info
+
+    def preprocess(self, images: Sequence[Array]) -> tuple[Array, list[Geometry]]:
+        """uint8 BGR images -> float32 ``[B, 3, H, W]`` (padded to the session's batch) and where each one lies."""
+        return prepare(images, self.info.imgsz, self.info.preprocess, self.info.batch or 0)
+
+    def predict(self, images: Any, **options: Any) -> list[Result]:
+        """Results of one or many images, in their order.
+
+        Args:
+            images: a path, a uint8 BGR array ``[h, w, 3]`` or a PIL image, or an iterable of those. Read a batch at
+                a time, so many paths do not fill the memory.
+            **options: fields of ``Options`` to change for this call.
+
+        Raises:
+            InputError: an image cannot be used.
+            UsageError: an option is out of range.
+        """
+        chosen = self._options(options)
+        results, waiting = [], []
+        for image in _each(images):
+            waiting.append(_load(image))
+            if len(waiting) == self.batch:
+                results += self._run(waiting, chosen)[0]
+                waiting = []
+        return results + self._run(waiting, chosen)[0] if waiting else results
+
+    __call__ = predict
+
+    def timed(self, images: Any, **options: Any) -> tuple[list[Result], dict[str, float]]:
+        """``predict`` with the milliseconds of each stage: ``pre_ms``, ``network_ms``, ``post_ms`` and ``whole_ms``.
+
+        Reading files is not timed. One or as many images as one batch takes.
+
+        Raises:
+            UsageError: more images than a batch.
+        """
+        loaded = [_load(image) for image in _each(images)]
+        if not 1 <= len(loaded) <= self.batch:
+            raise UsageError(f"timed() got {len(loaded)} images; one run takes 1 to {self.batch}")
+        return self._run(loaded, self._options(options))
+
+    def close(self) -> None:
+        """Let go of the session; the predictor cannot be used afterwards."""
+        close = getattr(self.session, "close", None)
+        if close is not None:
+            close()
+
+    def __enter__(self) -> Predictor:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _options(self, changes: dict[str, Any]) -> Options:
+        if not changes:
+            return self.options
+        chosen = dataclasses.replace(self.options, **changes)
+        chosen.check(self.info)
+        return chosen
+
+    def _run(self, loaded: Sequence[Loaded], options: Options) -> tuple[list[Result], dict[str, float]]:
+        """One run of the session on at most a batch of images."""
+        start = perf_counter()
+        batch, geometries = self.preprocess([image for _, image in loaded])
+        ready = perf_counter()
+        outputs = self.session.run(batch)
+        answered = perf_counter()
+        results = postprocess(outputs, self.info, geometries, options)
+        end = perf_counter()
+        for result, (path, image) in zip(results, loaded, strict=True):
+            result.image = path
+            result.pixels = image if path is None else None
+        moments = (ready - start, answered - ready, end - answered, end - start)
+        return results, {stage: seconds * 1e3 for stage, seconds in zip(STAGES, moments, strict=True)}
+
+
+def _each(images: Any) -> Iterable[Any]:
+    """One image as well as many: things that hold pixels or name a file are one."""
+    if isinstance(images, (str, Path, np.ndarray)) or not isinstance(images, Iterable):
+        return [images]
+    return images
+
+
+def _load(image: Any) -> Loaded:
+    """Whatever the user calls an image, read and checked."""
+    if isinstance(image, (str, Path)):
+        return str(image), read_image(image)
+    return None, as_image(image)

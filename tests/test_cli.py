@@ -1,0 +1,262 @@
+"""The frame of the command line: help, exit codes, and a standard output that holds the document alone."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import logging
+import os
+import re
+import subprocess
+import sys
+import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import typer
+
+import edgekit
+from edgekit.cli import _app, _common, _errors
+from edgekit.errors import GateError, InputError, UsageError
+
+REPO = Path(__file__).resolve().parents[1]
+
+
+def run(*words: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    """``edgekit <words>`` as a user runs it."""
+    return subprocess.run(
+        [sys.executable, "-m", "edgekit", *words], cwd=REPO, capture_output=True, text=True, timeout=60, **options
+    )
+
+
+def leaves(function: Callable[[], object]) -> object:
+    """The exit code ``function`` leaves the process with."""
+    with pytest.raises(SystemExit) as end:
+        function()
+    return end.value.code or 0
+
+
+def with_command(function: Callable[..., None]) -> typer.Typer:
+    """The whole command line with ``function`` added as the subcommand ``probe``."""
+    app = _app.application()
+    _app._add(app, "probe", types.SimpleNamespace(command=function))  # type: ignore[arg-type]
+    return app
+
+
+@pytest.mark.parametrize("name", _app.names())
+def test_help_of_every_command_is_its_docstring(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    module = importlib.import_module(_app.names()[name])
+    documented = module if hasattr(module, "commands") else module.command
+    summary = (documented.__doc__ or "").strip().partition("\n")[0]
+    assert summary, f"edgekit {name} has no docstring"
+    assert leaves(lambda: _app.main([name, "--help"])) == 0
+    shown = "".join(capsys.readouterr().out.split())  # lines may break anywhere, also at a hyphen
+    assert "".join(summary.split()) in shown
+
+
+def test_the_readme_lists_the_commands() -> None:
+    readme = (REPO / "README.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"^\| `edgekit (\S+)`", readme, flags=re.M)) == set(_app.names())
+
+
+def test_options_with_one_name_mean_the_same_everywhere() -> None:
+    """Who declares ``--conf`` takes the shared declaration, so help and limits agree."""
+    aliases = [a for a in vars(_common).values() if getattr(a, "__metadata__", None)]
+    # In Annotated, typer keeps an option's first name where a default would stand.
+    shared = {a.__metadata__[0].default: a.__metadata__[0].help for a in aliases}
+    assert {"--imgsz", "--conf", "--iou", "--json", "--force", "--device"} <= set(shared)
+
+    def parameters(command: Any, path: str) -> list[tuple[str, Any]]:
+        below = [x for n, c in getattr(command, "commands", {}).items() for x in parameters(c, f"{path} {n}")]
+        return [(path, p) for p in command.params] + below
+
+    for path, parameter in parameters(typer.main.get_command(_app.application()), "edgekit"):
+        for option in parameter.opts:
+            if option in shared:
+                assert parameter.help.startswith(shared[option]), f"{path} declares its own {option}"
+
+
+def test_version_and_bare_call() -> None:
+    done = run("--version")
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"edgekit {edgekit.__version__}\n", "")
+    assert "Usage: edgekit" in run().stdout + run().stderr
+
+
+@pytest.mark.parametrize("words", [["nonsense"], ["doctor", "--nonsense"], ["doctor", "surplus"]])
+def test_usage_errors_exit_2_and_keep_standard_output_empty(words: list[str]) -> None:
+    done = run(*words)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert words[-1] in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (InputError("cat [red].jpg: no such file"), 2, "error: cat [red].jpg: no such file\n"),
+        (UsageError("--conf 2: above 1"), 2, "error: --conf 2: above 1\n"),
+        (GateError("parity failed", {"boxes": 3.0}), 1, "error: parity failed\n"),
+        (InputError("long " * 100 + "end"), 2, "error: " + "long " * 100 + "end\n"),
+        (KeyboardInterrupt(), 130, "error: interrupted\n"),
+        (PermissionError(13, "Permission denied", "/locked"), 2, "error: /locked: Permission denied\n"),
+        (OSError(28, "No space left on device"), 2, "error: No space left on device\n"),
+        (BrokenPipeError(), 141, ""),
+    ],
+)
+def test_known_failures_are_one_sentence(
+    error: BaseException, code: int, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def command() -> None:
+        """Fail."""
+        raise error
+
+    assert leaves(lambda: with_command(command)(["probe"])) == code
+    assert capsys.readouterr() == ("", said)
+
+
+def test_bugs_keep_their_traceback_and_ask_for_a_report(capsys: pytest.CaptureFixture[str]) -> None:
+    def command() -> None:
+        """Fail."""
+        raise KeyError("forgotten")
+
+    assert leaves(lambda: with_command(command)(["probe"])) == 70
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "Traceback" in err and "KeyError: 'forgotten'" in err and "report" in err
+
+
+@pytest.mark.parametrize("code", [0, 1])
+def test_a_command_may_choose_its_exit_code(code: int) -> None:
+    def command() -> None:
+        """Leave."""
+        raise typer.Exit(code)
+
+    assert leaves(lambda: with_command(command)(["probe"])) == code
+
+
+def test_verbose_shows_where_a_known_failure_came_from(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_errors, "_verbose", False)
+    monkeypatch.setattr(logging, "basicConfig", lambda **_: None)  # leave pytest's own logging alone
+
+    def command() -> None:
+        """Fail."""
+        raise InputError("no such file")
+
+    assert leaves(lambda: with_command(command)(["--verbose", "probe"])) == 2
+    err = capsys.readouterr().err
+    assert "Traceback" in err and err.endswith("error: no such file\n")
+
+
+def test_a_group_has_its_functions_as_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    called = []
+
+    def check(number: int) -> None:
+        """Check a number."""
+        called.append(number)
+
+    app = _app.application()
+    _app._add(app, "things", types.SimpleNamespace(__doc__="Do things.\nMore.", commands=(check,)))  # type: ignore[arg-type]
+    assert leaves(lambda: app(["things", "check", "7"])) == 0
+    assert called == [7]
+    assert leaves(lambda: app(["things", "--help"])) == 0
+    assert "Check a number." in capsys.readouterr().out
+
+
+def test_file_names_become_command_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    files = [types.SimpleNamespace(name=n) for n in ("import_", "data_check", "_common", "val")]
+    monkeypatch.setattr(_app.pkgutil, "iter_modules", lambda _: files)
+    assert list(_app.names()) == ["data-check", "import", "val"]
+
+
+NOISY = """
+import os, sys, types
+from edgekit.cli import _app
+from edgekit.cli._common import emit_json
+
+def command() -> None:
+    "Make noise."
+    print("from python")
+    sys.stdout.write("buffered")
+    os.write(1, b"from a library")
+    os.system("echo from a child")
+    emit_json({"ok": True})
+    os.write(1, b"late")
+
+app = _app.application()
+_app._add(app, "probe", types.SimpleNamespace(command=command))
+app(["probe"])
+"""
+
+
+def test_standard_output_holds_the_document_and_nothing_else() -> None:
+    done = subprocess.run([sys.executable, "-c", NOISY], cwd=REPO, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == '{"ok": true}\n'
+    for noise in ("from python", "buffered", "from a library", "from a child", "late"):
+        assert noise in done.stderr
+
+
+def test_with_standard_output_closed_only_the_document_is_refused() -> None:
+    closed = 'exec "$0" -m edgekit "$@" >&-'
+    for words, code in ([], 0), (["--json"], 2):
+        done = subprocess.run(
+            ["sh", "-c", closed, sys.executable, "doctor", *words], cwd=REPO, stderr=subprocess.PIPE, text=True
+        )
+        assert done.returncode == code, done.stderr
+        assert ("error: standard output is closed" in done.stderr) == bool(code)
+
+
+def test_a_reader_that_has_gone_is_no_error() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as gone:
+        done = subprocess.run(
+            [sys.executable, "-m", "edgekit", "doctor", "--json"], cwd=REPO, stdout=gone, stderr=subprocess.PIPE
+        )
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+def test_the_document_is_plain_json(capsys: pytest.CaptureFixture[str]) -> None:
+    from edgekit.spec import Port
+
+    document = {
+        "array": np.arange(3, dtype=np.int64),
+        "number": np.float32(0.5),
+        "path": Path("a") / "b",
+        "nothing": [float("nan"), float("inf"), None],
+        "port": Port("images", "boxes", (1, None)),
+        3: (True, "×"),
+    }
+    _common.emit_json(document)
+    assert json.loads(capsys.readouterr().out) == {
+        "array": [0, 1, 2],
+        "number": 0.5,
+        "path": str(Path("a") / "b"),
+        "nothing": [None, None, None],
+        "port": {"name": "images", "role": "boxes", "shape": [1, None], "dtype": "float32"},
+        "3": [True, "×"],
+    }
+
+
+def test_an_existing_output_needs_force(tmp_path: Path) -> None:
+    out = tmp_path / "bundle"
+    _common.refuse_existing(out, force=False)
+    out.mkdir()
+    _common.refuse_existing(out, force=True)
+    with pytest.raises(UsageError, match=r"--out .*bundle: already exists; give --force"):
+        _common.refuse_existing(out, force=False)
+    dangling = tmp_path / "link"
+    dangling.symlink_to(tmp_path / "nowhere")
+    with pytest.raises(UsageError):
+        _common.refuse_existing(dangling, force=False)
+
+
+def test_progress_hands_on_every_item(capsys: pytest.CaptureFixture[str]) -> None:
+    assert list(_common.track(range(5), "counting")) == [0, 1, 2, 3, 4]
+    assert list(_common.track(iter("ab"), "letters")) == ["a", "b"]
+    assert capsys.readouterr() == ("", "")

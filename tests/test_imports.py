@@ -1,0 +1,272 @@
+"""The walls between the rooms: which file may import what.
+
+Read ``WALLS`` from the top: the first line whose pattern matches a file is that file's wall. ``packages`` may be
+imported at the top of the file, ``inside`` only within functions (so that importing the file does not need them),
+``rooms`` are the files and folders of edgekit it may use. The standard library and the file's own folder are free.
+"""
+
+from __future__ import annotations
+
+import ast
+import fnmatch
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+REPO = Path(__file__).resolve().parents[1]
+PACKAGE = REPO / "edgekit"
+OPTIONAL = tuple(
+    "torch torchvision onnx onnx_ir onnxscript onnxsim onnxruntime openvino nncf tensorrt tensorrt_rtx cuda pycuda "
+    "matplotlib faster_coco_eval pycocotools supervision scipy psutil PIL".split(" ")
+)
+HEAVY = (*OPTIONAL, "cv2", "numpy", "yaml")
+PLAIN = "spec errors versions"  # rooms everyone may use
+HOST = f"{PLAIN} boxes masks image drawing results metrics runtime data tasks"  # what only running bundles takes
+
+
+@dataclass(frozen=True)
+class Wall:
+    files: str
+    packages: str = ""
+    inside: str = ""
+    rooms: str = ""
+
+
+WALLS = (
+    Wall("spec.py errors.py versions.py", rooms=PLAIN),
+    # Reading other people's checkpoints: as little as can be behind it.
+    Wall("published/inert_*.py published/torch_archive.py", rooms="errors published"),
+    Wall("published/__init__.py", "numpy", rooms="errors published"),
+    Wall("checkpoint.py", "torch numpy", rooms=f"{PLAIN} catalog published tasks nn"),
+    Wall("catalog.py", "tomli", rooms=f"{PLAIN} tasks"),
+    # Host code: runs where there is neither torch nor onnx.
+    Wall("boxes.py masks.py", "numpy", rooms=PLAIN),
+    Wall("image.py drawing.py results.py runtime/*", "numpy cv2", "supervision PIL", rooms=HOST),
+    Wall("data/*", "numpy cv2 yaml", rooms=f"{PLAIN} boxes masks image data tasks"),
+    Wall("metrics/*", "numpy cv2", "faster_coco_eval", rooms=HOST),
+    Wall("bundle.py", rooms=PLAIN),
+    Wall("loading.py", "numpy", rooms=f"{HOST} bundle targets graph checkpoint nn"),
+    # Networks: torch, and nothing of where they will run.
+    Wall("nn/*", "torch numpy", rooms=PLAIN),
+    Wall("tasks/*/net.py tasks/network.py", "torch", rooms=f"{PLAIN} nn tasks"),
+    Wall("tasks/*", "numpy cv2", rooms=f"{PLAIN} boxes masks image results data metrics tasks"),
+    Wall("train/*", "torch numpy cv2", "matplotlib", rooms=f"{HOST} nn checkpoint catalog"),
+    # Graphs: only the exporter knows both worlds; a rule knows graphs alone.
+    Wall("graph/export.py", "torch onnx onnx_ir onnxscript", rooms=f"{PLAIN} catalog checkpoint nn tasks graph"),
+    Wall("graph/rules/*", "numpy onnx onnx_ir onnxscript", rooms="errors graph"),
+    Wall("graph/*", "numpy onnx onnx_ir onnxscript", "onnxsim onnxruntime", rooms=f"{PLAIN} graph"),
+    Wall("quantize/*", "numpy onnx onnx_ir onnxscript", "onnxruntime openvino nncf", rooms=f"{HOST} graph targets"),
+    # Backends: see also test_a_backend_uses_one_vendor_and_no_other_backend.
+    Wall("targets/*", "numpy", "onnxruntime openvino tensorrt tensorrt_rtx cuda pycuda", rooms=f"{PLAIN} bundle"),
+    Wall("bench/*", "numpy", "psutil", rooms=f"{HOST} bundle targets"),
+    # What puts the rooms together: the heavy ones are imported inside functions, as the last test here proves.
+    Wall("parity.py", "numpy cv2", rooms=HOST),
+    Wall("build.py", "numpy", rooms=f"{HOST} parity bundle targets graph checkpoint nn"),
+    Wall("inspection.py", inside="onnx", rooms=f"{HOST} bundle targets graph published checkpoint"),
+    Wall("doctor.py", rooms=f"{PLAIN} targets bench"),
+    Wall("demo.py", "numpy cv2", rooms="errors doctor catalog checkpoint"),
+    # The command line: quick to start, free in what a command imports when it runs.
+    Wall("cli/_*", "typer", "rich", rooms="cli errors"),
+    Wall("cli/*", "typer", " ".join(("rich", *HEAVY)), rooms="*"),
+    Wall("__main__.py", rooms="cli"),
+    Wall("__init__.py", rooms="loading results runtime"),
+)
+
+VENDORS = ({"onnxruntime"}, {"openvino", "nncf"}, {"tensorrt"}, {"tensorrt_rtx"})
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+@dataclass(frozen=True)
+class Import:
+    module: str
+    line: int
+    top: bool
+
+    @property
+    def package(self) -> str:
+        return self.module.partition(".")[0]
+
+    @property
+    def room(self) -> str:
+        return self.module.split(".")[1] if "." in self.module else ""
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).as_posix()
+
+
+def wall_of(name: str) -> Wall | None:
+    return next((w for w in WALLS if any(fnmatch.fnmatch(name, p) for p in w.files.split())), None)
+
+
+def imports(path: Path) -> list[Import]:
+    """Every import of a file but those only a type checker sees."""
+    return list(_walk(ast.parse(path.read_text(encoding="utf-8")).body, top=True))
+
+
+def _walk(body: list[ast.stmt], top: bool) -> Iterator[Import]:
+    for node in body:
+        if isinstance(node, ast.Import):
+            yield from (Import(alias.name, node.lineno, top) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"line {node.lineno}: write imports absolutely"
+            if node.module == "edgekit":
+                known = {
+                    a.name for a in node.names if (PACKAGE / a.name).exists() or (PACKAGE / f"{a.name}.py").exists()
+                }
+                yield from (
+                    Import(f"edgekit.{a.name}" if a.name in known else "edgekit", node.lineno, top) for a in node.names
+                )
+            else:
+                yield from (Import(f"{node.module}.{alias.name}", node.lineno, top) for alias in node.names)
+        elif isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            yield from _walk(node.orelse, top)
+        else:
+            function = isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+            for block in ("body", "orelse", "finalbody"):
+                yield from _walk(getattr(node, block, []), top and not function)
+            for part in (*getattr(node, "handlers", []), *getattr(node, "cases", [])):
+                yield from _walk(part.body, top)
+
+
+def complaints(name: str, wall: Wall, found: list[Import]) -> Iterator[str]:
+    own = name.partition("/")[0].removesuffix(".py")
+    for item in found:
+        where = f"edgekit/{name}:{item.line}"
+        if item.package == "edgekit":
+            if item.room not in {"", own, *wall.rooms.split()} and wall.rooms != "*":
+                yield f"{where} imports edgekit.{item.room}; it may use: {wall.rooms or 'nothing of edgekit'}"
+        elif item.package not in sys.stdlib_module_names:
+            if item.top and item.package not in wall.packages.split():
+                late = " (inside functions only)" if item.package in wall.inside.split() else ""
+                yield f"{where} imports {item.package} at the top; it may: {wall.packages or 'nothing'}{late}"
+            elif item.package not in f"{wall.packages} {wall.inside}".split():
+                yield f"{where} imports {item.package}; it may: {wall.packages} {wall.inside}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_a_file_imports_only_what_its_wall_allows(path: Path) -> None:
+    wall = wall_of(name_of(path))
+    assert wall is not None, f"edgekit/{name_of(path)} has no wall: add a line to WALLS that says what it may import"
+    found = dict.fromkeys(complaints(name_of(path), wall, imports(path)))
+    assert not found, "\n" + "\n".join(found)
+
+
+@pytest.mark.parametrize(
+    ("wall", "code", "complaint"),
+    [
+        (Wall("x", "numpy"), "import numpy as np, json", None),
+        (Wall("x", "numpy"), "import torch", "x.py:1 imports torch at the top"),
+        (Wall("x", "numpy"), "try:\n    import torch\nexcept ImportError:\n    torch = None", "x.py:2 imports torch"),
+        (Wall("x", "numpy"), "def f():\n    from torch import nn", "x.py:2 imports torch"),
+        (Wall("x", "numpy"), "class C:\n    import cv2.dnn", "x.py:2 imports cv2 at the top"),
+        (Wall("x", inside="PIL"), "def f():\n    with g():\n        from PIL import Image", None),
+        (Wall("x", inside="PIL"), "from PIL import Image", "imports PIL at the top; it may: nothing (inside functions"),
+        (Wall("x"), "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import torch", None),
+        (Wall("x", rooms="spec"), "from edgekit.spec import ModelInfo\nfrom edgekit import __version__", None),
+        (Wall("x", rooms="spec"), "from edgekit import spec, cli", "x.py:1 imports edgekit.cli"),
+        (Wall("x", rooms="spec"), "def f():\n    import edgekit.nn.blocks", "x.py:2 imports edgekit.nn"),
+        (Wall("x", rooms="spec"), "match 1:\n    case 1:\n        from edgekit.nn import blocks", "imports edgekit.nn"),
+    ],
+)
+def test_the_walls_are_not_made_of_paper(wall: Wall, code: str, complaint: str | None, tmp_path: Path) -> None:
+    path = tmp_path / "x.py"
+    path.write_text(code)
+    found = "\n".join(complaints("x.py", wall, imports(path)))
+    assert (complaint in found) if complaint else not found
+
+
+def test_only_the_exporter_imports_both_torch_and_onnx() -> None:
+    both = [name_of(p) for p in FILES if {"torch", "onnx"} <= {i.package for i in imports(p)}]
+    assert both in ([], ["graph/export.py"])
+
+
+@pytest.mark.parametrize("path", sorted((PACKAGE / "targets").glob("*.py")), ids=lambda p: p.name)
+def test_a_backend_uses_one_vendor_and_no_other_backend(path: Path) -> None:
+    found = imports(path)
+    used = [v for v in VENDORS if any(i.package in v for i in found)]
+    assert len(used) <= 1, f"{path.name} imports the SDKs of {len(used)} vendors: {used}"
+    others = [
+        i for i in found if i.module.startswith("edgekit.targets.") and not i.module.split(".")[2].startswith("_")
+    ]
+    stems = {p.stem for p in path.parent.glob("*.py")} - {"__init__"}
+    for item in others:
+        assert item.module.split(".")[2] not in stems, f"{path.name}:{item.line} imports the backend {item.module}"
+
+
+def test_nobody_imports_the_command_line() -> None:
+    users = {name_of(p) for p in FILES for i in imports(p) if i.package == "edgekit" and i.room == "cli"}
+    assert {u for u in users if not u.startswith("cli/")} == {"__main__.py"}
+
+
+@pytest.mark.parametrize("path", [p for p in FILES if not name_of(p).startswith(("cli/", "demo.py"))], ids=name_of)
+def test_library_code_neither_prints_nor_exits(path: Path) -> None:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        called = ast.unparse(node.func) if isinstance(node, ast.Call) else ""
+        raised = ast.unparse(node.exc) if isinstance(node, ast.Raise) and node.exc else ""
+        where = f"edgekit/{name_of(path)}:{getattr(node, 'lineno', 0)}"
+        assert called not in {"print", "exit", "quit", "sys.exit", "os._exit"}, f"{where} calls {called}()"
+        assert not raised.startswith("SystemExit"), f"{where} raises SystemExit"
+
+
+def run_python(code: str) -> str:
+    """Standard error of ``code`` in a fresh interpreter; it must end with exit code 0."""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=REPO,
+        env={**os.environ, "PYTHONPATH": str(REPO)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stderr
+
+
+def test_importing_edgekit_loads_nothing_heavy() -> None:
+    loaded = run_python(
+        f"import sys, edgekit; dir(edgekit); print(*({set(HEAVY)} & set(sys.modules)), file=sys.stderr)"
+    )
+    assert loaded.split() == []
+
+
+def test_no_help_page_loads_anything_heavy() -> None:
+    code = f"""
+import sys
+from edgekit.cli import main
+from edgekit.cli._app import names
+for words in [[], *([n] for n in names())]:
+    try:
+        main([*words, "--help"])
+    except SystemExit as end:
+        assert not end.code, words
+    loaded = {set(HEAVY)} & set(sys.modules)
+    assert not loaded, (words, loaded)
+"""
+    run_python(code)
+
+
+def test_what_runs_bundles_imports_without_torch_onnx_or_any_optional_package() -> None:
+    """Also what those files import in turn: the static walls above look at one file at a time."""
+    needy = {"torch", "onnx", "onnxscript"}
+    modules = [
+        "edgekit." + name_of(p).removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+        for p in FILES
+        if name_of(p) not in {"__init__.py", "__main__.py"}
+        and not needy & set((wall_of(name_of(p)) or Wall("")).packages.split())
+    ]
+    code = f"""
+import importlib, sys
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {set(OPTIONAL)}:
+            raise ModuleNotFoundError("No module named " + repr(name) + " (not on this machine)")
+sys.meta_path.insert(0, Missing())
+for module in {modules}:
+    importlib.import_module(module)
+"""
+    run_python(code)

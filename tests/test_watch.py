@@ -1,0 +1,183 @@
+"""What counts as a disturbance: scripted counters with a known truth, texts of /proc, and the real system."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgekit.bench import watch as module
+from edgekit.bench.watch import Counters, Watch, cpu_seconds, gpu_disturbances, process_seconds, read_counters
+
+STAT = """cpu  400 20 100 9000 50 5 15 60 7 0
+cpu0 100 10 50 4000 25 2 8 30 7 0
+cpu1 300 10 50 5000 25 3 7 30 0 0
+intr 12345 0 0
+ctxt 99
+"""
+
+
+def watched(change: Callable[[float, Counters], Counters], seconds: float = 10.0, cores: int = 4) -> Watch:
+    """A watch over ``seconds`` during which this process uses one core and ``change`` alters the counters."""
+    now = [0.0]
+
+    def read() -> Counters:
+        quiet = Counters(now[0], own_s=now[0], busy_s=now[0], steal_s=0.0, preempted=0.0, throttled_s=0.0, mhz=2000.0)
+        return change(now[0], quiet)
+
+    watch = Watch(read, cores=cores, timer=lambda: now[0])
+    with watch:
+        for step in range(1, int(seconds * 100) + 1):
+            now[0] = step / 100
+            watch.tick()
+    return watch
+
+
+def test_quiet_is_quiet() -> None:
+    watch = watched(lambda now, c: c)
+    assert watch.disturbances() == []
+    assert watch.unmeasured() == []
+    figures = watch.to_dict()
+    assert figures["own_cores"] == pytest.approx(1.0)
+    assert figures["other_cores"] == figures["steal_share"] == figures["throttled_share"] == 0.0
+    assert figures["seconds"] == 10.0
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (
+            lambda now, c: replace(c, busy_s=now + 0.9 * max(now - 6, 0)),
+            "other processes used 0.9 of 4 cores for 40% of the run",
+        ),
+        (lambda now, c: replace(c, steal_s=0.06 * now), "the hypervisor took away 6% of the CPU time"),
+        (
+            lambda now, c: replace(c, steal_s=0.25 * min(now, 2.0)),
+            "the hypervisor took away 20% of the CPU time for 20% of the run",
+        ),
+        (lambda now, c: replace(c, preempted=300 * now), "this process was interrupted by others 300 times per second"),
+        (lambda now, c: replace(c, throttled_s=0.3 * now), "the container's CPU quota stopped it for 30% of the run"),
+        (
+            lambda now, c: replace(c, mhz=3000.0 if now < 5 else 2400.0),
+            "the clock frequency moved between 2400 and 3000",
+        ),
+    ],
+)
+def test_each_disturbance_has_its_sentence(change: Callable[[float, Counters], Counters], sentence: str) -> None:
+    (found,) = watched(change).disturbances()
+    assert found.startswith(sentence)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda now, c: replace(c, busy_s=now + 0.9 * max(now - 9.2, 0)),  # less than a tenth of the run
+        lambda now, c: replace(c, busy_s=1.1 * now),  # a tenth of a core, all the time
+        lambda now, c: replace(c, steal_s=0.02 * now),
+        lambda now, c: replace(c, preempted=80 * now),
+        lambda now, c: replace(c, mhz=2000.0 if now > 0.3 else 800.0),  # waking up
+    ],
+)
+def test_small_things_are_let_pass(change: Callable[[float, Counters], Counters]) -> None:
+    assert watched(change).disturbances() == []
+
+
+def test_one_busy_core_matters_unless_many_are_free() -> None:
+    def hog(now: float, c: Counters) -> Counters:
+        return replace(c, busy_s=2 * now)
+
+    def all_cores(now: float, c: Counters) -> Counters:
+        return replace(c, own_s=63.5 * now, busy_s=64 * now)
+
+    assert watched(hog, cores=2).disturbances()
+    assert watched(hog, cores=16).disturbances()
+    assert not watched(hog, cores=64).disturbances()
+    assert watched(all_cores, cores=64).disturbances()  # every thread waits for the slowest one
+
+
+def test_what_the_system_does_not_tell_is_listed_instead_of_passing_for_quiet() -> None:
+    watch = watched(lambda now, c: Counters(now, own_s=now))
+    assert watch.disturbances() == []
+    assert watch.unmeasured() == ["other load", "steal time", "involuntary switches", "CPU quota", "frequency"]
+    assert watch.to_dict()["other_cores"] is None
+
+
+def test_a_run_too_short_to_judge_says_so() -> None:
+    watch = watched(lambda now, c: replace(c, busy_s=50 * now), seconds=0.05)
+    assert watch.disturbances() == []
+    assert watch.unmeasured() == ["anything: the run was too short"]
+
+
+def test_cpu_seconds_of_the_cpus_in_use() -> None:
+    tick = 1 / module.os.sysconf("SC_CLK_TCK")
+    assert cpu_seconds(STAT, frozenset({0, 1})) == pytest.approx(((170 + 370) * tick, 60 * tick))
+    assert cpu_seconds(STAT, frozenset({1})) == pytest.approx((370 * tick, 30 * tick))
+    assert cpu_seconds(None, frozenset({0})) == (None, None)
+    assert cpu_seconds("cpu0 0 0 0 0 0 0 0 0 0 0\n", frozenset({0})) == (None, None)  # a sandbox that hides it
+
+
+def test_cpu_seconds_of_a_helper() -> None:
+    text = "4711 (a (strange) name) S 1 1 1 0 -1 4194304 100 0 0 0 250 50 0 0 20 0 1 0 100 1000 10 0"
+    assert process_seconds(text) == pytest.approx(300 / module.os.sysconf("SC_CLK_TCK"))
+    assert process_seconds(None) == 0.0
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
+def test_a_helpers_time_is_our_own() -> None:
+    child = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        before = read_counters(helpers=[child.pid])
+        while process_seconds(Path(f"/proc/{child.pid}/stat").read_text()) < 0.2:
+            time.sleep(0.02)
+        after = read_counters(helpers=[child.pid])
+    finally:
+        child.kill()
+        child.wait()
+    assert after.own_s - before.own_s >= 0.15
+
+
+def test_counters_of_this_system_grow() -> None:
+    first = read_counters()
+    total = sum(i * i for i in range(300_000))
+    second = read_counters()
+    assert total
+    assert second.seconds > first.seconds
+    assert second.own_s > first.own_s
+    for field in ("busy_s", "steal_s", "preempted", "throttled_s"):
+        before, after = getattr(first, field), getattr(second, field)
+        assert (before is None) == (after is None)
+        assert before is None or after >= before
+
+
+def test_counters_without_proc(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "read_text", lambda path: None)
+    monkeypatch.setattr(module, "cgroup_folders", lambda controller: [])
+    counters = read_counters()
+    assert counters.busy_s is counters.steal_s is counters.throttled_s is counters.mhz is None
+
+
+def test_throttled_time_of_both_cgroup_versions(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "cpu.stat").write_text("nr_periods 10\nnr_throttled 4\nthrottled_usec 1500000\n")
+    monkeypatch.setattr(module, "cgroup_folders", lambda controller: [tmp_path])
+    assert read_counters().throttled_s == 1.5
+    (tmp_path / "cpu.stat").write_text("nr_periods 10\nnr_throttled 4\nthrottled_time 2500000000\n")
+    assert read_counters().throttled_s == 2.5
+
+
+def test_gpu_reasons() -> None:
+    def states(*bits: int) -> list[dict[str, Any]]:
+        return [{"model": "T4", "throttle_reasons": b} for b in bits]
+
+    assert gpu_disturbances([]) == []
+    assert gpu_disturbances(states(0x1, 0x0, 0x2)) == []  # idle, and clocks set on purpose
+    assert gpu_disturbances([{"model": "T4", "throttle_reasons": None}]) == []
+    assert gpu_disturbances(states(0x4, 0x24, 0x0, 0x0)) == [
+        "the GPU T4 was held back by power cap for 50% of the run",
+        "the GPU T4 was held back by software thermal slowdown for 25% of the run",
+    ]
