@@ -11,6 +11,7 @@ go through ``published.py``, which runs no code from them. Commands take either 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,26 @@ def new(spec: ModelSpec, names: tuple[str, ...] | None = None, imgsz: int | None
     side = imgsz or tasks.get(spec.task).imgsz
     names = names or tuple(f"class{i}" for i in range(spec.classes))
     return Checkpoint(net, names, (side, side), provenance={"origin": f"random initialisation, seed {seed}"})
+
+
+def settle(checkpoint: Checkpoint, batches: Iterable[torch.Tensor]) -> None:
+    """Set every BatchNorm's running statistics to those of ``batches`` (``[B, 3, H, W]`` in 0..1), in place.
+
+    A randomly initialised network in evaluation mode answers nearly the same to every image; with the statistics of
+    real images it behaves like a network, which is what a comparison of two runtimes needs.
+    """
+    net = checkpoint.net
+    norms = [m for m in net.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the plain average over the batches
+    net.train()
+    with torch.no_grad():
+        for batch in batches:
+            net(batch)
+    net.eval()
+    for norm in norms:
+        norm.momentum = checkpoint.spec.norm_momentum
 
 
 def load(path: str | Path) -> Checkpoint:

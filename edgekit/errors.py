@@ -7,6 +7,10 @@ and never prints or exits. Anything that is not an ``EdgekitError`` is a bug and
     raise InputError(f"{path}: holds no images; give a folder, a file or a glob of images or videos")
 """
 
+from __future__ import annotations
+
+from collections.abc import Mapping
+
 
 class EdgekitError(Exception):
     """A failure edgekit foresaw. ``str(error)`` is the sentence the user reads."""
@@ -45,6 +49,6 @@ class GateError(EdgekitError):
 
     exit_code = 1
 
-    def __init__(self, message: str, evidence: dict[str, object] | None = None) -> None:
+    def __init__(self, message: str, evidence: Mapping[str, object] | None = None) -> None:
         super().__init__(message)
-        self.evidence = evidence or {}
+        self.evidence = dict(evidence or {})

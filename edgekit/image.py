@@ -68,9 +68,11 @@ class Geometry:
         """``[N, 4]`` x1, y1, x2, y2 in the image -> on the canvas, float32."""
         return self.points_to_canvas(np.asarray(boxes).reshape(-1, 2, 2)).reshape(-1, 4)
 
-    def boxes_to_image(self, boxes: Array) -> Array:
-        """``[N, 4]`` x1, y1, x2, y2 on the canvas -> in the image, clipped to it, float32."""
+    def boxes_to_image(self, boxes: Array, clip: bool = True) -> Array:
+        """``[N, 4]`` x1, y1, x2, y2 on the canvas -> in the image, clipped to it unless told otherwise, float32."""
         found = self.points_to_image(np.asarray(boxes).reshape(-1, 2, 2)).reshape(-1, 4)
+        if not clip:
+            return found
         return np.clip(found, 0, np.array([self.width, self.height] * 2, np.float32))
 
     def rotated_to_canvas(self, boxes: Array) -> Array:

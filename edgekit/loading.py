@@ -47,8 +47,10 @@ def open_session(
     device: str | None = None,
     threads: int | None = None,
     imgsz: str | int | tuple[int, int] | None = None,
+    head: str = "raw",
 ) -> Session:
-    """The session behind ``load``, for those who bring their own tensors."""
+    """The session behind ``load``, for those who bring their own tensors. ``head`` is for checkpoints; artifacts have
+    the one they were built with."""
     path = Path(path)
     size = parse_imgsz(imgsz) if imgsz is not None else None
     if not path.exists():
@@ -64,7 +66,7 @@ def open_session(
         _check_size(path, info, size)
         session = targets.backend("ort-fp32").open_session(path, info, "ort-fp32", device, threads)
     else:
-        session = _torch_session(path, device, threads, size)
+        session = _torch_session(path, device, threads, size, head)
     return session
 
 
@@ -84,11 +86,13 @@ def _onnx_info(path: Path) -> ModelInfo:
     return ModelInfo.from_dict(read_document(path)["info"])
 
 
-def _torch_session(path: Path, device: str | None, threads: int | None, size: tuple[int, int] | None) -> Session:
+def _torch_session(
+    path: Path, device: str | None, threads: int | None, size: tuple[int, int] | None, head: str
+) -> Session:
     try:
         from edgekit import checkpoint
         from edgekit.nn.session import TorchSession
     except ModuleNotFoundError as error:
         raise MissingPackageError("torch", f"{path}: running a checkpoint", "train") from error
     loaded = checkpoint.load(path)
-    return TorchSession(loaded.net, loaded.info(size, batch=None), path, device, threads)
+    return TorchSession(loaded.net, loaded.info(size, batch=None, head=head), path, device, threads)

@@ -174,5 +174,12 @@ def read_images(folder: Path, most: int = 8) -> list[np.ndarray]:
     """The first ``most`` images of a folder (uint8 BGR)."""
     from edgekit.runtime.sources import open_sources
 
-    frames = (f for f in open_sources([str(folder)]) if f.image is not None)
-    return [frame.image for frame, _ in zip(frames, range(most), strict=False)]
+    found: list[np.ndarray] = []
+    for frame in open_sources([str(folder)]):
+        if frame.error is not None:
+            raise frame.error
+        if frame.image is not None:
+            found.append(frame.image)
+        if len(found) == most:
+            break
+    return found

@@ -81,11 +81,13 @@ class ModelSpec:
         return dataclasses.replace(self, **changes)
 
     def to_dict(self) -> dict[str, Any]:
-        return _plain(self)
+        plain: dict[str, Any] = _plain(self)
+        return plain
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> ModelSpec:
-        return _build(cls, data)
+        spec: ModelSpec = _build(cls, data)
+        return spec
 
 
 @dataclass(frozen=True)
@@ -150,7 +152,8 @@ class ModelInfo:
         return dataclasses.replace(self, **changes)
 
     def to_dict(self) -> dict[str, Any]:
-        return _plain(self)
+        plain: dict[str, Any] = _plain(self)
+        return plain
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> ModelInfo:
@@ -160,7 +163,7 @@ class ModelInfo:
         data["preprocess"] = _build(Preprocess, data["preprocess"])
         if data.get("spec"):
             data["spec"] = ModelSpec.from_dict(data["spec"])
-        info = _build(cls, data)
+        info: ModelInfo = _build(cls, data)
         for port in info.outputs:
             if port.role not in ROLES:
                 raise InputError(f"output {port.name!r} has the unknown role {port.role!r}; known: {', '.join(ROLES)}")

@@ -67,11 +67,12 @@ WALLS = (
     # What puts the rooms together: the heavy ones are imported inside functions, as the last test here proves.
     Wall("parity.py", "numpy cv2", rooms=HOST),
     Wall("build.py", "numpy", rooms=f"{HOST} parity bundle targets graph checkpoint nn"),
+    Wall("evaluate.py", "numpy", rooms=HOST),
     Wall("inspection.py", inside="onnx", rooms=f"{HOST} bundle targets graph published checkpoint"),
     Wall("doctor.py", rooms=f"{PLAIN} targets bench"),
-    Wall("demo.py", "numpy cv2", rooms="errors doctor catalog checkpoint"),
+    Wall("demo.py", "numpy cv2", "torch", rooms="errors doctor catalog checkpoint parity image"),
     # The command line: quick to start, free in what a command imports when it runs.
-    Wall("cli/_*", "typer", "rich", rooms="cli errors"),
+    Wall("cli/_*", "typer", "rich", rooms="cli errors spec"),
     Wall("cli/*", "typer", " ".join(("rich", *HEAVY)), rooms="*"),
     Wall("__main__.py", rooms="cli"),
     Wall("__init__.py", rooms="loading results runtime"),

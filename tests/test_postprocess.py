@@ -79,8 +79,10 @@ def reference(raw: dict[str, np.ndarray], options: Options) -> list[tuple[int, i
     candidates.sort(key=lambda c: -c[2])  # stable: equal scores stay in the order anchor, class
     overlap = probiou(boxes, boxes) if shape == "rotated_boxes" else box_iou(boxes, boxes)
     kept: list[tuple[int, int, float]] = []
-    for anchor, label, score in candidates:
-        rivals = [k for k in kept if options.agnostic or k[1] == label]
+    for place, (anchor, label, score) in enumerate(candidates):
+        # Rotated boxes are removed by any earlier one, axis-aligned boxes by one that stays.
+        earlier = candidates[:place] if shape == "rotated_boxes" else kept
+        rivals = [k for k in earlier if options.agnostic or k[1] == label]
         if all(overlap[anchor, k[0]] <= options.iou for k in rivals):
             kept.append((anchor, label, score))
     return kept[: options.max_det]

@@ -62,8 +62,8 @@ def _print(records: list[dict[str, Any]]) -> None:
     cpu = first["machine"].get("cpu", {})
     table = Table(
         title=f"milliseconds a call, {first['rounds']} interleaved rounds each",
-        caption=f"{cpu.get('model', 'unknown CPU')}, {cpu.get('usable', '?')} cores; median (minimum – p99) for the whole call, "
-        "medians for its parts",
+        caption=f"{cpu.get('model', 'unknown CPU')}, {cpu.get('usable', '?')} cores; "
+        "median (minimum – p99) for the whole call, medians for its parts",
     )
     for heading in ("model", "target", "executes", "pre", "network", "post", "whole", "ratio"):
         table.add_column(heading, justify="left" if heading in ("model", "target", "executes") else "right")

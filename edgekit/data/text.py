@@ -113,7 +113,8 @@ def _keypoints(path: Path, settings: dict[str, Any]) -> tuple[tuple[int, int] | 
     usable = isinstance(shape, list) and len(shape) == 2 and all(type(v) is int for v in shape)
     if not usable or shape[0] < 1 or shape[1] not in (2, 3):
         raise InputError(f"{path}: kpt_shape must be [points, 2] or [points, 3], not {shape}")
-    if flip_idx and (not isinstance(flip_idx, list) or sorted(map(str, flip_idx)) != sorted(map(str, range(shape[0])))):
+    numbers = isinstance(flip_idx, list) and all(type(v) is int for v in flip_idx)
+    if not numbers or (flip_idx and sorted(flip_idx) != list(range(shape[0]))):
         raise InputError(f"{path}: flip_idx must hold each keypoint's number 0 to {shape[0] - 1} once")
     return (shape[0], shape[1]), tuple(flip_idx)
 

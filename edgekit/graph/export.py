@@ -17,6 +17,7 @@ import logging
 import os
 import warnings
 from pathlib import Path
+from typing import Any
 
 import onnx
 import torch
@@ -81,12 +82,13 @@ def export(
         append_nms(model, info)
     reports = rewrite(model, expected=catalog.expected_rewrites(checkpoint.spec))
     _tidy(model)
-    provenance = {
+    installed = versions("edgekit", "torch", "onnx", "onnxscript")
+    provenance: dict[str, Any] = {
         "checkpoint_sha256": checkpoint.sha256,
         "checkpoint": checkpoint.provenance,
         "family": checkpoint.spec.family,
         "licence": checkpoint.licence,
-        "versions": versions("edgekit", "torch", "onnx", "onnxscript"),
+        "versions": installed,
     }
     document = {
         "schema": SCHEMA,
@@ -95,7 +97,7 @@ def export(
         "provenance": provenance,
     }
     model.metadata_props[METADATA_KEY] = json.dumps(document, sort_keys=True)
-    model.producer_name, model.producer_version = "edgekit", provenance["versions"]["edgekit"]
+    model.producer_name, model.producer_version = "edgekit", installed["edgekit"]
     proto = ir.to_proto(model)
     onnx.checker.check_model(proto, full_check=True)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,8 +1,8 @@
 """Finished detections inside the graph: duplicates suppressed by the runtime's own NonMaxSuppression.
 
-| before (candidates, best first) | after |
-|---|---|
-| ``boxes [1, K, 4]``, ``scores [1, K]``, ``labels [1, K]`` and other rows of candidates | the same rows of those that no better box of their class overlaps by more than 0.7, best first: ``[1, M, …]``, M dynamic |
+Before: candidates, best first: ``boxes [1, K, 4]``, ``scores [1, K]``, ``labels [1, K]``, other rows of candidates.
+After: the same rows of those that no better box of their class overlaps by more than 0.7, best first: ``[1, M, …]``,
+M dynamic.
 
 Every class is suppressed for itself: a candidate's score stands in its class's row of a ``[1, C, K]`` matrix and zero
 elsewhere, which NonMaxSuppression never selects.
@@ -29,6 +29,7 @@ def append_nms(model: ir.Model, info: ModelInfo) -> None:
         return tape.initializer(ir.tensor(value, name=f"nms_{name}"))
 
     boxes, scores, labels = (outputs[role] for role in ("boxes", "scores", "labels"))
+    assert boxes.shape is not None
     classes = constant("classes", np.arange(len(info.names), dtype=np.int64).reshape(1, -1, 1))
     one = constant("axis", np.array([1], np.int64))
     mine = tape.op("Equal", [tape.op("Unsqueeze", [labels, one]), classes])
@@ -46,6 +47,7 @@ def append_nms(model: ir.Model, info: ModelInfo) -> None:
             continue
         value.name = f"{name}_candidates"
         kept = tape.op("Gather", [value, best], {"axis": 1})
+        assert value.shape is not None and value.dtype is not None
         kept.name, kept.dtype = name, value.dtype
         kept.shape = ir.Shape([1, "detections", *value.shape[2:]])
         graph.outputs[index] = kept

@@ -196,5 +196,5 @@ def fuse(model: nn.Module) -> nn.Module:
             bias = bn.bias.detach().double() - bn.running_mean.double() * gain
             conv.weight = nn.Parameter(weight.to(conv.weight.dtype), requires_grad=False)
             conv.bias = nn.Parameter(bias.to(conv.weight.dtype), requires_grad=False)
-            block.bn = nn.Identity()
+            block.bn = nn.Identity()  # type: ignore[assignment]
     return model

@@ -74,8 +74,10 @@ class BoxBranches(nn.Module):
     def reset_biases(self, classes: int, imgsz: int = 640) -> None:
         """Starting biases: boxes 2.0; classes so that about five objects per image are expected."""
         for box, cls, stride in zip(self.cv2, self.cv3, STRIDES, strict=True):
-            box[-1].bias.data.fill_(2.0)
-            cls[-1].bias.data.fill_(math.log(5 / classes / (imgsz / stride) ** 2))
+            for branch_, start in ((box, 2.0), (cls, math.log(5 / classes / (imgsz / stride) ** 2))):
+                last = list(branch_.children())[-1]
+                assert isinstance(last, nn.Conv2d) and last.bias is not None
+                last.bias.data.fill_(start)
 
 
 def flatten(branches: nn.ModuleList, features: Sequence[torch.Tensor]) -> torch.Tensor:

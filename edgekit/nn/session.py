@@ -22,16 +22,21 @@ from edgekit.spec import BEST, ModelInfo
 
 def shaped(net: nn.Module, info: ModelInfo) -> nn.Module:
     """A shallow copy of ``net`` (weights shared) whose head answers in the form ``info`` asks for."""
-    net = copy.copy(net)
-    net._modules = dict(net._modules)
-    layers = net._modules["model"] = copy.copy(net._modules["model"])
-    layers._modules = dict(layers._modules)
-    name, head = list(layers._modules.items())[-1]
-    head = layers._modules[name] = copy.copy(head)
+    net = _shallow(net)
+    layers = net._modules["model"] = _shallow(net.get_submodule("model"))
+    name, last = list(layers.named_children())[-1]
+    head = layers._modules[name] = _shallow(last)
     if isinstance(head, BoxBranches):
         head.best = None if info.head == "raw" else BEST
         head.one_class = info.head == "nms"
     return net
+
+
+def _shallow(module: nn.Module) -> nn.Module:
+    """A copy that shares parameters and children, whose children can be replaced without the original noticing."""
+    module = copy.copy(module)
+    module._modules = dict(module._modules)
+    return module
 
 
 class TorchSession:

@@ -89,12 +89,12 @@ class YOLO12(nn.Module):
     def __init__(self, spec: ModelSpec, head: HeadFactory) -> None:
         super().__init__()
         self.spec = spec
-        if spec.task == "classify":
-            trunk, sources, widths = _backbone(spec), (), (channels(spec, 1024),)
-        else:
-            trunk, sources = _backbone(spec) + _neck(spec), _HEAD_SOURCES
-            widths = tuple(channels(spec, base) for base in (256, 512, 1024))
-        self.head_sources: tuple[int, ...] = sources
+        trunk, bases = _backbone(spec), [1024]
+        self.head_sources: tuple[int, ...] = ()
+        if spec.task != "classify":
+            trunk, bases = trunk + _neck(spec), [256, 512, 1024]
+            self.head_sources = _HEAD_SOURCES
+        widths = tuple(channels(spec, base) for base in bases)
         self.model = nn.ModuleList([*trunk, head(spec, widths)])
 
     @property

@@ -48,6 +48,8 @@ class Options:
         classes: labels to keep, None for all (``--classes``).
         agnostic: let boxes of different classes suppress each other (``--agnostic``).
         multi_label: let one anchor answer with every class above ``conf``, not its best only; used when scoring.
+        clip: cut boxes off at the image's edge. Published figures score boxes as the network gives them, so
+            scoring does not.
 
     Raises:
         UsageError: a value is out of range.
@@ -59,6 +61,7 @@ class Options:
     classes: tuple[int, ...] | None = None
     agnostic: bool = False
     multi_label: bool = False
+    clip: bool = True
 
     def __post_init__(self) -> None:
         for flag, value in (("--conf", self.conf), ("--iou", self.iou)):
@@ -135,19 +138,20 @@ def _fill(result: Result, roles: dict[str, Array], info: ModelInfo, geometry: Ge
     else:
         keep = np.arange(min(len(rows), options.max_det))
     boxes, rows = boxes[keep], rows[keep]
-    if shape == "boxes":
-        result.boxes = geometry.boxes_to_image(boxes)
-        inside = (result.boxes[:, :2] < result.boxes[:, 2:]).all(1)
-        result.boxes, rows, keep = result.boxes[inside], rows[inside], keep[inside]
+    visible = geometry.boxes_to_image(boxes) if shape == "boxes" else None
+    if visible is not None:
+        inside = (visible[:, :2] < visible[:, 2:]).all(1)
+        visible, boxes, rows, keep = visible[inside], boxes[inside], rows[inside], keep[inside]
+        result.boxes = visible if options.clip else geometry.boxes_to_image(boxes, clip=False)
     else:
         result.rotated_boxes = regularise(geometry.rotated_to_image(boxes))
     result.scores, result.labels = scores[keep], labels[keep]
     if "keypoints" in roles:
         result.keypoints = roles["keypoints"][rows]
         result.keypoints[..., :2] = geometry.points_to_image(result.keypoints[..., :2])
-    if "mask_coefficients" in roles and result.boxes is not None:
+    if "mask_coefficients" in roles and visible is not None:
         result.masks = assemble_masks(
-            roles["mask_coefficients"][rows], roles["mask_prototypes"], result.boxes, info.imgsz, geometry
+            roles["mask_coefficients"][rows], roles["mask_prototypes"], visible, info.imgsz, geometry
         )
 
 

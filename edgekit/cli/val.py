@@ -1,0 +1,123 @@
+"""`edgekit val`: how accurate a model is on a labelled set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from edgekit.cli._common import Batch, Device, Force, ImgSz, Json, Threads, console, emit_json, refuse_existing
+
+
+def command(
+    model: Annotated[Path, typer.Argument(help="A bundle, a checkpoint, or an ONNX file edgekit exported.")],
+    data: Annotated[Path, typer.Argument(help="A data.yaml, a COCO JSON, or a folder of class folders.")],
+    split: Annotated[str, typer.Option(help="train, val or test.")] = "val",
+    images: Annotated[
+        Path | None, typer.Option(help="Folder of a COCO JSON's images. Default: beside it.", show_default=False)
+    ] = None,
+    protocol: Annotated[
+        str, typer.Option(help="coco, or peer: as the tool that made the published checkpoints measures.")
+    ] = "coco",
+    rotated_iou: Annotated[
+        str, typer.Option("--rotated-iou", help="probiou or polygon, for oriented boxes.")
+    ] = "probiou",
+    as_deployed: Annotated[
+        bool, typer.Option("--as-deployed", help="Give a checkpoint the head its bundles have, not the raw one.")
+    ] = False,
+    save_json: Annotated[
+        Path | None, typer.Option("--save-json", help="Write the predictions as COCO results.", show_default=False)
+    ] = None,
+    partial: Annotated[
+        Path | None, typer.Option(help="Keep answers here as they come; go on from there.", show_default=False)
+    ] = None,
+    imgsz: ImgSz = None,
+    batch: Batch = 1,
+    device: Device = None,
+    threads: Threads = None,
+    force: Force = False,
+    json: Json = False,
+) -> None:
+    """Measure accuracy: COCO metrics, rotated mAP or top-1/top-5, per class, from checkpoints and artifacts alike."""
+    if save_json is not None:
+        refuse_existing(save_json, force, "--save-json")
+    from edgekit import metrics
+    from edgekit.data import open_dataset
+    from edgekit.evaluate import evaluate
+    from edgekit.loading import open_session
+    from edgekit.runtime.predictor import Predictor
+
+    scoring = metrics.Options(protocol, rotated_iou)
+    session = open_session(model, device, threads, imgsz, "topk" if as_deployed else "raw")
+    with Predictor(session, batch=session.info.batch or batch) as predictor:
+        dataset = open_dataset(data, session.info.task, split, images, session.info.names)
+        with _bar(len(dataset)) as progress:
+            evaluation = evaluate(predictor, dataset, scoring, partial, progress)
+    advice = metrics.threshold_curves(dataset, evaluation.predictions).best() if _detects(session.info) else []
+    if save_json is not None:
+        _save(save_json, evaluation.predictions)
+    if json:
+        emit_json({"model": str(model), "target": session.target, **evaluation.to_dict(), "operating_points": advice})
+    else:
+        _print(evaluation, advice)
+    for sentence in evaluation.skipped:
+        console().print(f"[yellow]not scored:[/yellow] {sentence}", soft_wrap=True)
+
+
+def _detects(info: Any) -> bool:
+    from edgekit import tasks
+
+    return tasks.get(info.task).detects
+
+
+def _bar(total: int) -> Any:
+    """A context whose value is called with the number of images done."""
+    import contextlib
+
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    @contextlib.contextmanager
+    def bar() -> Any:
+        columns = (TextColumn("evaluating"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=console(), transient=True, disable=not console().is_terminal) as progress:
+            task = progress.add_task("", total=total)
+            yield lambda done: progress.update(task, completed=done)
+
+    return bar()
+
+
+def _save(path: Path, predictions: list[dict[str, Any]]) -> None:
+    import json
+    import os
+
+    scratch = path.with_name(path.name + ".partial")
+    try:
+        scratch.write_text(json.dumps(predictions), encoding="utf-8")
+        os.replace(scratch, path)
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+def _print(evaluation: Any, advice: list[dict[str, Any]]) -> None:
+    from rich.table import Table
+
+    points = {row["class"]: row for row in advice}
+    metrics = evaluation.scores.metrics
+    table = Table(title=f"{evaluation.images} images", caption=evaluation.protocol)
+    for heading in ("class", "images", "objects", *metrics, *(("best conf", "precision", "recall") if advice else ())):
+        table.add_column(heading, justify="left" if heading == "class" else "right")
+
+    def row(name: str, images: Any, objects: Any, figures: dict[str, Any]) -> None:
+        point = points.get(name)
+        cells = [f"{figures[m]:.4f}" if m in figures else "–" for m in metrics]
+        cells += [f"{point[k]:.3f}" if point else "–" for k in ("threshold", "precision", "recall")] if advice else []
+        table.add_row(name, str(images), str(objects), *cells)
+
+    row("all", evaluation.images, sum(c["instances"] for c in evaluation.scores.per_class), metrics)
+    for figures in evaluation.scores.per_class:
+        row(figures["class"], figures["images"], figures["instances"], figures)
+    console().print(table)
+    seconds = evaluation.seconds
+    parts = ", ".join(f"{part} {seconds[part]:.2f}" for part in ("read", "pre", "network", "post", "score"))
+    console().print(f"{seconds['whole']:.2f} s, of which (overlapping) {parts}")

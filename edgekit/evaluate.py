@@ -1,0 +1,270 @@
+"""Accuracy of a model on a labelled set: every image through the very call applications make, then the task's metrics.
+
+    evaluation = evaluate(predictor, dataset)
+    evaluation.scores.metrics["map50_95"], evaluation.seconds["network"]
+
+Reading and letterboxing, the network, and post-processing overlap: images are read ahead by threads, and the answers
+are worked up by another while the network is busy with the next batch. Answers can be kept in a file as they come, so
+that an interrupted run on a big set goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from edgekit import metrics
+from edgekit.data.dataset import Dataset, Sample
+from edgekit.errors import InputError
+from edgekit.image import Geometry, read_image
+from edgekit.runtime.postprocess import Options, postprocess
+from edgekit.runtime.predictor import Predictor
+
+CONF, IOU, MAX_DET = 0.001, 0.7, 300  # the published protocol
+READERS = 2
+AHEAD = 4  # batches read before they are needed
+
+Rows = list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What ``evaluate`` found.
+
+    Attributes:
+        scores: the task's metrics, per class, and how they were computed.
+        predictions: COCO result dicts (for classification ``image_id`` and ``probs``), by image.
+        images: images scored.
+        seconds: ``whole``, and the busy time of its overlapping parts: ``read``, ``pre``, ``network``, ``post``, and
+            ``score`` after them.
+        skipped: a sentence for each image that could not be read; those are not scored.
+        protocol: confidence, suppression, head form, image size and metric in a sentence or two.
+    """
+
+    scores: metrics.Scores
+    predictions: Rows
+    images: int
+    seconds: dict[str, float]
+    skipped: list[str]
+    protocol: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """The document of ``val --json`` but for what the command adds."""
+        return {
+            "metrics": self.scores.to_dict(),
+            "images": self.images,
+            "seconds": self.seconds["whole"],
+            "stages": self.seconds,
+            "skipped": self.skipped,
+            "protocol": self.protocol,
+        }
+
+
+@dataclass
+class _Batch:
+    """What a reader hands over."""
+
+    samples: list[Sample] = field(default_factory=list)
+    tensor: np.ndarray | None = None
+    geometries: Sequence[Geometry] = ()
+    skipped: list[str] = field(default_factory=list)
+    read_s: float = 0.0
+    pre_s: float = 0.0
+
+
+def evaluate(
+    predictor: Predictor,
+    dataset: Dataset,
+    scoring: metrics.Options | None = None,
+    partial: Path | None = None,
+    progress: Callable[[int], None] = lambda done: None,
+) -> Evaluation:
+    """Score ``predictor`` on ``dataset`` (whose labels are in the model's class order).
+
+    Args:
+        predictor: its batch decides how many images go through the network at once; its detection options are
+            replaced by those of the protocol (confidence 0.001, NMS IoU 0.7 per class, 300 detections).
+        scoring: protocol of the metric.
+        partial: file that answers are kept in as they come; if it holds answers of this model on this set, those are
+            taken over. It is left there: remove it when it has served.
+        progress: called with the number of images done.
+
+    Raises:
+        InputError: no image of the set can be read, or ``partial`` belongs to another run.
+    """
+    start = perf_counter()
+    scoring = replace(scoring or metrics.Options(), imgsz=predictor.info.imgsz)
+    options = protocol_options(predictor, scoring.protocol)
+    store = _Store(partial, _identity(predictor, dataset, options))
+    seconds = dict.fromkeys(("read", "pre", "network", "post"), 0.0)
+    answers = dict(store.known)
+    waiting = [sample for sample in dataset.samples if sample.image_id not in answers]
+    skipped: list[str] = []
+    progress(len(answers))
+    with ThreadPoolExecutor(READERS) as readers, ThreadPoolExecutor(1) as workers, store:
+        pending: deque[Future[dict[int, Rows]]] = deque()
+        for batch in _read_ahead(readers, predictor, waiting):
+            skipped += batch.skipped
+            seconds["read"] += batch.read_s
+            seconds["pre"] += batch.pre_s
+            if batch.tensor is not None:
+                began = perf_counter()
+                outputs = predictor.session.run(batch.tensor)
+                seconds["network"] += perf_counter() - began
+                own = {role: np.array(value) for role, value in outputs.items()}  # the next call reuses them
+                pending.append(workers.submit(_work_up, own, batch, predictor, options, dataset, seconds))
+            while pending and (pending[0].done() or len(pending) > AHEAD):
+                store.keep(new := pending.popleft().result())
+                answers.update(new)
+                progress(len(answers) + len(skipped))
+        while pending:
+            store.keep(new := pending.popleft().result())
+            answers.update(new)
+            progress(len(answers) + len(skipped))
+    if not answers:
+        raise InputError(f"{dataset.source}: none of its {len(dataset)} images can be read ({skipped[0]})")
+    scored = replace(dataset, samples=tuple(s for s in dataset.samples if s.image_id in answers))
+    predictions = [row for sample in scored.samples for row in answers[sample.image_id]]
+    began = perf_counter()
+    scores = metrics.score(scored, predictions, scoring)
+    seconds["score"] = perf_counter() - began
+    seconds["whole"] = perf_counter() - start
+    protocol = f"{_protocol(predictor, options)} {scores.protocol}"
+    return Evaluation(scores, predictions, len(scored), seconds, skipped, protocol)
+
+
+def protocol_options(predictor: Predictor, protocol: str = "coco") -> Options:
+    """The detection options that accuracy is measured with."""
+    oriented = any(port.role == "rotated_boxes" for port in predictor.info.outputs)
+    conf = 0.01 if protocol == "peer" and oriented else CONF
+    return Options(conf=conf, iou=IOU, max_det=MAX_DET, multi_label=True, clip=False)
+
+
+def _protocol(predictor: Predictor, options: Options) -> str:
+    info = predictor.info
+    size = f"{info.imgsz[0]}x{info.imgsz[1]} px, {predictor.session.target}"
+    if not any(port.role == "scores" for port in info.outputs):
+        return f"{size}: short side resized, centre crop."
+    return (
+        f"{size}, {info.head} head, letterbox; confidence {options.conf}, NMS IoU {options.iou} per class, "
+        f"{options.max_det} detections, boxes not clipped to the image."
+    )
+
+
+def _read_ahead(readers: ThreadPoolExecutor, predictor: Predictor, samples: Sequence[Sample]) -> Iterator[_Batch]:
+    """Batches in order, ``AHEAD`` of them in the making."""
+    size = predictor.batch
+    groups = (samples[i : i + size] for i in range(0, len(samples), size))
+    coming: deque[Future[_Batch]] = deque()
+    for group in groups:
+        coming.append(readers.submit(_read, group, predictor))
+        if len(coming) > AHEAD:
+            yield coming.popleft().result()
+    while coming:
+        yield coming.popleft().result()
+
+
+def _read(samples: Sequence[Sample], predictor: Predictor) -> _Batch:
+    batch, images, start = _Batch(), [], perf_counter()
+    for sample in samples:
+        try:
+            images.append(read_image(sample.path))
+            batch.samples.append(sample)
+        except InputError as error:
+            batch.skipped.append(str(error))
+    ready = perf_counter()
+    if images:
+        batch.tensor, batch.geometries = predictor.preprocess(images)
+    batch.read_s, batch.pre_s = ready - start, perf_counter() - ready
+    return batch
+
+
+def _work_up(
+    outputs: Mapping[str, np.ndarray],
+    batch: _Batch,
+    predictor: Predictor,
+    options: Options,
+    dataset: Dataset,
+    seconds: dict[str, float],
+) -> dict[int, Rows]:
+    """One batch's outputs as COCO rows by image id. Runs in one thread only, which alone adds to ``post``."""
+    start = perf_counter()
+    results = postprocess(outputs, predictor.info, batch.geometries, options)
+    answers = {}
+    for sample, result in zip(batch.samples, results, strict=True):
+        if result.probs is not None:
+            answers[sample.image_id] = [{"image_id": sample.image_id, "probs": result.probs.tolist()}]
+        else:
+            answers[sample.image_id] = result.to_coco(sample.image_id, dataset.category_ids)
+    seconds["post"] += perf_counter() - start
+    return answers
+
+
+def _identity(predictor: Predictor, dataset: Dataset, options: Options) -> dict[str, Any]:
+    """What must agree for kept answers to be of use."""
+    path = predictor.session.path
+    stamp = path / "manifest.json" if path.is_dir() else path
+    return {
+        "schema": 1,
+        "model": [str(path.resolve()), stamp.stat().st_mtime_ns if stamp.exists() else None],
+        "target": predictor.session.target,
+        "imgsz": list(predictor.info.imgsz),
+        "head": predictor.info.head,
+        "data": [str(dataset.source.resolve()), dataset.split, len(dataset)],
+        "options": [options.conf, options.iou, options.max_det],
+    }
+
+
+class _Store:
+    """Answers kept in a file, a line per image after a line that says what run they are of."""
+
+    def __init__(self, path: Path | None, identity: dict[str, Any]) -> None:
+        self.path, self.identity = path, identity
+        self.known: dict[int, Rows] = {}
+        self._file: Any = None
+        if path is not None and path.exists():
+            self._read(path)
+
+    def _read(self, path: Path) -> None:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        try:
+            identity = json.loads(lines[0])
+        except (IndexError, ValueError):
+            identity = None
+        if identity != self.identity:
+            raise InputError(f"--partial {path}: of another model, set or protocol; name another file or remove it")
+        for line in lines[1:]:
+            try:
+                entry = json.loads(line)
+                self.known[int(entry["image_id"])] = list(entry["rows"])
+            except (ValueError, KeyError, TypeError):
+                break  # the line that an interruption cut short; what follows is measured again
+
+    def __enter__(self) -> _Store:
+        if self.path is not None:
+            partial = self.path.with_name(self.path.name + ".partial")
+            self._file = partial.open("w", encoding="utf-8")
+            self._file.write(json.dumps(self.identity) + "\n")
+            self.keep(self.known)
+            os.replace(partial, self.path)
+        return self
+
+    def keep(self, answers: Mapping[int, Rows]) -> None:
+        """Append answers and hand them to the system at once."""
+        if self._file is not None:
+            for image_id, rows in answers.items():
+                self._file.write(json.dumps({"image_id": image_id, "rows": rows}) + "\n")
+            self._file.flush()
+
+    def __exit__(self, *_: object) -> None:
+        if self._file is not None:
+            self._file.close()
