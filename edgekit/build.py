@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from edgekit import bundle, parity, targets
+from edgekit import bundle, parity, stages, targets
 from edgekit.errors import GateError, InputError, MissingPackageError
 from edgekit.runtime.predictor import Predictor
 from edgekit.spec import Graph, ModelInfo, Session, sha256_file
@@ -65,10 +65,11 @@ def build(
         backend.build(graph, target, files)
         say("comparing with the reference")
         session = backend.open_session(files, graph.info, target)
+        exported = _graph_parity(reference, graph, target, images)
         report = _parity(reference, session, target, images)
+        _check(report, reference, session, graph, f"{source} as {target}", images)
         session.close()
-        parity.check(report, f"{source} as {target}")
-        provenance = {k: v for k, v in graph.provenance.items() if k != "rewrites"}
+        provenance = {k: v for k, v in graph.provenance.items() if k not in ("rewrites", "stages")}
         provenance["onnx_sha256"] = graph.sha256
         provenance["versions"] = {**provenance.get("versions", {}), **versions("edgekit", *_SDKS)}
         manifest = bundle.manifest_of(
@@ -77,6 +78,8 @@ def build(
             files,
             rewrites=graph.provenance["rewrites"],
             parity=report,
+            graph_parity=exported,
+            stages=graph.provenance["stages"],
             provenance=provenance,
         )
         bundle.write_manifest(files, manifest)
@@ -116,9 +119,44 @@ def _existing_graph(source: Path, path: Path, imgsz: tuple[int, int] | None) -> 
     info = ModelInfo.from_dict(document["info"])
     if imgsz not in (None, info.imgsz):
         raise InputError(f"{path}: exported for {info.imgsz[0]},{info.imgsz[1]}; export it again with --imgsz")
-    provenance = document["provenance"] | {"rewrites": document["rewrites"]}
+    provenance = document["provenance"] | {k: document[k] for k in ("rewrites", "stages")}
     session = targets.backend("ort-fp32").open_session(path, info, "ort-fp32")
     return Graph(path, info, sha256_file(path), provenance), session
+
+
+def _check(
+    report: dict[str, dict[str, Any]],
+    reference: Session,
+    session: Session,
+    graph: Graph,
+    name: str,
+    images: Path | None,
+) -> None:
+    """Raise GateError naming the role and the first stage that differ, unless parity holds."""
+    try:
+        parity.check(report, name)
+    except GateError as error:
+        picture = (parity.read_images(images, 1) if images else parity.generated_images(1))[0]
+        batch, _ = Predictor(session).preprocess([picture])
+        found = stages.first_difference(reference, session, batch, graph.provenance["stages"])
+        raise GateError(f"{error}{stages.sentence(found)}", error.evidence | {"stage": found}) from error
+
+
+def _graph_parity(
+    reference: Session, graph: Graph, target: str, images: Path | None
+) -> dict[str, dict[str, Any]] | None:
+    """The exported graph in float32 against the reference; None where that is the artifact, or cannot be run here.
+
+    It tells a fault of the graph from one of the runtime, and finds those that a target's lower precision would hide.
+    """
+    runner = targets.backend("ort-fp32")
+    if target == "ort-fp32" or reference.target == "ort-fp32" or runner.missing():
+        return None
+    session = runner.open_session(graph.path, graph.info, "ort-fp32")
+    report = _parity(reference, session, "ort-fp32", images)
+    _check(report, reference, session, graph, f"the graph exported for {target}", images)
+    session.close()
+    return report
 
 
 def _parity(reference: Session, session: Session, target: str, images: Path | None) -> dict[str, dict[str, Any]]:

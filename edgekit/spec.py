@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -182,6 +182,13 @@ class Session(Protocol):
     path: Path
 
     def run(self, batch: Any) -> dict[str, Any]: ...
+
+    def taps(self, batch: Any, names: Sequence[str]) -> dict[str, Any]:
+        """Values inside the model for one batch: by module path in PyTorch, by the value's name in artifacts.
+
+        Names that are not there (a fusion may have swallowed them) are left out.
+        """
+        ...
 
     def precision_by_type(self) -> dict[str, int]:
         """How many operators run in each precision, by what the runtime says it executes: ``{"f32": 312}``."""

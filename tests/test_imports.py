@@ -62,12 +62,14 @@ WALLS = (
     Wall("graph/*", "numpy onnx onnx_ir onnxscript", "onnxsim onnxruntime", rooms=f"{PLAIN} graph"),
     Wall("quantize/*", "numpy onnx onnx_ir onnxscript", "onnxruntime openvino nncf", rooms=f"{HOST} graph targets"),
     # Backends: see also test_a_backend_uses_one_vendor_and_no_other_backend.
-    Wall("targets/*", "numpy", "onnxruntime openvino tensorrt tensorrt_rtx cuda pycuda", rooms=f"{PLAIN} bundle"),
+    Wall("targets/*", "numpy", "onnx onnxruntime openvino tensorrt tensorrt_rtx cuda pycuda", rooms=f"{PLAIN} bundle"),
     Wall("bench/*", "numpy", "psutil", rooms=f"{HOST} bundle targets"),
     # What puts the rooms together: the heavy ones are imported inside functions, as the last test here proves.
     Wall("parity.py", "numpy cv2", rooms=HOST),
-    Wall("build.py", "numpy", rooms=f"{HOST} parity bundle targets graph checkpoint nn"),
-    Wall("evaluate.py", "numpy", rooms=HOST),
+    Wall("build.py", "numpy", rooms=f"{HOST} parity stages bundle targets graph checkpoint nn"),
+    Wall("evaluate.py stages.py", "numpy", rooms=HOST),
+    Wall("conformance.py", "numpy", rooms=f"{HOST} bundle loading"),
+    Wall("compare.py", "numpy", rooms=f"{HOST} bundle graph loading parity stages"),
     Wall("inspection.py", inside="onnx", rooms=f"{HOST} bundle targets graph published checkpoint"),
     Wall("doctor.py", rooms=f"{PLAIN} targets bench"),
     Wall("demo.py", "numpy cv2", "torch", rooms="errors doctor catalog checkpoint parity image"),

@@ -38,6 +38,7 @@ from edgekit.spec import Graph, ModelInfo, sha256_file
 from edgekit.versions import versions
 
 OPSET = 18
+_INSIDE_CONV = ("conv", "act")  # what a Conv block is made of is no stage of its own
 
 
 class _Roles(nn.Module):
@@ -81,7 +82,7 @@ def export(
     if info.head == "nms":
         append_nms(model, info)
     reports = rewrite(model, expected=catalog.expected_rewrites(checkpoint.spec))
-    _tidy(model)
+    stages = _tidy(model)
     installed = versions("edgekit", "torch", "onnx", "onnxscript")
     provenance: dict[str, Any] = {
         "checkpoint_sha256": checkpoint.sha256,
@@ -95,6 +96,7 @@ def export(
         "info": info.to_dict(),
         "rewrites": [r.to_dict() for r in reports],
         "provenance": provenance,
+        "stages": list(stages.items()),
     }
     model.metadata_props[METADATA_KEY] = json.dumps(document, sort_keys=True)
     model.producer_name, model.producer_version = "edgekit", installed["edgekit"]
@@ -107,7 +109,7 @@ def export(
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
-    return Graph(path, info, sha256_file(path), provenance | {"rewrites": document["rewrites"]})
+    return Graph(path, info, sha256_file(path), provenance | {k: document[k] for k in ("rewrites", "stages")})
 
 
 def _capture(checkpoint: Checkpoint, info: ModelInfo, opset: int) -> ir.Model:
@@ -136,8 +138,12 @@ def _capture(checkpoint: Checkpoint, info: ModelInfo, opset: int) -> ir.Model:
     return model
 
 
-def _tidy(model: ir.Model) -> None:
-    """Name nodes after the modules they came from and drop the exporter's notes (they carry local paths)."""
+def _tidy(model: ir.Model) -> dict[str, str]:
+    """Name nodes and values after the modules they came from, drop the exporter's notes (they carry local paths).
+
+    Returns:
+        Module path -> name of the value that is the module's output, in the order they are complete.
+    """
     for node in model.graph:
         scopes = node.metadata_props.get("pkg.torch.onnx.name_scopes")
         if scopes:
@@ -152,6 +158,8 @@ def _tidy(model: ir.Model) -> None:
     ):
         clean(model)
     counts: dict[str, int] = {}
+    stages: dict[str, str] = {}
+    ends = {id(value) for value in model.graph.outputs}
     scope = ""
     for node in model.graph:
         # Nodes made by a rewrite have no scope of their own: they belong where their neighbours do.
@@ -161,6 +169,15 @@ def _tidy(model: ir.Model) -> None:
         node.name = name if counts[name] == 1 else f"{name}_{counts[name]}"
         node.metadata_props.clear()
         node.doc_string = None
+        for place, value in enumerate(node.outputs):
+            if id(value) not in ends:
+                value.name = node.name if place == 0 else f"{node.name}:{place}"
+        # Whatever ran last under a module's name is its output; re-inserting keeps the order of completion.
+        parts = scope.split(".")
+        for depth in range(len(parts) - (parts[-1] in _INSIDE_CONV), 1, -1):
+            path = ".".join(parts[:depth])
+            stages.pop(path, None)
+            stages[path] = str(node.outputs[0].name)
     for value in [*model.graph.initializers.values(), *(o for n in model.graph for o in n.outputs)]:
         value.metadata_props.clear()
     for name, value in list(model.graph.initializers.items()):
@@ -169,6 +186,7 @@ def _tidy(model: ir.Model) -> None:
     model.metadata_props.clear()
     model.graph.name = "edgekit"
     model.graph.doc_string = model.doc_string = None
+    return stages
 
 
 def _scope(name_scopes: str) -> str:

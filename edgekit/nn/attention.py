@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from edgekit.errors import InputError
 
@@ -53,3 +54,14 @@ def area_attention(q_BCHW: torch.Tensor, k_BCHW: torch.Tensor, v_BCHW: torch.Ten
 
     out_BANTD = F.scaled_dot_product_attention(split(q_BCHW), split(k_BCHW), split(v_BCHW))
     return out_BANTD.permute(0, 2, 4, 1, 3).reshape(B, C, H, W)
+
+
+class Attend(nn.Module):
+    """``area_attention`` as a module without weights, so that it can be found by name: ``model.6.m.0.0.attn.core``."""
+
+    def __init__(self, area: int) -> None:
+        super().__init__()
+        self.area = area
+
+    def forward(self, q_BCHW: torch.Tensor, k_BCHW: torch.Tensor, v_BCHW: torch.Tensor) -> torch.Tensor:
+        return area_attention(q_BCHW, k_BCHW, v_BCHW, self.area)

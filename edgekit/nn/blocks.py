@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from edgekit.errors import UsageError
-from edgekit.nn.attention import HEAD_WIDTH, area_attention
+from edgekit.nn.attention import HEAD_WIDTH, Attend
 
 ACTIVATIONS = {"silu": nn.SiLU, "hardswish": nn.Hardswish, "relu": nn.ReLU}
 
@@ -99,7 +99,7 @@ class AAttn(nn.Module):
 
     def __init__(self, dim: int, area: int, family: str) -> None:
         super().__init__()
-        self.area = area
+        self.core = Attend(area)
         self.heads = dim // HEAD_WIDTH
         self.family = family
         if family == "turbo":
@@ -119,7 +119,7 @@ class AAttn(nn.Module):
             B, C, H, W = x_BCHW.shape
             qkv_BNEHW = self.qkv(x_BCHW).reshape(B, self.heads, 3 * HEAD_WIDTH, H, W)
             q_BCHW, k_BCHW, v_BCHW = (part.reshape(B, C, H, W) for part in qkv_BNEHW.chunk(3, 2))
-        return self.proj(area_attention(q_BCHW, k_BCHW, v_BCHW, self.area) + self.pe(v_BCHW))
+        return self.proj(self.core(q_BCHW, k_BCHW, v_BCHW) + self.pe(v_BCHW))
 
 
 class ABlock(nn.Module):

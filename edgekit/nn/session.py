@@ -7,6 +7,7 @@ session.run(batch)["scores"]
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,26 @@ class TorchSession:
         with torch.inference_mode():
             outputs = self.net(torch.from_numpy(batch).to(self.device))
         return {role: value.float().cpu().numpy() for role, value in outputs.items()}
+
+    def taps(self, batch: np.ndarray, paths: Sequence[str]) -> dict[str, np.ndarray]:
+        """The outputs of the modules at ``paths`` (those that exist), for finding where two models part."""
+        found: dict[str, np.ndarray] = {}
+
+        def keep(path: str) -> Callable[..., None]:
+            def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+                if isinstance(output, torch.Tensor):
+                    found[path] = output.detach().float().cpu().numpy()
+
+            return hook
+
+        modules = dict(self.net.named_modules())
+        hooks = [modules[path].register_forward_hook(keep(path)) for path in paths if path in modules]
+        try:
+            self.run(batch)
+        finally:
+            for handle in hooks:
+                handle.remove()
+        return found
 
     def precision_by_type(self) -> dict[str, int]:
         layers = [m for m in self.net.modules() if isinstance(m, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear))]

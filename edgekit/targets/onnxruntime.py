@@ -12,6 +12,7 @@ import json
 import shutil
 import tempfile
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,24 @@ class OrtSession:
         """``[B, 3, H, W]`` float32 in 0..1 -> one array per role."""
         outputs = self._session.run(self._names, {self.info.inputs[0].name: batch})
         return dict(zip(self._roles, outputs, strict=True))
+
+    def taps(self, batch: np.ndarray, names: Sequence[str]) -> dict[str, np.ndarray]:
+        """The values called ``names`` inside the graph (those that exist), computed without graph optimization."""
+        import onnx
+
+        model = onnx.load(str(self.path))
+        known = {name for node in model.graph.node for name in node.output}
+        wanted = [name for name in dict.fromkeys(names) if name in known]
+        outputs = {o.name for o in model.graph.output}
+        model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in wanted if name not in outputs)
+        options = self._options()
+        options.graph_optimization_level = self._runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        with tempfile.TemporaryDirectory() as scratch:
+            path = Path(scratch) / MODEL
+            onnx.save(model, path)
+            session = self._runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            values = session.run(wanted, {self.info.inputs[0].name: batch})
+        return dict(zip(wanted, values, strict=True))
 
     def precision_by_type(self) -> dict[str, int]:
         """Operators by the type they computed in, read from a profile of one run of the optimized graph."""

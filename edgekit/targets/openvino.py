@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,7 @@ class OpenVinoSession:
     ) -> None:
         openvino = _openvino(target)
         self.info, self.target, self.path = info, target, path
-        core = openvino.Core()
+        self._core = core = openvino.Core()
         name = (device or "CPU").upper()
         if name.split(".")[0] not in {d.split(".")[0] for d in core.available_devices} | {"AUTO", "HETERO"}:
             raise UsageError(f"--device {device}: OpenVINO sees {', '.join(core.available_devices)} here")
@@ -88,6 +89,7 @@ class OpenVinoSession:
             properties["INFERENCE_NUM_THREADS"] = threads
         try:
             self._compiled = core.compile_model(str(path), name, properties)
+            self._how = (name, properties)
         except Exception as error:
             raise InputError(f"{path}: OpenVINO cannot compile it ({str(error).splitlines()[0]})") from error
         self._request = self._compiled.create_infer_request()
@@ -106,6 +108,17 @@ class OpenVinoSession:
         results = self._request.infer([batch], share_inputs=True, share_outputs=True)
         return {role: results[port] for role, port in self._ports}
 
+    def taps(self, batch: np.ndarray, names: Sequence[str]) -> dict[str, np.ndarray]:
+        """The values called ``names`` inside the model (those that still exist), at this session's precision."""
+        model = self._core.read_model(str(self.path))
+        known = {name for op in model.get_ops() for port in op.outputs() for name in port.get_names()}
+        wanted = [name for name in dict.fromkeys(names) if name in known]
+        outputs = {name for port in model.outputs for name in port.get_names()}
+        model.add_outputs([name for name in wanted if name not in outputs])
+        compiled = self._core.compile_model(model, *self._how)
+        results = compiled.create_infer_request().infer([batch])
+        return {name: np.array(results[compiled.output(name)]) for name in wanted}
+
     def precision_by_type(self) -> dict[str, int]:
         """Computing layers of the compiled graph by the precision of the kernel that runs them.
 
@@ -122,4 +135,4 @@ class OpenVinoSession:
 
     def close(self) -> None:
         """Release the request and the compiled model."""
-        self._request = self._compiled = None
+        self._request = self._compiled = self._core = None

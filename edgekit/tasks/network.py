@@ -57,7 +57,7 @@ def flops(spec: ModelSpec, imgsz: tuple[int, int]) -> Flops:
     def count(module: nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
         if isinstance(module, AAttn):
             B, C, H, W = output.shape
-            counts["attention"] += 4 * B * C * H * W * (H * W // module.area)
+            counts["attention"] += 4 * B * C * H * W * (H * W // module.core.area)
         elif isinstance(module, nn.ConvTranspose2d):
             counts["convolutions"] += 2 * args[0].numel() * module.weight[0].numel()
         elif isinstance(module, (nn.Conv2d, nn.Linear)):

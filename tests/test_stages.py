@@ -1,0 +1,229 @@
+"""Where two models part: planted faults are caught, and the right stage is named."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from edgekit import build as building
+from edgekit import catalog, checkpoint, compare, conformance, parity, stages, targets
+from edgekit.errors import GateError, InputError, UsageError
+from edgekit.graph.document import read_document
+from edgekit.graph.export import export
+from edgekit.nn.session import TorchSession
+
+SIZE = (64, 64)
+
+
+@pytest.fixture(scope="module")
+def model() -> checkpoint.Checkpoint:
+    """A classifier whose BatchNorms have seen images, so that its stages carry signal."""
+    made = checkpoint.new(catalog.spec("yolo12n-cls", classes=3), ("a", "b", "c"), imgsz=64)
+    checkpoint.settle(made, [torch.rand(4, 3, *SIZE, generator=torch.Generator().manual_seed(1))])
+    return made
+
+
+@pytest.fixture(scope="module")
+def batch() -> np.ndarray:
+    return np.random.default_rng(2).random((1, 3, *SIZE), dtype=np.float32)
+
+
+def _faulty(model: checkpoint.Checkpoint, plant: Callable[[nn.Module], None], folder: Path) -> Path:
+    bad = copy.deepcopy(model)
+    plant(bad.net)
+    return export(bad, folder / "faulty.onnx").path
+
+
+def _flip_weight(net: nn.Module) -> None:
+    weight = net.get_submodule("model.8.m.1.0.mlp.0").conv.weight
+    weight.data.view(-1)[weight.abs().argmax()] *= -1
+
+
+def _wrong_scale(net: nn.Module) -> None:
+    attention = net.get_submodule("model.6.m.1.1.attn")
+
+    class Scaled(nn.Module):
+        def __init__(self, core: nn.Module) -> None:
+            super().__init__()
+            self.core, self.area = core, core.area
+
+        def forward(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+            return self.core(q * 1.5, k, v)
+
+    attention.core = Scaled(attention.core)
+
+
+def _shift_bias(net: nn.Module) -> None:
+    net.get_submodule("model.3").bn.bias.data += 0.1
+
+
+FAULTS = {
+    "one weight flipped": (_flip_weight, "stage 8, block 3, MLP, convolution 1"),
+    "one attention's scale wrong": (_wrong_scale, "stage 6, block 4, attention"),
+    "a bias shifted": (_shift_bias, "stage 3"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_planted_fault_is_named(
+    fault: str, model: checkpoint.Checkpoint, batch: np.ndarray, tmp_path: Path
+) -> None:
+    plant, expected = FAULTS[fault]
+    path = _faulty(model, plant, tmp_path)
+    session = targets.backend("ort-fp32").open_session(path, model.info(), "ort-fp32")
+    reference = TorchSession(model.net, model.info(), fold=False)
+    found = stages.first_difference(reference, session, batch, read_document(path)["stages"])
+    assert found is not None and found["words"] == expected
+    assert found["error"] > 8 * found["error_before"]
+
+
+@pytest.mark.parametrize("target", ["ort-fp32", "ov-fp32", "ov-fp16"])
+def test_faithful_artifacts_have_no_such_stage(
+    target: str, model: checkpoint.Checkpoint, batch: np.ndarray, tmp_path: Path
+) -> None:
+    graph = export(model, tmp_path / "model.onnx")
+    backend = targets.backend(target)
+    backend.build(graph, target, tmp_path)
+    session = backend.open_session(tmp_path, graph.info, target)
+    reference = TorchSession(model.net, model.info(), fold=False)
+    assert stages.first_difference(reference, session, batch, graph.provenance["stages"]) is None
+
+
+def test_a_failed_build_says_where(
+    model: checkpoint.Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rule that lowers attention mistaken by a sign: the build stops and names the first attention."""
+    from edgekit.nn import attention
+
+    honest = attention.area_attention
+
+    def mistaken(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, area: int) -> torch.Tensor:
+        return honest(-q if torch.compiler.is_exporting() else q, k, v, area)
+
+    monkeypatch.setattr(attention, "area_attention", mistaken)
+    path = checkpoint.save(model, tmp_path / "model.pt")
+    with pytest.raises(GateError, match=r"first at stage 6, block 1, attention \(model.6.m.0.0.attn.core\)") as caught:
+        building.build(path, "ort-fp32", tmp_path / "out")
+    assert caught.value.evidence["stage"]["path"] == "model.6.m.0.0.attn.core"
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("model.0", "stage 0"),
+        ("model.6.m.0.1.attn.proj", "stage 6, block 2, attention, projection"),
+        ("model.6.m.3.0.mlp.1", "stage 6, block 7, MLP, convolution 2"),
+        ("model.6.m.1.1", "stage 6, block 4"),
+        ("model.11.m.0.m.1.cv2", "stage 11, block 1, inner block 2, convolution 2"),
+        ("model.21.cv3.1.2", "stage 21 (head), class branch at stride 16, convolution 3"),
+        ("model.4.cv1", "stage 4, convolution 1"),
+    ],
+)
+def test_paths_in_words(path: str, said: str) -> None:
+    assert stages.words(path) == said
+
+
+def test_permuted_channels_are_the_same_stage() -> None:
+    class Fake:
+        target = "ort-fp32"
+
+        def __init__(self, values: dict[str, np.ndarray]) -> None:
+            self.values = values
+
+        def taps(self, batch: np.ndarray, names: list[str]) -> dict[str, np.ndarray]:
+            return {n: self.values[n] for n in names}
+
+        def precision_by_type(self) -> dict[str, int]:
+            return {"f32": 1}
+
+    x = np.random.default_rng(0).standard_normal((1, 8, 4, 4))
+    honest, permuted = Fake({"a.b": x, "a": x}), Fake({"a.b": x[:, ::-1], "a": x})
+    order = [("a.b", "a.b"), ("a", "a")]
+    assert stages.first_difference(honest, permuted, x, order) is None
+    off = Fake({"a.b": x * 1.1, "a": x * 1.1})
+    assert stages.first_difference(honest, off, x, order)["path"] == "a.b"
+    folded = Fake({"a.b": x * 0.2, "a": x})  # a scale moved: inside differs, the whole agrees
+    assert stages.first_difference(honest, folded, x, order) is None
+
+
+def test_compare_finds_equal_models_equal_and_names_the_fault(model: checkpoint.Checkpoint, tmp_path: Path) -> None:
+    path = checkpoint.save(model, tmp_path / "model.pt")
+    graph = export(model, tmp_path / "good.onnx").path
+    images = parity.generated_images(2, side=80)
+    report = compare.compare(path, graph, images)
+    assert report["roles"]["class_probabilities"]["pass"] and report["stage"] is None
+    assert report["detections"] == {"images": 2, "same_top1": 2, "max_probability": pytest.approx(0, abs=1e-5)}
+    bad = compare.compare(path, _faulty(model, _wrong_scale, tmp_path), images)
+    assert bad["stage"]["words"] == "stage 6, block 4, attention"
+    both = compare.compare(graph, tmp_path / "faulty.onnx", images)
+    assert both["stage"]["words"] == "stage 6, block 4, attention"
+
+
+def test_compare_refuses_models_that_answer_other_questions(model: checkpoint.Checkpoint, tmp_path: Path) -> None:
+    first = checkpoint.save(model, tmp_path / "a.pt")
+    other = checkpoint.new(catalog.spec("yolo12n-cls", classes=2), ("x", "y"), imgsz=64)
+    second = checkpoint.save(other, tmp_path / "b.pt")
+    with pytest.raises(UsageError, match="different classes"):
+        compare.compare(first, second, parity.generated_images(1))
+
+
+def _rows(scores: list[float], boxes: list[list[float]], labels: list[int]) -> dict[str, np.ndarray]:
+    return {"scores": np.array(scores), "boxes": np.array(boxes, float), "labels": np.array(labels)}
+
+
+def test_candidates_are_paired_by_label_and_place() -> None:
+    want = _rows([0.9, 0.5, 0.5], [[0, 0, 10, 10], [50, 50, 60, 60], [0, 0, 10, 10]], [0, 1, 2])
+    have = _rows([0.9, 0.5, 0.5], [[0, 0, 10, 10], [0, 0, 10, 10], [50, 50, 60, 60.1]], [0, 2, 1])
+    rows, partners = parity.pair_rows(want, have)
+    assert dict(zip(rows.tolist(), partners.tolist(), strict=True)) == {0: 0, 1: 2, 2: 1}
+    far = _rows([0.9, 0.5, 0.5], [[0, 0, 10, 10], [100, 100, 110, 110], [0, 0, 10, 10]], [0, 1, 1])
+    rows, _ = parity.pair_rows(want, far)
+    assert rows.tolist() == [0]
+
+
+def test_a_lost_candidate_fails_parity() -> None:
+    class Fixed:
+        target, path = "ort-fp32", Path("x")
+
+        def __init__(self, rows: dict[str, np.ndarray]) -> None:
+            self.rows = {k: v[None] for k, v in rows.items()}
+
+        def run(self, batch: np.ndarray) -> dict[str, np.ndarray]:
+            return self.rows
+
+    good = Fixed(_rows([0.9, 0.4, 0.3], [[0, 0, 10, 10], [50, 50, 60, 60], [20, 20, 30, 30]], [0, 1, 2]))
+    lost = Fixed(_rows([0.9, 0.3, 0.2], [[0, 0, 10, 10], [20, 20, 30, 30], [70, 70, 80, 80]], [0, 2, 0]))
+    report = parity.compare(good, lost, [np.zeros(1)])
+    assert report["scores"]["max_abs"] == pytest.approx(0.4 - 0.3) and not report["scores"]["pass"]
+    assert parity.compare(good, good, [np.zeros(1)])["scores"]["pass"]
+
+
+def test_conformance_is_made_checked_and_broken(model: checkpoint.Checkpoint, tmp_path: Path) -> None:
+    import cv2
+
+    path = export(model, tmp_path / "model.onnx").path
+    built = [building.build(path, t, tmp_path / t).path for t in ("ort-fp32", "ov-fp32")]
+    (tmp_path / "photos").mkdir()
+    for i, image in enumerate(parity.generated_images(2, side=90)):
+        cv2.imwrite(str(tmp_path / "photos" / f"{i}.png"), image)
+    made = conformance.make(tmp_path / "set", built, [tmp_path / "photos"])
+    assert len(made["cases"]) == 4
+    assert conformance.check(tmp_path / "set") == {"cases": 4, "failed": 0, "failures": []}
+    case = made["cases"][0]
+    case["expected"]["probs"][0] += 2e-3
+    import json
+
+    (tmp_path / "set" / "conformance.json").write_text(json.dumps(made))
+    report = conformance.check(tmp_path / "set")
+    assert report["failed"] == 1 and "probs are off by 0.002" in report["failures"][0]["wrong"][0]
+    with pytest.raises(InputError, match="already exists"):
+        conformance.make(tmp_path / "set", built, [tmp_path / "photos"])
+    with pytest.raises(InputError, match="no conformance set"):
+        conformance.check(tmp_path)
