@@ -68,11 +68,13 @@ def new(spec: ModelSpec, names: tuple[str, ...] | None = None, imgsz: int | None
     return Checkpoint(net, names, (side, side), provenance={"origin": f"random initialisation, seed {seed}"})
 
 
-def settle(checkpoint: Checkpoint, batches: Iterable[torch.Tensor]) -> None:
+def settle(checkpoint: Checkpoint, batches: Iterable[torch.Tensor], calm: float = 1.0) -> None:
     """Set every BatchNorm's running statistics to those of ``batches`` (``[B, 3, H, W]`` in 0..1), in place.
 
     A randomly initialised network in evaluation mode answers nearly the same to every image; with the statistics of
-    real images it behaves like a network, which is what a comparison of two runtimes needs.
+    real images it behaves like a network, which is what a comparison of two runtimes needs. Untrained and undamped
+    it also amplifies rounding from layer to layer until that drowns the answer: ``calm`` above 1 multiplies the
+    variances, so that signal and rounding fade together.
     """
     net = checkpoint.net
     norms = [m for m in net.modules() if isinstance(m, torch.nn.BatchNorm2d)]
@@ -86,6 +88,8 @@ def settle(checkpoint: Checkpoint, batches: Iterable[torch.Tensor]) -> None:
     net.eval()
     for norm in norms:
         norm.momentum = checkpoint.spec.norm_momentum
+        if norm.running_var is not None:
+            norm.running_var *= calm
 
 
 def load(path: str | Path) -> Checkpoint:

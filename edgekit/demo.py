@@ -313,7 +313,7 @@ def _untrained_model(options: argparse.Namespace, photos: Path) -> Path:
 
     untrained = checkpoint.new(catalog.spec("yolo12n", classes=len(NAMES)), NAMES, options.size, options.seed)
     batch, _ = prepare(parity.read_images(photos), untrained.imgsz, untrained.info().preprocess, 0)
-    checkpoint.settle(untrained, [torch.from_numpy(batch)])
+    checkpoint.settle(untrained, [torch.from_numpy(batch)], calm=1.25)
     return checkpoint.save(untrained, options.out / "model.pt")
 
 

@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 import time
+import types
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -251,18 +252,38 @@ def test_a_timer_too_coarse_for_the_call() -> None:
     json.dumps(result.to_dict(), allow_nan=False)
 
 
-def test_pauses_are_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
-    machine, pauses = SimulatedMachine(noise=0.0), []
+def test_rests_and_lead_ins_are_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine, rests = SimulatedMachine(noise=0.0), []
 
-    def sleep(seconds: float) -> None:
-        pauses.append(seconds)
+    def rest(seconds: float) -> None:
+        rests.append(seconds)
         machine.now += seconds
 
-    monkeypatch.setattr(clock.time, "sleep", sleep)
-    result = run(machine, ClockOptions(pause_s=0.5, max_rounds=30), a=lambda k: 0.01)
-    assert set(pauses) == {0.5}
-    assert len(pauses) == len(machine.log)
+    monkeypatch.setattr(clock, "rest", rest)
+    slow_first = ClockOptions(rest_s=0.5, lead_in=2, max_rounds=30)
+    result = run(machine, slow_first, a=lambda k: 0.01 if k % 3 == 2 else 0.3, b=lambda k: 0.02)
+    assert set(rests) == {0.5}
+    assert 3 * len(rests) == len(machine.log)
     assert result.stages["a"]["whole_ms"]["max"] == pytest.approx(10.0)
+    by_turn = [machine.log[i : i + 3] for i in range(0, len(machine.log), 3)]
+    assert all(len(set(turn)) == 1 for turn in by_turn)  # one contestant on one item
+
+
+@pytest.mark.parametrize(
+    ("busy_s", "limit_s", "rested_s"), [(0.06, 0.15, 0.063), (0.0, 0.15, 0.003), (9.0, 0.15, 0.15)]
+)
+def test_resting_lasts_until_own_threads_sleep(
+    busy_s: float, limit_s: float, rested_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    fake = types.SimpleNamespace(
+        perf_counter=lambda: now[0],
+        process_time=lambda: min(now[0], busy_s),
+        sleep=lambda seconds: now.__setitem__(0, now[0] + seconds),
+    )
+    monkeypatch.setattr(clock, "time", fake)
+    clock.rest(limit_s)
+    assert now[0] == pytest.approx(rested_s, abs=0.0011)
 
 
 def test_garbage_collection_is_off_meanwhile_and_back_on_afterwards() -> None:

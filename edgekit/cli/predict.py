@@ -60,6 +60,8 @@ def command(
         emit_json(documents)
     for path in written:
         console().print(f"wrote {path}")
+    if len(errors) == 1:
+        raise errors[0]
     for error in errors:
         console().print(f"[red]skipped[/red] {error}", soft_wrap=True)
     if errors:

@@ -1,0 +1,40 @@
+"""Area Attention as the standard operator ``Attention`` (opset 23), the scale applied to q before it.
+
+| before | after |
+|---|---|
+| ``edgekit::AreaAttention(q, k, v; area)``, maps ``[B, C, H, W]`` | ``q, k, v -> [B, H, W, C] -> [B·A, T, N, 32] -> [B·A, N, T, 32]``; ``Attention(q · 32^-0.5, k, v; scale=1)``; back to ``[B, C, H, W]`` the same way |
+
+The operator's own scale stays 1 because TensorRT wants the multiplication in sight, before the product. Channels last
+is how OpenVINO holds maps, so the outer exchanges of axes cost nothing there, and the inner ones are part of its fused
+attention kernel. Letters as in ``_area.py``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from onnxscript import ir
+
+from edgekit.graph.rules._area import HEAD_WIDTH as D
+from edgekit.graph.rules._area import AreaRule
+from edgekit.graph.rules._rule import int_tensor
+
+
+class AttentionOperator(AreaRule):
+    NAME = "attention_operator"
+    OPSET = 23
+
+    def rewrite(self, op: Any, q: ir.Value, k: ir.Value, v: ir.Value, out: ir.Value) -> Any:
+        sizes = self.sizes(q, out)
+
+        def reshape(x: Any, *shape: int) -> Any:
+            return op.Reshape(x, op.Constant(value=int_tensor(*shape)))
+
+        def tokens(x_BCHW: Any) -> Any:
+            """``[B, C, H, W]`` -> ``[B·A, N, T, D]``."""
+            x_BATND = reshape(op.Transpose(x_BCHW, perm=[0, 2, 3, 1]), -1, sizes.T, sizes.N, D)
+            return op.Transpose(x_BATND, perm=[0, 2, 1, 3])
+
+        result = op.Attention(self.scale(op, tokens(q), q, sizes), tokens(k), tokens(v), scale=1.0)
+        maps = reshape(op.Transpose(result, perm=[0, 2, 1, 3]), -1, sizes.H, sizes.W, sizes.C)
+        return op.Transpose(maps, perm=[0, 3, 1, 2])

@@ -1,0 +1,72 @@
+"""Channels picked from a convolution become a convolution with those channels.
+
+| before | after |
+|---|---|
+| ``y = Conv(x; W, b)``; ``Gather(y, q, axis=1)``, ``Gather(y, k, axis=1)``, ``Gather(y, v, axis=1)`` | ``Conv(x; W[q], b[q])``, ``Conv(x; W[k], b[k])``, ``Conv(x; W[v], b[v])`` |
+
+The numbers are the same: a convolution computes every output channel for itself. It fires only where the selections
+share out all channels, so that nothing is computed twice, and never on grouped convolutions. What it saves is cutting
+up and moving the result: the three maps of an attention come out of the convolutions where they are needed.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from onnxscript import ir
+
+from edgekit.graph.rules._rule import Rule, constant, producer
+
+
+class SelectedConvolution(Rule):
+    NAME = "selected_convolution"
+
+    def __init__(self) -> None:
+        super().__init__()
+        # Convolutions being replaced -> what has been made of them so far, by channels.
+        self._made: dict[ir.Value, dict[tuple[int, ...], Any]] = {}
+
+    def pattern(self, op: Any, y: Any, channels: Any) -> Any:
+        return op.Gather(y, channels, axis=1, _outputs=["out"])
+
+    def check(self, context: Any, y: ir.Value, channels: ir.Value, out: ir.Value) -> bool:
+        convolution, wanted = producer(y, "Conv"), constant(channels)
+        if convolution is None or wanted is None or wanted.ndim != 1:
+            return False
+        if y in self._made:
+            return True
+        node = out.producer()
+        if any(constant(v) is None for v in convolution.inputs[1:] if v is not None):
+            return self.refuse(node, f"the weights of {convolution.name} are computed")
+        if "group" in convolution.attributes and convolution.attributes["group"].as_int() != 1:
+            return self.refuse(node, f"{convolution.name} is a grouped convolution")
+        if not _shared_out(y):
+            return self.refuse(node, f"other nodes use {convolution.name} as a whole, or some of its channels twice")
+        return True
+
+    def rewrite(self, op: Any, y: ir.Value, channels: ir.Value, out: ir.Value) -> Any:
+        convolution, rows = producer(y, "Conv"), constant(channels)
+        assert convolution is not None and rows is not None
+        made = self._made.setdefault(y, {})
+        key = tuple(rows.tolist())
+        if key in made:
+            return op.Identity(made[key])
+        arrays = [constant(v) for v in convolution.inputs[1:] if v is not None]
+        chosen = [op.Constant(value=ir.tensor(np.ascontiguousarray(a[rows]))) for a in arrays if a is not None]
+        attributes = {name: attribute.value for name, attribute in convolution.attributes.items()}
+        made[key] = op.Conv(convolution.inputs[0], *chosen, **attributes)
+        return made[key]
+
+
+def _shared_out(y: ir.Value) -> bool:
+    """Whether selections are all that uses ``y``, each channel in exactly one (equal selections counted once)."""
+    if y.is_graph_output() or y.shape is None:
+        return False
+    selections = set()
+    for node, place in y.uses():
+        wanted = constant(node.inputs[1]) if node.op_type == "Gather" and place == 0 else None
+        if wanted is None or wanted.ndim != 1 or node.attributes["axis"].as_int() != 1:
+            return False
+        selections.add(tuple(wanted.tolist()))
+    return sorted(c for chosen in selections for c in chosen) == list(range(int(y.shape[1])))
