@@ -74,10 +74,10 @@ class TorchSession:
             raise UsageError(f"--device {device}: PyTorch cannot use it ({str(error).splitlines()[0]})") from error
 
     def run(self, batch: np.ndarray) -> dict[str, Any]:
-        """``[B, 3, H, W]`` float32 in 0..1 -> one float32 array per role."""
+        """``[B, 3, H, W]`` float32 in 0..1 -> one array per role: float32, labels int64."""
         with torch.inference_mode():
             outputs = self.net(torch.from_numpy(batch).to(self.device))
-        return {role: value.float().cpu().numpy() for role, value in outputs.items()}
+        return {r: (v.float() if v.is_floating_point() else v).cpu().numpy() for r, v in outputs.items()}
 
     def taps(self, batch: np.ndarray, paths: Sequence[str]) -> dict[str, np.ndarray]:
         """The outputs of the modules at ``paths`` (those that exist), for finding where two models part."""
