@@ -26,6 +26,7 @@ from edgekit import metrics
 from edgekit.data.dataset import Dataset, Sample
 from edgekit.errors import InputError
 from edgekit.image import Geometry, read_image
+from edgekit.metrics.coco import evaluator_package
 from edgekit.runtime.postprocess import Options, postprocess
 from edgekit.runtime.predictor import Predictor
 
@@ -100,10 +101,13 @@ def evaluate(
 
     Raises:
         InputError: no image of the set can be read, or ``partial`` belongs to another run.
+        MissingPackageError: faster-coco-eval is needed and not installed.
     """
     start = perf_counter()
     scoring = replace(scoring or metrics.Options(), imgsz=predictor.info.imgsz)
     options = protocol_options(predictor, scoring.protocol)
+    if scoring.protocol == "coco" and any(port.role == "boxes" for port in predictor.info.outputs):
+        evaluator_package()
     store = _Store(partial, _identity(predictor, dataset, options))
     seconds = dict.fromkeys(("read", "pre", "network", "post"), 0.0)
     answers = dict(store.known)

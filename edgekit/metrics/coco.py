@@ -108,15 +108,25 @@ def _check(dataset: Dataset, predictions: Sequence[Prediction], kind: str) -> No
             found.keypoints(dataset.keypoint_shape[0])
 
 
-def _evaluate(dataset: Dataset, predictions: Sequence[Prediction], kind: str) -> Any:
+def evaluator_package() -> Any:
+    """faster-coco-eval's module; asked for before hours of inference, not after them.
+
+    Raises:
+        MissingPackageError: it is not installed.
+    """
     try:
-        from faster_coco_eval import COCO, COCOeval_faster
+        import faster_coco_eval
     except ImportError:
         raise MissingPackageError("faster-coco-eval", "the COCO protocol", "train") from None
-    truth = COCO(ground_truth(dataset))
+    return faster_coco_eval
+
+
+def _evaluate(dataset: Dataset, predictions: Sequence[Prediction], kind: str) -> Any:
+    package = evaluator_package()
+    truth = package.COCO(ground_truth(dataset))
     found = truth.loadRes([dict(p) for p in predictions])  # it writes into what it is given
     sigmas = keypoint_sigmas(dataset.keypoint_shape[0]) if kind == "keypoints" and dataset.keypoint_shape else None
-    evaluator = COCOeval_faster(truth, found, kind, kpt_oks_sigmas=sigmas, print_function=_silent)
+    evaluator = package.COCOeval_faster(truth, found, kind, kpt_oks_sigmas=sigmas, print_function=_silent)
     evaluator.evaluate()
     evaluator.accumulate()
     return evaluator
