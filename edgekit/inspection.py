@@ -37,7 +37,9 @@ def _bundle(path: Path) -> dict[str, Any]:
     onnx_files = [path / name for name in sizes if name.endswith(".onnx")]
     facts = {"kind": "bundle", **manifest, "bytes": sizes}
     if onnx_files:
-        facts["operators"] = _operators(onnx_files[0])
+        facts |= _graph_facts(onnx_files[0])
+    facts["licence"] = manifest.get("licence")
+    facts.pop("stages", None)  # for programs; a page long
     return facts
 
 
@@ -50,7 +52,7 @@ def _onnx(path: Path) -> dict[str, Any]:
         **document["info"],
         "rewrites": document["rewrites"],
         "provenance": document["provenance"],
-        "operators": _operators(path),
+        **_graph_facts(path),
     }
 
 
@@ -82,10 +84,13 @@ def _onnx_module() -> Any:
     return document
 
 
-def _operators(path: Path) -> dict[str, int]:
-    """Operator histogram, most frequent first."""
+def _graph_facts(path: Path) -> dict[str, Any]:
+    """Attention forms found and the operator histogram, most frequent first."""
     _onnx_module()
     import onnx
 
+    from edgekit.graph.forms import attention_forms
+
     model = onnx.load(path, load_external_data=False)
-    return dict(Counter(node.op_type for node in model.graph.node).most_common())
+    operators = dict(Counter(node.op_type for node in model.graph.node).most_common())
+    return {"attention_forms": attention_forms(path), "opset": model.opset_import[0].version, "operators": operators}

@@ -1,0 +1,76 @@
+"""Accuracy of the real checkpoints from every runtime, beside what the tool that trained them reports.
+
+    python benchmarks/accuracy.py --shared ../shared --out benchmarks/results/accuracy.json
+
+Each checkpoint is measured in PyTorch under both protocols and, built, in each target under COCO's; the recorded
+figures are those of `fixtures/expected.json`. The difference between the two protocols on the same predictions is how
+much of a difference to the recorded figure the protocol explains.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from edgekit import metrics, targets
+from edgekit.build import build
+from edgekit.data import open_dataset
+from edgekit.evaluate import evaluate
+from edgekit.loading import open_session
+from edgekit.runtime.predictor import Predictor
+from edgekit.versions import versions
+
+KEYS = ("map50_95", "map50", "mask_map50_95", "pose_map50_95", "top1")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--shared", type=Path, required=True, help="folder of the real checkpoints and images")
+    parser.add_argument("--out", type=Path, required=True)
+    options = parser.parse_args()
+    recorded = json.loads((options.shared / "fixtures" / "expected.json").read_text())["val"]
+    rows = [row for task, entry in recorded.items() for row in measure(task, entry, options.shared)]
+    packages = versions("edgekit", "torch", "onnxruntime", "openvino", "faster-coco-eval")
+    document = {"schema": 1, "kind": "accuracy", "versions": packages, "rows": rows}
+    options.out.write_text(json.dumps(document, indent=1) + "\n")
+
+
+def measure(task: str, entry: dict[str, Any], shared: Path) -> list[dict[str, Any]]:
+    """A row per runtime and protocol of one checkpoint."""
+    source = shared / "fixtures" / entry["checkpoint"]
+    rows = []
+
+    def add(path: Path, protocol: str) -> None:
+        session = open_session(path, imgsz=entry["imgsz"])
+        dataset = open_dataset(shared / "data" / entry["data"], task, names=session.info.names)
+        found = evaluate(Predictor(session), dataset, metrics.Options(protocol))
+        rows.append(
+            {
+                "checkpoint": entry["checkpoint"],
+                "task": task,
+                "target": session.target,
+                "head": session.info.head,
+                "protocol": protocol,
+                "images": found.images,
+                "recorded": entry["metrics"],
+                "tolerance": entry["tolerance"],
+                "measured": {k: round(v, 5) for k, v in found.scores.metrics.items() if k in KEYS},
+            }
+        )
+        print(rows[-1], flush=True)
+
+    add(source, "coco")
+    add(source, "peer")
+    with tempfile.TemporaryDirectory() as scratch:
+        for target in targets.names():
+            out = Path(scratch) / target
+            build(source, target, out, (entry["imgsz"],) * 2, head="raw")
+            add(out, "coco")
+    return rows
+
+
+if __name__ == "__main__":
+    main()
