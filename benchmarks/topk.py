@@ -49,7 +49,8 @@ def main() -> None:
         keys = ("map50_95", "mask_map50_95", "pose_map50_95")
         for key in (k for k in keys if k in found[0]):
             row = {"checkpoint": name, "images": own.split("/")[0], "metric": key}
-            rows.append(row | {"raw": found[0][key], "topk": found[1][key], "difference": found[1][key] - found[0][key]})
+            before, after = found[0][key], found[1][key]
+            rows.append(row | {"raw": before, "topk": after, "difference": after - before})
             print(rows[-1], flush=True)
     options.out.write_text(json.dumps({"schema": 1, "kind": "topk", "rows": rows}, indent=1) + "\n")
 

@@ -56,9 +56,9 @@ def build(
     reason = backend.missing()
     if reason:
         raise InputError(reason)
-    with _failures_to(out), _workspace(out) as folder:
+    with failures_to(out), _workspace(out) as folder:
         say(f"exporting {source}")
-        graph, reference = _graph(source, folder, imgsz, batch, head)
+        graph, reference = _graph(source, target, folder, imgsz, batch, head)
         say(f"building {target}")
         files = folder / "bundle"
         files.mkdir()
@@ -88,12 +88,12 @@ def build(
 
 
 def _graph(
-    source: Path, folder: Path, imgsz: tuple[int, int] | None, batch: int | None, head: str
+    source: Path, target: str, folder: Path, imgsz: tuple[int, int] | None, batch: int | None, head: str
 ) -> tuple[Graph, Session]:
-    """The source's ONNX graph and a session of the source itself to compare with."""
+    """The source's ONNX graph as the target wants it, and a session of the source itself to compare with."""
     path = source / "model.onnx" if bundle.is_bundle(source) else source
     if path.suffix == ".onnx":
-        return _existing_graph(source, path, imgsz)
+        return _existing_graph(source, path, target, folder, imgsz)
     if source.is_dir():
         raise InputError(f"{source}: a folder, but no bundle; give a checkpoint or an exported ONNX file")
     try:
@@ -104,12 +104,16 @@ def _graph(
         extra = "train" if error.name == "torch" else "onnx"
         raise MissingPackageError(error.name or "torch", f"building from {source}", extra) from error
     loaded = checkpoint.load(source)
-    graph = export(loaded, folder / "model.onnx", imgsz, batch, head=head)
+    graph = export(loaded, folder / "model.onnx", imgsz, batch, head=head, target=target)
     return graph, TorchSession(loaded.net, graph.info, source, fold=False)
 
 
-def _existing_graph(source: Path, path: Path, imgsz: tuple[int, int] | None) -> tuple[Graph, Session]:
+def _existing_graph(
+    source: Path, path: Path, target: str, folder: Path, imgsz: tuple[int, int] | None
+) -> tuple[Graph, Session]:
     from edgekit.graph.document import read_document
+    from edgekit.graph.files import rewrite_file
+    from edgekit.graph.rewrite import LOWERINGS, recipe_for
 
     if source != path:
         bundle.read(source)
@@ -119,9 +123,13 @@ def _existing_graph(source: Path, path: Path, imgsz: tuple[int, int] | None) -> 
     info = ModelInfo.from_dict(document["info"])
     if imgsz not in (None, info.imgsz):
         raise InputError(f"{path}: exported for {info.imgsz[0]},{info.imgsz[1]}; export it again with --imgsz")
+    counts = [row["fired"] for row in document["rewrites"] if row["rule"] in LOWERINGS]
+    rewritten = folder / "model.onnx"
+    rewrite_file(path, rewritten, recipe_for(target), counts, prove=False)  # what is built is compared below
+    document = read_document(rewritten)
     provenance = document["provenance"] | {k: document[k] for k in ("rewrites", "stages")}
     session = targets.backend("ort-fp32").open_session(path, info, "ort-fp32")
-    return Graph(path, info, sha256_file(path), provenance), session
+    return Graph(rewritten, info, sha256_file(path), provenance), session
 
 
 def _check(
@@ -138,7 +146,9 @@ def _check(
     except GateError as error:
         picture = (parity.read_images(images, 1) if images else parity.generated_images(1))[0]
         batch, _ = Predictor(session).preprocess([picture])
-        found = stages.first_difference(reference, session, batch, graph.provenance["stages"])
+        known = graph.provenance["stages"]
+        own = None if reference.target == "pytorch" else known
+        found = stages.first_difference(reference, session, batch, known, own)
         raise GateError(f"{error}{stages.sentence(found)}", error.evidence | {"stage": found}) from error
 
 
@@ -181,7 +191,7 @@ def _workspace(out: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _failures_to(out: Path) -> Iterator[None]:
+def failures_to(out: Path) -> Iterator[None]:
     """Write a failed gate's evidence to ``OUT.failed.json``; remove an older one on success."""
     evidence = out.with_name(out.name + ".failed.json")
     try:

@@ -15,7 +15,7 @@ from typing import Any
 
 from edgekit import tasks
 from edgekit.errors import UsageError
-from edgekit.spec import SCALES, ModelSpec
+from edgekit.spec import FAMILIES, SCALES, ModelSpec
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -113,8 +113,13 @@ def published(model: ModelSpec) -> dict[str, float] | None:
 
 
 def expected_rewrites(model: ModelSpec) -> dict[str, int]:
-    """How often each graph rewrite must fire on this model: ``{"area_attention": 8}``."""
+    """How often each graph rewrite must fire on this model: ``{"attention": 8, …}``."""
     return dict(_scales()[model.scale][model.family]["rewrites"])
+
+
+def attention_counts() -> set[int]:
+    """How many attentions models have, over all scales and families: ``{8, 16}``."""
+    return {scale[family]["rewrites"]["attention"] for scale in _scales().values() for family in FAMILIES}
 
 
 def counted(model: ModelSpec) -> dict[str, int]:

@@ -6,7 +6,10 @@ predictor("street.jpg")[0].boxes
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from edgekit import bundle, targets
@@ -17,11 +20,24 @@ if TYPE_CHECKING:
     from edgekit.runtime.predictor import Predictor
 
 
+@dataclass(frozen=True)
+class _Artifact:
+    """Files a backend opens: where, what they are, how the target is called, and what to make of the session."""
+
+    backend: ModuleType
+    place: Path
+    info: ModelInfo
+    target: str
+    finish: Callable[[Session], Session] = lambda session: session
+
+
 def load(
     path: str | Path,
     device: str | None = None,
     threads: int | None = None,
     imgsz: str | int | tuple[int, int] | None = None,
+    foreign: bool = False,
+    task: str | None = None,
     **options: Any,
 ) -> Predictor:
     """Open a model for prediction.
@@ -31,6 +47,8 @@ def load(
         device: as the target knows it (``cpu``, ``cuda:0``, ``GPU``, ``NPU``); the target's default otherwise.
         threads: CPU threads.
         imgsz: input size; only a checkpoint can change it, an artifact's is fixed.
+        foreign: also take models of other tools (``edgekit.foreign``), whose outputs are told by their layout.
+        task: what a foreign model is for, where it does not say.
         options: detection options: ``conf``, ``iou``, ``max_det``, ``classes``, ``agnostic``.
 
     Raises:
@@ -39,7 +57,7 @@ def load(
     from edgekit.runtime.postprocess import Options
     from edgekit.runtime.predictor import Predictor
 
-    return Predictor(open_session(path, device, threads, imgsz), Options(**options))
+    return Predictor(open_session(path, device, threads, imgsz, foreign=foreign, task=task), Options(**options))
 
 
 def open_session(
@@ -48,26 +66,64 @@ def open_session(
     threads: int | None = None,
     imgsz: str | int | tuple[int, int] | None = None,
     head: str = "raw",
+    foreign: bool = False,
+    task: str | None = None,
 ) -> Session:
     """The session behind ``load``, for those who bring their own tensors. ``head`` is for checkpoints; artifacts have
     the one they were built with."""
     path = Path(path)
     size = parse_imgsz(imgsz) if imgsz is not None else None
+    found = _artifact(path, size, foreign, task)
+    if found is None:
+        return _torch_session(path, device, threads, size, head)
+    return found.finish(found.backend.open_session(found.place, found.info, found.target, device, threads))
+
+
+def open_streams(
+    path: str | Path,
+    count: int,
+    device: str | None = None,
+    threads: int | None = None,
+    imgsz: str | int | tuple[int, int] | None = None,
+    foreign: bool = False,
+    task: str | None = None,
+) -> list[Session]:
+    """``count`` sessions of one model that may run at the same time, of ``threads`` threads each.
+
+    Raises:
+        UsageError: several streams of a checkpoint; PyTorch has one set of threads a process.
+    """
+    path = Path(path)
+    found = _artifact(path, parse_imgsz(imgsz) if imgsz is not None else None, foreign, task)
+    if found is None and count > 1:
+        raise UsageError(f"{path}: PyTorch runs one stream a process; build the model for a target")
+    if found is None or not hasattr(found.backend, "open_streams"):
+        return [open_session(path, device, threads, imgsz, foreign=foreign, task=task) for _ in range(count)]
+    opened = found.backend.open_streams(found.place, found.info, found.target, count, device, threads)
+    return [found.finish(session) for session in opened]
+
+
+def _artifact(path: Path, size: tuple[int, int] | None, foreign: bool, task: str | None) -> _Artifact | None:
+    """What ``path`` is; None for what must be a checkpoint."""
     if not path.exists():
         raise InputError(f"{path}: no such file or folder; give a bundle, a checkpoint or an exported ONNX file")
+    if foreign:
+        from edgekit.foreign import is_foreign, read
+
+        if is_foreign(path):
+            model = read(path, size, task)
+            _check_size(path, model.info, size)
+            backend = targets.backend(model.backend)
+            return _Artifact(backend, model.path, model.inner, model.target, model.wrap)
     if path.is_dir():
         opened = bundle.read(path)
         _check_size(path, opened.info, size)
-        session: Session = targets.backend(opened.target).open_session(
-            path, opened.info, opened.target, device, threads
-        )
-    elif path.suffix == ".onnx":
+        return _Artifact(targets.backend(opened.target), path, opened.info, opened.target)
+    if path.suffix == ".onnx":
         info = _onnx_info(path)
         _check_size(path, info, size)
-        session = targets.backend("ort-fp32").open_session(path, info, "ort-fp32", device, threads)
-    else:
-        session = _torch_session(path, device, threads, size, head)
-    return session
+        return _Artifact(targets.backend("ort-fp32"), path, info, "ort-fp32")
+    return None
 
 
 def _check_size(path: Path, info: ModelInfo, size: tuple[int, int] | None) -> None:

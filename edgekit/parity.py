@@ -5,7 +5,8 @@
 
 Boxes and keypoints are compared in pixels of the network's input; scores and probabilities as fractions. In lower
 precision the box of a cell that sees nothing is noise, so there geometry is judged where the reference's best score
-reaches ``SEEN`` of the highest score (every cell in float32).
+reaches ``SEEN`` of the highest score (every cell in float32), and a coordinate outside the input, which is
+extrapolated, may be off by as much more as it lies further away.
 """
 
 from __future__ import annotations
@@ -41,6 +42,8 @@ def tolerances_for(precision: str) -> dict[str, float]:
     kind = _TOLERANCES[precision]
     return {
         **dict.fromkeys(GEOMETRY, kind["geometry"]),
+        # Keypoints reach further from their cell than sides do, and rounding is relative.
+        "keypoints": kind["geometry"] * (1 if precision == "f32" else 2),
         "scores": kind["scores"],
         "class_probabilities": kind["scores"],
         "mask_coefficients": kind["masks"],
@@ -66,8 +69,9 @@ def compare(
             if role not in found or found[role].shape != want.shape:
                 have = found[role].shape if role in found else "absent"
                 raise GateError(f"{artifact.path}: {role} is {have}, expected shape {want.shape}")
+        side = max(batch.shape[-2:]) if precision != "f32" else np.inf
         differ = _aligned_gaps if "labels" in expected else _plain_gaps
-        for role, gap in differ(expected, found, precision).items():
+        for role, gap in differ(expected, found, precision, side).items():
             gaps.setdefault(role, []).append(np.where(np.isfinite(gap), gap, np.inf).ravel())
     report = {}
     for role, parts in gaps.items():
@@ -83,16 +87,16 @@ def compare(
     return report
 
 
-def _plain_gaps(expected: Roles, found: Roles, precision: str) -> Roles:
+def _plain_gaps(expected: Roles, found: Roles, precision: str, side: float) -> Roles:
     """|difference| of every role, element by element; geometry only where something is seen (module's text)."""
     seen: Any = ...
     if precision != "f32" and "scores" in expected:
         best = expected["scores"].max(1)
         seen = best >= SEEN * best.max()
-    return {r: np.abs(found[r] - want)[seen if r in PER_CANDIDATE else ...] for r, want in expected.items()}
+    return {r: _gap(r, want, found[r], side)[seen if r in PER_CANDIDATE else ...] for r, want in expected.items()}
 
 
-def _aligned_gaps(expected: Roles, found: Roles, precision: str) -> Roles:
+def _aligned_gaps(expected: Roles, found: Roles, precision: str, side: float) -> Roles:
     """|difference| of candidates paired across the two answers, image by image."""
     gaps: dict[str, list[np.ndarray]] = {r: [] for r in expected if r != "labels"}
     for image in range(len(expected["labels"])):
@@ -105,12 +109,18 @@ def _aligned_gaps(expected: Roles, found: Roles, precision: str) -> Roles:
         worth = want["scores"][rows] >= (0.0 if precision == "f32" else SEEN * want["scores"].max(initial=0.0))
         for role in gaps:
             if role in PER_CANDIDATE:
-                gaps[role].append(np.abs(have[role][partners] - want[role][rows])[worth].ravel())
+                gaps[role].append(_gap(role, want[role][rows], have[role][partners], side)[worth].ravel())
             elif role == "scores":
                 gaps[role].append(np.abs(have[role][partners] - want[role][rows]))
             else:
                 gaps[role].append(np.abs(have[role] - want[role]).ravel())
     return {role: np.concatenate(parts) for role, parts in gaps.items()}
+
+
+def _gap(role: str, want: np.ndarray, have: np.ndarray, side: float) -> np.ndarray:
+    """|difference|, of coordinates relative to how many input sides away from the origin they lie."""
+    gap = np.abs(have - want)
+    return gap / np.maximum(1.0, np.abs(want) / side) if role in GEOMETRY else gap
 
 
 def pair_rows(want: Roles, have: Roles, reach: float = 16.0) -> tuple[np.ndarray, np.ndarray]:

@@ -101,7 +101,8 @@ def first_difference(
     paths = [path for path in theirs if path in mine]
     expected = reference.taps(batch, [mine[path] for path in paths])
     found = artifact.taps(batch, [theirs[path] for path in paths])
-    pairs = {p: (expected[mine[p]], found[theirs[p]]) for p in paths if mine[p] in expected and theirs[p] in found}
+    shown = [p for p in paths if mine[p] in expected and theirs[p] in found]
+    pairs = {p: (expected[mine[p]], found[theirs[p]]) for p in shown}
     errors = {p: _error(*pair) for p, pair in pairs.items() if pair[0].size == pair[1].size}
     before = FLOORS[narrowest(artifact)]
     hint = None
@@ -110,7 +111,8 @@ def first_difference(
         if min([error, *around]) < HINT * before:
             before = max(before, min([error, *around]))
             continue
-        step: dict[str, Any] = {"path": path, "words": words(path), "error": error, "error_before": before, **_sizes(*pairs[path])}
+        step: dict[str, Any] = {"path": path, "words": words(path), "error": error, "error_before": before}
+        step |= _sizes(*pairs[path])
         if error >= JUMP * before:
             return step
         hint = max(hint or step, step, key=lambda s: s["error"] / s["error_before"])

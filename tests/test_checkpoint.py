@@ -37,7 +37,8 @@ def published(name: str, **changes: object) -> Published:
 
 
 @pytest.mark.parametrize(
-    "name", ["yolo12n", "yolo12s", "yolo12m", "yolo12l-seg", "yolo12n-pose", "yolo12n-obb", "yolo12n-cls", "yolo12n-turbo"]
+    "name",
+    ["yolo12n", "yolo12s", "yolo12m", "yolo12l-seg", "yolo12n-pose", "yolo12n-obb", "yolo12n-cls", "yolo12n-turbo"],
 )
 def test_task_scale_and_family_are_told_from_the_tensors(name: str) -> None:
     assert checkpoint.recognise(published(name), PATH) == catalog.spec(name)
@@ -82,7 +83,7 @@ def test_another_architecture_is_named() -> None:
 def test_the_authors_other_turbo_branches_are_refused_by_name() -> None:
     detect = published("yolo12n-turbo")
     segment = _with(detect, **{"model.21.proto.cv1.conv.weight": np.zeros((1, 1, 1, 1), np.float32)})
-    with pytest.raises(InputError, match="a segment network of the authors' turbo family, which edgekit does not support"):
+    with pytest.raises(InputError, match="a segment network of the authors' turbo family, which edgekit does not"):
         checkpoint.recognise(segment, PATH)
 
 

@@ -50,7 +50,8 @@ WALLS = (
     Wall("data/*", "numpy cv2 yaml", rooms=f"{PLAIN} boxes masks image data tasks"),
     Wall("metrics/*", "numpy cv2", "faster_coco_eval", rooms=HOST),
     Wall("bundle.py", rooms=PLAIN),
-    Wall("loading.py", "numpy", rooms=f"{HOST} bundle targets graph checkpoint nn"),
+    Wall("loading.py", "numpy", rooms=f"{HOST} bundle targets graph checkpoint nn foreign"),
+    Wall("foreign.py", "numpy yaml", "onnx openvino", rooms=f"{HOST} targets graph"),
     # Networks: torch, and nothing of where they will run.
     Wall("nn/*", "torch numpy", rooms=PLAIN),
     Wall("tasks/*/net.py tasks/network.py", "torch", rooms=f"{PLAIN} nn tasks"),

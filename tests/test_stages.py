@@ -71,9 +71,7 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_planted_fault_is_named(
-    fault: str, model: checkpoint.Checkpoint, batch: np.ndarray, tmp_path: Path
-) -> None:
+def test_a_planted_fault_is_named(fault: str, model: checkpoint.Checkpoint, batch: np.ndarray, tmp_path: Path) -> None:
     plant, expected = FAULTS[fault]
     path = _faulty(model, plant, tmp_path)
     session = targets.backend("ort-fp32").open_session(path, model.info(), "ort-fp32")
@@ -200,9 +198,27 @@ def test_a_lost_candidate_fails_parity() -> None:
 
     good = Fixed(_rows([0.9, 0.4, 0.3], [[0, 0, 10, 10], [50, 50, 60, 60], [20, 20, 30, 30]], [0, 1, 2]))
     lost = Fixed(_rows([0.9, 0.3, 0.2], [[0, 0, 10, 10], [20, 20, 30, 30], [70, 70, 80, 80]], [0, 2, 0]))
-    report = parity.compare(good, lost, [np.zeros(1)])
+    report = parity.compare(good, lost, [np.zeros((1, 3, 64, 64))])
     assert report["scores"]["max_abs"] == pytest.approx(0.4 - 0.3) and not report["scores"]["pass"]
-    assert parity.compare(good, good, [np.zeros(1)])["scores"]["pass"]
+    assert parity.compare(good, good, [np.zeros((1, 3, 64, 64))])["scores"]["pass"]
+
+
+def test_extrapolated_coordinates_may_be_off_by_more_in_low_precision() -> None:
+    class Fixed:
+        target, path = "ov-fp16", Path("x")
+
+        def __init__(self, x: float) -> None:
+            self.x = x
+
+        def run(self, batch: np.ndarray) -> dict[str, np.ndarray]:
+            box = np.array([[[0, 0, 10, 10]]], np.float32)
+            return {"boxes": box, "scores": np.full((1, 1, 1), 0.9), "keypoints": np.full((1, 1, 1, 3), self.x)}
+
+    batch = [np.zeros((1, 3, 64, 64))]
+    far = parity.compare(Fixed(640.0), Fixed(645.0), batch, "f16")["keypoints"]
+    assert far["max_abs"] == pytest.approx(0.5) and far["pass"]
+    assert parity.compare(Fixed(640.0), Fixed(645.0), batch)["keypoints"]["max_abs"] == pytest.approx(5)
+    assert not parity.compare(Fixed(60.0), Fixed(65.0), batch, "f16")["keypoints"]["pass"]
 
 
 def test_conformance_is_made_checked_and_broken(model: checkpoint.Checkpoint, tmp_path: Path) -> None:

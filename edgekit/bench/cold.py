@@ -12,7 +12,7 @@ which executes named stages of Python one after the other in one namespace and r
         {"path": "yolo12n.ov", "image": "street.jpg"},
     )
     # {'import_ms': {'min': 301.2, 'p50': ..., 'max': ..., 'n': 5, 'first': ...}, 'load_ms': ..., 'first_call_ms': ...,
-    #  'process_ms': ..., 'peak_mib': ...}
+    #  'process_ms': ..., 'resident_mib': ..., 'peak_mib': ...}
 
 From the second run on the files lie in the system's cache; ``first`` keeps the first run's figure apart.
 """
@@ -48,7 +48,7 @@ for stage, code in job["stages"].items():
     exec(code, namespace)
     report[stage + "_ms"] = 1e3 * (time.perf_counter() - start)
 from edgekit.bench.machine import process_memory
-report["peak_mib"] = process_memory()["peak_mib"]
+report.update(process_memory())
 json.dump(report, out)
 out.close()
 """
@@ -75,7 +75,7 @@ def cold_start(
 
     Returns:
         ``<stage>_ms``, ``process_ms`` (start of the interpreter to its end) and, where the system tells,
-        ``peak_mib`` (resident memory), each with ``first min p50 max n``.
+        ``resident_mib`` at the end and ``peak_mib``, each with ``first min p50 max n``.
 
     Raises:
         InputError: the code failed, or took longer than ``timeout_s``; with the last line of its error output.

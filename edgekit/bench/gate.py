@@ -39,6 +39,22 @@ class Verdict:
         return {"passed": self.passed, **asdict(self)}
 
 
+def parse_share(text: str, flag: str) -> float:
+    """``"10%"`` or ``"0.1"`` as 0.1.
+
+    Raises:
+        UsageError: no number, a negative one, or one above 1 without the percent sign, which leaves its meaning open.
+    """
+    number = text.strip().removesuffix("%")
+    try:
+        value = float(number) / (100 if number != text.strip() else 1)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < math.inf or (value > 1 and "%" not in text):
+        raise UsageError(f"{flag} {text}: give a percentage such as 10%")
+    return value
+
+
 def load_results(path: str | Path) -> list[Record]:
     """Read and check a file written by ``edgekit bench --json``.
 

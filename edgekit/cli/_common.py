@@ -63,6 +63,16 @@ def emit_json(document: Any) -> None:
     write_document(json.dumps(_plain(document), allow_nan=False))
 
 
+def write_json(path: Path, document: Any) -> None:
+    """Write ``document`` to a file, as ``emit_json`` would print it; the file appears complete or not at all."""
+    partial = path.with_name(path.name + ".partial")
+    try:
+        partial.write_text(json.dumps(_plain(document), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
 def _plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return _plain({f.name: getattr(value, f.name) for f in dataclasses.fields(value)})

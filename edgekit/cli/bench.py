@@ -1,82 +1,293 @@
-"""`edgekit bench`: how long a call takes, side by side."""
+"""`edgekit bench`: how long a call takes, where the time goes and how good the answers are, side by side."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgekit.cli._common import Conf, Device, ImgSz, Json, Threads, console, emit_json
+from edgekit.cli import _bench_tables as tables
+from edgekit.cli._common import Conf, Device, Force, ImgSz, Json, console, emit_json, refuse_existing, write_json
+from edgekit.errors import GateError, InputError, UsageError
+
+if TYPE_CHECKING:
+    from edgekit.data.dataset import Dataset
+    from edgekit.runtime.predictor import Predictor
+
+MOST_IMAGES = 16  # to time on; more only take memory
+
+Records = list[dict[str, Any]]
 
 
 def command(
-    model: Annotated[list[Path], typer.Argument(help="Bundles, checkpoints or exported ONNX files.")],
+    model: Annotated[
+        list[Path],
+        typer.Argument(help="Bundles, checkpoints, ONNX files and OpenVINO folders, those of other tools included."),
+    ],
     images: Annotated[
-        Path | None, typer.Option(help="Real images to time on. Default: generated ones.", show_default=False)
+        Path | None,
+        typer.Option(help="Real images to time on; also a COCO JSON's. Default: --data's, else generated ones."),
     ] = None,
+    data: Annotated[Path | None, typer.Option(help="A labelled set: measure accuracy on it too.")] = None,
+    split: Annotated[str, typer.Option(help="Of --data: train, val or test.")] = "val",
     baseline: Annotated[str | None, typer.Option(help="Model that ratios are against. Default: the first.")] = None,
     budget: Annotated[float, typer.Option(min=1, help="Seconds per model, at most.")] = 20.0,
     width: Annotated[float, typer.Option(help="Stop when medians are known to this fraction.")] = 0.03,
-    imgsz: ImgSz = None,
-    conf: Conf = 0.25,
-    device: Device = None,
-    threads: Threads = None,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Also time each operator type and stage of the model.")
+    ] = False,
+    cold: Annotated[bool, typer.Option("--cold", help="Also time the first call of a fresh process; memory.")] = False,
+    throughput: Annotated[
+        bool, typer.Option("--throughput", help="Instead: images per second over streams, batches and threads.")
+    ] = False,
+    streams: Annotated[
+        str | None, typer.Option(metavar="N,N", help="For --throughput. Default: up to the cores.")
+    ] = None,
+    batch: Annotated[str | None, typer.Option(metavar="N,N", help="For --throughput. Default: the model's.")] = None,
+    threads: Annotated[
+        str | None, typer.Option(metavar="N", help="CPU threads; of each stream, and several, with --throughput.")
+    ] = None,
+    against: Annotated[Path | None, typer.Option(help="Older results: fail if a model got slower.")] = None,
+    max_slowdown: Annotated[str, typer.Option("--max-slowdown", metavar="N%", help="What --against allows.")] = "10%",
     require_stable: Annotated[
         bool, typer.Option("--require-stable", help="Fail when the machine disturbed the run.")
     ] = False,
+    out: Annotated[Path | None, typer.Option(help="Write the JSON document to this file.")] = None,
+    task: Annotated[str | None, typer.Option(help="What a model of another tool is for, if it does not say.")] = None,
+    imgsz: ImgSz = None,
+    conf: Conf = 0.25,
+    device: Device = None,
+    force: Force = False,
     json: Json = False,
 ) -> None:
     """Time models, interleaved, on real images: pre-processing, network, post-processing, the whole call."""
-    from edgekit import parity
-    from edgekit.bench.clock import ClockOptions
-    from edgekit.bench.run import bench
-    from edgekit.errors import GateError, UsageError
-    from edgekit.loading import load
+    if out is not None:
+        refuse_existing(out, force)
+        if not out.parent.is_dir():
+            raise UsageError(f"--out {out}: there is no folder {out.parent}; make it first")
+    names = _names(model, baseline)
+    opening = _Opening(device, imgsz, conf, task, _numbers("--threads", threads))
+    if throughput:
+        _alone(data=data, baseline=baseline, profile=profile, cold=cold, against=against)
+        sizes = _numbers("--streams", streams), _numbers("--batch", batch)
+        records = _throughput(names, opening, images, *sizes)
+        show, failures = tables.throughput, []
+    else:
+        if streams or batch or len(opening.threads) > 1:
+            raise UsageError("--streams, --batch and several --threads go with --throughput")
+        gate = _gate(against, max_slowdown)
+        with ExitStack() as stack:
+            predictors = {name: stack.enter_context(opening.load(name)) for name in names}
+            sets = _datasets(data, split, images, predictors)
+            pictures = _pictures(images, next(iter(sets.values()), None))
+            records = _times(predictors, pictures, budget * len(names), width, baseline)
+            for record, (name, predictor) in zip(records, predictors.items(), strict=True):
+                record |= _extras(name, predictor, pictures, opening, sets.get(name), profile, cold)
+        show, failures = tables.times, gate(records)
+    if require_stable:
+        unstable = dict.fromkeys(d for record in records for d in record["disturbances"])
+        failures += [f"the run was disturbed: {'; '.join(unstable)}"] if unstable else []
+    _finish(records, failures, show, json, out)
 
-    names = [str(path) for path in model]
-    if len(set(names)) != len(names):
-        raise UsageError(f"bench: {max(names, key=names.count)} is given twice; copy it to compare a model with itself")
+
+@dataclass(frozen=True)
+class _Opening:
+    """How the models are opened: the options they share."""
+
+    device: str | None
+    imgsz: str | None
+    conf: float
+    task: str | None
+    threads: list[int]
+
+    def options(self) -> dict[str, Any]:
+        """Arguments of ``edgekit.loading.load``, JSON-ready."""
+        threads = self.threads[0] if self.threads else None
+        same = {"device": self.device, "threads": threads, "imgsz": self.imgsz, "conf": self.conf}
+        return {**same, "foreign": True, "task": self.task}
+
+    def load(self, name: str) -> Predictor:
+        from edgekit.loading import load
+
+        return load(name, **self.options())
+
+    def streams(self, name: str, count: int, threads: int | None) -> list[Predictor]:
+        from edgekit.loading import open_streams
+        from edgekit.runtime.postprocess import Options
+        from edgekit.runtime.predictor import Predictor
+
+        sessions = open_streams(name, count, self.device, threads, self.imgsz, True, self.task)
+        return [Predictor(session, Options(conf=self.conf)) for session in sessions]
+
+
+def _names(models: Sequence[Path], baseline: str | None) -> list[str]:
+    names = [str(path) for path in models]
+    places = [path.resolve() for path in models]
+    twice = next((name for i, name in enumerate(names) if places[i] in places[:i]), None)
+    if twice is not None:
+        raise UsageError(f"bench: {twice} is given twice; copy it to compare a model with itself")
     if baseline is not None and baseline not in names:
         raise UsageError(f"--baseline {baseline}: not among the models: {', '.join(names)}")
-    pictures = parity.read_images(images) if images else parity.generated_images()
-    predictors = {name: load(name, device, threads, imgsz, conf=conf) for name in names}
-    options = ClockOptions(width=width, budget_s=budget * len(names))
+    return names
+
+
+def _numbers(flag: str, text: str | None) -> list[int]:
+    """``"1,2"`` as [1, 2]; empty where the option was not given."""
+    parts = [] if text is None else [part.strip() for part in text.split(",")]
+    if not all(part.isdigit() and 0 < int(part) <= 4096 for part in parts):
+        raise UsageError(f"{flag} {text}: give whole numbers of at least 1, by commas")
+    return list(dict.fromkeys(int(part) for part in parts))
+
+
+def _alone(**options: Any) -> None:
+    given = [f"--{name}" for name, value in options.items() if value]
+    if given:
+        raise UsageError(f"--throughput answers a question of its own: drop {' and '.join(given)}")
+
+
+def _gate(against: Path | None, max_slowdown: str) -> Callable[[Records], list[str]]:
+    """The speed gate as a function from records to failures; the old results are read now, before time is spent."""
+    from edgekit.bench import gate
+
+    limit = gate.parse_share(max_slowdown, "--max-slowdown")
+    old = gate.load_results(against) if against else None
+
+    def judge(records: Records) -> list[str]:
+        if old is None:
+            return []
+        verdict = gate.against(old, records, limit)
+        for note in verdict.notes:
+            console().print(note, soft_wrap=True, markup=False)
+        return verdict.failures
+
+    return judge
+
+
+def _datasets(
+    data: Path | None, split: str, images: Path | None, predictors: Mapping[str, Predictor]
+) -> dict[str, Dataset]:
+    """The labelled set in each model's order of classes; empty without ``--data``."""
+    if data is None:
+        return {}
+    from edgekit.bench.run import check_tasks
+    from edgekit.data import open_dataset
+
+    check_tasks(predictors)
+    task = next(iter(predictors.values())).info.task
+    dataset = open_dataset(data, task, split, images if data.suffix == ".json" else None)
+    found = {}
+    for name, predictor in predictors.items():
+        classes = predictor.info.names
+        if getattr(predictor.session, "named", True):
+            found[name] = dataset.with_names(classes)
+        elif len(classes) == len(dataset.names):
+            found[name] = dataset  # a model that does not name its classes: taken to be the set's, in its order
+        else:
+            raise InputError(f"{name} has {len(classes)} classes without names, {data} has {len(dataset.names)}")
+    return found
+
+
+def _pictures(images: Path | None, dataset: Dataset | None) -> list[Any]:
+    from edgekit import parity
+    from edgekit.image import read_image
+
+    if images is not None:
+        return parity.read_images(images, MOST_IMAGES)
+    if dataset is None:
+        return parity.generated_images()
+    step = max(len(dataset) // MOST_IMAGES, 1)
+    return [read_image(sample.path) for sample in dataset.samples[::step][:MOST_IMAGES]]
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[float, str], None]]:
     with console().status("timing") as status:
-        records = bench(
-            predictors, pictures, options, baseline, lambda share, what: status.update(f"{share:.0%}: {what}")
-        )
+        yield lambda share, what: status.update(f"{share:.0%}: {what}")
+
+
+def _times(
+    predictors: Mapping[str, Predictor], pictures: Sequence[Any], budget: float, width: float, baseline: str | None
+) -> Records:
+    from edgekit.bench.clock import ClockOptions
+    from edgekit.bench.run import bench
+
+    with _progress() as progress:
+        return bench(predictors, pictures, ClockOptions(width=width, budget_s=budget), baseline, progress)
+
+
+def _extras(
+    name: str,
+    predictor: Predictor,
+    pictures: Sequence[Any],
+    opening: _Opening,
+    dataset: Dataset | None,
+    profile: bool,
+    cold: bool,
+) -> dict[str, Any]:
+    """What was asked for beside the times."""
+    from edgekit.bench import profile as profiling
+    from edgekit.bench import run
+
+    found: dict[str, Any] = {}
+    with console().status(f"looking closer at {name}"):
+        if profile:
+            found["profile"] = profiling.profile(predictor, pictures)
+        if cold:
+            found["cold"] = run.cold(name, pictures[0], opening.options())
+        if dataset is not None:
+            found["accuracy"] = _accuracy(predictor, dataset)
+    return found
+
+
+def _accuracy(predictor: Predictor, dataset: Dataset) -> dict[str, Any]:
+    from edgekit import tasks
+    from edgekit.evaluate import evaluate
+
+    evaluation = evaluate(predictor, dataset)
+    metric = tasks.get(predictor.info.task).metric
+    figures = evaluation.scores.metrics
+    same = {"images": evaluation.images, "skipped": len(evaluation.skipped), "protocol": evaluation.protocol}
+    return {"metric": metric, "value": figures[metric], "metrics": figures, **same}
+
+
+def _throughput(
+    names: Sequence[str], opening: _Opening, images: Path | None, streams: list[int], batches: list[int]
+) -> Records:
+    from functools import partial
+
+    from edgekit.bench.run import check_tasks, choices, sweep
+
+    pictures = _pictures(images, None)
+    with ExitStack() as stack:
+        infos = {name: stack.enter_context(opening.load(name)) for name in names}
+        check_tasks(infos)
+        configs = {n: choices(p.info.batch, streams, batches, opening.threads) for n, p in infos.items()}
+    with _progress() as progress:
+        return [sweep(name, partial(opening.streams, name), pictures, configs[name], progress) for name in names]
+
+
+def _finish(
+    records: Records, failures: Sequence[str], show: Callable[[Records], None], json: bool, out: Path | None
+) -> None:
+    """Show and write the records; a failed gate leaves nothing at ``out`` and its evidence beside it.
+
+    Raises:
+        GateError: there are failures.
+    """
     if json:
         emit_json(records)
     else:
-        _print(records)
-    disturbances = records[0]["disturbances"]
-    if require_stable and disturbances:
-        raise GateError(f"the run was disturbed: {'; '.join(disturbances)}")
-
-
-def _print(records: list[dict[str, Any]]) -> None:
-    from rich.table import Table
-
-    first = records[0]
-    cpu = first["machine"].get("cpu", {})
-    table = Table(
-        title=f"milliseconds a call, {first['rounds']} interleaved rounds each",
-        caption=f"{cpu.get('model', 'unknown CPU')}, {cpu.get('usable', '?')} cores; "
-        "median (minimum – p99) for the whole call, medians for its parts",
-    )
-    for heading in ("model", "target", "executes", "pre", "network", "post", "whole", "ratio"):
-        table.add_column(heading, justify="left" if heading in ("model", "target", "executes") else "right")
-    for record in records:
-        whole, ratio = record["whole_ms"], (record["ratio"] or {}).get("whole_ms")
-        table.add_row(
-            record["artifact"],
-            record["target"],
-            record["precision_executed"] or "?",
-            *(f"{record[stage]['p50']:.2f}" for stage in ("pre_ms", "network_ms", "post_ms")),
-            f"{whole['p50']:.2f} ({whole['min']:.2f} – {whole['p99']:.2f})",
-            f"{ratio['ratio']:.3f} ({ratio['low']:.3f} – {ratio['high']:.3f})" if ratio else "1 (baseline)",
-        )
-    console().print(table)
-    for sentence in first["disturbances"]:
-        console().print(f"[yellow]unreliable:[/yellow] {sentence}")
+        show(records)
+    if out is not None:
+        evidence = out.with_name(out.name + ".failed.json")
+        if failures:
+            write_json(evidence, {"failures": failures, "records": records})
+        else:
+            write_json(out, records)
+            evidence.unlink(missing_ok=True)
+    if failures:
+        raise GateError("; ".join(failures))

@@ -12,9 +12,11 @@ from typing import Any
 import onnx
 
 from edgekit.errors import InputError
+from edgekit.spec import Port
 
 METADATA_KEY = "edgekit"
 SCHEMA = 1
+_DTYPES = {"float": "float32", "double": "float64"}  # where ONNX has a name of its own
 
 
 def read_document(path: Path) -> dict[str, Any]:
@@ -23,19 +25,41 @@ def read_document(path: Path) -> dict[str, Any]:
     Raises:
         InputError: not ONNX, or an ONNX file from elsewhere.
     """
-    if not path.is_file():
-        raise InputError(f"{path}: no such file")
-    try:
-        model = onnx.load(path, load_external_data=False)
-    except Exception as error:
-        raise InputError(f"{path}: not a readable ONNX file; export it again") from error
-    for entry in model.metadata_props:
+    for entry in _load(path).metadata_props:
         if entry.key == METADATA_KEY:
             return _parse(entry.value, path)
     raise InputError(
         f"{path}: an ONNX file without edgekit's metadata, so its outputs cannot be told; "
         "export it from the checkpoint with: edgekit export CKPT --out FILE.onnx"
     )
+
+
+def describe(path: Path) -> tuple[list[Port], list[Port], dict[str, str]]:
+    """Inputs, outputs (without roles; None for a dynamic side) and metadata of an ONNX file from anywhere.
+
+    Raises:
+        InputError: not ONNX.
+    """
+    model = _load(path)
+    constants = {tensor.name for tensor in model.graph.initializer}
+    inputs = [_port(value) for value in model.graph.input if value.name not in constants]
+    outputs = [_port(value) for value in model.graph.output]
+    return inputs, outputs, {entry.key: entry.value for entry in model.metadata_props}
+
+
+def _port(value: onnx.ValueInfoProto) -> Port:
+    tensor = value.type.tensor_type
+    kind = onnx.TensorProto.DataType.Name(tensor.elem_type).lower()
+    return Port(value.name, "", tuple(d.dim_value or None for d in tensor.shape.dim), _DTYPES.get(kind, kind))
+
+
+def _load(path: Path) -> onnx.ModelProto:
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    try:
+        return onnx.load(path, load_external_data=False)
+    except Exception as error:
+        raise InputError(f"{path}: not a readable ONNX file; export it again") from error
 
 
 def _parse(text: str, path: Path) -> dict[str, Any]:

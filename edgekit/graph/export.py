@@ -23,7 +23,6 @@ import onnx
 import torch
 from onnx_ir.passes import common
 from onnxscript import ir
-from onnxscript.optimizer import fold_constants
 from torch import nn
 
 from edgekit import catalog
@@ -31,13 +30,14 @@ from edgekit.checkpoint import Checkpoint
 from edgekit.errors import InputError
 from edgekit.graph.document import METADATA_KEY, SCHEMA
 from edgekit.graph.nms import append_nms
-from edgekit.graph.rewrite import rewrite
+from edgekit.graph.rewrite import apply, recipe_for
 from edgekit.nn.blocks import fuse
 from edgekit.nn.session import shaped
 from edgekit.spec import Graph, ModelInfo, sha256_file
 from edgekit.versions import versions
 
-OPSET = 18
+CAPTURED = 18  # the opset PyTorch writes natively; others are reached from there
+OLDEST, NEWEST = 17, 24
 _INSIDE_CONV = ("conv", "act")  # what a Conv block is made of is no stage of its own
 
 
@@ -58,8 +58,9 @@ def export(
     path: Path,
     imgsz: tuple[int, int] | None = None,
     batch: int | None = 1,
-    opset: int = OPSET,
+    opset: int | None = None,
     head: str = "raw",
+    target: str | None = None,
 ) -> Graph:
     """Write ``checkpoint`` as ONNX, decoding included.
 
@@ -67,21 +68,24 @@ def export(
         path: the file to write (under a temporary name first).
         imgsz: (height, width) in pixels, multiples of 32; the checkpoint's own by default.
         batch: fixed batch, or None for a dynamic one (height and width stay fixed).
-        opset: ONNX opset, at least 18.
+        opset: ONNX opset, 17 to 24; the target's own by default.
         head: ``raw`` (every cell and class) or ``topk`` (the best 300 pairs, decoded) or ``nms``
             (finished detections, where the runtime can).
+        target: whose rules and opset the graph is made for; by default a form that most runtimes read.
 
     Raises:
         InputError: the opset is out of range.
+        UsageError: no such target, or its rules need a newer opset.
         GateError: a rewrite did not fire as often as the model needs.
     """
-    if not 18 <= opset <= 23:
-        raise InputError(f"--opset {opset}: edgekit exports opsets 18 to 23")
+    if opset is not None and not OLDEST <= opset <= NEWEST:
+        raise InputError(f"--opset {opset}: edgekit exports opsets {OLDEST} to {NEWEST}")
+    recipe = recipe_for(target, opset)
     info = checkpoint.info(imgsz, batch, head)
-    model = _capture(checkpoint, info, opset)
+    model = _capture(checkpoint, info)
     if info.head == "nms":
         append_nms(model, info)
-    reports = rewrite(model, expected=catalog.expected_rewrites(checkpoint.spec))
+    reports = apply(model, recipe, catalog.expected_rewrites(checkpoint.spec))
     stages = _tidy(model)
     installed = versions("edgekit", "torch", "onnx", "onnxscript")
     provenance: dict[str, Any] = {
@@ -112,7 +116,7 @@ def export(
     return Graph(path, info, sha256_file(path), provenance | {k: document[k] for k in ("rewrites", "stages")})
 
 
-def _capture(checkpoint: Checkpoint, info: ModelInfo, opset: int) -> ir.Model:
+def _capture(checkpoint: Checkpoint, info: ModelInfo) -> ir.Model:
     roles = tuple(port.role for port in info.outputs)
     wrapped = _Roles(shaped(fuse(checkpoint.net), info), roles).eval()
     example = torch.zeros(info.batch or 2, 3, *info.imgsz)
@@ -126,7 +130,7 @@ def _capture(checkpoint: Checkpoint, info: ModelInfo, opset: int) -> ir.Model:
             wrapped,
             (example,),
             dynamo=True,
-            opset_version=opset,
+            opset_version=CAPTURED,
             input_names=[info.inputs[0].name],
             output_names=list(roles),
             dynamic_shapes=shapes,
@@ -148,7 +152,6 @@ def _tidy(model: ir.Model) -> dict[str, str]:
         scopes = node.metadata_props.get("pkg.torch.onnx.name_scopes")
         if scopes:
             node.metadata_props["scope"] = _scope(scopes)
-    fold_constants(model)
     for clean in (
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
         common.IdentityEliminationPass(),

@@ -1,24 +1,90 @@
-"""Applies rewrite rules to a graph and says what they did.
+"""Which rules a target's graphs go through, in which order, and what they did.
 
-reports = rewrite(model, LOWERING, expected={"area_attention": 8})
-reports[0].to_dict()     # {'rule': 'area_attention', 'fired': 8, 'expected': 8, 'refused': []}
+    recipe = recipe_for("ov-fp32")
+    reports = apply(model, recipe, expected={"attention": 8})
+    reports[2].to_dict()     # {'rule': 'attention_operator', 'fired': 8, 'expected': 8, 'refused': []}
+
+A graph from a file is first searched for attention in any spelling (``FINDING``); one fresh from the exporter has it
+as one operator already.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from onnx_ir.passes import common
 from onnxscript import ir
-from onnxscript.rewriter import RewriteRuleSet
+from onnxscript.optimizer import fold_constants
+from onnxscript.rewriter import RewriteRule, RewriteRuleSet
 
-from edgekit.errors import GateError
+from edgekit.errors import GateError, UsageError
+from edgekit.graph.opset import lower_opset, raise_opset
 from edgekit.graph.rules._rule import Rule
 from edgekit.graph.rules.attention_decomposed import AttentionDecomposed
+from edgekit.graph.rules.attention_found import AttentionFound
+from edgekit.graph.rules.attention_operator import AttentionOperator
+from edgekit.graph.rules.channel_selection import ChannelSelection
+from edgekit.graph.rules.integer_division import IntegerDivision
+from edgekit.graph.rules.layout_chain import LayoutChain
+from edgekit.graph.rules.reduce_axes import ReduceAxes
+from edgekit.graph.rules.reshape_static import ReshapeStatic
+from edgekit.graph.rules.resize_by_two import ResizeByTwo
+from edgekit.graph.rules.scale_into_weights import ScaleIntoWeights
+from edgekit.graph.rules.selected_convolution import SelectedConvolution
+from edgekit.graph.rules.softmax_spelled_out import SoftmaxSpelledOut
+from edgekit.graph.rules.split_sizes import SplitSizes
+from edgekit.graph.rules.swish import Swish
 
-# Order matters only where a comment says so.
-LOWERING: tuple[type[Rule], ...] = (AttentionDecomposed,)
+# Every rule, in the order they are applied.
+RULES: tuple[type[Rule], ...] = (
+    SoftmaxSpelledOut,  # before attention is looked for: that starts at a Softmax
+    AttentionFound,
+    LayoutChain,  # before attention is lowered: through a lowered one, chains would reach further and not cancel
+    ChannelSelection,
+    SelectedConvolution,
+    ScaleIntoWeights,
+    AttentionDecomposed,
+    AttentionOperator,
+    ReshapeStatic,
+    IntegerDivision,
+    ResizeByTwo,
+    Swish,
+    SplitSizes,
+    ReduceAxes,
+)
+FINDING = (SoftmaxSpelledOut, AttentionFound)
+LOWERINGS = (AttentionDecomposed.NAME, AttentionOperator.NAME)  # one of them is in every recipe
+_MAPS = (LayoutChain, ChannelSelection, SelectedConvolution)
+_FORMS = (ReshapeStatic, IntegerDivision, ResizeByTwo)
+_OLD_FORMS = (SplitSizes, ReduceAxes)
+LARGEST_CONSTANT = 1 << 22  # elements of what is folded; cell centres of a 4096-pixel image are a tenth of it
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a target's graphs are turned into: an opset, by rules in order."""
+
+    opset: int
+    rules: tuple[type[Rule], ...]
+
+
+# By measurement (benchmarks/rules.py) where that was possible, else what the vendor's documentation asks for.
+PORTABLE = Recipe(18, (*_MAPS, AttentionDecomposed, *_FORMS))
+_OPERATOR = Recipe(23, (*_MAPS, AttentionOperator, *_FORMS))
+_OLDER = Recipe(17, (*_MAPS, AttentionDecomposed, *_FORMS, *_OLD_FORMS))  # TensorRT 8.6 reads up to 17
+TARGETS: dict[str, Recipe] = {
+    "ort-fp32": PORTABLE,
+    "ort-int8": PORTABLE,  # static quantization stumbles over opset 21 and later
+    "ov-fp32": _OPERATOR,
+    "ov-fp16": _OPERATOR,
+    "ov-int8": _OPERATOR,
+    "trt-fp16": _OLDER,
+    "trt-int8": _OLDER,
+    "trt-rtx-fp16": _OPERATOR,
+    "trt-rtx-int8": _OPERATOR,
+}
 
 
 @dataclass(frozen=True)
@@ -34,10 +100,70 @@ class RuleReport:
         return asdict(self)
 
 
+def recipe_for(
+    target: str | None, opset: int | None = None, add: Iterable[str] = (), drop: Iterable[str] = ()
+) -> Recipe:
+    """The recipe of a target (None: one that most runtimes read), with rules added or dropped by name.
+
+    Raises:
+        UsageError: no such target or rule, or an opset that a rule's operator is not in.
+    """
+    if target is not None and target not in TARGETS:
+        raise UsageError(f"--target {target}: there is no such target; targets are {', '.join(TARGETS)}")
+    base = TARGETS[target] if target else PORTABLE
+    chosen = {*base.rules, *(_named(name) for name in add)} - {_named(name) for name in drop}
+    lowerings = {rule for rule in chosen if rule.NAME in LOWERINGS}
+    if len(lowerings) == 2:  # one was added: it replaces the target's own
+        chosen -= lowerings & set(base.rules)
+    elif not lowerings:
+        raise UsageError(f"attention must become something: keep one of the rules {' and '.join(LOWERINGS)}")
+    rules = tuple(rule for rule in RULES if rule in chosen)
+    latest = max(rules, key=lambda rule: rule.OPSET, default=Rule)
+    if opset is not None and opset < latest.OPSET:
+        raise UsageError(
+            f"--opset {opset}: the rule {latest.NAME} makes an operator of opset {latest.OPSET}; drop one of them"
+        )
+    return Recipe(opset or max(base.opset, latest.OPSET), rules)
+
+
+def _named(name: str) -> type[Rule]:
+    by_name = {rule.NAME: rule for rule in RULES}
+    if name not in by_name:
+        raise UsageError(f"there is no rule {name!r}; rules are {', '.join(by_name)}")
+    return by_name[name]
+
+
+def apply(model: ir.Model, recipe: Recipe, expected: Mapping[str, int] | None = None) -> list[RuleReport]:
+    """Bring ``model`` to the recipe's opset and apply its rules, in place.
+
+    Returns:
+        Reports of the rules that fired, refused something or were expected to fire.
+
+    Raises:
+        InputError: an operator has no form in the recipe's opset.
+        GateError: a rule fired more or less often than ``expected`` says.
+    """
+    fold(model)
+    raise_opset(model, recipe.opset)
+    reports = rewrite(model, recipe.rules, expected)
+    lower_opset(model, recipe.opset)
+    return [r for r in reports if r.fired or r.refused or r.expected is not None]
+
+
+def fold(model: ir.Model) -> None:
+    """Compute what does not depend on the input, and drop what nobody uses; shapes must have been inferred."""
+    fold_constants(model, input_size_limit=LARGEST_CONSTANT, output_size_limit=LARGEST_CONSTANT)
+    common.IdentityEliminationPass()(model)
+    common.RemoveUnusedNodesPass()(model)
+
+
 def rewrite(
-    model: ir.Model, rules: Sequence[type[Rule]] = LOWERING, expected: Mapping[str, int] | None = None
+    model: ir.Model, rules: Sequence[type[Rule]], expected: Mapping[str, int] | None = None
 ) -> list[RuleReport]:
     """Apply ``rules`` in order to ``model``, in place.
+
+    Args:
+        expected: rule's count (``Rule.COUNT`` or its name) -> how often it must fire; others may do as they like.
 
     Raises:
         GateError: a rule fired more or less often than ``expected`` says; the sentence names the nodes it refused.
@@ -45,9 +171,13 @@ def rewrite(
     reports = []
     for kind in rules:
         rule = kind()
-        as_rewrite = RewriteRuleSet([_with_state(rule)])
-        fired = as_rewrite.apply_to_model(model)
-        wanted = (expected or {}).get(kind.NAME)
+        wanted = (expected or {}).get(kind.COUNT or kind.NAME)
+        fired = RewriteRuleSet([RewriteRule(p, rule.rewrite, rule.check) for p in rule.patterns()]).apply_to_model(
+            model
+        )
+        if fired:
+            common.IdentityEliminationPass()(model)
+            common.RemoveUnusedNodesPass()(model)
         reports.append(RuleReport(kind.NAME, fired, wanted, rule.refused))
         if wanted is not None and fired != wanted:
             refusals = "; ".join(f"{r['node']}: {r['why']}" for r in rule.refused) or "no other candidates were seen"
@@ -55,11 +185,5 @@ def rewrite(
                 f"the rewrite {kind.NAME} fired {fired} times where this model needs {wanted} ({refusals})",
                 {"rewrites": [r.to_dict() for r in reports]},
             )
+    common.RemoveUnusedOpsetsPass()(model)
     return reports
-
-
-def _with_state(rule: Rule) -> Any:
-    """onnxscript's ``.rule()`` makes its own instance; ours must be kept for its refusals."""
-    from onnxscript.rewriter import RewriteRule
-
-    return RewriteRule(rule.pattern, rule.rewrite, rule.check, name=rule.name)

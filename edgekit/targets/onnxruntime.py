@@ -26,6 +26,8 @@ EXTRA = "onnx"
 MODEL = "model.onnx"
 
 _SHORT = {"float": "f32", "float16": "f16", "bfloat16": "bf16", "int8": "i8", "uint8": "u8", "int64": "i64"}
+_EVENT = "_kernel_time"  # what the name of an operator's event in a profile ends in
+WARM_RUNS = 3  # of a profile, not counted
 
 
 def missing() -> str | None:
@@ -95,6 +97,8 @@ class OrtSession:
         model = onnx.load(str(self.path))
         known = {name for node in model.graph.node for name in node.output}
         wanted = [name for name in dict.fromkeys(names) if name in known]
+        if not wanted:
+            return {}  # the runtime takes an empty list for all outputs
         outputs = {o.name for o in model.graph.output}
         model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in wanted if name not in outputs)
         options = self._options()
@@ -108,21 +112,35 @@ class OrtSession:
 
     def precision_by_type(self) -> dict[str, int]:
         """Operators by the type they computed in, read from a profile of one run of the optimized graph."""
+        counts: Counter[str] = Counter()
+        for event in self._profiled(np.zeros([d or 1 for d in self.info.inputs[0].shape], np.float32), 1):
+            types = [t for entry in event["args"].get("output_type_shape", []) for t in entry]
+            counts[_SHORT.get(types[0], types[0]) if types else "none"] += 1
+        return dict(counts)
+
+    def profile(self, batch: np.ndarray, runs: int) -> list[tuple[str, str, float]]:
+        """(node name, operator type, milliseconds) of every operator executed, in order; medians of ``runs``."""
+        times: dict[tuple[str, str], list[float]] = {}
+        for event in self._profiled(batch, runs + WARM_RUNS):
+            node = event["name"].removesuffix(_EVENT), event["args"]["op_name"]
+            times.setdefault(node, []).append(event["dur"] / 1e3)
+        found = []
+        for (name, kind), spent in times.items():
+            each = np.reshape(spent, (runs + WARM_RUNS, -1)).sum(1)  # a name can stand for several nodes
+            found.append((name, kind, float(np.median(each[WARM_RUNS:]))))
+        return found
+
+    def _profiled(self, batch: np.ndarray, runs: int) -> list[dict[str, Any]]:
+        """Events of the nodes executed in ``runs`` runs of a session that keeps a profile."""
         with tempfile.TemporaryDirectory() as scratch:
             options = self._options()
             options.enable_profiling = True
             options.profile_file_prefix = str(Path(scratch) / "profile")
             session = self._runtime.InferenceSession(str(self.path), options, providers=["CPUExecutionProvider"])
-            shape = [d or 1 for d in self.info.inputs[0].shape]
-            session.run(None, {self.info.inputs[0].name: np.zeros(shape, np.float32)})
+            for _ in range(runs):
+                session.run(None, {self.info.inputs[0].name: batch.astype(self.info.inputs[0].dtype, copy=False)})
             events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
-        counts: Counter[str] = Counter()
-        for event in events:
-            arguments = event.get("args", {})
-            if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
-                types = [t for entry in arguments.get("output_type_shape", []) for t in entry]
-                counts[_SHORT.get(types[0], types[0]) if types else "none"] += 1
-        return dict(counts)
+        return [e for e in events if e.get("cat") == "Node" and e["name"].endswith(_EVENT)]
 
     def close(self) -> None:
         """Release the session."""

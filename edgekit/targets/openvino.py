@@ -10,6 +10,7 @@ execute what the hardware has: bf16 with AMX or AVX512-BF16, f16 on GPUs and ARM
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 from collections import Counter
 from collections.abc import Sequence
@@ -19,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from edgekit.errors import GateError, InputError, MissingPackageError, UsageError
-from edgekit.spec import Graph, ModelInfo
+from edgekit.spec import Graph, ModelInfo, Port
 
 TARGETS = {"ov-fp32": "OpenVINO, float32 executed", "ov-fp16": "OpenVINO, half-precision weights"}
 EXTRA = "openvino"
@@ -28,6 +29,9 @@ MODEL = "model.xml"
 _KERNELS = ("f32", "f16", "bf16", "i8", "u8", "i32", "i64")
 _NOTES = ("layerType", "primitiveType", "runtimePrecision")
 _NOT_COMPUTING = ("Input", "Output", "Const", "Reorder", "Reshape", "Parameter", "Result", "Constant")
+
+
+WARM_RUNS = 3  # of a profile, not counted
 
 
 def missing() -> str | None:
@@ -63,6 +67,36 @@ def open_session(
     return OpenVinoSession(path, info, target, device, threads)
 
 
+def open_streams(
+    folder: Path, info: ModelInfo, target: str, count: int, device: str | None = None, threads: int | None = None
+) -> list[OpenVinoSession]:
+    """``count`` sessions of one model compiled for as many streams of ``threads`` threads each, to run at once."""
+    path = folder if folder.suffix == ".xml" else folder / MODEL
+    first = OpenVinoSession(path, info, target, device, threads and threads * count, count)
+    return [first, *(first.beside() for _ in range(count - 1))]
+
+
+def describe(path: Path) -> tuple[list[Port], list[Port]]:
+    """Inputs and outputs of an IR from anywhere: no roles, None for a dynamic side, ``#0`` where a port has no name.
+
+    Raises:
+        MissingPackageError: openvino is not installed.
+        InputError: OpenVINO cannot read the file.
+    """
+    try:
+        model = _openvino(str(path)).Core().read_model(str(path))
+    except RuntimeError as error:
+        raise InputError(f"{path}: OpenVINO cannot read it ({str(error).splitlines()[0]})") from error
+
+    def port(place: int, found: Any) -> Port:
+        dims = [] if found.partial_shape.rank.is_dynamic else found.partial_shape
+        shape = tuple(None if d.is_dynamic else d.get_length() for d in dims)
+        name = min(found.get_names(), default=f"#{place}")
+        return Port(name, "", shape, str(found.element_type.to_dtype()))
+
+    return [port(*p) for p in enumerate(model.inputs)], [port(*p) for p in enumerate(model.outputs)]
+
+
 class OpenVinoSession:
     """A compiled model and one infer request.
 
@@ -74,7 +108,13 @@ class OpenVinoSession:
     """
 
     def __init__(
-        self, path: Path, info: ModelInfo, target: str, device: str | None = None, threads: int | None = None
+        self,
+        path: Path,
+        info: ModelInfo,
+        target: str,
+        device: str | None = None,
+        threads: int | None = None,
+        streams: int | None = None,
     ) -> None:
         openvino = _openvino(target)
         self.info, self.target, self.path = info, target, path
@@ -83,6 +123,8 @@ class OpenVinoSession:
         if name.split(".")[0] not in {d.split(".")[0] for d in core.available_devices} | {"AUTO", "HETERO"}:
             raise UsageError(f"--device {device}: OpenVINO sees {', '.join(core.available_devices)} here")
         properties: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
+        if streams:
+            properties = {"PERFORMANCE_HINT": "THROUGHPUT", "NUM_STREAMS": streams}
         if target == "ov-fp32":
             properties["INFERENCE_PRECISION_HINT"] = "f32"
         if threads and name == "CPU":
@@ -94,7 +136,7 @@ class OpenVinoSession:
             raise InputError(f"{path}: OpenVINO cannot compile it ({str(error).splitlines()[0]})") from error
         self._request = self._compiled.create_infer_request()
         # By port, not by position or name: fusions may drop names, never ports of results.
-        self._ports = [(port.role, self._compiled.output(port.name)) for port in info.outputs]
+        self._ports = [(port.role, self._compiled.output(_key(port.name))) for port in info.outputs]
         if target == "ov-fp32":
             self._check_float32()
 
@@ -126,13 +168,53 @@ class OpenVinoSession:
         kernels whose weights are stored in half precision, so it only stands in where a kernel has no name.
         """
         counts: Counter[str] = Counter()
-        for node in self._compiled.get_runtime_model().get_ordered_ops():
-            notes = {k: str(v.value) for k, v in node.get_rt_info().items() if k in _NOTES}
-            if notes.get("layerType", "Const") not in _NOT_COMPUTING:
-                kernel = notes.get("primitiveType", "").rpartition("_")[2].lower()
-                counts[kernel if kernel in _KERNELS else notes["runtimePrecision"].lower()] += 1
+        for notes in self._computing():
+            kernel = notes.get("primitiveType", "").rpartition("_")[2].lower()
+            counts[kernel if kernel in _KERNELS else notes["runtimePrecision"].lower()] += 1
         return dict(counts)
+
+    def kernels(self) -> list[str]:
+        """Names of the kernels that compute, such as ``brgconv_avx512_amx_bf16``: they tell the instruction set."""
+        return [notes.get("primitiveType", "") for notes in self._computing()]
+
+    def _computing(self) -> list[dict[str, str]]:
+        nodes = self._compiled.get_runtime_model().get_ordered_ops()
+        found = [{k: str(v.value) for k, v in node.get_rt_info().items() if k in _NOTES} for node in nodes]
+        return [notes for notes in found if notes.get("layerType", "Const") not in _NOT_COMPUTING]
+
+    def profile(self, batch: np.ndarray, runs: int) -> list[tuple[str, str, float]]:
+        """(names of the layers it was made of, operator type, milliseconds) of every kernel executed, in order; medians
+        of ``runs``."""
+        name, properties = self._how
+        compiled = self._core.compile_model(str(self.path), name, {**properties, "PERF_COUNT": True})
+        sources = {
+            node.get_friendly_name(): str(node.get_rt_info()["originalLayersNames"].value)
+            for node in compiled.get_runtime_model().get_ordered_ops()
+            if "originalLayersNames" in node.get_rt_info()
+        }
+        request = compiled.create_infer_request()
+        times: dict[str, list[float]] = {}
+        for _ in range(runs + WARM_RUNS):
+            request.infer([batch], share_inputs=True)
+            for entry in request.profiling_info:
+                if entry.status == entry.Status.EXECUTED:
+                    times.setdefault(entry.node_name, []).append(1e3 * entry.real_time.total_seconds())
+        kinds = {entry.node_name: entry.node_type for entry in request.profiling_info}
+        return [
+            (sources.get(n) or n, kinds[n], float(np.median(t[WARM_RUNS:]))) for n, t in times.items() if n in kinds
+        ]
+
+    def beside(self) -> OpenVinoSession:
+        """Another session of the same compiled model, which can run at the same time."""
+        twin = copy.copy(self)
+        twin._request = self._compiled.create_infer_request()
+        return twin
 
     def close(self) -> None:
         """Release the request and the compiled model."""
         self._request = self._compiled = self._core = None
+
+
+def _key(name: str) -> str | int:
+    """A port's name, or its place where it is called ``#1``, as in models from elsewhere whose ports have no names."""
+    return int(name[1:]) if name.startswith("#") else name

@@ -56,7 +56,8 @@ class AreaRule(Rule):
         if height * width % area:
             return self.refuse(
                 node,
-                f"{height}x{width} tokens do not divide into {area} areas; image sides that are multiples of 32 always do",
+                f"{height}x{width} tokens do not divide into {area} areas; "
+                "image sides that are multiples of 32 always do",
             )
         return True
 

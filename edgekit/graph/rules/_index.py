@@ -1,8 +1,8 @@
 """Which element of which value stands where: layout operators followed backwards by computing with indices.
 
 However a graph spells a layout (Reshape, Transpose, Split, Slice, … in any order), what it does to the elements is a
-selection of the source's. ``follow`` runs the operators on the numbers 0, 1, 2, … instead of data, so rules compare what
-a chain does, never how it is written:
+selection of the source's. ``follow`` runs the operators on the numbers 0, 1, 2, … instead of data, so rules compare
+what a chain does, never how it is written:
 
     found = follow(value)                  # value = Transpose(Reshape(x))
     found.source, found.index              # x and, for every element of value, its flat position in x
@@ -84,7 +84,7 @@ def scalar_factor(node: ir.Node) -> tuple[ir.Value, float] | None:
 
 
 def channels_of(found: Followed) -> np.ndarray | None:
-    """The channels c such that ``value == source[:, c]`` for a source map ``[B, C, H, W]``, or None if that is not so."""
+    """The channels c with ``value == source[:, c]`` for a source map ``[B, C, H, W]``, or None if that is not so."""
     if len(found.shape) != 4 or found.index.ndim != 4 or found.factor != 1.0:
         return None
     if found.index.shape[2:] != found.shape[2:] or found.index.shape[0] != found.shape[0]:
@@ -112,7 +112,8 @@ def _reshaped(x: np.ndarray, shape: tuple[int, ...]) -> np.ndarray | None:
 
 
 def _transpose(node: ir.Node, value: ir.Value, x: np.ndarray) -> np.ndarray | None:
-    return x.transpose(ints(node, "perm"))
+    order = ints(node, "perm")
+    return np.transpose(x, order)
 
 
 def _split(node: ir.Node, value: ir.Value, x: np.ndarray) -> np.ndarray | None:

@@ -7,11 +7,10 @@ from typing import Any
 
 import numpy as np
 from onnxscript import ir
-from onnxscript.rewriter import RewriteRuleClassBase
 
 
-class Rule(RewriteRuleClassBase):  # type: ignore[misc]
-    """A rewrite on onnxscript's rewriter.
+class Rule:
+    """A rewrite for onnxscript's rewriter: ``pattern`` (or ``patterns``), ``check``, ``rewrite``.
 
     ``NAME`` is what reports call it and what adds it to or drops it from a target's rules. ``COUNT`` is the key of its
     expected count in ``models/*.toml`` (its name unless said otherwise). ``check`` returns ``self.refuse(node, why)``
@@ -20,9 +19,14 @@ class Rule(RewriteRuleClassBase):  # type: ignore[misc]
 
     NAME = ""
     COUNT = ""
+    OPSET = 0  # the first one that has the operators it makes
+
+    # onnxscript binds what a pattern names to parameters of that name, so every rule has its own signatures.
+    pattern: Any
+    check: Any
+    rewrite: Any
 
     def __init__(self) -> None:
-        super().__init__(self.NAME)
         self.refused: list[dict[str, str]] = []
 
     def patterns(self) -> Sequence[Callable[..., Any]]:
@@ -64,6 +68,6 @@ def static(shape: ir.Shape | None, first_too: bool = False) -> tuple[int, ...] |
     return tuple(d if isinstance(d, int) else 0 for d in shape)
 
 
-def int_tensor(*values: int) -> ir.Tensor:
+def int_tensor(*values: int) -> ir.TensorProtocol:
     """An int64 tensor, for ``op.Constant(value=...)``."""
     return ir.tensor(np.array(values, dtype=np.int64))

@@ -2,7 +2,9 @@
 
 | before | after |
 |---|---|
-| ``edgekit::AreaAttention(q, k, v; area)``, maps ``[B, C, H, W]`` | ``q, v -> [B·N, 32, A·T] -> [B·N, A·T, 32] -> [B·N, A, T, 32]`` and ``k -> [B·N, A, 32, T]``; ``MatMul(Softmax(MatMul(q · 32^-0.5, k)), v)``; back to ``[B, C, H, W]`` the same way |
+| ``edgekit::AreaAttention(q, k, v; area)`` | ``MatMul(Softmax(MatMul(q · 32^-0.5, k)), v)`` |
+| maps q, v, result ``[B, C, H, W]`` | ``[B·N, 32, A·T]``, exchanged to ``[B·N, A·T, 32]``, as ``[B·N, A, T, 32]`` |
+| map k ``[B, C, H, W]`` | ``[B·N, 32, A, T]``, exchanged to ``[B·N, A, 32, T]`` |
 
 Scaling q before the product and a single Softmax is the form fused attention kernels recognise. Areas stand where
 heads usually do: the channels of a map are heads first and its tokens areas first, so one exchange of two axes is all

@@ -2,7 +2,8 @@
 
 | before | after |
 |---|---|
-| ``edgekit::AreaAttention(q, k, v; area)``, maps ``[B, C, H, W]`` | ``q, k, v -> [B, H, W, C] -> [B·A, T, N, 32] -> [B·A, N, T, 32]``; ``Attention(q · 32^-0.5, k, v; scale=1)``; back to ``[B, C, H, W]`` the same way |
+| ``edgekit::AreaAttention(q, k, v; area)`` | ``Attention(q · 32^-0.5, k, v; scale=1)`` |
+| maps ``[B, C, H, W]`` | exchanged to ``[B, H, W, C]``, as ``[B·A, T, N, 32]``, exchanged to ``[B·A, N, T, 32]`` |
 
 The operator's own scale stays 1 because TensorRT wants the multiplication in sight, before the product. Channels last
 is how OpenVINO holds maps, so the outer exchanges of axes cost nothing there, and the inner ones are part of its fused

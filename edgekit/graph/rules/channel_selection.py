@@ -2,8 +2,8 @@
 
 | before | after |
 |---|---|
-| ``Conv -> Reshape [B, N, 96, H, W] -> Split -> Reshape [B, C, H, W]`` (q of all heads) | ``Conv -> Gather(channels of q, axis=1)`` |
-| ``Conv -> Split(axis=1)`` | ``Conv -> Gather(channels 0…) , Gather(channels n…)`` |
+| ``Conv``, ``Reshape [B, N, 96, H, W]``, ``Split``, ``Reshape [B, C, H, W]`` | ``Conv``, ``Gather(channels, axis=1)`` |
+| ``Conv``, ``Split(axis=1)`` | ``Conv``, one ``Gather`` an output |
 | the same through Transposes, Slices and Reshapes in any order | the same |
 
 A stepping stone: ``selected_convolution`` then gives every selection a convolution of its own. What a chain does is
@@ -31,9 +31,7 @@ class ChannelSelection(Rule):
     def patterns(self) -> Sequence[Callable[..., Any]]:
         def ends_in(op_type: str, outputs: list[str]) -> Callable[..., Any]:
             def pattern(op: Any, x: Any) -> Any:
-                return getattr(op, op_type)(
-                    x, _outputs=outputs, _allow_other_inputs=True, _allow_other_attributes=True
-                )
+                return getattr(op, op_type)(x, _outputs=outputs, _allow_other_inputs=True, _allow_other_attributes=True)
 
             return pattern
 

@@ -4,7 +4,7 @@
 |---|---|
 | ``Reshape(Reshape(x, s), t)`` | ``Reshape(x, t)`` |
 | ``Transpose(Transpose(x))`` in the old order | ``x`` |
-| any chain of the two that leaves all elements in their order | ``Reshape(x, t)``, or ``x`` where the shape is the old one |
+| any chain of the two that leaves all elements in their order | ``Reshape(x, t)``, or ``x`` if of that shape |
 
 What a chain does is computed with indices (``_index.py``). Chains that do move elements stay as they are.
 """
@@ -17,7 +17,7 @@ import numpy as np
 from onnxscript import ir
 
 from edgekit.graph.rules import _index
-from edgekit.graph.rules._rule import Rule, int_tensor, producer
+from edgekit.graph.rules._rule import Rule, int_tensor
 
 CHAIN = ("Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Identity")
 ENDS = ("Reshape", "Transpose")

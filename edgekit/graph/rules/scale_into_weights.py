@@ -2,7 +2,7 @@
 
 | before | after |
 |---|---|
-| ``AreaAttention(Conv(x; W, b), k, v; area)`` | ``AreaAttention(Conv(x; W · 32^-0.5, b · 32^-0.5), k, v; area, scaled=1)`` |
+| ``AreaAttention(Conv(x; W, b), k, v)`` | ``AreaAttention(Conv(x; W · 32^-0.5, b · 32^-0.5), k, v; scaled=1)`` |
 
 One multiplication less, but the runtimes measured fold it into a neighbour themselves, and TensorRT looks for it in
 plain sight: no target has this rule on. It must come before the lowering of attention.
@@ -32,7 +32,9 @@ class ScaleIntoWeights(Rule):
         if "scaled" in node.attributes:
             return False  # a product of this rule
         if convolution is None or any(constant(p) is None for p in convolution.inputs[1:] if p is not None):
-            return self.refuse(node, "its q does not come from a convolution of its own; selected_convolution makes one")
+            return self.refuse(
+                node, "its q does not come from a convolution of its own; selected_convolution makes one"
+            )
         if len(q.uses()) != 1 or q.is_graph_output():
             return self.refuse(node, f"{convolution.name} is used by others too")
         return True

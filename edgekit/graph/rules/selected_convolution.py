@@ -2,7 +2,8 @@
 
 | before | after |
 |---|---|
-| ``y = Conv(x; W, b)``; ``Gather(y, q, axis=1)``, ``Gather(y, k, axis=1)``, ``Gather(y, v, axis=1)`` | ``Conv(x; W[q], b[q])``, ``Conv(x; W[k], b[k])``, ``Conv(x; W[v], b[v])`` |
+| ``y = Conv(x; W, b)``; ``Gather(y, q, axis=1)`` | ``Conv(x; W[q], b[q])`` |
+| ``Gather(y, k, axis=1)``, ``Gather(y, v, axis=1)`` | ``Conv(x; W[k], b[k])``, ``Conv(x; W[v], b[v])`` |
 
 The numbers are the same: a convolution computes every output channel for itself. It fires only where the selections
 share out all channels, so that nothing is computed twice, and never on grouped convolutions. What it saves is cutting
@@ -37,11 +38,12 @@ class SelectedConvolution(Rule):
         if y in self._made:
             return True
         node = out.producer()
-        if any(constant(v) is None for v in convolution.inputs[1:] if v is not None):
+        weights = [constant(v) for v in convolution.inputs[1:] if v is not None]
+        if any(array is None for array in weights) or weights[0] is None:
             return self.refuse(node, f"the weights of {convolution.name} are computed")
         if "group" in convolution.attributes and convolution.attributes["group"].as_int() != 1:
             return self.refuse(node, f"{convolution.name} is a grouped convolution")
-        if not _shared_out(y):
+        if not _shared_out(y, len(weights[0])):
             return self.refuse(node, f"other nodes use {convolution.name} as a whole, or some of its channels twice")
         return True
 
@@ -52,16 +54,22 @@ class SelectedConvolution(Rule):
         key = tuple(rows.tolist())
         if key in made:
             return op.Identity(made[key])
-        arrays = [constant(v) for v in convolution.inputs[1:] if v is not None]
-        chosen = [op.Constant(value=ir.tensor(np.ascontiguousarray(a[rows]))) for a in arrays if a is not None]
+        number = sum(len(others) for others in self._made.values())  # convolutions may share a bias, so count them all
+        chosen = [_rows(op, value, rows, number) for value in convolution.inputs[1:] if value is not None]
         attributes = {name: attribute.value for name, attribute in convolution.attributes.items()}
         made[key] = op.Conv(convolution.inputs[0], *chosen, **attributes)
         return made[key]
 
 
-def _shared_out(y: ir.Value) -> bool:
-    """Whether selections are all that uses ``y``, each channel in exactly one (equal selections counted once)."""
-    if y.is_graph_output() or y.shape is None:
+def _rows(op: Any, value: ir.Value, rows: np.ndarray, number: int) -> Any:
+    array, name = constant(value), f"{value.name}.{number}"
+    assert array is not None
+    return op.initializer(ir.tensor(np.ascontiguousarray(array[rows]), name=name), name)
+
+
+def _shared_out(y: ir.Value, outputs: int) -> bool:
+    """Whether selections are all that uses ``y``, each of its channels in exactly one (equal ones counted once)."""
+    if y.is_graph_output():
         return False
     selections = set()
     for node, place in y.uses():
@@ -69,4 +77,4 @@ def _shared_out(y: ir.Value) -> bool:
         if wanted is None or wanted.ndim != 1 or node.attributes["axis"].as_int() != 1:
             return False
         selections.add(tuple(wanted.tolist()))
-    return sorted(c for chosen in selections for c in chosen) == list(range(int(y.shape[1])))
+    return sorted(c for chosen in selections for c in chosen) == list(range(outputs))

@@ -1,0 +1,212 @@
+"""What each graph rewrite is worth: the same network with and without it, interleaved call by call in one process.
+
+    python benchmarks/rules.py --models yolo12n yolo12s --targets ort-fp32 ov-fp32 --out benchmarks/results/rules.json
+
+Random weights, their activations normalised as training would. Contestants of one run, all built as `edgekit build`
+builds them and timed on the same input:
+
+- `all rules`: the target's recipe; every ratio is against it, so above 1 means slower than what edgekit ships;
+- `as exported`: PyTorch's exporter on attention written plainly, constants folded: what one has without the rules;
+- `without X` for rules of the recipe that fire, `with X` for the others.
+
+`--timer cpu` counts the process's CPU time on one thread instead of the clock on the wall: on a machine that others
+use too, it is the only figure worth having. `--file theirs.onnx` times a file from elsewhere before and after.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import torch
+from onnx_ir.passes import common
+from onnxscript import ir
+
+from edgekit import catalog, checkpoint, targets
+from edgekit.bench import machine
+from edgekit.bench.clock import ClockOptions, measure
+from edgekit.graph import export as exporting
+from edgekit.graph.document import describe
+from edgekit.graph.files import rewrite_file
+from edgekit.graph.rewrite import Recipe, apply, fold, recipe_for
+from edgekit.spec import Graph, ModelInfo
+
+SHIPPED, EXPORTED = "all rules", "as exported"
+WITH = ("scale_into_weights", "swish", "attention_decomposed", "attention_operator")
+
+
+def main() -> None:
+    options = _options()
+    rows = []
+    for target in options.targets:
+        for name in options.models:
+            with tempfile.TemporaryDirectory() as scratch:
+                rows += race(target, name, dict(variants(name, target, Path(scratch), options.imgsz)), options)
+        for file in options.file:
+            with tempfile.TemporaryDirectory() as scratch:
+                rows += race(target, file.stem, dict(rewritten(file, target, Path(scratch))), options)
+    about = machine.describe()
+    document = {"schema": 1, "kind": "rules", "machine": about, "rows": [*_earlier(options.out), *rows]}
+    options.out.write_text(json.dumps(document, indent=1) + "\n")
+    print(table(document["rows"]))
+
+
+def variants(name: str, target: str, folder: Path, imgsz: int) -> Iterator[tuple[str, tuple[Path, ModelInfo]]]:
+    """Contestant -> its ONNX file and ports."""
+    loaded = normalised(name)
+    info = loaded.info((imgsz, imgsz), 1, "topk")
+    with mock.patch("edgekit.nn.attention.area_attention", plain_attention):
+        plain = exporting._capture(loaded, info)
+    fold(plain)
+    yield EXPORTED, (_save(plain, folder / "exported.onnx"), info)
+    captured = exporting._capture(loaded, info)
+    captured = ir.from_proto(ir.to_proto(captured))
+    for variant, recipe in recipes(target):
+        model = captured.clone()
+        fired = {report.rule: report.fired for report in apply(model, recipe)}
+        if variant.startswith("without") or variant == SHIPPED or fired.get(variant.removeprefix("with ")):
+            yield variant, (_save(model, folder / f"{variant}.onnx"), info)
+
+
+def recipes(target: str) -> Iterator[tuple[str, Recipe]]:
+    shipped = recipe_for(target)
+    names = [rule.NAME for rule in shipped.rules]
+    yield SHIPPED, shipped
+    yield "without selected_convolution", recipe_for(target, drop=["channel_selection", "selected_convolution"])
+    yield "without integer_division", recipe_for(target, drop=["integer_division"])
+    for rule in WITH:
+        if rule not in names:
+            yield f"with {rule}", recipe_for(target, add=[rule])
+
+
+def rewritten(file: Path, target: str, folder: Path) -> Iterator[tuple[str, tuple[Path, ModelInfo]]]:
+    """A file from elsewhere before and after."""
+    after = folder / "after.onnx"
+    rewrite_file(file, after, recipe_for(target))
+    for contestant, path in ((SHIPPED, after), (EXPORTED, file)):
+        inputs, outputs, _ = describe(path)
+        size = tuple(int(d or 0) for d in inputs[0].shape[2:])
+        ports = {"inputs": tuple(inputs), "outputs": tuple(outputs)}
+        yield contestant, (path, ModelInfo("detect", (size[0], size[1]), "raw", (), **ports))
+
+
+def plain_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, area: int) -> torch.Tensor:
+    """Area attention as one writes it in PyTorch without thinking of export: the scale after the product."""
+    B, C, H, W = q.shape
+
+    def cut(x: torch.Tensor) -> torch.Tensor:
+        return x.flatten(2).transpose(1, 2).reshape(B * area, H * W // area, C // 32, 32).transpose(1, 2)
+
+    weights = ((cut(q) @ cut(k).transpose(2, 3)) * 32**-0.5).softmax(-1)
+    return (weights @ cut(v)).transpose(1, 2).reshape(B, H * W, C).transpose(1, 2).reshape(B, C, H, W)
+
+
+def normalised(name: str) -> checkpoint.Checkpoint:
+    """An untrained network whose BatchNorms have seen noise, so that activations are neither zero nor endless."""
+    loaded = checkpoint.new(catalog.spec(name), seed=0)
+    for module in loaded.net.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = None
+    with torch.no_grad():
+        loaded.net.train()(torch.rand(2, 3, 320, 320, generator=torch.Generator().manual_seed(0)))
+    loaded.net.eval()
+    return loaded
+
+
+def _save(model: ir.Model, path: Path) -> Path:
+    common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
+    common.RemoveUnusedOpsetsPass()(model)
+    ir.save(model, path)
+    return path
+
+
+def race(
+    target: str, name: str, contestants: dict[str, tuple[Path, ModelInfo]], options: argparse.Namespace
+) -> list[dict[str, Any]]:
+    """Time the contestants side by side; a row each."""
+    backend = targets.backend(target)
+    with tempfile.TemporaryDirectory() as scratch:
+        calls = {}
+        for number, (contestant, (path, info)) in enumerate(contestants.items()):
+            folder = Path(scratch) / str(number)
+            folder.mkdir()
+            backend.build(Graph(path, info, ""), target, folder)
+            calls[contestant] = _call(backend.open_session(folder, info, target, threads=options.threads))
+        batch = np.random.default_rng(0).random(next(iter(contestants.values()))[1].inputs[0].shape, dtype=np.float32)
+        clock = ClockOptions(budget_s=options.seconds, min_rounds=options.rounds)
+        timer = time.process_time if options.timer == "cpu" else time.perf_counter
+        found = measure(calls, [batch], clock, baseline=SHIPPED, timer=timer)
+    run = {"model": name, "target": target, "timer": options.timer, "threads": options.threads or "default"}
+    state = {"rounds": found.rounds, "reliable": found.reliable, "disturbances": found.disturbances}
+    rows = []
+    for contestant, stages in found.stages.items():
+        ratio = found.ratios.get(contestant, {}).get("whole_ms")
+        rows.append({**run, "contestant": contestant, "ms": stages["whole_ms"], "ratio": ratio, **state})
+    print(table(rows), file=sys.stderr, flush=True)
+    return rows
+
+
+def _call(session: Any) -> Any:
+    def call(batch: np.ndarray) -> None:
+        session.run(batch)
+
+    return call
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """Markdown: a line per model and target, the median of `all rules`, and everybody's ratio to it."""
+    columns = list(dict.fromkeys(row["contestant"] for row in rows if row["contestant"] != SHIPPED))
+    lines = [f"| model | target | timed | {SHIPPED}, ms | {' | '.join(columns)} |", "|---" * (4 + len(columns)) + "|"]
+    keys = ("model", "target", "timer", "threads")
+    for run in dict.fromkeys(tuple(row[k] for k in keys) for row in rows):
+        mine = {row["contestant"]: row for row in rows if tuple(row[k] for k in keys) == run}
+        cells = [_cell(mine.get(column)) for column in columns]
+        timed = f"{run[2]}, {run[3]} thread{'s' if run[3] != 1 else ''}"
+        shipped = f"{mine[SHIPPED]['ms']['p50']:.1f}{'' if mine[SHIPPED]['reliable'] else ' ?'}"
+        lines.append(f"| {run[0]} | {run[1]} | {timed} | {shipped} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _cell(row: dict[str, Any] | None) -> str:
+    if row is None:
+        return ""
+    ratio = row["ratio"]
+    return f"{ratio['ratio']:.3f} ({ratio['low']:.3f}–{ratio['high']:.3f})"
+
+
+def _earlier(out: Path) -> list[dict[str, Any]]:
+    """Rows of an earlier run on this machine, to be added to."""
+    if not out.is_file():
+        return []
+    document = json.loads(out.read_text())
+    if machine.same_machine(document["machine"], machine.describe()):
+        raise SystemExit(f"{out}: measured on another machine; give another --out")
+    return list(document["rows"])
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    cpu = re.sub(r"[^a-z0-9]+", "-", str(machine.cpu()["model"]).lower()).strip("-")
+    parser.add_argument("--models", nargs="*", default=["yolo12n"])
+    parser.add_argument("--targets", nargs="*", default=["ort-fp32", "ov-fp32", "ov-fp16"])
+    parser.add_argument("--file", nargs="*", type=Path, default=[], help="ONNX files from elsewhere")
+    parser.add_argument("--imgsz", type=int, default=640)
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--timer", choices=("wall", "cpu"), default="wall")
+    parser.add_argument("--seconds", type=float, default=60.0, help="budget of a race")
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / f"rules-{cpu}.json")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

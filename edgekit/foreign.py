@@ -1,0 +1,319 @@
+"""Models edgekit did not make, put behind the same interface: plain ONNX files and OpenVINO folders.
+
+Understood is the layout that exporters of this detector family document: one image input ``[B, 3, H, W]`` (RGB, 0..1)
+and, N being the cells of strides 8, 16 and 32,
+
+| task | output | rows of the second dimension |
+|---|---|---|
+| detect | ``[B, 4+C, N]`` | centre x, centre y, width, height in pixels; a probability per class |
+| obb | ``[B, 5+C, N]`` | the same, then the angle in radians |
+| pose | ``[B, 4+C+P*V, N]`` | the same, then x, y (and visibility) per keypoint |
+| segment | ``[B, 4+C+M, N]`` and ``[B, M, H/4, W/4]`` | the same, then mask coefficients; and the prototypes |
+| classify | ``[B, C]`` | probabilities |
+
+Task, class names and keypoints come from the metadata such files carry (ONNX ``metadata_props``, or ``metadata.yaml``
+beside an IR); where there is none, the task is asked for. Anything else is refused in a sentence.
+
+    model = read(Path("yolo11n.onnx"))
+    model.info.task, model.info.names
+    session = model.wrap(backend.open_session(model.path, model.inner, model.target))
+"""
+
+from __future__ import annotations
+
+import ast
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from edgekit import targets, tasks
+from edgekit.errors import InputError, MissingPackageError, UsageError
+from edgekit.spec import ModelInfo, Port, Session
+
+_STRIDES = (8, 16, 32)
+_MOST_BYTES = 1 << 20  # of metadata
+_FLOATS = ("float32", "float16")
+_SLACK = 0.01  # what half precision may add to a probability
+
+
+@dataclass(frozen=True)
+class ForeignModel:
+    """A model from elsewhere that was understood.
+
+    Attributes:
+        path: the ONNX file or the IR's ``.xml``.
+        backend: an edgekit target whose backend runs it.
+        target: what to call it: the runtime's name, since nothing is known of how it was built.
+        info: what host code must know, in roles.
+        inner: the file's own ports, for the backend.
+        named: whether the class names are the model's own; else they are numbers.
+        keypoint_values: values per keypoint in the file, 2 or 3; 0 without keypoints.
+    """
+
+    path: Path
+    backend: str
+    target: str
+    info: ModelInfo
+    inner: ModelInfo
+    named: bool
+    keypoint_values: int
+
+    def wrap(self, session: Session) -> ForeignSession:
+        """The session that a backend opened on ``inner``, answering in roles.
+
+        Raises:
+            InputError: its scores are no probabilities.
+        """
+        wrapped = ForeignSession(session, self)
+        wrapped.check()
+        return wrapped
+
+
+class ForeignSession:
+    """A backend's session of a foreign model; what else that can do (``profile``, ``close``) shows through."""
+
+    def __init__(self, session: Session, model: ForeignModel) -> None:
+        self._session, self._model = session, model
+        self.info, self.target, self.path, self.named = model.info, model.target, model.path, model.named
+        self._dtype = np.dtype(model.inner.inputs[0].dtype)
+
+    def run(self, batch: np.ndarray) -> dict[str, np.ndarray]:
+        """``[B, 3, H, W]`` float32 in 0..1 -> one array per role."""
+        outputs = self._session.run(batch.astype(self._dtype, copy=False))
+        arrays = [outputs[port.role] for port in self._model.inner.outputs]
+        roles = [port.role for port in self.info.outputs]
+        if roles == ["class_probabilities"]:
+            return {"class_probabilities": arrays[0]}
+        values = arrays[0].transpose(0, 2, 1)
+        classes = len(self.info.names)
+        found = {"scores": arrays[0][:, 4 : 4 + classes]}
+        centre, size, extra = values[..., :2], values[..., 2:4], values[..., 4 + classes :]
+        if "rotated_boxes" in roles:
+            found["rotated_boxes"] = np.concatenate([centre, size, extra], 2)
+            return found
+        found["boxes"] = np.concatenate([centre - size / 2, centre + size / 2], 2)
+        if "mask_coefficients" in roles:
+            found |= {"mask_coefficients": extra, "mask_prototypes": arrays[1]}
+        if "keypoints" in roles:
+            points = extra.reshape(*extra.shape[:2], -1, self._model.keypoint_values)
+            if self._model.keypoint_values == 2:
+                points = np.concatenate([points, np.ones_like(points[..., :1])], 3)
+            found["keypoints"] = points
+        return found
+
+    def check(self) -> None:
+        """Raise InputError unless the scores of a grey image are probabilities; logits look the same from outside."""
+        grey = np.full([d or 1 for d in self.info.inputs[0].shape], 0.5, np.float32)
+        outputs = self.run(grey)
+        scores = np.asarray(outputs.get("scores", outputs.get("class_probabilities")), np.float32)
+        low, high = float(scores.min()), float(scores.max())
+        sums_to_one = "scores" in outputs or np.allclose(scores.sum(1), 1.0, atol=_SLACK)
+        if not (-_SLACK <= low <= high <= 1 + _SLACK and sums_to_one):
+            raise InputError(f"{self.path}: its scores ({low:.3g} to {high:.3g}) are no probabilities; {_SAY}")
+
+    def precision_by_type(self) -> dict[str, int]:
+        return self._session.precision_by_type()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._session, name)
+
+
+_SAY = "edgekit understands plain exports that end in [batch, 4 + classes (+ extra), cells], see edgekit/foreign.py"
+
+
+def is_foreign(path: Path) -> bool:
+    """Whether ``path`` is an IR, a folder with one, or an ONNX file without edgekit's metadata."""
+    if path.is_dir():
+        return not (path / "manifest.json").is_file() and any(path.glob("*.xml"))
+    return path.suffix == ".xml" or (path.suffix == ".onnx" and _document().METADATA_KEY not in _described(path)[2])
+
+
+def read(path: Path, imgsz: tuple[int, int] | None = None, task: str | None = None) -> ForeignModel:
+    """Understand a foreign model.
+
+    Args:
+        path: an ONNX file, an IR's ``.xml`` or a folder with one.
+        imgsz: (height, width) for a model that takes any.
+        task: for a model that does not say.
+
+    Raises:
+        InputError: it is not laid out as the module's table says.
+        UsageError: the task is needed, or another than the model's was given.
+    """
+    if path.suffix == ".onnx":
+        inputs, outputs, metadata = _described(path)
+        place, backend, target = path, "ort-fp32", "onnxruntime"
+        said = _Said({key: _literal(text) for key, text in metadata.items()}, path)
+    else:
+        place = _xml(path)
+        inputs, outputs = targets.backend("ov-fp16").describe(place)
+        backend, target, said = "ov-fp16", "openvino", _Said(_yaml(place.with_name("metadata.yaml")), place)
+    image = _image(inputs, place, imgsz or said.imgsz())
+    known = _task(said, task, outputs, place)
+    outputs.sort(key=lambda port: len(port.shape))
+    info = _info(known, said, image, outputs, place)
+    inner = info.replace(outputs=tuple(Port(p.name, str(i), p.shape, p.dtype) for i, p in enumerate(outputs)))
+    return ForeignModel(place, backend, target, info, inner, bool(said.names()), said.keypoint_shape(known)[1])
+
+
+class _Said:
+    """What a model's metadata says, as far as it makes sense."""
+
+    def __init__(self, metadata: Mapping[Any, Any], path: Path) -> None:
+        self.metadata, self.path = metadata, path
+
+    def task(self) -> str | None:
+        text = self.metadata.get("task")
+        return text if isinstance(text, str) and text else None
+
+    def names(self) -> tuple[str, ...] | None:
+        names = self.metadata.get("names")
+        if isinstance(names, Mapping) and set(names) == set(range(len(names))):
+            names = [names[i] for i in range(len(names))]
+        if not isinstance(names, (list, tuple)) or not names:
+            return None
+        return tuple(str(name) for name in names)
+
+    def imgsz(self) -> tuple[int, int] | None:
+        return self._pair("imgsz")
+
+    def keypoint_shape(self, task: tasks.Task) -> tuple[int, int]:
+        """(points, values each); (0, 0) for a task without."""
+        return (self._pair("kpt_shape") or task.keypoint_shape or (0, 0)) if "keypoints" in task.roles else (0, 0)
+
+    def licence(self) -> str | None:
+        text = self.metadata.get("license")
+        return text if isinstance(text, str) else None
+
+    def _pair(self, key: str) -> tuple[int, int] | None:
+        value = self.metadata.get(key)
+        if not isinstance(value, (list, tuple)) or len(value) != 2 or not all(type(v) is int and v > 0 for v in value):
+            return None
+        return value[0], value[1]
+
+
+def _literal(text: str) -> Any:
+    """A Python literal, as metadata writes names and sizes; other text stays text. Nothing is evaluated."""
+    if len(text) > _MOST_BYTES:
+        return None
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError):
+        return text
+
+
+def _yaml(path: Path) -> Mapping[Any, Any]:
+    """The metadata beside an IR; empty where there is none."""
+    if not path.is_file():
+        return {}
+    if path.stat().st_size > _MOST_BYTES:
+        raise InputError(f"{path}: too big for metadata; export the model again")
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise InputError(f"{path}: not readable as YAML; export the model again") from error
+    return found if isinstance(found, Mapping) else {}
+
+
+def _xml(path: Path) -> Path:
+    if not path.is_dir():
+        return path
+    found = sorted(path.glob("*.xml"))
+    if len(found) != 1:
+        raise InputError(f"{path}: a folder with {len(found)} .xml files; give the one to run")
+    return found[0]
+
+
+def _document() -> Any:
+    try:
+        from edgekit.graph import document
+    except ImportError as error:
+        raise MissingPackageError("onnx", "reading an ONNX file", "onnx") from error
+    return document
+
+
+def _described(path: Path) -> tuple[list[Port], list[Port], dict[str, str]]:
+    found: tuple[list[Port], list[Port], dict[str, str]] = _document().describe(path)
+    return found
+
+
+def _image(inputs: list[Port], path: Path, imgsz: tuple[int, int] | None) -> Port:
+    """The input, its size filled in where the model takes any."""
+    port = inputs[0] if len(inputs) == 1 else None
+    if port is None or len(port.shape) != 4 or port.shape[1] not in (3, None) or port.dtype not in _FLOATS:
+        shapes = ", ".join(f"{p.name} {list(p.shape)} {p.dtype}" for p in inputs)
+        raise InputError(f"{path}: takes {shapes or 'nothing'}, not one image [batch, 3, height, width] in float")
+    batch, _, *own = port.shape
+    if None in own and imgsz is None:
+        raise UsageError(f"{path}: takes images of any size; say which with --imgsz")
+    height, width = (side or given for side, given in zip(own, imgsz or own, strict=True))
+    return Port(port.name, "images", (batch, 3, height, width), port.dtype)
+
+
+def _task(said: _Said, given: str | None, outputs: list[Port], path: Path) -> tasks.Task:
+    own = said.task()
+    if own is None and given is None:
+        ranks = [len(port.shape) for port in outputs]
+        own = {(2,): "classify", (3, 4): "segment", (4, 3): "segment"}.get(tuple(ranks))
+        if own is None:
+            raise UsageError(f"{path}: does not say what it does; say so with --task ({', '.join(tasks.names())})")
+    wanted = tasks.get(given or own or "")
+    if own is not None and own not in (wanted.name, *wanted.aliases):
+        raise UsageError(f"--task {given}: {path} says that it is a {own} model")
+    return wanted
+
+
+def _info(task: tasks.Task, said: _Said, image: Port, outputs: list[Port], path: Path) -> ModelInfo:
+    """The model in roles. ``outputs`` in order of their rank."""
+    batch, _, height, width = image.shape
+    assert height and width
+    names = said.names()
+    cells = sum(math.ceil(height / s) * math.ceil(width / s) for s in _STRIDES) if task.detects else None
+    wanted = f"[batch, values, {cells}]" if task.detects else "[batch, classes]"
+    ranks = [3 if task.detects else 2] + [4] * ("mask_prototypes" in task.roles)
+    values = outputs[0].shape[1] if [len(p.shape) for p in outputs] == ranks else None
+    per_cell = _values_per_cell(task, said, outputs)
+    classes = (values or 0) - per_cell
+    problem = None
+    if any(p.dtype not in _FLOATS for p in outputs) or not values:
+        problem = f"gives {wanted}{' and prototypes' * (len(ranks) - 1)}"
+    elif cells and outputs[0].shape[2] not in (cells, None):
+        problem = f"of {height}x{width} pixels gives {wanted}"
+    elif classes < 1 or (names and len(names) != classes):
+        problem = f"of {len(names or '1')} classes has {per_cell + len(names or '1')} values"
+    if problem:
+        given = " and ".join(str([d or "any" for d in p.shape]) for p in outputs)
+        raise InputError(f"{path}: gives {given} where a {task.name} model {problem}; {_SAY}")
+    shapes = {
+        "boxes": (batch, cells, 4),
+        "rotated_boxes": (batch, cells, 5),
+        "scores": (batch, classes, cells),
+        "mask_coefficients": (batch, cells, per_cell - 4),
+        "mask_prototypes": outputs[-1].shape,
+        "keypoints": (batch, cells, said.keypoint_shape(task)[0], 3),
+        "class_probabilities": (batch, classes),
+    }
+    return ModelInfo(
+        task=task.name,
+        imgsz=(height, width),
+        head="raw",
+        names=names or tuple(str(i) for i in range(classes)),
+        inputs=(image,),
+        outputs=tuple(Port(role, role, shapes[role]) for role in task.roles),
+        preprocess=task.preprocess,
+        licence=said.licence(),
+    )
+
+
+def _values_per_cell(task: tasks.Task, said: _Said, outputs: list[Port]) -> int:
+    """Values of a candidate beside its classes."""
+    if not task.detects:
+        return 0
+    if "mask_coefficients" in task.roles:
+        return 4 + (outputs[-1].shape[1] or 0)
+    return (5 if "rotated_boxes" in task.roles else 4) + math.prod(said.keypoint_shape(task))

@@ -1,0 +1,37 @@
+"""SiLU as the standard operator ``Swish`` (opset 24).
+
+| before | after |
+|---|---|
+| ``Mul(x, Sigmoid(x))`` | ``Swish(x; alpha=1)`` |
+
+ONNX Runtime (QuickGelu) and OpenVINO (Swish, part of the convolution's kernel) find the left form themselves, and few
+parsers read opset 24: no target has this rule on.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from onnxscript import ir
+
+from edgekit.graph.rules._rule import Rule
+
+
+class Swish(Rule):
+    NAME = "swish"
+    OPSET = 24
+
+    def patterns(self) -> Any:
+        return [self._left, self._right]
+
+    def _left(self, op: Any, x: Any) -> Any:
+        return op.Mul(x, op.Sigmoid(x))
+
+    def _right(self, op: Any, x: Any) -> Any:
+        return op.Mul(op.Sigmoid(x), x)
+
+    def check(self, context: Any, x: ir.Value) -> bool:
+        return True
+
+    def rewrite(self, op: Any, x: ir.Value) -> Any:
+        return op.Swish(x, alpha=1.0)
