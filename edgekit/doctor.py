@@ -60,6 +60,7 @@ PACKAGES = (
     Package("tensorrt", "tensorrt", "trt-* targets", ("tensorrt-cu12", "tensorrt-cu13")),
     Package("tensorrt-rtx", "tensorrt-rtx", "trt-rtx-* targets", ("tensorrt-rtx-cu12", "tensorrt-rtx-cu13")),
     Package("cuda-python", "cuda", "GPU memory for TensorRT"),
+    Package("supervision", "supervision", "results in its form: Result.to_supervision"),
     Package("pycuda", "pycuda", "GPU memory for TensorRT, in place of cuda-python"),
 )
 

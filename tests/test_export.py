@@ -15,6 +15,7 @@ from edgekit import catalog, checkpoint, targets
 from edgekit.errors import GateError, InputError
 from edgekit.graph.document import read_document
 from edgekit.graph.export import export
+from edgekit.nn.session import TorchSession
 from edgekit.spec import Graph, ModelInfo, sha256_file
 from tests.test_models import CHECKPOINTS
 
@@ -116,6 +117,16 @@ def test_dynamic_batch_and_rectangular_input(name: str, size: tuple[int, int], t
         found = backend.open_session(folder, graph.info, target).run(batch)
         for role, value in expected.items():
             np.testing.assert_allclose(found[role], value.numpy(), atol=1e-3, err_msg=f"{target} {role}")
+
+
+def test_dynamic_batch_of_candidates(tmp_path: Path) -> None:
+    loaded = checkpoint.new(catalog.spec("yolo12n"), seed=3)
+    graph = export(loaded, tmp_path / "model.onnx", (64, 96), batch=None, head="topk", target="ov-fp32")
+    batch = np.random.default_rng(1).random((3, 3, 64, 96), dtype=np.float32)
+    expected = TorchSession(loaded.net, graph.info).run(batch)
+    found = targets.backend("ort-fp32").open_session(graph.path, graph.info, "ort-fp32").run(batch)
+    np.testing.assert_allclose(found["scores"], expected["scores"], atol=1e-4)
+    assert found["boxes"].shape == (3, *expected["boxes"].shape[1:])
 
 
 def test_two_exports_are_the_same_file(tmp_path: Path) -> None:

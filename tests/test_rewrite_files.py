@@ -299,6 +299,8 @@ def test_every_form_of_a_trained_network_gives_the_stored_outputs(
     assert fired(result)["attention_found"] == 8
     document = read_document(out)
     assert document["rewrites"][: len(read_document(source)["rewrites"])] == read_document(source)["rewrites"]
+    values = {name for node in onnx.load(out).graph.node for name in node.output}
+    assert values >= {value for _, value in document["stages"]}  # every stage can still be looked at
     kinds = Counter(n.op_type for n in onnx.load(out).graph.node)
     assert kinds["Attention"] == (8 if target == "ov-fp32" else 0)
     assert kinds["MatMul"] == (0 if target == "ov-fp32" else 16)

@@ -47,9 +47,15 @@ def command(
     streams: Annotated[
         str | None, typer.Option(metavar="N,N", help="For --throughput. Default: up to the cores.")
     ] = None,
-    batch: Annotated[str | None, typer.Option(metavar="N,N", help="For --throughput. Default: the model's.")] = None,
+    batches: Annotated[
+        str | None, typer.Option("--batches", metavar="N,N", help="For --throughput. Default: the model's.")
+    ] = None,
     threads: Annotated[
-        str | None, typer.Option(metavar="N", help="CPU threads; of each stream, and several, with --throughput.")
+        str | None,
+        typer.Option(
+            metavar="N",
+            help="CPU threads. Default: the runtime's choice. Of each stream, and several, with --throughput.",
+        ),
     ] = None,
     against: Annotated[Path | None, typer.Option(help="Older results: fail if a model got slower.")] = None,
     max_slowdown: Annotated[str, typer.Option("--max-slowdown", metavar="N%", help="What --against allows.")] = "10%",
@@ -73,12 +79,12 @@ def command(
     opening = _Opening(device, imgsz, conf, task, _numbers("--threads", threads))
     if throughput:
         _alone(data=data, baseline=baseline, profile=profile, cold=cold, against=against)
-        sizes = _numbers("--streams", streams), _numbers("--batch", batch)
+        sizes = _numbers("--streams", streams), _numbers("--batches", batches)
         records = _throughput(names, opening, images, *sizes)
         show, failures = tables.throughput, []
     else:
-        if streams or batch or len(opening.threads) > 1:
-            raise UsageError("--streams, --batch and several --threads go with --throughput")
+        if streams or batches or len(opening.threads) > 1:
+            raise UsageError("--streams, --batches and several --threads go with --throughput")
         gate = _gate(against, max_slowdown)
         with ExitStack() as stack:
             predictors = {name: stack.enter_context(opening.load(name)) for name in names}

@@ -139,6 +139,9 @@ def _capture(checkpoint: Checkpoint, info: ModelInfo) -> ir.Model:
         )
     assert program is not None
     model: ir.Model = program.model
+    # Where the network asks for the batch as a number, the exporter writes the example's into the graph, silently.
+    fixed = model.graph.inputs[0].shape is None or isinstance(model.graph.inputs[0].shape[0], int)
+    assert fixed == (info.batch is not None), "a dynamic batch became a fixed one while the network was captured"
     return model
 
 

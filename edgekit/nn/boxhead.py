@@ -126,7 +126,7 @@ def answer(
     logits_BK, labels_BK, cells_BK = best_pairs(raw["logits"], best, one_class)
     chosen = {name: take(value, cells_BK) for name, value in raw.items() if name != "logits"}
     grid_13N = torch.cat((centres_12N, strides_11N), 1)
-    centres_B2K, strides_B1K = take(grid_13N.expand(len(cells_BK), -1, -1), cells_BK).split((2, 1), 1)
+    centres_B2K, strides_B1K = take(grid_13N.expand(cells_BK.shape[0], -1, -1), cells_BK).split((2, 1), 1)
     return {**decode(chosen, centres_B2K, strides_B1K), "scores": logits_BK.sigmoid(), "labels": labels_BK}
 
 

@@ -17,6 +17,7 @@ import numpy as np
 from onnxscript import ir
 
 from edgekit.graph.rules import _index
+from edgekit.graph.rules._area import DOMAIN
 from edgekit.graph.rules._rule import Rule, int_tensor
 
 CHAIN = ("Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Identity")
@@ -59,6 +60,10 @@ class LayoutChain(Rule):
         return self._target.count(-1) < 2
 
     def rewrite(self, op: Any, x: ir.Value, out: ir.Value, shape: ir.Value | None = None) -> Any:
+        assert self._source is not None
         if self._same_shape:
+            node = self._source.producer()
+            if node is not None and node.domain == DOMAIN:
+                self._source.name = out.name  # an attention just found takes the name of what it stands for
             return op.Identity(self._source)
         return op.Reshape(self._source, op.Constant(value=int_tensor(*self._target)))
