@@ -10,7 +10,6 @@ go through ``published.py``, which runs no code from them. Commands take either 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any
 import torch
 
 from edgekit import catalog, tasks
+from edgekit.atomic import replacing
 from edgekit.errors import InputError
 from edgekit.nn.yolo12 import YOLO12
 from edgekit.published import Published, is_edgekit_checkpoint, read_published
@@ -117,12 +117,8 @@ def save(checkpoint: Checkpoint, path: str | Path) -> Path:
         "provenance": checkpoint.provenance,
         "state_dict": checkpoint.net.state_dict(),
     }
-    partial = path.with_name(path.name + ".partial")
-    try:
+    with replacing(path) as partial:
         torch.save(document, partial)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
     return path
 
 

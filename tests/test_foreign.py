@@ -104,7 +104,6 @@ def test_the_host_code_runs_it(tmp_path: Path) -> None:
         assert result.class_names == ["dog"]
         assert predictor.info.licence == "AGPL-3.0"
         assert predictor.session.target == "onnxruntime"
-        assert sum(predictor.session.precision_by_type().values()) > 0
 
 
 def test_openvino_folders(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ OPTIONAL = tuple(
     "matplotlib faster_coco_eval pycocotools supervision scipy psutil PIL".split(" ")
 )
 HEAVY = (*OPTIONAL, "cv2", "numpy", "yaml")
-PLAIN = "spec errors versions"  # rooms everyone may use
+PLAIN = "spec errors versions atomic"  # rooms everyone may use
 HOST = f"{PLAIN} boxes masks image drawing results metrics runtime data tasks"  # what only running bundles takes
 
 
@@ -38,7 +38,7 @@ class Wall:
 
 
 WALLS = (
-    Wall("spec.py errors.py versions.py", rooms=PLAIN),
+    Wall("spec.py errors.py versions.py atomic.py", rooms=PLAIN),
     # Reading other people's checkpoints: as little as can be behind it.
     Wall("published/inert_*.py published/torch_archive.py", rooms="errors published"),
     Wall("published/__init__.py", "numpy", rooms="errors published"),
@@ -75,7 +75,7 @@ WALLS = (
     Wall("doctor.py", rooms=f"{PLAIN} targets bench"),
     Wall("demo.py", "numpy cv2", "torch", rooms="errors doctor catalog checkpoint parity image"),
     # The command line: quick to start, free in what a command imports when it runs.
-    Wall("cli/_*", "typer", "rich", rooms="cli errors spec"),
+    Wall("cli/_*", "typer", "rich", rooms="cli errors spec atomic"),
     Wall("cli/*", "typer", " ".join(("rich", *HEAVY)), rooms="*"),
     Wall("__main__.py", rooms="cli"),
     Wall("__init__.py", rooms="loading results runtime"),

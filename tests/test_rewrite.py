@@ -177,6 +177,10 @@ def attention_of_another_model(change: str) -> onnx.ModelProto:
     if change == "shuffled":
         q, k, v = (b.op("Gather", x, np.arange(12)[::-1].copy(), axis=2) for x in (q, k, v))
     q = b.scale(q, 0.2 if change == "scale" else 32**-0.5)
+    if change == "causal":
+        b.op("Attention", q, k, v, name="product", scale=1.0, softcap=0.0, is_causal=1)
+        b.nodes[-1].output[0] = "y"
+        return b.model(dict.fromkeys("qkv", (1, 64, 6, 8)), {"y": (4, 2, 12, 32)}, opset=23)
     scores = b.op("MatMul", q, b.transpose(k, 0, 1, 3, 2))
     if change == "mask":
         scores = b.op("Add", scores, random_map(12, 12))
@@ -192,12 +196,10 @@ def attention_of_another_model(change: str) -> onnx.ModelProto:
         (attention_of_another_model("scale"), "its scale is 0.2; heads of 32 channels have 0.1768"),
         (attention_of_another_model("mask"), "something is added to its scores"),
         (attention_of_another_model("axis"), "its softmax does not run over the keys"),
-        (
-            attention_of_another_model("shuffled"),
-            "its q is not made of heads over consecutive chunks of the map's tokens",
-        ),
+        (attention_of_another_model("causal"), "it has is_causal; YOLO12's is over [batch, heads, tokens, channels]"),
+        (attention_of_another_model("shuffled"), "its q is not made of heads over consecutive chunks of the map's"),
     ],
-    ids=["head width", "scale", "mask", "axis", "shuffled"],
+    ids=["head width", "scale", "mask", "axis", "causal", "shuffled"],
 )
 def test_attention_of_another_model_is_left_alone_with_the_reason(model: onnx.ModelProto, sentence: str) -> None:
     before = operators(model)

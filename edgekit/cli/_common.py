@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
+from edgekit.atomic import replacing
 from edgekit.cli._streams import write_document
 from edgekit.errors import UsageError
 
@@ -65,12 +66,8 @@ def emit_json(document: Any) -> None:
 
 def write_json(path: Path, document: Any) -> None:
     """Write ``document`` to a file, as ``emit_json`` would print it; the file appears complete or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    try:
+    with replacing(path) as partial:
         partial.write_text(json.dumps(_plain(document), indent=1, allow_nan=False) + "\n", encoding="utf-8")
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _plain(value: Any) -> Any:

@@ -7,7 +7,18 @@ from typing import Annotated, Any
 
 import typer
 
-from edgekit.cli._common import Batch, Device, Force, ImgSz, Json, Threads, console, emit_json, refuse_existing
+from edgekit.cli._common import (
+    Batch,
+    Device,
+    Force,
+    ImgSz,
+    Json,
+    Threads,
+    console,
+    emit_json,
+    refuse_existing,
+    write_json,
+)
 
 
 def command(
@@ -56,7 +67,7 @@ def command(
             evaluation = evaluate(predictor, dataset, scoring, partial, progress)
     advice = metrics.threshold_curves(dataset, evaluation.predictions).best() if _detects(session.info) else []
     if save_json is not None:
-        _save(save_json, evaluation.predictions)
+        write_json(save_json, evaluation.predictions)
     if json:
         emit_json({"model": str(model), "target": session.target, **evaluation.to_dict(), "operating_points": advice})
     else:
@@ -85,18 +96,6 @@ def _bar(total: int) -> Any:
             yield lambda done: progress.update(task, completed=done)
 
     return bar()
-
-
-def _save(path: Path, predictions: list[dict[str, Any]]) -> None:
-    import json
-    import os
-
-    scratch = path.with_name(path.name + ".partial")
-    try:
-        scratch.write_text(json.dumps(predictions), encoding="utf-8")
-        os.replace(scratch, path)
-    finally:
-        scratch.unlink(missing_ok=True)
 
 
 def _print(evaluation: Any, advice: list[dict[str, Any]]) -> None:

@@ -14,7 +14,6 @@ import contextlib
 import io
 import json
 import logging
-import os
 import warnings
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from onnxscript import ir
 from torch import nn
 
 from edgekit import catalog
+from edgekit.atomic import replacing
 from edgekit.checkpoint import Checkpoint
 from edgekit.errors import InputError
 from edgekit.graph.document import METADATA_KEY, SCHEMA
@@ -107,12 +107,8 @@ def export(
     proto = ir.to_proto(model)
     onnx.checker.check_model(proto, full_check=True)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    try:
+    with replacing(path) as partial:
         onnx.save(proto, partial)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
     return Graph(path, info, sha256_file(path), provenance | {k: document[k] for k in ("rewrites", "stages")})
 
 

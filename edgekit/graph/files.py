@@ -10,7 +10,6 @@ metadata gets the new rewrites added to it.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from onnx import version_converter
 from onnx_ir.passes import common
 from onnxscript import ir
 
+from edgekit.atomic import replacing
 from edgekit.errors import GateError, InputError, UnsafeFileError
 from edgekit.graph import opset as opsets
 from edgekit.graph.document import METADATA_KEY
@@ -210,9 +210,5 @@ def _equality(path: Path, original: onnx.ModelProto, rewritten: onnx.ModelProto)
 
 def _write(model: onnx.ModelProto, out: Path) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_name(out.name + ".partial")
-    try:
+    with replacing(out) as partial:
         onnx.save(model, partial)
-        os.replace(partial, out)
-    finally:
-        partial.unlink(missing_ok=True)

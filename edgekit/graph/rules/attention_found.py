@@ -139,10 +139,9 @@ def _core_of_products(product: ir.Node) -> _Core | None:
 
 
 def _core_of_operator(node: ir.Node) -> _Core | None:
-    if any(name in node.attributes for name in ("q_num_heads", "kv_num_heads", "softcap", "qk_matmul_output_mode")):
-        raise _Refusal("only Attention over [batch, heads, tokens, channels] without extras can be YOLO12's")
-    if "is_causal" in node.attributes and node.attributes["is_causal"].as_int():
-        raise _Refusal("it is causal: tokens see only earlier ones")
+    for name in ("q_num_heads", "kv_num_heads", "softcap", "is_causal"):
+        if name in node.attributes and node.attributes[name].value:
+            raise _Refusal(f"it has {name}; YOLO12's is over [batch, heads, tokens, channels] without extras")
     q, k, v = node.inputs[:3]
     assert q is not None and k is not None and v is not None
     if "scale" in node.attributes:
