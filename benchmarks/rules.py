@@ -2,11 +2,13 @@
 
     python benchmarks/rules.py --models yolo12n yolo12s --targets ort-fp32 ov-fp32 --out benchmarks/results/rules.json
 
-Random weights, their activations normalised as training would. Contestants of one run, all built as `edgekit build`
-builds them and timed on the same input:
+Random weights, their activations normalised as training would. `--part attention` cuts out the attention stages (layers
+6 to 8), where all of the difference is, which shows it two to three times as large. Contestants of one run, all built
+as `edgekit build` builds them and timed on the same input:
 
 - `all rules`: the target's recipe; every ratio is against it, so above 1 means slower than what edgekit ships;
 - `as exported`: PyTorch's exporter on attention written plainly, constants folded: what one has without the rules;
+- `again`: the recipe a second time, which shows how far from 1 chance takes a ratio;
 - `without X` for rules of the recipe that fire, `with X` for the others.
 
 `--timer cpu` counts the process's CPU time on one thread instead of the clock on the wall: on a machine that others
@@ -38,9 +40,9 @@ from edgekit.graph import export as exporting
 from edgekit.graph.document import describe
 from edgekit.graph.files import rewrite_file
 from edgekit.graph.rewrite import Recipe, apply, fold, recipe_for
-from edgekit.spec import Graph, ModelInfo
+from edgekit.spec import Graph, ModelInfo, Port
 
-SHIPPED, EXPORTED = "all rules", "as exported"
+SHIPPED, AGAIN, EXPORTED = "all rules", "again", "as exported"
 WITH = ("scale_into_weights", "swish", "attention_decomposed", "attention_operator")
 
 
@@ -50,7 +52,8 @@ def main() -> None:
     for target in options.targets:
         for name in options.models:
             with tempfile.TemporaryDirectory() as scratch:
-                rows += race(target, name, dict(variants(name, target, Path(scratch), options.imgsz)), options)
+                contestants = dict(variants(name, target, Path(scratch), options.imgsz, options.part))
+                rows += race(target, name, contestants, options)
         for file in options.file:
             with tempfile.TemporaryDirectory() as scratch:
                 rows += race(target, file.stem, dict(rewritten(file, target, Path(scratch))), options)
@@ -60,27 +63,50 @@ def main() -> None:
     print(table(document["rows"]))
 
 
-def variants(name: str, target: str, folder: Path, imgsz: int) -> Iterator[tuple[str, tuple[Path, ModelInfo]]]:
+def variants(
+    name: str, target: str, folder: Path, imgsz: int, part: str
+) -> Iterator[tuple[str, tuple[Path, ModelInfo]]]:
     """Contestant -> its ONNX file and ports."""
+    cut = _attention_stages if part == "attention" else lambda model, info: info
     loaded = normalised(name)
     info = loaded.info((imgsz, imgsz), 1, "topk")
     with mock.patch("edgekit.nn.attention.area_attention", plain_attention):
         plain = exporting._capture(loaded, info)
+    ports = cut(plain, info)
     fold(plain)
-    yield EXPORTED, (_save(plain, folder / "exported.onnx"), info)
+    yield EXPORTED, (_save(plain, folder / "exported.onnx"), ports)
     captured = exporting._capture(loaded, info)
+    ports = cut(captured, info)
     captured = ir.from_proto(ir.to_proto(captured))
+    shipped = {report.rule for report in apply(captured.clone(), recipe_for(target)) if report.fired}
     for variant, recipe in recipes(target):
         model = captured.clone()
-        fired = {report.rule: report.fired for report in apply(model, recipe)}
-        if variant.startswith("without") or variant == SHIPPED or fired.get(variant.removeprefix("with ")):
-            yield variant, (_save(model, folder / f"{variant}.onnx"), info)
+        fired = {report.rule for report in apply(model, recipe) if report.fired}
+        if variant in (SHIPPED, AGAIN) or variant.split()[1] in fired ^ shipped:
+            yield variant, (_save(model, folder / f"{variant}.onnx"), ports)
+
+
+def _attention_stages(model: ir.Model, info: ModelInfo) -> ModelInfo:
+    """Cut layers 6 to 8 out of a captured detector, in place; returns the ports of what is left."""
+    ends = {}
+    for node in model.graph:
+        path = exporting._scope(node.metadata_props.get("pkg.torch.onnx.name_scopes", ""))
+        ends[path.split(".")[1] if path.startswith("model.") else ""] = node.outputs[0]
+    first, last = ends["5"], ends["8"]
+    assert first.shape is not None and last.shape is not None
+    start = ir.Value(name="start", shape=first.shape, type=first.type)
+    first.replace_all_uses_with(start)
+    model.graph.inputs[:], model.graph.outputs[:] = [start], [last]
+    common.RemoveUnusedNodesPass()(model)
+    shapes = [tuple(int(str(d)) for d in value.shape) for value in (first, last)]
+    return info.replace(inputs=(Port("start", "", shapes[0]),), outputs=(Port(str(last.name), "", shapes[1]),))
 
 
 def recipes(target: str) -> Iterator[tuple[str, Recipe]]:
     shipped = recipe_for(target)
     names = [rule.NAME for rule in shipped.rules]
     yield SHIPPED, shipped
+    yield AGAIN, shipped
     yield "without selected_convolution", recipe_for(target, drop=["channel_selection", "selected_convolution"])
     yield "without integer_division", recipe_for(target, drop=["integer_division"])
     for rule in WITH:
@@ -145,7 +171,14 @@ def race(
         clock = ClockOptions(budget_s=options.seconds, min_rounds=options.rounds)
         timer = time.process_time if options.timer == "cpu" else time.perf_counter
         found = measure(calls, [batch], clock, baseline=SHIPPED, timer=timer)
-    run = {"model": name, "target": target, "timer": options.timer, "threads": options.threads or "default"}
+    part = options.part if contestants[SHIPPED][1].inputs[0].name == "start" else "whole"
+    run = {
+        "model": name,
+        "part": part,
+        "target": target,
+        "timer": options.timer,
+        "threads": options.threads or "default",
+    }
     state = {"rounds": found.rounds, "reliable": found.reliable, "disturbances": found.disturbances}
     rows = []
     for contestant, stages in found.stages.items():
@@ -165,14 +198,17 @@ def _call(session: Any) -> Any:
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """Markdown: a line per model and target, the median of `all rules`, and everybody's ratio to it."""
     columns = list(dict.fromkeys(row["contestant"] for row in rows if row["contestant"] != SHIPPED))
-    lines = [f"| model | target | timed | {SHIPPED}, ms | {' | '.join(columns)} |", "|---" * (4 + len(columns)) + "|"]
-    keys = ("model", "target", "timer", "threads")
+    lines = [
+        f"| model | part | target | timed | {SHIPPED}, ms | {' | '.join(columns)} |",
+        "|---" * (5 + len(columns)) + "|",
+    ]
+    keys = ("model", "part", "target", "timer", "threads")
     for run in dict.fromkeys(tuple(row[k] for k in keys) for row in rows):
         mine = {row["contestant"]: row for row in rows if tuple(row[k] for k in keys) == run}
         cells = [_cell(mine.get(column)) for column in columns]
-        timed = f"{run[2]}, {run[3]} thread{'s' if run[3] != 1 else ''}"
+        timed = f"{run[3]}, {run[4]} thread{'s' if run[4] != 1 else ''}"
         shipped = f"{mine[SHIPPED]['ms']['p50']:.1f}{'' if mine[SHIPPED]['reliable'] else ' ?'}"
-        lines.append(f"| {run[0]} | {run[1]} | {timed} | {shipped} | {' | '.join(cells)} |")
+        lines.append(f"| {run[0]} | {run[1]} | {run[2]} | {timed} | {shipped} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -201,6 +237,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--file", nargs="*", type=Path, default=[], help="ONNX files from elsewhere")
     parser.add_argument("--imgsz", type=int, default=640)
     parser.add_argument("--threads", type=int)
+    parser.add_argument("--part", choices=("whole", "attention"), default="whole")
     parser.add_argument("--timer", choices=("wall", "cpu"), default="wall")
     parser.add_argument("--seconds", type=float, default=60.0, help="budget of a race")
     parser.add_argument("--rounds", type=int, default=10)
