@@ -48,19 +48,18 @@ WITH = ("scale_into_weights", "swish", "attention_decomposed", "attention_operat
 
 def main() -> None:
     options = _options()
-    rows = []
+    rows = _earlier(options.out)
     for target in options.targets:
-        for name in options.models:
+        for name in (*options.models, *options.file):
             with tempfile.TemporaryDirectory() as scratch:
-                contestants = dict(variants(name, target, Path(scratch), options.imgsz, options.part))
-                rows += race(target, name, contestants, options)
-        for file in options.file:
-            with tempfile.TemporaryDirectory() as scratch:
-                rows += race(target, file.stem, dict(rewritten(file, target, Path(scratch))), options)
-    about = machine.describe()
-    document = {"schema": 1, "kind": "rules", "machine": about, "rows": [*_earlier(options.out), *rows]}
-    options.out.write_text(json.dumps(document, indent=1) + "\n")
-    print(table(document["rows"]))
+                if isinstance(name, Path):
+                    contestants = dict(rewritten(name, target, Path(scratch)))
+                else:
+                    contestants = dict(variants(name, target, Path(scratch), options.imgsz, options.part))
+                rows += race(target, getattr(name, "stem", name), contestants, options)
+            document = {"schema": 1, "kind": "rules", "machine": machine.describe(), "rows": rows}
+            options.out.write_text(json.dumps(document, indent=1) + "\n")
+    print(table(rows))
 
 
 def variants(
