@@ -22,14 +22,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+from _sides import serve, side
 
 REPO = Path(__file__).resolve().parents[1]
 NEEDED = 2.0  # times the peer's rate
@@ -45,10 +44,14 @@ def main() -> None:
     from edgekit.bench.watch import Watch
 
     rounds: dict[str, list[dict[str, float]]] = {"edgekit": [], "peer": []}
-    with _worker("edgekit", sys.executable) as edgekit, _worker("peer", options.peer_python) as peer:
+    count = str(_count())
+    with (
+        side(__file__, "edgekit", sys.executable, "--images", count) as edgekit,
+        side(__file__, "peer", options.peer_python, "--images", count) as peer,
+    ):
         sides = {"edgekit": edgekit, "peer": peer}
-        for side in sides.values():
-            side()  # caches, thread pools and lazy imports
+        for work in sides.values():
+            work()  # caches, thread pools and lazy imports
         with Watch(helpers=[edgekit.pid, peer.pid]) as watch:
             for number in range(options.rounds):
                 for name in sorted(sides, reverse=bool(number % 2)):
@@ -143,7 +146,7 @@ def _edgekit(options: argparse.Namespace) -> None:
             **parts,
         }
 
-    _serve(run)
+    serve(run)
 
 
 class _Replay:
@@ -213,46 +216,7 @@ def _peer(options: argparse.Namespace) -> None:
             **parts,
         }
 
-    _serve(run)
-
-
-def _serve(run: Callable[[], dict[str, Any]]) -> None:
-    """Answer each line of standard input with one line of JSON; what libraries print goes to standard error."""
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
-    for _ in sys.stdin:
-        answers.write(json.dumps(run()) + "\n")
-        answers.flush()
-
-
-class _Side:
-    """A worker process; calling it makes it validate once."""
-
-    def __init__(self, process: subprocess.Popen[str]) -> None:
-        self.process, self.pid = process, process.pid
-
-    def __call__(self) -> dict[str, float]:
-        assert self.process.stdin and self.process.stdout
-        self.process.stdin.write("go\n")
-        self.process.stdin.flush()
-        line = self.process.stdout.readline()
-        if not line:
-            raise SystemExit(f"{self.process.args[0]} ended without an answer; its messages are above")
-        answer: dict[str, float] = json.loads(line)
-        return answer
-
-
-@contextmanager
-def _worker(name: str, python: str) -> Iterator[_Side]:
-    words = [python, str(Path(__file__).resolve()), *sys.argv[1:], "--worker", name, "--images", str(_count())]
-    with tempfile.TemporaryDirectory() as scratch:  # the peer writes a folder of results where it runs
-        process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=scratch)
-        try:
-            yield _Side(process)
-        finally:
-            with suppress(OSError):
-                process.stdin.close()  # type: ignore[union-attr]
-            process.wait(60)
+    serve(run)
 
 
 def _count() -> int:

@@ -1,0 +1,189 @@
+"""Images a second of training and of its loader alone: edgekit beside the peer, in one interleaved run.
+
+    python benchmarks/train_speed.py data.yaml --imgsz 320 --threads 2 --workers 2 \\
+        --peer-python PEER/bin/python --peer-scripts ../shared/peer --out benchmarks/results/train-speed-bccd.json
+
+Each side is a process of its own that stays alive; they take turns, with the same number of threads and of image
+readers. What is timed:
+
+- whole: training yolo12n from its first batch to the end of the last epoch, validation after each included;
+- loader: one epoch of augmented batches (mosaic on) and nothing else, without and with decoded images kept in memory.
+
+The peer is run, never imported: this file calls it only where its own Python executes it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from _sides import serve, side
+
+REPO = Path(__file__).resolve().parents[1]
+NEEDED = {"whole": 1.0, "loader": 1.5, "loader_cached": 1.5}
+SEEN: dict[str, Any] = {}
+
+
+def main() -> None:
+    options = _options()
+    os.environ["OMP_NUM_THREADS"] = str(options.threads)
+    if options.worker:
+        {"edgekit": _edgekit, "peer": _peer}[options.worker](options)
+        return
+    sys.path.insert(0, str(REPO))
+    from edgekit.bench import machine
+    from edgekit.bench.watch import Watch
+
+    rounds: dict[str, list[dict[str, float]]] = {"edgekit": [], "peer": []}
+    with (
+        side(__file__, "edgekit", sys.executable) as edgekit,
+        side(__file__, "peer", options.peer_python) as peer,
+    ):
+        sides = {"edgekit": edgekit, "peer": peer}
+        with Watch(helpers=[edgekit.pid, peer.pid]) as watch:
+            for number in range(options.rounds):
+                for name in sorted(sides, reverse=bool(number % 2)):
+                    rounds[name].append(sides[name]())
+                    print(f"round {number + 1}: {name} {rounds[name][-1]}", file=sys.stderr, flush=True)
+                    watch.tick()
+    report = {
+        "what": "images per second of training and of its loader alone",
+        "data": Path(options.data).parent.name,
+        "settings": {k: getattr(options, k) for k in ("task", "imgsz", "batch", "epochs", "threads", "workers")},
+        **_summary(rounds),
+        "rounds": rounds,
+        "reliable": not watch.disturbances(),
+        "disturbances": watch.disturbances(),
+        "machine": machine.describe(),
+    }
+    text = json.dumps(report, indent=1)
+    if options.out:
+        Path(options.out).write_text(text + "\n", encoding="utf-8")
+    print(text)
+    sys.exit(0 if all(report["ratio"][k]["p50"] >= least for k, least in NEEDED.items()) else 1)
+
+
+def _summary(rounds: dict[str, list[dict[str, float]]]) -> dict[str, Any]:
+    import numpy as np
+
+    def figures(values: Any) -> dict[str, float]:
+        return {"min": float(values.min()), "p50": float(np.median(values)), "max": float(values.max())}
+
+    rates = {name: {k: np.array([r[k] for r in runs]) for k in NEEDED} for name, runs in rounds.items()}
+    return {
+        "ratio": {k: figures(rates["edgekit"][k] / rates["peer"][k]) for k in NEEDED},
+        "images_per_s": {name: {k: figures(v) for k, v in kinds.items()} for name, kinds in rates.items()},
+    }
+
+
+def _edgekit(options: argparse.Namespace) -> None:
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command does
+    sys.path.insert(0, str(REPO))
+    from edgekit.data import open_dataset
+    from edgekit.train.augment import Augment
+    from edgekit.train.loader import Loader
+    from edgekit.train.loop import Silence, train
+    from edgekit.train.options import TrainOptions
+
+    size = (options.imgsz, options.imgsz)
+    dataset = open_dataset(options.data, options.task, "train")
+    common = {"batch": options.batch, "workers": options.workers}
+
+    class Clock(Silence):
+        def began(self, run: Any) -> None:
+            self.start = time.perf_counter()
+
+        def ended_epoch(self, run: Any, row: Any) -> None:
+            self.end = time.perf_counter()
+
+    def load(cache: str) -> float:
+        loader = SEEN.setdefault(cache, Loader(dataset, size, augment=Augment(), cache=cache, **common))
+        start = time.perf_counter()
+        images = sum(len(batch.images) for batch in loader.epoch(SEEN.setdefault("epoch", 0)))
+        SEEN["epoch"] += 1
+        return images / (time.perf_counter() - start)
+
+    def run() -> dict[str, float]:
+        clock = Clock()
+        wanted = TrainOptions(epochs=options.epochs, imgsz=size, close_mosaic=0, threads=options.threads, **common)
+        model = {"detect": "yolo12n", "segment": "yolo12n-seg", "pose": "yolo12n-pose", "obb": "yolo12n-obb"}
+        with tempfile.TemporaryDirectory() as folder:
+            train(Path(options.data), model[options.task], Path(folder), wanted, watch=clock)
+        whole = options.epochs * len(dataset) / (clock.end - clock.start)
+        if not SEEN:
+            load("ram")  # fills the cache
+        return {"whole": whole, "loader": load("none"), "loader_cached": load("ram")}
+
+    serve(run)
+
+
+def _peer(options: argparse.Namespace) -> None:
+    sys.path.insert(0, options.peer_scripts)
+    import cpu_torchvision  # noqa: F401
+    import torch
+    from ultralytics import YOLO
+    from ultralytics.cfg import get_cfg
+    from ultralytics.data import build_dataloader, build_yolo_dataset
+    from ultralytics.data.utils import check_det_dataset
+
+    torch.set_num_threads(options.threads)
+    common = {"data": options.data, "imgsz": options.imgsz, "task": options.task, "workers": options.workers}
+    data = check_det_dataset(options.data)
+    suffix = {"detect": "", "segment": "-seg", "pose": "-pose", "obb": "-obb"}[options.task]
+
+    def load(cache: str | bool) -> float:
+        if cache not in SEEN:
+            settings = get_cfg(overrides={**common, "cache": cache})
+            dataset = build_yolo_dataset(settings, data["train"], options.batch, data, mode="train", stride=32)
+            SEEN[cache] = build_dataloader(dataset, options.batch, options.workers, shuffle=True)
+        start = time.perf_counter()
+        images = sum(len(batch["img"]) for batch in SEEN[cache])
+        return images / (time.perf_counter() - start)
+
+    def run() -> dict[str, float]:
+        model, times = YOLO(f"yolo12n{suffix}.yaml"), []
+        model.add_callback("on_train_start", lambda trainer: times.append(time.perf_counter()))
+        model.add_callback("on_fit_epoch_end", lambda trainer: times.append(time.perf_counter()))
+        model.train(
+            **common, epochs=options.epochs, batch=options.batch, device="cpu", close_mosaic=0, plots=False,
+            verbose=False, project="runs", exist_ok=True,
+        )  # fmt: skip
+        images = len(model.trainer.train_loader.dataset)
+        whole = options.epochs * images / (times[options.epochs] - times[0])
+        if not SEEN:
+            load("ram")
+        return {"whole": whole, "loader": load(False), "loader_cached": load("ram")}
+
+    serve(run)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data")
+    parser.add_argument("--task", default="detect", choices=("detect", "segment", "pose", "obb"))
+    parser.add_argument("--imgsz", type=int, default=320)
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--epochs", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--peer-python", required=True)
+    parser.add_argument("--peer-scripts", required=True)
+    parser.add_argument("--out")
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    options.data = str(Path(options.data).resolve())
+    options.peer_scripts = str(Path(options.peer_scripts).resolve())
+    if options.out:
+        options.out = str(Path(options.out).resolve())
+    return options
+
+
+if __name__ == "__main__":
+    main()
