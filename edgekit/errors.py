@@ -27,11 +27,13 @@ class UsageError(EdgekitError):
 
 
 class MissingPackageError(EdgekitError):
-    """Something optional is not installed; the sentence names the extra that brings it (exit code 2)."""
+    """Something optional is not installed; the sentence names the extra that brings it, or the package itself where no
+    extra does (exit code 2)."""
 
-    def __init__(self, package: str, needed_for: str, extra: str) -> None:
+    def __init__(self, package: str, needed_for: str, extra: str | None = None) -> None:
+        wanted = f"'edgekit[{extra}]'" if extra else package
         super().__init__(
-            f"{needed_for} needs the package {package!r}, which is not installed; run: pip install 'edgekit[{extra}]'"
+            f"{needed_for} needs the package {package!r}, which is not installed; run: pip install {wanted}"
         )
         self.package = package
         self.extra = extra

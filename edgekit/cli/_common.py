@@ -42,7 +42,7 @@ Classes = Annotated[
     str | None, typer.Option("--classes", metavar="A,B", help="Keep these classes only: names or numbers, by commas.")
 ]
 Agnostic = Annotated[bool, typer.Option("--agnostic", help="Let boxes suppress each other across classes.")]
-Batch = Annotated[int, typer.Option("--batch", min=1, help="Images per run; what is built takes exactly so many.")]
+Batch = Annotated[int, typer.Option("--batch", min=1, help="Images per run.")]
 Head = Annotated[
     str, typer.Option("--head", help="raw (every anchor and class), topk (the best 300) or nms (finished detections).")
 ]

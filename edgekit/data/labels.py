@@ -33,7 +33,10 @@ KINDS = {
     "no image": "labels whose image is not there",
     "orphan": "an annotation of an image or category that the file does not list",
     "size": "an image whose size is not the one stated",
+    "crossing": "a polygon that crosses itself, or corners that are not in order around the box",
+    "keypoints": "how keypoints are swapped in a mirror (flip_idx) is missing or contradicts itself",
     "scarce": "a class with no or very few objects",
+    "absent": "a class that another split has and train has not",
     "overlap": "the same image in two splits",
 }
 
@@ -73,7 +76,8 @@ class Row(NamedTuple):
     """One object of a normalised text file, parsed; fractions of the image.
 
     ``box`` is x1, y1, x2, y2; ``polygon`` [P, 2]; ``keypoints`` [P, 3]; ``corners`` [4, 2]; ``clipped`` how far the
-    object reached beyond the image before it was clipped, as a fraction of the image.
+    object reached beyond the image before it was clipped, as a fraction of the image; ``mended`` what else was put
+    right, for a warning of the kind ``crossing``.
     """
 
     box: tuple[float, float, float, float]
@@ -81,6 +85,7 @@ class Row(NamedTuple):
     keypoints: np.ndarray | None = None
     corners: np.ndarray | None = None
     clipped: float = 0.0
+    mended: str = ""
 
 
 @dataclass(frozen=True)

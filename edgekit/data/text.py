@@ -161,7 +161,10 @@ def _resolve(path: Path, settings: dict[str, Any], entry: str, key: str) -> Path
     for place in tried:
         if place.exists():
             return Path(os.path.normpath(place))
-    raise InputError(f"{path}: {key} is {entry!r}, and there is no {tried[0]}; correct the path in the yaml")
+    places = dict.fromkeys(os.path.normpath(place) for place in tried)
+    raise InputError(
+        f"{path}: {key} is {entry!r}, and there is no {' nor '.join(places)}; correct the path in the yaml"
+    )
 
 
 def _listed_images(listing: Path, here: Path) -> list[Path]:
@@ -206,6 +209,8 @@ def _read_labels(
             if row.clipped > ROUNDING:
                 sentence = f"reaches {row.clipped:.1%} of the image beyond its edge; clipped"
                 issues.append(Issue(path, number, "clipped", sentence, "warning"))
+            if row.mended:
+                issues.append(Issue(path, number, "crossing", row.mended, "warning"))
             kept.append(label)
             rows.append(row)
     except FileNotFoundError:

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from edgekit.data.dataset import Dataset
 from edgekit.data.geometry import clip_box, extent, outline
 from edgekit.data.labels import BadRow, Row
@@ -16,9 +18,12 @@ from edgekit.metrics.objects import rotated_scores
 from edgekit.metrics.peer import peer_rotated
 from edgekit.metrics.scores import Options, Scores
 
+_Point = tuple[float, float]
+
 
 def parse_row(values: Sequence[float], keypoint_shape: tuple[int, int] | None = None) -> Row:
-    """One row's numbers after the class; corners off the image are clipped to it one by one.
+    """One row's numbers after the class; corners off the image are clipped to it one by one, and put in order around
+    the box where the lines between them cross.
 
     Raises:
         BadRow: other than eight numbers, far off the image, or without area.
@@ -27,9 +32,25 @@ def parse_row(values: Sequence[float], keypoint_shape: tuple[int, int] | None = 
         raise BadRow(
             "malformed", f"{len(values)} numbers after the class, an oriented box has 8 (x, y of 4 corners); left out"
         )
+    a, b, c, d = zip(values[::2], values[1::2], strict=True)
+    mended = ""
+    if _cross(a, b, c, d) or _cross(b, c, d, a):
+        points = np.array(values, np.float64).reshape(4, 2)
+        x, y = (points - points.mean(0)).T
+        values = points[np.argsort(np.arctan2(y, x))].reshape(-1).tolist()
+        mended = "the lines between its corners cross; the corners were put in order"
     corners, beyond = outline(values, 4, "oriented box")
     box, _ = clip_box(*extent(corners))
-    return Row(box, corners=corners, clipped=beyond)
+    return Row(box, corners=corners, clipped=beyond, mended=mended)
+
+
+def _cross(a: _Point, b: _Point, c: _Point, d: _Point) -> bool:
+    """Do the lines from a to b and from c to d cross between their ends?"""
+    return _side(a, b, c) * _side(a, b, d) < 0 and _side(c, d, a) * _side(c, d, b) < 0
+
+
+def _side(a: _Point, b: _Point, point: _Point) -> float:
+    return (b[0] - a[0]) * (point[1] - a[1]) - (b[1] - a[1]) * (point[0] - a[0])
 
 
 def score(dataset: Dataset, predictions: Sequence[Mapping[str, Any]], options: Options) -> Scores:

@@ -1,0 +1,130 @@
+"""What a person sees of a running training: a live line, a line per epoch, and what sinks are told.
+
+with View(["tensorboard"]) as view:
+    train(..., watch=view)
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from edgekit.cli._common import console
+
+if TYPE_CHECKING:
+    from edgekit.train.loop import Run
+
+
+class View:
+    """The watcher of `edgekit train`; see ``edgekit.train.loop.Watcher``.
+
+    Attributes:
+        images_per_s: over everything between the first batch and the end, validation included.
+        seconds: the same span.
+    """
+
+    def __init__(self, logs: list[str]) -> None:
+        self._logs = logs
+        self._sinks: Any = None
+        self._bar: Any = None
+        self._row: Any = None
+        self._images = 0
+        self._start = self._ended = time.monotonic()
+        self._shown = 0.0
+
+    def __enter__(self) -> View:
+        if console().is_terminal:
+            from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+            self._bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                TextColumn("{task.fields[state]}"),
+                TimeElapsedColumn(),
+                TextColumn("left"),
+                TimeRemainingColumn(),
+                console=console(),
+                transient=True,
+            )
+            self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar:
+            self._bar.stop()
+        for warning in self._sinks.close() if self._sinks else ():
+            self.note(warning)
+
+    @property
+    def seconds(self) -> float:
+        return self._ended - self._start
+
+    @property
+    def images_per_s(self) -> float:
+        return self._images / self.seconds if self.seconds else 0.0
+
+    def note(self, sentence: str) -> None:
+        console().print(f"[yellow]note:[/yellow] {sentence}", soft_wrap=True)
+
+    def began(self, run: Run) -> None:
+        options, numbers = run.options, run.numbers
+        half = f", {str(run.half).removeprefix('torch.')}" if run.half else ""
+        console().print(
+            f"{run.started.spec.name}, {run.started.spec.classes} classes, start: {run.taken}", soft_wrap=True
+        )
+        console().print(
+            f"{len(run.train)} images to train on, {len(run.val)} to validate on; {numbers.kind}, lr {numbers.lr:.4g}, "
+            f"batch {options.batch} x {numbers.accumulate}, {options.epochs} epochs, "
+            f"{run.started.imgsz[0]}x{run.started.imgsz[1]} px on {run.device}{half} -> {run.folder.path}",
+            soft_wrap=True,
+        )
+        if self._logs:
+            from edgekit.train.sinks import open_sinks
+
+            self._sinks = open_sinks(self._logs, run.folder.path, options.to_dict())
+        if self._bar:
+            done = run.progress.epoch * run.batches + run.progress.step
+            self._row = self._bar.add_task("", total=numbers.steps, completed=done, state="")
+        self._start = self._ended = time.monotonic()
+
+    def stepped(self, run: Run, terms: Mapping[str, float], images: int) -> None:
+        self._images += images
+        now = self._ended = time.monotonic()
+        if self._bar and now - self._shown > 0.2:
+            self._shown = now
+            losses = " ".join(f"{name} {total / run.progress.step:.3f}" for name, total in run.progress.sums.items())
+            state = f"{losses} | {self.images_per_s:.1f} images/s{_memory(run)}"
+            done = run.progress.epoch * run.batches + run.progress.step
+            title = f"epoch {run.progress.epoch + 1}/{run.options.epochs}"
+            self._bar.update(self._row, completed=done, description=title, state=state)
+
+    def validating(self, done: int, of: int) -> None:
+        self._ended = time.monotonic()
+        if self._bar and self._row is not None:
+            self._bar.update(self._row, state=f"validating {done} of {of}")
+
+    def ended_epoch(self, run: Run, row: Mapping[str, float]) -> None:
+        self._ended = time.monotonic()
+        losses = " ".join(f"{k.removeprefix('loss_')} {v:.3f}" for k, v in row.items() if k.startswith("loss_"))
+        metric = f"  {run.metric} {row[run.metric]:.4f}" if run.metric in row else ""
+        best = "  best" if run.progress.best_epoch == run.progress.epoch else ""
+        console().print(
+            f"epoch {run.progress.epoch:>3}/{run.options.epochs}  {losses}{metric}{best}  "
+            f"{self.images_per_s:.1f} images/s",
+            highlight=False,
+        )
+        for warning in self._sinks.log(run.progress.epoch, row) if self._sinks else ():
+            self.note(warning)
+
+
+def _memory(run: Run) -> str:
+    if run.device.type == "cuda":
+        import torch
+
+        return f" | {torch.cuda.max_memory_reserved(run.device) / 2**30:.1f} GiB"
+    import resource
+    import sys
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return f" | {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30:.1f} GiB"

@@ -1,0 +1,173 @@
+"""Check a labelled set file by file, and see it on a contact sheet."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from edgekit.cli._common import Force, Json, Seed, console, emit_json, refuse_existing
+
+if TYPE_CHECKING:
+    from edgekit.data import Dataset, Issue
+    from edgekit.data.check import Report
+
+SHOWN = 8  # issues of a kind that are listed one by one
+SIZES = 4  # image sizes that are listed
+COLOURS = {"error": "red", "warning": "yellow", "note": "cyan"}
+
+
+def check(
+    data: Annotated[list[Path], typer.Argument(help="A data.yaml, a folder of class folders, or COCO JSON files.")],
+    task: Annotated[
+        str | None, typer.Option(help="Read the labels for this task. Default: found out.", show_default=False)
+    ] = None,
+    split: Annotated[
+        list[str] | None, typer.Option(help="train, val or test; more than once. Default: all.", show_default=False)
+    ] = None,
+    images: Annotated[
+        Path | None, typer.Option(help="Folder of a COCO JSON's images. Default: beside it.", show_default=False)
+    ] = None,
+    sheet: Annotated[
+        Path | None, typer.Option(help="Draw a contact sheet of labelled images (PNG or JPEG).", show_default=False)
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Images read at once. Default: by the processors.", show_default=False)
+    ] = None,
+    seed: Seed = 0,
+    force: Force = False,
+    json: Json = False,
+) -> None:
+    """Read every image and label of a set and say what is wrong, file by file; exits 1 if there are errors."""
+    if sheet is not None:
+        refuse_existing(sheet, force, "--sheet")
+    from edgekit.data.check import cores, examine, open_splits
+    from edgekit.errors import GateError
+
+    datasets = open_splits(data, task, images, tuple(split or ()))
+    with _progress(sum(map(len, datasets))) as advance:
+        report = examine(datasets, workers or cores(), advance)
+    if json:
+        emit_json(_document(data, datasets, report))
+    else:
+        _print_issues(report.issues)
+        _print_splits(datasets, report)
+    if sheet is not None:
+        _draw(datasets, sheet, seed)
+    counts = Counter(issue.severity for issue in report.issues)
+    if not report.ok:
+        raise GateError(f"{_named(data)}: {_counted(counts)}; the first is {_first(report.issues)}")
+    console().print(f"{_named(data)}: {_counted(counts) or 'nothing wrong'}", soft_wrap=True, markup=False)
+
+
+commands = (check,)
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[Callable[[int], None]]:
+    """A bar on standard error, and what to call with 1 after every image."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("checking"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console(), transient=True, disable=not console().is_terminal) as progress:
+        task = progress.add_task("", total=total)
+        yield lambda done: progress.advance(task, done)
+
+
+def _named(data: Sequence[Path]) -> str:
+    return ", ".join(map(str, data))
+
+
+def _first(issues: Sequence[Issue]) -> Issue:
+    return next(issue for issue in issues if issue.severity == "error")
+
+
+def _counted(counts: Counter[str]) -> str:
+    """``2 errors, 1 warning``."""
+    return ", ".join(f"{counts[s]:,} {s}{'' if counts[s] == 1 else 's'}" for s in COLOURS if counts[s])
+
+
+def _document(data: Sequence[Path], datasets: Sequence[Dataset], report: Report) -> dict[str, Any]:
+    return {
+        "schema": 1,
+        "kind": "data-check",
+        "data": list(data) if len(data) > 1 else data[0],
+        "task": datasets[0].task,
+        "names": datasets[0].names,
+        "ok": report.ok,
+        "splits": {
+            dataset.split: {
+                "source": dataset.source,
+                "images": len(dataset),
+                "objects": _objects(dataset),
+                "per_class": dict(zip(dataset.names, dataset.counts()[1].tolist(), strict=True)),
+                "sizes": [{"width": w, "height": h, "images": n} for (w, h), n in sizes.most_common()],
+            }
+            for dataset, sizes in zip(datasets, report.sizes, strict=True)
+        },
+        "counts": Counter(issue.kind for issue in report.issues),
+        "issues": report.issues,
+    }
+
+
+def _objects(dataset: Dataset) -> int:
+    """Crowd regions are none."""
+    return sum(int((~sample.labels.crowd).sum()) for sample in dataset.samples)
+
+
+def _print_issues(issues: Sequence[Issue]) -> None:
+    """By kind, errors first, long lists cut short."""
+    from rich.markup import escape
+
+    from edgekit.data.labels import KINDS
+
+    out = console()
+    for severity, shade in COLOURS.items():
+        for kind, meaning in KINDS.items():
+            found = [issue for issue in issues if (issue.severity, issue.kind) == (severity, kind)]
+            if not found:
+                continue
+            out.print(f"[bold {shade}]{severity}[/] {kind} ({len(found):,}): {meaning}", soft_wrap=True)
+            for issue in found[:SHOWN]:
+                out.print(f"  {escape(str(issue))}", soft_wrap=True)
+            if len(found) > SHOWN:
+                out.print(f"  … and {len(found) - SHOWN:,} more; --json lists them all")
+
+
+def _print_splits(datasets: Sequence[Dataset], report: Report) -> None:
+    """Images, objects, sizes and objects per class of every split."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table("", *(dataset.split for dataset in datasets), title=f"task {datasets[0].task}", title_justify="left")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    table.add_row("images", *(f"{len(dataset):,}" for dataset in datasets))
+    if datasets[0].task != "classify":
+        table.add_row("objects", *(f"{_objects(dataset):,}" for dataset in datasets))
+    table.add_row("image sizes", *map(_sizes, report.sizes), end_section=True)
+    counts = [dict(zip(d.names, d.counts()[1].tolist(), strict=True)) for d in datasets]
+    for name in dict.fromkeys(name for dataset in datasets for name in dataset.names):
+        table.add_row(escape(name), *(f"{own.get(name, 0):,}" for own in counts))
+    console().print(table)
+
+
+def _sizes(sizes: Counter[tuple[int, int]]) -> str:
+    """The commonest sizes, one a line, and the range of the others."""
+    lines = [f"{w} x {h}: {n:,}" for (w, h), n in sizes.most_common(SIZES if len(sizes) > SIZES + 1 else SIZES + 1)]
+    if len(sizes) > len(lines):
+        sides = [side for size in sizes for side in size]
+        lines.append(f"{len(sizes) - len(lines):,} other sizes, sides of {min(sides)} to {max(sides)}")
+    return "\n".join(lines)
+
+
+def _draw(datasets: Sequence[Dataset], sheet: Path, seed: int) -> None:
+    from edgekit.data.sheet import contact_sheet
+    from edgekit.image import write_image
+
+    write_image(sheet, contact_sheet(datasets, seed=seed))
+    console().print(f"contact sheet: {sheet}", soft_wrap=True, markup=False)

@@ -1,0 +1,176 @@
+"""`edgekit train`: a network, learnt from labelled images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from edgekit.cli._common import Device, Force, ImgSz, Json, Seed, Threads, console, emit_json
+from edgekit.errors import UsageError
+
+
+def command(
+    data: Annotated[Path, typer.Argument(help="A data.yaml, a COCO JSON, or a folder of class folders.")],
+    model: Annotated[
+        str, typer.Option(help="A name (yolo12n, …): random start. A checkpoint: fine-tuning.")
+    ] = "yolo12n",
+    task: Annotated[
+        str | None,
+        typer.Option(help="detect, segment, pose, obb or classify. Default: the model's.", show_default=False),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The run's folder. Default: runs/DATA-MODEL.", show_default=False)
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run at --out, exactly where it was.")
+    ] = False,
+    images: Annotated[
+        Path | None, typer.Option(help="Folder of a COCO JSON's images. Default: beside it.", show_default=False)
+    ] = None,
+    epochs: Annotated[int, typer.Option(help="Passes over the training images.")] = 100,
+    batch: Annotated[str, typer.Option(help="Images per run. auto: what fits memory, at most 64.")] = "16",
+    imgsz: ImgSz = None,
+    optimizer: Annotated[str, typer.Option(help="auto, sgd or adamw.")] = "auto",
+    lr: Annotated[
+        float | None, typer.Option(help="Learning rate. Default: the optimiser's.", show_default=False)
+    ] = None,
+    lr_final: Annotated[float, typer.Option(help="Last learning rate over the first.")] = 0.01,
+    momentum: Annotated[
+        float | None, typer.Option(help="SGD's, or Adam's beta 1. Default: .937 or .9.", show_default=False)
+    ] = None,
+    weight_decay: Annotated[
+        float | None, typer.Option(help="Default: 5e-4 (classification with SGD 1e-4).", show_default=False)
+    ] = None,
+    warmup: Annotated[float, typer.Option(help="Epochs in which rate and momentum rise (100 batches at least).")] = 3.0,
+    schedule: Annotated[
+        str | None, typer.Option(help="linear or cosine. Default: the task's.", show_default=False)
+    ] = None,
+    clip: Annotated[float, typer.Option(help="Largest norm of a step's gradient.")] = 10.0,
+    patience: Annotated[int, typer.Option(help="Stop after so many epochs without gain; 0: never.")] = 100,
+    close_mosaic: Annotated[int, typer.Option(help="Last epochs without mosaic and mixup.")] = 10,
+    freeze: Annotated[int, typer.Option(help="First layers that do not learn.")] = 0,
+    class_weights: Annotated[str, typer.Option(help="none, or auto: rare classes count more.")] = "none",
+    augment: Annotated[
+        str, typer.Option(metavar="NAME=VALUE,…", help="Changes to the augmentation, or none.", show_default=False)
+    ] = "",
+    gains: Annotated[
+        str, typer.Option(metavar="NAME=VALUE,…", help="Weights of the loss's terms.", show_default=False)
+    ] = "",
+    val_every: Annotated[int, typer.Option(help="Validate every so many epochs.")] = 1,
+    amp: Annotated[str, typer.Option(help="16-bit arithmetic: auto, off, bf16 or fp16.")] = "auto",
+    compile: Annotated[bool, typer.Option("--compile", help="Let torch.compile optimise the network.")] = False,
+    cache: Annotated[str, typer.Option(help="Decoded images: auto, ram, disk or none.")] = "auto",
+    workers: Annotated[int | None, typer.Option(help="Image readers. Default: one a core.", show_default=False)] = None,
+    log: Annotated[str, typer.Option(metavar="A,B", help="Also log to tensorboard, mlflow or wandb.")] = "",
+    device: Device = None,
+    threads: Threads = None,
+    seed: Seed = 0,
+    force: Force = False,
+    json: Json = False,
+) -> None:
+    """Train a model: from scratch by its name, or on from a checkpoint, also one with other classes or another task."""
+    from edgekit.spec import parse_imgsz
+    from edgekit.train.options import TrainOptions
+
+    if not batch.isdigit() and batch != "auto":
+        raise UsageError(f"--batch {batch}: give a number of images, or auto")
+    options = TrainOptions(
+        epochs=epochs,
+        batch=0 if batch == "auto" else int(batch),
+        imgsz=parse_imgsz(imgsz) if imgsz else None,
+        seed=seed,
+        optimizer=optimizer,
+        lr=lr,
+        lr_final=lr_final,
+        momentum=momentum,
+        weight_decay=weight_decay,
+        warmup=warmup,
+        schedule=schedule,
+        clip=clip,
+        patience=patience,
+        close_mosaic=close_mosaic,
+        freeze=freeze,
+        class_weights=class_weights,
+        augment={"none": 1} if augment == "none" else _numbers("--augment", augment),
+        gains=_numbers("--gains", gains),
+        val_every=val_every,
+        device=device or "cpu",
+        threads=threads,
+        workers=workers,
+        cache=cache,
+        amp=amp,
+        compile=compile,
+    )
+    folder = out or Path("runs") / f"{data.resolve().parent.name if data.is_file() else data.name}-{Path(model).stem}"
+    if not resume and not force and (folder / "resume.pt").exists():
+        raise UsageError(f"--out {folder}: holds a run; give --resume to go on with it, --force to start anew")
+    _quiet_threads()
+    from edgekit.cli._train_view import View
+    from edgekit.train import report
+    from edgekit.train.loop import train
+
+    with View([name for name in log.split(",") if name]) as view:
+        result = train(data, model, folder, options, task, images, resume, view)
+        report.ended(result, view.note)
+    if json:
+        emit_json(
+            {
+                "run": result.folder,
+                "best": result.best,
+                "metrics": result.metrics,
+                "best_epoch": result.best_epoch,
+                "epochs": result.epochs,
+                "stopped": result.stopped,
+                "skipped_steps": result.skipped_steps,
+                "unreadable_images": result.unread,
+                "start": str(result.taken),
+                "images_per_s": view.images_per_s,
+                "seconds": view.seconds,
+            }
+        )
+    else:
+        _print(result)
+
+
+def _numbers(flag: str, text: str) -> dict[str, float]:
+    """``a=1,b=0.5`` as a mapping.
+
+    Raises:
+        UsageError: anything else.
+    """
+    found = {}
+    for part in (p.strip() for p in text.split(",") if p.strip()):
+        name, equals, value = part.partition("=")
+        try:
+            found[name.strip().replace("-", "_")] = float(value)
+        except ValueError:
+            equals = ""
+        if not equals:
+            raise UsageError(f"{flag} {part}: write NAME=NUMBER, several by commas")
+    return found
+
+
+def _quiet_threads() -> None:
+    """Threads of PyTorch that wait must not spin: on few cores they take the time of the image readers. Only works
+    before PyTorch is loaded."""
+    import os
+
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+def _print(result: Any) -> None:
+    metrics: Mapping[str, float] = result.metrics
+    figures = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
+    lines = [f"{result.best}: epoch {result.best_epoch} of {result.epochs}, {figures}"]
+    if result.stopped:
+        lines.append(f"stopped: {result.stopped}")
+    if result.skipped_steps:
+        lines.append(f"{result.skipped_steps} steps were left out because something in them was not finite")
+    lines += [f"not read: {sentence}" for sentence in result.unread[:5]]
+    if len(result.unread) > 5:
+        lines.append(f"… and {len(result.unread) - 5} more images that could not be read")
+    for line in lines:
+        console().print(line, soft_wrap=True, highlight=False)

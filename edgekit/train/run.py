@@ -1,0 +1,107 @@
+"""A training run on disk: what is written when, and what a resumed run is put together from.
+
+    RUN/resume.pt      everything needed to go on exactly where the run was (written last, so it vouches for the rest)
+    RUN/best.pt        the checkpoint with the best main metric; RUN/last.pt the newest: what other commands take
+    RUN/results.csv    a line an epoch; RUN/options.json, RUN/*.png
+
+Every file is replaced whole. A full disk costs the files that did not fit, never the ones that were there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from edgekit.atomic import replacing
+from edgekit.data.dataset import Dataset
+from edgekit.errors import InputError
+from edgekit.train.options import TrainOptions
+
+SCHEMA = 1
+
+
+def fingerprint(*datasets: Dataset) -> str:
+    """SHA-256 over classes, image names and labels: two sets that teach the same have the same."""
+    digest = hashlib.sha256()
+    for dataset in datasets:
+        digest.update(json.dumps([dataset.task, dataset.split, dataset.names, dataset.flip_idx]).encode())
+        for sample in dataset.samples:
+            labels = sample.labels
+            digest.update(f"{sample.path.name} {labels.class_id} {labels.size}".encode())
+            digest.update(labels.classes.tobytes() + labels.boxes.tobytes())
+            for array in (labels.keypoints, labels.corners, *(p for parts in labels.polygons or () for p in parts)):
+                if array is not None:
+                    digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+class Folder:
+    """The run's folder. Saving never raises for want of space: it says so through ``note`` and the run goes on."""
+
+    def __init__(self, path: Path, note: Callable[[str], None]) -> None:
+        self.path, self._note = path, note
+        self.failed: str | None = None  # why the newest save did not succeed
+
+    def keep(self, name: str, write: Callable[[Path], object]) -> bool:
+        """Lets ``write`` replace the file ``name`` (whole, at the path it is given); False if the disk refused."""
+        try:
+            write(self.path / name)
+        except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
+            self.failed = f"{self.path / name}: could not be written ({str(error).splitlines()[0]})"
+            self._note(f"{self.failed}; the older one is kept and training goes on")
+            return False
+        return True
+
+    def keep_json(self, name: str, document: Mapping[str, Any]) -> None:
+        def write(path: Path) -> None:
+            with replacing(path) as partial:
+                partial.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+
+        self.keep(name, write)
+
+    def keep_state(self, state: Mapping[str, Any]) -> None:
+        """Writes ``resume.pt``, the file that makes a save complete."""
+
+        def write(path: Path) -> None:
+            with replacing(path) as partial:
+                torch.save({"edgekit_run": SCHEMA, **state}, partial)
+
+        self.keep("resume.pt", write)
+
+
+def read_state(folder: Path) -> dict[str, Any]:
+    """The state in ``folder``, ready to be put back.
+
+    Raises:
+        InputError: no run there, or one that cannot be read.
+    """
+    path = folder / "resume.pt"
+    if not path.is_file():
+        raise InputError(f"--resume: {folder} holds no run to go on with (no resume.pt); start it without --resume")
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        schema = state["edgekit_run"]
+    except Exception as error:
+        raise InputError(f"{path}: cannot be read ({str(error).splitlines()[0]}); start the run anew") from error
+    if schema != SCHEMA:
+        raise InputError(f"{path}: of schema {schema}, this edgekit goes on from {SCHEMA}; use the edgekit it is from")
+    return state
+
+
+def check_same(state: Mapping[str, Any], prints: str, folder: Path, data: Path) -> TrainOptions:
+    """The options of a stored run, once it is known to be of this data.
+
+    Raises:
+        InputError: the run was trained on something else.
+    """
+    if state["data"] != prints:
+        raise InputError(
+            f"--resume: {folder} was trained on {state['source']}, and what {data} holds now is not the same "
+            "(classes, images or labels differ); give the data it began with, or start a new run"
+        )
+    return TrainOptions.from_dict(state["options"])

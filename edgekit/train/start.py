@@ -1,0 +1,119 @@
+"""The network a run begins with: random, or whatever of a checkpoint fits, and a list of what that was.
+
+net, taken = begin("yolo12n", "detect", names=("RBC", "WBC", "Platelets"), keypoints=None, seed=0)
+net, taken = begin("yolo12n.pt", None, names, None, 0)       # other classes: the head's class rows go by name
+str(taken)                                                   # 'yolo12n.pt: 691 of 697 tensors, class rows of …'
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from edgekit import catalog, checkpoint
+from edgekit.checkpoint import Checkpoint
+from edgekit.errors import UsageError
+from edgekit.tasks import network
+
+# Tensors with a row for every class: the last convolution of each class branch, or the classifier's linear layer.
+CLASS_ROWS = re.compile(r"model\.(21\.cv3\.\d\.2|9\.linear)\.(weight|bias)")
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What a new network has from an older one.
+
+    Attributes:
+        source: the file, or None for a random start.
+        sha256, licence: of that file.
+        tensors: how many of ``of`` tensors were taken over whole.
+        classes: classes whose rows were taken over by name.
+        fresh: tensors that start at random.
+    """
+
+    source: Path | None = None
+    sha256: str | None = None
+    licence: str | None = None
+    tensors: int = 0
+    of: int = 0
+    classes: tuple[str, ...] = ()
+    fresh: tuple[str, ...] = field(default=())
+
+    def __str__(self) -> str:
+        if self.source is None:
+            return "random initialisation"
+        rows = f"; class rows by name: {', '.join(self.classes)}" if self.classes else ""
+        layers = sorted({".".join(name.split(".")[:4]) for name in self.fresh})
+        new = f"; starting at random: {', '.join(layers[:6])}{' …' if len(layers) > 6 else ''}" if layers else ""
+        return f"{self.source}: {self.tensors} of {self.of} tensors taken over{rows}{new}"
+
+
+def begin(
+    model: str,
+    task: str | None,
+    names: Sequence[str],
+    keypoints: tuple[int, int] | None,
+    seed: int,
+    imgsz: tuple[int, int] | None = None,
+) -> tuple[Checkpoint, Taken]:
+    """A checkpoint to train from: ``model`` is a published name or a checkpoint's path.
+
+    Args:
+        task: wanted task; None: the model's. A checkpoint of another task gives its trunk.
+        names: the set's classes, in label order.
+        keypoints: the set's (points, values), for pose.
+
+    Raises:
+        UsageError, InputError: no such model or file, or it cannot be used.
+    """
+    path = Path(model)
+    if path.suffix != ".pt" and not path.exists():
+        spec = catalog.spec(model, task, len(names), keypoints)
+        return checkpoint.new(spec, tuple(names), (imgsz or (0,))[0] or None, seed), Taken()
+    older = checkpoint.load(path)
+    if older.spec.family == "turbo" and task not in (None, "detect"):
+        raise UsageError(f"--task {task}: {path} is of the turbo family, which is supported for detect only")
+    kind = task or older.spec.task
+    points = keypoints or (older.spec.keypoint_shape if kind == older.spec.task else None)
+    spec = catalog.build_spec(older.spec.scale, kind, older.spec.family, len(names), points)
+    spec = spec.replace(areas=older.spec.areas, activation=older.spec.activation)
+    if kind == older.spec.task:
+        spec = spec.replace(norm_eps=older.spec.norm_eps, norm_momentum=older.spec.norm_momentum)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        net = network.build(spec).eval()
+    taken = _take(net, older, names, path)
+    started = Checkpoint(net, tuple(names), imgsz or older.imgsz, older.licence)
+    return started, taken
+
+
+def _take(net: torch.nn.Module, older: Checkpoint, names: Sequence[str], path: Path) -> Taken:
+    """Copies every tensor that agrees in name and shape, and class rows by name where only their number differs."""
+    mine, theirs = net.state_dict(), older.net.state_dict()
+    pairs = [
+        (new, [n.casefold() for n in older.names].index(name.casefold()))
+        for new, name in enumerate(names)
+        if name.casefold() in [n.casefold() for n in older.names]
+    ]
+    same_classes = tuple(names) == older.names
+    whole, fresh, by_name = 0, [], False
+    for key, value in mine.items():
+        other = theirs.get(key)
+        rows = CLASS_ROWS.fullmatch(key) is not None
+        if other is not None and other.shape == value.shape and (same_classes or not rows):
+            value.copy_(other)
+            whole += 1
+            continue
+        if rows and other is not None and other.shape[1:] == value.shape[1:] and pairs:
+            for new, old in pairs:
+                value[new].copy_(other[old])
+            by_name = True
+            if len(pairs) == len(names):
+                continue
+        fresh.append(key)
+    shared = tuple(names[new] for new, _ in pairs) if by_name else ()
+    return Taken(path, older.sha256, older.licence, whole, len(mine), shared, tuple(fresh))
