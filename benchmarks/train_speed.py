@@ -88,8 +88,9 @@ def _edgekit(options: argparse.Namespace) -> None:
     from edgekit.data import open_dataset
     from edgekit.train.augment import Augment
     from edgekit.train.loader import Loader
-    from edgekit.train.loop import Silence, train
+    from edgekit.train.loop import train
     from edgekit.train.options import TrainOptions
+    from edgekit.train.setup import Silence
 
     size = (options.imgsz, options.imgsz)
     dataset = open_dataset(options.data, options.task, "train")

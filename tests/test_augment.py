@@ -297,7 +297,7 @@ def test_no_augmentation_is_the_letterbox():
     assert np.array_equal(canvas, want)
     assert np.allclose(objects.boxes, place.boxes_to_canvas(boxes), atol=1e-4)
     planes = np.empty((3, 320, 256), np.uint8)
-    augmentation.finish(rng, Augment.none(), canvas, planes, erase=True)
+    augmentation.finish(rng, Augment.none(), canvas, planes, classify=True)
     assert np.array_equal(planes, want[:, :, ::-1].transpose(2, 0, 1))
 
 

@@ -426,8 +426,8 @@ def test_gains_and_the_reduction_over_ranks(task: str) -> None:
     loss, seen = LOSSES[task](), []
     loss.reduce = lambda sums: seen.append(sums.tolist()) or sums * 2
     _, halved = loss(raw, targets)
-    (scores, count), *more = seen
-    assert not more and count == int(count) >= 6
+    (scores, count, images), *more = seen
+    assert not more and count == int(count) >= 6 and images == B
     for name, value in plain.items():
         by_count = name in ("mask", "keypoint", "visibility")
         factor = 0.5 if by_count else max(scores, 1) / (2 * scores)

@@ -27,7 +27,7 @@ from edgekit.errors import EdgekitError, GateError, InputError, UsageError
 from edgekit.evaluate import evaluate
 from edgekit.loading import open_session
 from edgekit.runtime.predictor import Predictor
-from edgekit.train import loop
+from edgekit.train import loop, setup
 from edgekit.train.options import TrainOptions
 
 SMALL = TrainOptions(epochs=3, batch=4, imgsz=(64, 64), workers=0, patience=0, close_mosaic=1, seed=5)
@@ -58,7 +58,7 @@ class Interrupted(Exception):
     pass
 
 
-class StopsAt(loop.Silence):
+class StopsAt(setup.Silence):
     """A watcher that ends the run, as a kill would, once ``count`` batches are through."""
 
     def __init__(self, count: int) -> None:
@@ -70,7 +70,7 @@ class StopsAt(loop.Silence):
             raise Interrupted
 
 
-class Noting(loop.Silence):
+class Noting(setup.Silence):
     def __init__(self) -> None:
         self.notes: list[str] = []
 
@@ -183,7 +183,7 @@ def test_a_full_disk_costs_no_file_that_was_there(
 
 
 def with_faulty_loss(monkeypatch: pytest.MonkeyPatch, faulty: Any) -> None:
-    real, count = loop._loss, []
+    real, count = setup._loss, []
 
     def make(*args: Any) -> Any:
         inner = real(*args)
@@ -195,7 +195,7 @@ def with_faulty_loss(monkeypatch: pytest.MonkeyPatch, faulty: Any) -> None:
 
         return loss
 
-    monkeypatch.setattr(loop, "_loss", make)
+    monkeypatch.setattr(setup, "_loss", make)
 
 
 def test_a_step_that_is_not_finite_is_left_out_and_counted(
@@ -395,7 +395,7 @@ def test_a_small_disk_fills_up(shapes: Path, whole: loop.Result, tmp_path: Path)
     filler = place / "filler"
 
     class Fills(Noting):
-        def ended_epoch(self, run: loop.Run, row: object) -> None:
+        def ended_epoch(self, run: setup.Run, row: object) -> None:
             if run.progress.epoch == 1:
                 filler.write_bytes(b"x" * max(shutil.disk_usage(place).free - (4 << 20), 0))
 

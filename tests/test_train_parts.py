@@ -74,7 +74,7 @@ def test_the_average_is_the_average() -> None:
         with torch.no_grad():
             net[0].weight += 1.0
         net[1].num_batches_tracked += 1
-        average.update(net)
+        average.update()
         keep = 0.9 * (1 - math.exp(-step / 4))
         value = keep * value + (1 - keep) * float(net[0].weight[0].detach())
     assert float(average.net[0].weight[0]) == pytest.approx(value, rel=1e-6)  # type: ignore[index, arg-type]

@@ -6,6 +6,7 @@ with View(["tensorboard"]) as view:
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -13,11 +14,17 @@ from typing import TYPE_CHECKING, Any
 from edgekit.cli._common import console
 
 if TYPE_CHECKING:
-    from edgekit.train.loop import Run
+    from edgekit.train.setup import Run
+
+
+def quiet_threads() -> None:
+    """Threads of PyTorch that wait must not spin: on few cores they take the time of the image readers. Only works
+    before PyTorch is loaded."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 class View:
-    """The watcher of `edgekit train`; see ``edgekit.train.loop.Watcher``.
+    """The watcher of `edgekit train`; see ``edgekit.train.setup.Watcher``.
 
     Attributes:
         images_per_s: over everything between the first batch and the end, validation included.
@@ -88,7 +95,7 @@ class View:
             self._row = self._bar.add_task("", total=numbers.steps, completed=done, state="")
         self._start = self._ended = time.monotonic()
 
-    def stepped(self, run: Run, terms: Mapping[str, float], images: int) -> None:
+    def stepped(self, run: Run, images: int) -> None:
         self._images += images
         now = self._ended = time.monotonic()
         if self._bar and now - self._shown > 0.2:

@@ -15,8 +15,9 @@ from edgekit.errors import UsageError
 def command(
     data: Annotated[Path, typer.Argument(help="A data.yaml, a COCO JSON, or a folder of class folders.")],
     model: Annotated[
-        str, typer.Option(help="A name (yolo12n, …): random start. A checkpoint: fine-tuning.")
-    ] = "yolo12n",
+        str | None,
+        typer.Option(help="A name: random start. A checkpoint: fine-tuning. Default: yolo12n.", show_default=False),
+    ] = None,
     task: Annotated[
         str | None,
         typer.Option(help="detect, segment, pose, obb or classify. Default: the model's.", show_default=False),
@@ -31,7 +32,7 @@ def command(
         Path | None, typer.Option(help="Folder of a COCO JSON's images. Default: beside it.", show_default=False)
     ] = None,
     epochs: Annotated[int, typer.Option(help="Passes over the training images.")] = 100,
-    batch: Annotated[str, typer.Option(help="Images per run. auto: what fits memory, at most 64.")] = "16",
+    batch: Annotated[str, typer.Option(help="Images a step, of all processes. auto: what fits, at most 64.")] = "16",
     imgsz: ImgSz = None,
     optimizer: Annotated[str, typer.Option(help="auto, sgd or adamw.")] = "auto",
     lr: Annotated[
@@ -52,6 +53,17 @@ def command(
     patience: Annotated[int, typer.Option(help="Stop after so many epochs without gain; 0: never.")] = 100,
     close_mosaic: Annotated[int, typer.Option(help="Last epochs without mosaic and mixup.")] = 10,
     freeze: Annotated[int, typer.Option(help="First layers that do not learn.")] = 0,
+    freeze_norms: Annotated[bool, typer.Option("--freeze-norms", help="BatchNorms keep their statistics.")] = False,
+    activation: Annotated[
+        str | None,
+        typer.Option(help="silu, hardswish or relu (faster on CPUs). Default: the model's.", show_default=False),
+    ] = None,
+    teacher: Annotated[
+        str | None, typer.Option(metavar="CKPT", help="Also learn this model's answers.", show_default=False)
+    ] = None,
+    qat: Annotated[
+        bool, typer.Option("--qat", help="Of a trained model: learn on while convolutions round as INT8 will.")
+    ] = False,
     class_weights: Annotated[str, typer.Option(help="none, or auto: rare classes count more.")] = "none",
     augment: Annotated[
         str, typer.Option(metavar="NAME=VALUE,…", help="Changes to the augmentation, or none.", show_default=False)
@@ -93,6 +105,10 @@ def command(
         patience=patience,
         close_mosaic=close_mosaic,
         freeze=freeze,
+        freeze_norms=freeze_norms,
+        activation=activation,
+        teacher=teacher,
+        qat=qat,
         class_weights=class_weights,
         augment={"none": 1} if augment == "none" else _numbers("--augment", augment),
         gains=_numbers("--gains", gains),
@@ -104,17 +120,28 @@ def command(
         amp=amp,
         compile=compile,
     )
-    folder = out or Path("runs") / f"{data.resolve().parent.name if data.is_file() else data.name}-{Path(model).stem}"
+    folder = (
+        out
+        or Path("runs")
+        / f"{data.resolve().parent.name if data.is_file() else data.name}-{Path(model or 'yolo12n').stem}"
+    )
     if not resume and not force and (folder / "resume.pt").exists():
         raise UsageError(f"--out {folder}: holds a run; give --resume to go on with it, --force to start anew")
-    _quiet_threads()
-    from edgekit.cli._train_view import View
+    from edgekit.cli._train_view import View, quiet_threads
+
+    quiet_threads()
     from edgekit.train import report
     from edgekit.train.loop import train
 
     with View([name for name in log.split(",") if name]) as view:
-        result = train(data, model, folder, options, task, images, resume, view)
+        try:
+            result = train(data, model, folder, options, task, images, resume, view)
+        except KeyboardInterrupt:
+            view.note(f"go on with: edgekit train {data} --out {folder} --resume")
+            raise
         report.ended(result, view.note)
+    if result.evaluation is None:
+        return  # the first of several processes speaks for all
     if json:
         emit_json(
             {
@@ -151,14 +178,6 @@ def _numbers(flag: str, text: str) -> dict[str, float]:
         if not equals:
             raise UsageError(f"{flag} {part}: write NAME=NUMBER, several by commas")
     return found
-
-
-def _quiet_threads() -> None:
-    """Threads of PyTorch that wait must not spin: on few cores they take the time of the image readers. Only works
-    before PyTorch is loaded."""
-    import os
-
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def _print(result: Any) -> None:

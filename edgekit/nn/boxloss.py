@@ -35,8 +35,9 @@ class Positives:
     Attributes:
         chosen: the assignment.
         weight: [P] target scores.
-        norm: sum of all target scores (over ranks: their mean), at least 1.
-        count: number of positives, P (over ranks: their mean), at least 1.
+        norm: sum of all target scores, of all processes that train together; at least 1.
+        count: number of positives, P, of all processes; at least 1.
+        images: number of images, of all processes.
         logits: [P, 4, K] of the distance distributions, with gradient.
         centre: [P, 2] x, y of the cell, pixels.
         stride: [P] of the cell, pixels.
@@ -46,6 +47,7 @@ class Positives:
     weight: torch.Tensor
     norm: torch.Tensor
     count: torch.Tensor
+    images: torch.Tensor
     logits: torch.Tensor
     centre: torch.Tensor
     stride: torch.Tensor
@@ -63,8 +65,8 @@ class BoxLoss:
     autocast says. Batches without any object have the class term only; the others are 0 but still tied to the graph.
 
     Attributes:
-        reduce: applied to [sum of target scores, number of positives]; distributed training sets the mean over
-            ranks, and multiplies the total by their number, as gradients are averaged afterwards.
+        reduce: applied to [sum of target scores, number of positives, number of images]; distributed training sets
+            the sum over processes. Totals and terms are then shares, which add up to those of all the images.
     """
 
     names: tuple[str, ...] = ("box", "cls", "dfl")
@@ -82,10 +84,10 @@ class BoxLoss:
         with torch.autocast(logits.device.type, enabled=False):
             grid = Grid(targets.size, logits.device)
             chosen = self.assign(raw, targets, grid)
-            positives = self._positives(raw, chosen, grid)
+            positives = self._positives(raw, chosen, grid, targets.count)
             terms = {"cls": self._classes(wide(logits), targets, positives), **self.terms(raw, targets, positives)}
             gained = {name: terms[name] * self.gains[name] for name in self.names}
-            total = torch.stack(list(gained.values())).sum() * targets.count
+            total = torch.stack(list(gained.values())).sum() * positives.images
         return total, {name: value.detach() for name, value in gained.items()}
 
     def assign(self, raw: Terms, targets: Targets, grid: Grid) -> Assignment:
@@ -116,12 +118,14 @@ class BoxLoss:
             "dfl": positives.mean(distribution_focal(positives.logits, distances)),
         }
 
-    def _positives(self, raw: Terms, chosen: Assignment, grid: Grid) -> Positives:
+    def _positives(self, raw: Terms, chosen: Assignment, grid: Grid, images: int) -> Positives:
         logits = wide(raw["distances"].transpose(1, 2)[chosen.image, chosen.cell]).unflatten(1, (4, BINS))
         weight = chosen.score.to(logits.dtype)
         centre = torch.stack((grid.x[chosen.cell], grid.y[chosen.cell]), 1).to(logits.dtype)
-        sums = self.reduce(torch.stack((weight.sum(), weight.new_tensor(float(len(weight)))))).clamp(min=1)
-        return Positives(chosen, weight, sums[0], sums[1], logits, centre, grid.stride[chosen.cell].to(logits.dtype))
+        counts = weight.new_tensor([len(weight), images])
+        norm, count, images_ = self.reduce(torch.cat((weight.sum()[None], counts))).clamp(min=1)
+        stride = grid.stride[chosen.cell].to(logits.dtype)
+        return Positives(chosen, weight, norm, count, images_, logits, centre, stride)
 
     def _classes(self, logits_BCN: torch.Tensor, targets: Targets, positives: Positives) -> torch.Tensor:
         """Binary cross entropy with soft targets.

@@ -320,9 +320,13 @@ def _random_crop(rng: np.random.Generator, smallest: float, height: int, width: 
 # ---- both -------------------------------------------------------------------------------------------------------
 
 
-def finish(rng: np.random.Generator, augment: Augment, canvas: Array, planes: Array, erase: bool = False) -> None:
-    """Random colours, then the canvas as RGB in ``planes`` uint8 ``[3, H, W]``; ``erase`` for classification."""
-    rgb = pixels.random_hsv(rng, canvas, augment.hsv_h, augment.hsv_s, augment.hsv_v)
-    cv2.split(rgb, list(planes))
-    if erase and augment.erasing and rng.random() < augment.erasing:
+def finish(rng: np.random.Generator, augment: Augment, canvas: Array, planes: Array, classify: bool = False) -> None:
+    """Random colours, then the canvas as RGB in ``planes`` uint8 ``[3, H, W]``.
+
+    Where ``classify``, RandAugment's operations change the colours already, so there is no jitter on top of them; and
+    erasing comes last.
+    """
+    jitter = (augment.hsv_h, augment.hsv_s, augment.hsv_v) if not (classify and augment.randaugment) else (0.0,) * 3
+    cv2.split(pixels.random_hsv(rng, canvas, *jitter), list(planes))
+    if classify and augment.erasing and rng.random() < augment.erasing:
         pixels.erase(rng, planes)

@@ -129,14 +129,16 @@ class Average:
     def __init__(self, net: nn.Module, decay: float, tau: float) -> None:
         self.net = copy.deepcopy(net).eval().requires_grad_(False)
         self.decay, self.tau, self.updates = decay, tau, 0
+        mine, theirs = self.net.state_dict(), net.state_dict()  # views: they follow what happens to the networks
+        floats = [k for k, v in mine.items() if v.is_floating_point()]
+        self._mine, self._theirs = [mine[k] for k in floats], [theirs[k] for k in floats]
+        self._counts = [(v, theirs[k]) for k, v in mine.items() if not v.is_floating_point()]
 
     @torch.no_grad()
-    def update(self, net: nn.Module) -> None:
+    def update(self) -> None:
+        """Move towards the network as it is now."""
         self.updates += 1
         keep = self.decay * (1 - math.exp(-self.updates / self.tau))
-        mine, theirs = self.net.state_dict(), net.state_dict()
-        floats = [k for k, v in mine.items() if v.is_floating_point()]
-        torch._foreach_lerp_([mine[k] for k in floats], [theirs[k].detach() for k in floats], 1 - keep)
-        for key, value in mine.items():
-            if not value.is_floating_point():
-                value.copy_(theirs[key])
+        torch._foreach_lerp_(self._mine, self._theirs, 1 - keep)
+        for mine, theirs in self._counts:
+            mine.copy_(theirs)

@@ -17,6 +17,7 @@ from edgekit.errors import UsageError
 OPTIMIZERS = ("auto", "sgd", "adamw")
 SCHEDULES = ("linear", "cosine")
 AMP = ("auto", "off", "bf16", "fp16")
+ACTIVATIONS = ("silu", "hardswish", "relu")
 CACHES = ("auto", "ram", "disk", "none")
 NOMINAL = 64  # images per optimiser step that learning rates and decay are meant for
 
@@ -27,8 +28,8 @@ class TrainOptions:
 
     Attributes:
         epochs: passes over the training images.
-        batch: images per forward pass; 0 chooses the largest that fits memory, at most ``NOMINAL``. Gradients are
-            accumulated to ``NOMINAL`` images.
+        batch: images per forward pass, of all processes together; 0 chooses the largest that fits memory, at most
+            ``NOMINAL``. Gradients are accumulated to ``NOMINAL`` images.
         imgsz: (height, width) of the input in pixels; None: the model's own.
         seed: of initialisation, order and augmentation.
         optimizer: ``sgd``, ``adamw`` or ``auto``: SGD for more than 10,000 batches, else AdamW with a learning rate of
@@ -44,9 +45,14 @@ class TrainOptions:
         patience: epochs without a better main metric after which training stops; 0: never.
         close_mosaic: the last epochs without mosaic and mixup.
         freeze: number of first layers that do not learn.
+        freeze_norms: BatchNorms keep the statistics they have (their scales and shifts learn on): for batches too
+            small to have statistics of their own.
+        activation: of every convolution block: ``silu``, ``hardswish`` or ``relu``; None: the checkpoint's, else silu.
+        teacher: a checkpoint whose answers are learnt besides the labels; see ``distill.py``.
+        qat: convolutions compute as INT8 kernels will round; see ``qat.py``. Of a trained checkpoint only.
         class_weights: ``none`` or ``auto`` (rarer classes count more: one over the square root of the count).
         augment: changes to the augmentation's numbers, e.g. ``{"mosaic": 0.5}``; ``{"none": 1}`` switches it off.
-        gains: changes to the weights of the loss's terms, e.g. ``{"box": 5.0}``.
+        gains: changes to the weights of the loss's terms, e.g. ``{"box": 5.0}``; a teacher's begin with ``distill_``.
         ema: decay of the average of weights that is validated and kept; ``ema_tau`` its time constant in steps.
         val_every: validate every so many epochs (the last always).
         save_minutes: also save the state inside an epoch when the last save is older.
@@ -68,6 +74,10 @@ class TrainOptions:
     patience: int = 100
     close_mosaic: int = 10
     freeze: int = 0
+    freeze_norms: bool = False
+    activation: str | None = None
+    teacher: str | None = None
+    qat: bool = False
     class_weights: str = "none"
     augment: Mapping[str, Any] = field(default_factory=dict)
     gains: Mapping[str, float] = field(default_factory=dict)
@@ -93,6 +103,7 @@ class TrainOptions:
             ("--amp", self.amp, AMP),
             ("--cache", self.cache, CACHES),
             ("--class-weights", self.class_weights, ("none", "auto")),
+            ("--activation", self.activation or ACTIVATIONS[0], ACTIVATIONS),
         ):
             if value not in known:
                 raise UsageError(f"{flag} {value}: choose from {', '.join(known)}")
@@ -108,6 +119,10 @@ class TrainOptions:
         ):
             if number < least:
                 raise UsageError(f"{flag} {number}: must be at least {least}")
+        if self.teacher and self.compile:
+            raise UsageError("--compile: not together with --teacher, which looks into the network as it runs")
+        if not self.teacher and any(name.startswith("distill_") for name in self.gains):
+            raise UsageError("--gains distill_…: are a teacher's; give --teacher")
         for flag, amount in (("--lr", self.lr), ("--clip", self.clip), ("--lr-final", self.lr_final)):
             if amount is not None and not 0 < amount < 1e6:
                 raise UsageError(f"{flag} {amount:g}: must be above 0")
@@ -138,7 +153,8 @@ class TrainOptions:
         plain = TrainOptions()
         for f in dataclasses.fields(self):
             mine, theirs = getattr(self, f.name), getattr(stored, f.name)
-            if f.name not in self.WHERE and mine not in (getattr(plain, f.name), theirs):
+            automatic = f.name == "batch" and mine == 0
+            if f.name not in self.WHERE and not automatic and mine not in (getattr(plain, f.name), theirs):
                 flag = "--" + f.name.replace("_", "-")
                 raise UsageError(f"{flag} {mine}: the run was started with {theirs}, and --resume changes nothing")
         return stored.replace(**{name: getattr(self, name) for name in self.WHERE})

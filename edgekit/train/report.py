@@ -14,7 +14,8 @@ from edgekit.train import figures, sheets
 
 if TYPE_CHECKING:
     from edgekit.train.loader import Batch
-    from edgekit.train.loop import Result, Run
+    from edgekit.train.loop import Result
+    from edgekit.train.setup import Run
 
 Note = Callable[[str], None]
 
@@ -28,6 +29,8 @@ def begun(run: Run, batch: Batch, note: Note) -> None:
 
 def ended(result: Result, note: Note) -> None:
     """How the run went and what the best checkpoint does."""
+    if result.evaluation is None:
+        return  # another process has it
     folder, dataset, predictions = result.folder, result.dataset, result.evaluation.predictions
     _draw(note, lambda: figures.curves(result.history, folder / "curves.png"))
     _draw(note, lambda: figures.evaluation_figures(dataset, predictions, folder))

@@ -41,14 +41,19 @@ def fingerprint(*datasets: Dataset) -> str:
 
 
 class Folder:
-    """The run's folder. Saving never raises for want of space: it says so through ``note`` and the run goes on."""
+    """The run's folder. Saving never raises for want of space: it says so through ``note`` and the run goes on.
 
-    def __init__(self, path: Path, note: Callable[[str], None]) -> None:
-        self.path, self._note = path, note
+    ``writes`` is False in all but one of several processes that train together: nothing is written then.
+    """
+
+    def __init__(self, path: Path, note: Callable[[str], None], writes: bool = True) -> None:
+        self.path, self._note, self._writes = path, note, writes
         self.failed: str | None = None  # why the newest save did not succeed
 
     def keep(self, name: str, write: Callable[[Path], object]) -> bool:
         """Lets ``write`` replace the file ``name`` (whole, at the path it is given); False if the disk refused."""
+        if not self._writes:
+            return True
         try:
             write(self.path / name)
         except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError

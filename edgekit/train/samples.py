@@ -20,8 +20,7 @@ from edgekit.train.augment import Augment
 from edgekit.train.cache import Images
 from edgekit.train.geometry import Array, Objects
 
-WHOLE = 4096  # images up to which a mosaic takes its partners from the whole set
-WINDOW = 1024  # places before and after a sample that its partners come from in larger sets
+WINDOW = 256  # places before a sample that a mosaic's partners come from: lately read, so seldom decoded again
 
 
 @dataclass(frozen=True)
@@ -120,7 +119,7 @@ class Maker:
         if self._dataset.task == "classify":
             if not augment.is_none:
                 image = augmentation.classification_sample(rng, augment, image, self._size)
-            augmentation.finish(rng, augment, image, planes, erase=True)
+            augmentation.finish(rng, augment, image, planes, classify=True)
             return index, Objects.empty()
 
         def fetch(place: int) -> augmentation.Fetched:
@@ -129,9 +128,7 @@ class Maker:
             return pixels, Objects.from_labels(labels), labels.size
 
         def partner() -> int:
-            if len(order) <= WHOLE:
-                return int(rng.integers(len(order)))
-            return (position + int(rng.integers(-WINDOW, WINDOW + 1))) % len(order)
+            return (position - 1 - int(rng.integers(max(min(WINDOW, len(order) - 1), 1)))) % len(order)
 
         canvas, objects = augmentation.detection_sample(
             rng, augment, fetch, position, partner, self._size, mosaic, self._dataset.flip_idx

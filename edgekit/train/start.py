@@ -59,6 +59,7 @@ def begin(
     keypoints: tuple[int, int] | None,
     seed: int,
     imgsz: tuple[int, int] | None = None,
+    activation: str | None = None,
 ) -> tuple[Checkpoint, Taken]:
     """A checkpoint to train from: ``model`` is a published name or a checkpoint's path.
 
@@ -66,6 +67,7 @@ def begin(
         task: wanted task; None: the model's. A checkpoint of another task gives its trunk.
         names: the set's classes, in label order.
         keypoints: the set's (points, values), for pose.
+        activation: of every convolution block; None: the checkpoint's own, SiLU for a published name.
 
     Raises:
         UsageError, InputError: no such model or file, or it cannot be used.
@@ -73,6 +75,7 @@ def begin(
     path = Path(model)
     if path.suffix != ".pt" and not path.exists():
         spec = catalog.spec(model, task, len(names), keypoints)
+        spec = spec.replace(activation=activation or spec.activation)
         return checkpoint.new(spec, tuple(names), (imgsz or (0,))[0] or None, seed), Taken()
     older = checkpoint.load(path)
     if older.spec.family == "turbo" and task not in (None, "detect"):
@@ -80,7 +83,7 @@ def begin(
     kind = task or older.spec.task
     points = keypoints or (older.spec.keypoint_shape if kind == older.spec.task else None)
     spec = catalog.build_spec(older.spec.scale, kind, older.spec.family, len(names), points)
-    spec = spec.replace(areas=older.spec.areas, activation=older.spec.activation)
+    spec = spec.replace(areas=older.spec.areas, activation=activation or older.spec.activation)
     if kind == older.spec.task:
         spec = spec.replace(norm_eps=older.spec.norm_eps, norm_momentum=older.spec.norm_momentum)
     with torch.random.fork_rng(devices=[]):

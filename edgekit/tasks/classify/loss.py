@@ -22,7 +22,8 @@ class ClassifyLoss:
     weighted mean. Computed in float32 whatever autocast says.
 
     Attributes:
-        reduce: there is no sum of target scores here; kept so that every loss looks alike.
+        reduce: applied to the number of images (with class weights: the sum of theirs); distributed training sets the
+            sum over processes. Totals and terms are then shares, which add up to those of all the images.
     """
 
     def __init__(
@@ -43,7 +44,11 @@ class ClassifyLoss:
         with torch.autocast(logits.device.type, enabled=False):
             logits = logits if logits.dtype == torch.float64 else logits.float()
             weights = None if self.class_weights is None else self.class_weights.to(logits)
-            total = self.gain * F.cross_entropy(logits, targets.class_id, weights, label_smoothing=self.label_smoothing)
+            each = F.cross_entropy(
+                logits, targets.class_id, weights, label_smoothing=self.label_smoothing, reduction="sum"
+            )
+            counted = logits.new_tensor(len(logits)) if weights is None else weights[targets.class_id].sum()
+            total = self.gain * each / self.reduce(counted)
         return total, {"cls": total.detach()}
 
 

@@ -1,0 +1,184 @@
+"""`edgekit tune`: a faster activation for a trained model, and what that costs and gains."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from edgekit.cli._common import Device, Force, ImgSz, Json, Seed, Threads, console, emit_json
+from edgekit.errors import UsageError
+
+if TYPE_CHECKING:
+    from edgekit.checkpoint import Checkpoint
+    from edgekit.train.loop import Result
+    from edgekit.train.options import TrainOptions
+
+MOST_IMAGES = 16  # to time on
+
+
+def command(
+    model: Annotated[Path, typer.Argument(help="The trained checkpoint.")],
+    data: Annotated[Path, typer.Option(help="The set it was trained on, with train and val.")],
+    out: Annotated[Path, typer.Option(help="The run's folder; best.pt in it is the tuned checkpoint.")],
+    activation: Annotated[str, typer.Option(help="hardswish, relu or silu.")] = "hardswish",
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training images.")] = 10,
+    lr: Annotated[float, typer.Option(help="Learning rate: low, for the model is trained already.")] = 5e-4,
+    batch: Annotated[int, typer.Option(min=1, help="Images a step.")] = 16,
+    teacher: Annotated[
+        Path | None, typer.Option(help="Whose answers are kept to. Default: the model as it was.", show_default=False)
+    ] = None,
+    images: Annotated[
+        Path | None, typer.Option(help="Folder of a COCO JSON's images. Default: beside it.", show_default=False)
+    ] = None,
+    target: Annotated[
+        str | None, typer.Option(help="What to time both for. Default: ov-fp16, else ort-fp32.", show_default=False)
+    ] = None,
+    budget: Annotated[float, typer.Option(min=1, help="Seconds of timing per model, at most.")] = 15.0,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run at --out, exactly where it was.")
+    ] = False,
+    workers: Annotated[int | None, typer.Option(help="Image readers. Default: one a core.", show_default=False)] = None,
+    imgsz: ImgSz = None,
+    device: Device = None,
+    threads: Threads = None,
+    seed: Seed = 0,
+    force: Force = False,
+    json: Json = False,
+) -> None:
+    """Swap a trained model's activation, let it learn from itself as it was, report accuracy and latency."""
+    from edgekit.cli._train_view import View, quiet_threads
+    from edgekit.spec import parse_imgsz
+    from edgekit.train.options import TrainOptions
+
+    if not resume and not force and (out / "resume.pt").exists():
+        raise UsageError(f"--out {out}: holds a run; give --resume to go on with it, --force to start anew")
+    quiet_threads()
+    from edgekit import checkpoint
+    from edgekit.train.loop import train
+
+    older = checkpoint.load(model)
+    if older.spec.activation == activation:
+        raise UsageError(f"--activation {activation}: {model} has it already, so there is nothing to swap")
+    options = TrainOptions(
+        epochs=epochs,
+        batch=batch,
+        imgsz=parse_imgsz(imgsz) if imgsz else older.imgsz,
+        seed=seed,
+        optimizer="adamw",
+        lr=lr,
+        warmup=1.0,
+        patience=0,
+        close_mosaic=max(epochs // 3, 1),
+        activation=activation,
+        teacher=str(teacher or model),
+        device=device or "cpu",
+        threads=threads,
+        workers=workers,
+    )
+    goal = _target(target)
+    with View([]) as view:
+        result = train(data, str(model), out, options, images=images, resume=resume, watch=view)
+    if result.evaluation is None:
+        return  # the first of several processes speaks for all
+    report = _accuracy(older, result, options) | _latency(model, result, goal, budget, threads)
+    report = {"model": model, "tuned": result.best, "activation": [older.spec.activation, activation], **report}
+    emit_json(report) if json else _print(report)
+
+
+def _target(name: str | None) -> str:
+    """What to time for: as asked for, else OpenVINO where it is installed.
+
+    Raises:
+        UsageError, InputError: no such target, or nothing here to build it with.
+    """
+    from edgekit import targets
+    from edgekit.errors import InputError
+
+    if name is None:
+        return "ort-fp32" if targets.backend("ov-fp16").missing() else "ov-fp16"
+    reason = targets.backend(name).missing()
+    if reason:
+        raise InputError(reason)
+    return name
+
+
+def _accuracy(older: Checkpoint, result: Result, options: TrainOptions) -> dict[str, Any]:
+    """The main metric on the validation images before and after, and the difference in points."""
+    from edgekit import tasks
+    from edgekit.evaluate import evaluate
+    from edgekit.nn.session import TorchSession
+    from edgekit.runtime.predictor import Predictor
+
+    session = TorchSession(older.net, older.info(options.imgsz, None), older.path, options.device)
+    with Predictor(session, batch=options.batch) as predictor:
+        before = evaluate(predictor, result.dataset.with_names(older.names)).scores.metrics
+    metric = tasks.get(older.spec.task).metric
+    after = result.metrics
+    return {
+        "metric": metric,
+        "accuracy": {"before": before, "after": after, "points": 100 * (after[metric] - before[metric])},
+        "epochs": result.epochs,
+        "best_epoch": result.best_epoch,
+    }
+
+
+def _latency(model: Path, result: Result, target: str, budget: float, threads: int | None) -> dict[str, Any]:
+    """Both models built for ``target`` at one size and timed in turns on validation images."""
+    import tempfile
+
+    from edgekit.bench.clock import ClockOptions
+    from edgekit.bench.run import bench
+    from edgekit.build import build
+    from edgekit.image import read_image
+    from edgekit.loading import load
+
+    size = _size(result)
+    pictures = [read_image(sample.path) for sample in result.dataset.samples[:MOST_IMAGES]]
+    with tempfile.TemporaryDirectory() as folder, console().status("") as status:
+        places = {}
+        for name, source in (("before", model), ("after", result.best)):
+            status.update(f"building {name} for {target}")
+            build(source, target, Path(folder) / name, size)
+            places[name] = load(Path(folder) / name, threads=threads)
+        status.update("timing both in turns")
+        records = bench(places, pictures, ClockOptions(budget_s=2 * budget), baseline="before")
+        for predictor in places.values():
+            predictor.close()
+    ratio = records[1]["ratio"]
+    return {
+        "target": target,
+        "imgsz": list(size),
+        "latency": {
+            **{record["artifact"]: {key: record[key] for key in ("whole_ms", "network_ms")} for record in records},
+            "whole_ratio": ratio["whole_ms"],
+            "network_ratio": ratio["network_ms"],
+            "reliable": all(record["reliable"] for record in records),
+            "disturbances": records[0]["disturbances"],
+        },
+        "machine": records[0]["machine"],
+    }
+
+
+def _size(result: Result) -> tuple[int, int]:
+    from edgekit import checkpoint
+
+    return checkpoint.load(result.best).imgsz
+
+
+def _print(report: dict[str, Any]) -> None:
+    accuracy, latency, metric = report["accuracy"], report["latency"], report["metric"]
+    old, new = report["activation"]
+    ratio = latency["whole_ratio"]
+    lines = [
+        f"{report['tuned']}: {new} instead of {old}, {report['epochs']} epochs, best after {report['best_epoch']}",
+        f"{metric} {accuracy['before'][metric]:.4f} -> {accuracy['after'][metric]:.4f} "
+        f"({accuracy['points']:+.2f} points)",
+        f"{report['target']}, whole call: {latency['before']['whole_ms']['p50']:.2f} ms -> "
+        f"{latency['after']['whole_ms']['p50']:.2f} ms, ratio {ratio['ratio']:.3f} ({ratio['low']:.3f} to "
+        f"{ratio['high']:.3f})",
+    ]
+    lines += [f"not to be relied on: {sentence}" for sentence in latency["disturbances"]]
+    for line in lines:
+        console().print(line, soft_wrap=True, highlight=False)

@@ -1,0 +1,82 @@
+"""What a user should know about a set before hours are spent on it: rows left out or mended, classes that cannot be
+learnt, outlines that cross themselves, keypoints whose mirror image is not known.
+
+    for sentence in remarks(training, validating):
+        note(sentence)
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+
+from edgekit.data.check import crosses_itself
+from edgekit.data.dataset import Dataset, shorten
+from edgekit.errors import InputError
+
+MOST_OUTLINES = 3000  # looked at; `edgekit data check` looks at all of them
+
+
+def remarks(training: Dataset, validating: Dataset) -> list[str]:
+    """Sentences, most important first.
+
+    Raises:
+        InputError: keypoints would be mirrored into nonsense.
+    """
+    return [*_issues(training), *_issues(validating), *_classes(training), *_outlines(training), *_mirror(training)]
+
+
+def _issues(dataset: Dataset) -> Iterator[str]:
+    problems = dataset.problems()
+    bad = [issue for issue in problems if issue.severity == "error"]
+    if bad:
+        yield (
+            f"{dataset.source}: {len(bad)} rows or images of {dataset.split} are left out, the first is {bad[0]}; "
+            "`edgekit data check` lists them all"
+        )
+    mended = [issue for issue in problems if issue.kind == "crossing"]
+    if mended:
+        yield f"{dataset.source}: {len(mended)} rows of {dataset.split} were mended, the first is {mended[0]}"
+
+
+def _classes(training: Dataset) -> Iterator[str]:
+    _, counts = training.counts()
+    missing = [name for name, count in zip(training.names, counts, strict=True) if not count]
+    if missing:
+        yield f"{training.source}: no object of {shorten(missing)} in train, so it cannot be learnt"
+
+
+def _outlines(training: Dataset) -> Iterator[str]:
+    """Outlines that cross themselves, among the first: the test is quadratic in an outline's points."""
+    if training.task != "segment":
+        return
+    outlines = (
+        (sample.path, number, parts)
+        for sample in training.samples
+        for number, parts in enumerate(sample.labels.polygons or (), 1)
+    )
+    crossing = [
+        f"object {number} of {path}"
+        for path, number, parts in itertools.islice(outlines, MOST_OUTLINES)
+        if any(crosses_itself(part) for part in parts)
+    ]
+    if crossing:
+        yield (
+            f"{training.source}: {len(crossing)} polygons of train cross themselves, the first is {crossing[0]}; their "
+            "masks may not be what was meant, `edgekit data check` lists them all"
+        )
+
+
+def _mirror(training: Dataset) -> Iterator[str]:
+    if training.task != "pose":
+        return
+    swap = training.flip_idx
+    wrong = [i for i, j in enumerate(swap) if swap[j] != i]
+    if wrong:
+        i, j = wrong[0], swap[wrong[0]]
+        raise InputError(
+            f"{training.source}: flip_idx contradicts itself: mirrored, keypoint {i} becomes {j}, which becomes "
+            f"{swap[j]}; each of a pair must name the other"
+        )
+    if not swap:
+        yield f"{training.source}: has no flip_idx, so it is not known what keypoints mirror to: no image is mirrored"
