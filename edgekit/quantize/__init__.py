@@ -1,0 +1,76 @@
+"""INT8 and FP16 with proof: calibration, quantization, the gates on accuracy and speed, and what to do when one fails.
+
+| file | does |
+|---|---|
+| ``calibration.py`` | chooses images and writes down which and why |
+| ``ranges.py`` | what values the graph's tensors take on them |
+| ``qdq.py`` | explicit Q/DQ pairs in an ONNX graph |
+| ``ir.py`` | OpenVINO's own form, by NNCF |
+| ``fp16.py`` | half precision, and a judge of it |
+| ``groups.py`` | the named parts that are quantized or left alone together |
+| ``accuracy.py`` ``speed.py`` | the gates |
+| ``sensitivity.py`` ``search.py`` | which groups cost accuracy, and the fewest to put back |
+| ``pipeline.py`` | all of it, one under the other, for ``edgekit build`` |
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from edgekit.errors import UsageError
+from edgekit.spec import Graph
+
+INT8 = ("ort-int8", "ov-int8", "trt-int8", "trt-rtx-int8")
+HALF = ("trt-fp16", "trt-rtx-fp16")
+# What an INT8 artifact must beat: the floating-point targets of the same runtime.
+FLOATS = {"ort-int8": ("ort-fp32",), "ov-int8": ("ov-fp32", "ov-fp16")}
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What the user wants of a narrower target.
+
+    Attributes:
+        data: labelled set: calibration images from its ``train`` split, accuracy from ``val``.
+        calibration: a manifest from ``edgekit calibrate``; otherwise images are chosen on the fly.
+        images: folder of images without labels, where ``val`` has none: agreement with the float model is measured.
+        count, seed: of the choice on the fly.
+        max_drop: points of the main metric that may be lost.
+        require_speedup: the least speedup over the best floating-point artifact; None only records it.
+        force: calibrate on fewer than 16 images.
+        timing_s: seconds that the comparison of speed may take; 0 leaves it out.
+    """
+
+    data: Path | None = None
+    calibration: Path | None = None
+    images: Path | None = None
+    count: int = 300
+    seed: int = 0
+    max_drop: float = 0.5
+    require_speedup: float | None = None
+    force: bool = False
+    timing_s: float = 20.0
+
+
+@dataclass
+class Lowered:
+    """The graph to build from, further keys of the bundle's manifest, and images to time on."""
+
+    graph: Graph
+    parts: dict[str, Any] = field(default_factory=dict)
+    pictures: list[Any] = field(default_factory=list)
+
+
+def needed(target: str, wishes: Wishes | None) -> bool:
+    """Whether ``lower`` has something to do for ``target``.
+
+    Raises:
+        UsageError: INT8 without data, or data for a target that needs none.
+    """
+    if target in INT8 and (wishes is None or wishes.data is None):
+        raise UsageError(f"--target {target}: INT8 is calibrated and judged on images; give --data")
+    if target not in (*INT8, *HALF) and wishes is not None and (wishes.data or wishes.calibration):
+        raise UsageError(f"--data and --calibration go with INT8 and trt-* targets, not with {target}")
+    return target in (*INT8, *HALF)

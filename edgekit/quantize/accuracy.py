@@ -1,0 +1,99 @@
+"""The accuracy gate's judge: one score for any session, on labels where there are some, else against the float model.
+
+    judge = by_labels(open_dataset("bccd/data.yaml", "detect", "val", None, info.names))
+    before, after = judge.score(float_session), judge.score(artifact)
+    judge.metric, 100 * (before - after)           # 'map50_95', 0.21 points
+
+Without labels the judge compares with what the float model sees, and its metric is called ``agreement``: twice the
+objects both see over all that either sees (of classifiers, the share of images both put into one class). An object at
+confidence 0.25 is seen by both if the other has one of its class at half of that confidence, and they overlap by half.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from edgekit import tasks
+from edgekit.boxes import box_iou, probiou
+from edgekit.data.dataset import Dataset
+from edgekit.evaluate import evaluate
+from edgekit.results import Result
+from edgekit.runtime.postprocess import Options
+from edgekit.runtime.predictor import Predictor
+from edgekit.spec import Session
+
+SEEN, OVERLAP = 0.25, 0.5
+
+
+@dataclass(frozen=True)
+class Judge:
+    """``score(session)`` is a fraction; ``metric`` says of what, ``kind`` is ``labels`` or ``agreement``."""
+
+    metric: str
+    kind: str
+    images: int
+    on: str
+    score: Callable[[Session], float]
+
+
+def by_labels(dataset: Dataset) -> Judge:
+    """The task's main metric (mAP 50-95 of boxes, masks or keypoints; top-1) on a labelled split."""
+    metric = tasks.get(dataset.task).metric
+
+    def score(session: Session) -> float:
+        return float(evaluate(Predictor(session), dataset).scores.metrics[metric])
+
+    return Judge(metric, "labels", len(dataset), f"{dataset.source.name}, split {dataset.split}", score)
+
+
+def by_agreement(images: Sequence[np.ndarray], reference: Session, on: str) -> Judge:
+    """Agreement with ``reference`` on ``images`` (uint8 BGR); 1 where both see the same."""
+    expected = _answers(reference, images)
+
+    def score(session: Session) -> float:
+        return float(np.mean([_agreement(a, b) for a, b in zip(expected, _answers(session, images), strict=True)]))
+
+    return Judge("agreement", "agreement", len(images), on, score)
+
+
+def _answers(session: Session, images: Sequence[np.ndarray]) -> list[Result]:
+    return Predictor(session, Options(conf=SEEN / 2)).predict(list(images))
+
+
+def _agreement(a: Result, b: Result) -> float:
+    if a.probs is not None and b.probs is not None:
+        return float(a.probs.argmax() == b.probs.argmax())
+    seen = _sure(a).sum() + _sure(b).sum()
+    return float((_found(a, b) + _found(b, a)) / seen) if seen else 1.0
+
+
+def _sure(result: Result) -> np.ndarray:
+    """[N] bool: which objects are seen for certain enough to ask the other model about."""
+    return np.zeros(0, bool) if result.scores is None else result.scores >= SEEN
+
+
+def _found(one: Result, other: Result) -> int:
+    """How many of the objects of ``one`` the ``other`` has too, each taken once."""
+    rows = np.flatnonzero(_sure(one))
+    if not len(rows) or not len(other):
+        return 0
+    assert one.labels is not None and other.labels is not None and one.scores is not None
+    overlap = _overlap(one, other)[rows]
+    overlap[one.labels[rows][:, None] != other.labels[None]] = 0
+    found = 0
+    for row in np.argsort(-one.scores[rows], kind="stable"):
+        partner = int(overlap[row].argmax())
+        if overlap[row, partner] >= OVERLAP:
+            found += 1
+            overlap[:, partner] = 0
+    return found
+
+
+def _overlap(one: Result, other: Result) -> np.ndarray:
+    if one.rotated_boxes is not None and other.rotated_boxes is not None:
+        return np.asarray(probiou(one.rotated_boxes, other.rotated_boxes))
+    assert one.boxes is not None and other.boxes is not None
+    return np.asarray(box_iou(one.boxes, other.boxes))

@@ -1,0 +1,255 @@
+"""FP16 in the graph itself, for runtimes whose networks are strongly typed; and a judge of what that costs.
+
+    kept = to_fp16(Path("model.onnx"), Path("half.onnx"), limits)      # what would overflow or vanish stays float32
+    rounded(Path("half.onnx"), Path("judge.onnx"))                     # the same function for a CPU, in float32
+
+Inputs and outputs stay what they were. The decode tail stays float32: beyond 512 pixels a box needs more than the
+eleven bits of half precision. Runtimes for CPUs compute FP16 graphs in float32 between casts, so running one there
+proves little; ``rounded`` is a float32 graph that rounds what every FP16 operator puts out, as a GPU would.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper, version_converter
+from onnxscript import ir
+
+from edgekit.atomic import replacing
+from edgekit.errors import InputError, UsageError
+from edgekit.graph.files import load
+from edgekit.graph.opset import OLDEST, raise_opset
+from edgekit.quantize import groups
+
+LARGEST = 65504.0  # of FP16 (IEEE 754, binary16)
+SMALLEST = 2.0**-14  # the smallest with all eleven bits
+MARGIN = 2.0  # images not seen in calibration may reach further
+QDQ_OPSET = 19  # the first whose Q/DQ takes FP16
+KINDS = {"float16": TensorProto.FLOAT16, "bfloat16": TensorProto.BFLOAT16}
+_MOVES = frozenset(
+    "Reshape Transpose Concat Split Unsqueeze Squeeze Expand Slice Gather GatherElements Identity Flatten".split(" ")
+)
+_STAYS = {"Resize": (1, 2)}  # inputs that are float32 whatever the operator computes in
+
+Node = onnx.NodeProto
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A value kept in float32: its name, its node, ``overflow`` or ``vanish``, and its calibrated range."""
+
+    value: str
+    node: str
+    kind: str
+    low: float
+    high: float
+
+
+def to_fp16(
+    graph: Path, out: Path, limits: Mapping[str, tuple[float, float]] | None = None, keep: Collection[str] = ()
+) -> list[Finding]:
+    """Write ``graph`` with FP16 values to ``out``; Q/DQ pairs become those of FP16.
+
+    Args:
+        graph: an ONNX file edgekit exported, float32; explicit Q/DQ allowed.
+        limits: value → range seen in calibration, ``ranges.limits(statistics, "minmax")``.
+        keep: groups and nodes that stay float32 besides the decode tail.
+
+    Returns:
+        What was kept in float32 because its values would overflow or vanish.
+
+    Raises:
+        InputError: the graph is FP16 already.
+        UsageError: ``keep`` names neither a group nor a node.
+    """
+    model = _ready(load(graph))
+    if any(t.data_type == TensorProto.FLOAT16 for t in model.graph.initializer):
+        raise InputError(f"{graph}: in FP16 already; give the float32 model")
+    kinds = _kinds(model)
+    left = _left(model, keep)
+    findings = _findings(model, limits or {}, left)
+    left |= {finding.node for finding in findings}
+    _Writer(model, kinds, left).convert()
+    onnx.checker.check_model(model, full_check=True)
+    with replacing(out) as partial:
+        onnx.save(model, partial)
+    return findings
+
+
+def _ready(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model at an opset whose Q/DQ knows FP16, if it has any."""
+    opset = next(o.version for o in model.opset_import if o.domain in ("", "ai.onnx"))
+    if opset >= QDQ_OPSET or not any(n.op_type == "DequantizeLinear" for n in model.graph.node):
+        return model
+    if opset < OLDEST:
+        return version_converter.convert_version(model, QDQ_OPSET)
+    raised = ir.from_proto(model)
+    raise_opset(raised, QDQ_OPSET)
+    return ir.to_proto(raised)
+
+
+def _kinds(model: onnx.ModelProto) -> dict[str, int]:
+    """Value → element type."""
+    inferred = onnx.shape_inference.infer_shapes(model).graph
+    kinds = {v.name: v.type.tensor_type.elem_type for v in [*inferred.value_info, *inferred.input, *inferred.output]}
+    return kinds | {t.name: t.data_type for t in model.graph.initializer}
+
+
+def _left(model: onnx.ModelProto, keep: Collection[str]) -> set[str]:
+    """Nodes that stay float32: the decode tail and what is asked for."""
+    names = [node.name for node in model.graph.node]
+    known = groups.collect(names)
+    unknown = next((k for k in keep if k not in known and k not in names), None)
+    if unknown is not None:
+        raise UsageError(f"there is no group or node {unknown!r}; groups are {', '.join(known)}")
+    head = groups.head_of(names)
+    tail = {n for n in names if n.startswith((f"model.{head}/", f"model.{head}.dfl"))}
+    return tail | {node for k in keep for node in known.get(k, [k])}
+
+
+def _findings(model: onnx.ModelProto, limits: Mapping[str, tuple[float, float]], left: set[str]) -> list[Finding]:
+    found = []
+    weights = {t.name: t for t in model.graph.initializer if t.data_type == TensorProto.FLOAT}
+    for node in model.graph.node:
+        if node.name in left or node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+            continue
+        values = [(name, *limits[name]) for name in node.output if name in limits]
+        for name in node.input:
+            array = numpy_helper.to_array(weights[name]) if name in weights else np.zeros(0)
+            if array.size and np.any(array):
+                values.append((name, float(array.min()), float(array.max())))
+        for name, low, high in values:
+            largest = max(abs(low), abs(high))
+            limit = LARGEST / (1 if name in weights else MARGIN)
+            if largest > limit or 0 < largest < SMALLEST:
+                found.append(Finding(name, node.name, "overflow" if largest > limit else "vanish", low, high))
+    return found
+
+
+class _Writer:
+    """Rewrites the node list once, in order, with casts where a value's type is not the one a node works in."""
+
+    def __init__(self, model: onnx.ModelProto, kinds: dict[str, int], left: set[str]) -> None:
+        self.model, self.left = model, left
+        self.floats = {name for name, kind in kinds.items() if kind == TensorProto.FLOAT}
+        self.weights = {t.name: t for t in model.graph.initializer}
+        self.half: set[str] = set()  # values that are FP16 by now
+        self.casts: dict[tuple[str, int], str] = {}
+        self.nodes: list[Node] = []
+
+    def convert(self) -> None:
+        graph = self.model.graph
+        ends = {o.name for o in graph.output}
+        for node in graph.node:
+            works_in = TensorProto.FLOAT if node.name in self.left else TensorProto.FLOAT16
+            for place, name in enumerate(node.input):
+                if name in self.floats and place not in _STAYS.get(node.op_type, ()):
+                    node.input[place] = self._as(name, works_in)
+            self.nodes.append(node)
+            if works_in == TensorProto.FLOAT:
+                continue
+            for attribute in node.attribute:
+                if node.op_type == "Cast" and attribute.name == "to" and attribute.i == TensorProto.FLOAT:
+                    attribute.i = TensorProto.FLOAT16
+            for place, name in enumerate(node.output):
+                if name in self.floats and name in ends:
+                    node.output[place] = f"{name}/half"
+                    self.nodes.append(_cast(f"{name}/half", name, TensorProto.FLOAT))
+                elif name in self.floats:
+                    self.half.add(name)
+        del graph.node[:]
+        graph.node.extend(self.nodes)
+        del graph.value_info[:]
+        _drop_unused(self.model)
+
+    def _as(self, name: str, kind: int) -> str:
+        """The value, or weights, in the type ``kind``."""
+        if (kind == TensorProto.FLOAT16) == (name in self.half):
+            return name
+        known = self.casts.get((name, kind))
+        if known is None:
+            known = self.casts[name, kind] = f"{name}/{'half' if kind == TensorProto.FLOAT16 else 'single'}"
+            if name in self.weights:
+                array = numpy_helper.to_array(self.weights[name]).astype(np.float16)
+                self.model.graph.initializer.append(numpy_helper.from_array(array, known))
+            else:
+                self.nodes.append(_cast(name, known, kind))
+        return known
+
+
+def _cast(source: str, result: str, kind: int) -> Node:
+    return helper.make_node("Cast", [source], [result], name=f"{result}/cast from {source}", to=kind)
+
+
+def _drop_unused(model: onnx.ModelProto) -> None:
+    used = {name for node in model.graph.node for name in node.input} | {o.name for o in model.graph.output}
+    kept = [tensor for tensor in model.graph.initializer if tensor.name in used]
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(kept)
+
+
+def rounded(graph: Path, out: Path, to: str = "float16") -> int:
+    """Write a float32 graph to ``out`` that computes what ``graph`` would if every operator's output were rounded.
+
+    Args:
+        graph: with FP16 values, where those are rounded; or all float32, where everything is.
+        to: ``float16``, or ``bfloat16`` for what CPUs with AMX execute.
+
+    Returns:
+        How many outputs are rounded.
+    """
+    kind = KINDS[to]
+    model = load(graph)
+    kinds = _kinds(model)
+    narrow = TensorProto.FLOAT16 if TensorProto.FLOAT16 in kinds.values() else TensorProto.FLOAT
+    if narrow == TensorProto.FLOAT:
+        _round_weights(model, kind)
+    ends = {o.name for o in model.graph.output}
+    nodes: list[Node] = []
+    count = 0
+    for node in model.graph.node:
+        nodes.append(node)
+        if node.op_type == "Cast":
+            _float_instead(node)
+        if node.op_type in _MOVES:
+            continue
+        for place, name in enumerate(node.output):
+            if kinds.get(name) == narrow and not (narrow == TensorProto.FLOAT and name in ends):
+                node.output[place] = f"{name}/exact"
+                nodes += _rounding(f"{name}/exact", name, kind)
+                count += 1
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    del model.graph.value_info[:]
+    for place, tensor in enumerate(model.graph.initializer):
+        if tensor.data_type == TensorProto.FLOAT16:
+            array = numpy_helper.to_array(tensor).astype(np.float32)
+            model.graph.initializer[place].CopyFrom(numpy_helper.from_array(array, tensor.name))
+    onnx.checker.check_model(model, full_check=True)
+    with replacing(out) as partial:
+        onnx.save(model, partial)
+    return count
+
+
+def _float_instead(node: Node) -> None:
+    for attribute in node.attribute:
+        if attribute.name == "to" and attribute.i == TensorProto.FLOAT16:
+            attribute.i = TensorProto.FLOAT
+
+
+def _rounding(source: str, result: str, kind: int) -> Iterator[Node]:
+    yield _cast(source, f"{result}/narrow", kind)
+    yield _cast(f"{result}/narrow", result, TensorProto.FLOAT)
+
+
+def _round_weights(model: onnx.ModelProto, kind: int) -> None:
+    """Weights rounded in place; those of indices and shapes are no floats and stay."""
+    narrow = helper.tensor_dtype_to_np_dtype(kind)
+    for place, tensor in enumerate(model.graph.initializer):
+        if tensor.data_type == TensorProto.FLOAT:
+            array = numpy_helper.to_array(tensor).astype(narrow).astype(np.float32)
+            model.graph.initializer[place].CopyFrom(numpy_helper.from_array(array, tensor.name))

@@ -1,0 +1,224 @@
+"""From a float32 graph to the one a narrower target is built from, with the proof that it is still good enough.
+
+    lowered = lower(graph, "ov-int8", folder, Wishes(data=Path("bccd/data.yaml")), artifact=try_it)
+    lowered.graph.path, lowered.parts["accuracy"]["drop_points"]
+
+One under the other: calibration images, ranges, quantization, the artifact judged; above the limit a ranking of groups
+and a search for the fewest to put back; evidence in the error where nothing suffices.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+
+from edgekit import targets
+from edgekit.data import open_dataset
+from edgekit.errors import GateError, InputError
+from edgekit.parity import read_images
+from edgekit.quantize import HALF, Lowered, Wishes, accuracy, calibration, fp16, ir, qdq, ranges, search, sensitivity
+from edgekit.spec import Graph, Session
+from edgekit.versions import version
+
+LIMITS = "percentile"  # by measurement: benchmarks/results/int8-methods.json
+UNLABELLED = 100  # images that agreement is measured on, at most
+
+Say = Callable[[str], None]
+
+
+def lower(
+    graph: Graph,
+    target: str,
+    folder: Path,
+    wishes: Wishes | None,
+    artifact: Callable[[Graph], Session],
+    say: Say = lambda _: None,
+) -> Lowered:
+    """Quantize (or halve) ``graph`` for ``target``.
+
+    Args:
+        graph: exported for ``target``, float32.
+        folder: scratch, which the returned graph lies in.
+        artifact: a graph → a session of what is built from it.
+        say: called with a line at each step.
+
+    Raises:
+        InputError, UsageError: the graph or the data cannot be used.
+        GateError: more accuracy is lost than allowed, whatever is put back; ``evidence`` says what was tried.
+    """
+    if wishes is None or wishes.data is None:  # half precision, which can do without
+        half = folder / "half.onnx"
+        kept = fp16.to_fp16(graph.path, half)
+        return Lowered(dataclasses.replace(graph, path=half), _kept(kept))
+    qdq.check(onnx.load(graph.path), graph.path)
+    runner = targets.backend("ort-fp32").open_session(graph.path, graph.info, "ort-fp32")
+    judge = _judge(graph, wishes, runner)
+    manifest = _manifest(graph, wishes)
+    say(f"calibrating on {len(manifest.images)} images")
+    batches = calibration.batches(manifest, wishes.data, graph.info)
+    writer = _Writer(graph, target, folder, batches)
+    say("judging the floating-point model")
+    before = judge.score(runner)
+    say(f"judging {target}")
+
+    def score(skip: Sequence[str]) -> float:
+        session = artifact(writer.write(skip))
+        value = judge.score(session)
+        session.close()  # type: ignore[attr-defined]
+        return value
+
+    after = score(())
+    row = _row(judge, wishes, before, after)
+    found = search.Found((), after)
+    if 100 * (before - after) > wishes.max_drop:
+        say("ranking groups by what each costs")
+        row["ranking"] = writer.rank()
+        say("searching for the fewest groups to put back")
+        found = search.put_back(row["ranking"], score, wishes.max_drop / 100, before, after)
+        row |= {"tried": found.tried, "after": found.after, "drop_points": 100 * (before - found.after)}
+        if found.groups is None:
+            raise GateError(_sentence(target, row, after), {"accuracy": row})
+    row["put_back"] = list(found.groups or ())
+    narrow = writer.write(row["put_back"])
+    parts = {"accuracy": row, "calibration": _calibrated(manifest), **_kept(writer.kept)}
+    return Lowered(narrow, parts, _pictures(manifest, wishes.data))
+
+
+class _Writer:
+    """Writes the narrow graph with any groups left alone; what calibration found is computed once."""
+
+    def __init__(self, graph: Graph, target: str, folder: Path, batches: Sequence[np.ndarray]) -> None:
+        self.graph, self.target, self.folder, self.batches = graph, target, folder, batches
+        self.kept: list[fp16.Finding] = []  # in float32, by the last graph of FP16
+        self._statistics: dict[str, ranges.Statistics] | None = None
+
+    def write(self, skip: Collection[str]) -> Graph:
+        if self.target == "ov-int8":
+            out = self.folder / "int8.xml"
+            ir.quantize(self.graph.path, out, self.batches, skip)
+        elif self.target == "ort-int8":
+            out = self.folder / "int8.onnx"
+            self._explicit(out, skip, "onnxruntime")
+        elif self.target in HALF:
+            out = self.folder / "half.onnx"
+            self.kept = fp16.to_fp16(self.graph.path, out, ranges.limits(self.statistics(), "minmax"), skip)
+        else:
+            out = self.folder / "half.onnx"
+            self._explicit(self.folder / "int8.onnx", skip, "tensorrt")
+            if self.target == "trt-int8" and (version("tensorrt") or "").startswith("8."):
+                out = self.folder / "int8.onnx"  # 8.6 reads no Q/DQ of FP16; its own flags do the rest
+            else:
+                seen = ranges.limits(self.statistics(), "minmax")
+                self.kept = fp16.to_fp16(self.folder / "int8.onnx", out, seen)
+        return dataclasses.replace(self.graph, path=out)
+
+    def rank(self) -> list[dict[str, Any]]:
+        statistics = self.statistics()
+        limits = ranges.limits(statistics, LIMITS)
+        return sensitivity.rank(self.graph.path, limits, self.batches, self.folder, _means(statistics))
+
+    def statistics(self) -> dict[str, ranges.Statistics]:
+        """Of the values that INT8 needs; of all where FP16 must not overflow."""
+        if self._statistics is None:
+            fuse = "onnxruntime" if self.target == "ort-int8" else "tensorrt"
+            names = None if self.target.startswith("trt") else qdq.wanted(self.graph.path, fuse)
+            self._statistics = ranges.collect(self.graph.path, self.batches, names)
+        return self._statistics
+
+    def _explicit(self, out: Path, skip: Collection[str], fuse: str) -> None:
+        statistics = self.statistics()
+        limits = ranges.limits(statistics, LIMITS, symmetric=fuse == "tensorrt")
+        qdq.quantize(self.graph.path, out, limits, skip, fuse, _means(statistics))
+
+
+def _means(statistics: dict[str, ranges.Statistics]) -> dict[str, np.ndarray]:
+    found = {name: s.channel_means for name, s in statistics.items()}
+    return {name: means for name, means in found.items() if means is not None}
+
+
+def _manifest(graph: Graph, wishes: Wishes) -> calibration.Manifest:
+    assert wishes.data is not None
+    judged = _labelled(graph, wishes)
+    if wishes.calibration is not None:
+        manifest = calibration.read(wishes.calibration)
+        if len(manifest.images) < calibration.LEAST and not wishes.force:
+            raise InputError(
+                f"{wishes.calibration}: {len(manifest.images)} images; fewer than {calibration.LEAST} say nothing "
+                "about ranges (--force takes them)"
+            )
+    else:
+        train = open_dataset(wishes.data, graph.info.task, "train", None, graph.info.names)
+        manifest = calibration.choose(train, wishes.count, wishes.seed, judged, wishes.force)
+    if judged is not None:
+        calibration.check_disjoint(manifest, judged)
+    return manifest
+
+
+def _labelled(graph: Graph, wishes: Wishes) -> Any:
+    """The split accuracy is judged on; None where agreement on ``images`` stands in."""
+    assert wishes.data is not None
+    try:
+        return open_dataset(wishes.data, graph.info.task, "val", None, graph.info.names)
+    except InputError as error:
+        if wishes.images is None:
+            raise InputError(f"{error}; or give --images, to measure agreement with the float model on them") from error
+        return None
+
+
+def _judge(graph: Graph, wishes: Wishes, runner: Session) -> accuracy.Judge:
+    dataset = _labelled(graph, wishes)
+    if dataset is not None:
+        return accuracy.by_labels(dataset)
+    assert wishes.images is not None
+    return accuracy.by_agreement(read_images(wishes.images, UNLABELLED), runner, wishes.images.name)
+
+
+def _row(judge: accuracy.Judge, wishes: Wishes, before: float, after: float) -> dict[str, Any]:
+    return {
+        "metric": judge.metric,
+        "kind": judge.kind,
+        "on": judge.on,
+        "images": judge.images,
+        "before": before,
+        "after": after,
+        "drop_points": 100 * (before - after),
+        "limit_points": wishes.max_drop,
+    }
+
+
+def _sentence(target: str, row: dict[str, Any], first: float) -> str:
+    worst = ", ".join(str(r["group"]) for r in row["ranking"][:3])
+    least = min(float(trial["drop_points"]) for trial in row["tried"])
+    return (
+        f"{target}: {row['metric']} drops by {100 * (row['before'] - first):.2f} points, {row['limit_points']:g} are "
+        f"allowed (--max-drop); putting groups back ({worst} first, {len(row['tried'])} trials) brought it to "
+        f"{least:.2f} at best"
+    )
+
+
+def _calibrated(manifest: calibration.Manifest) -> dict[str, Any]:
+    return {
+        "sha256": manifest.sha256,
+        "images": len(manifest.images),
+        "set": manifest.set,
+        "split": manifest.split,
+        "seed": manifest.seed,
+        **({"warning": manifest.warning} if manifest.warning else {}),
+    }
+
+
+def _pictures(manifest: calibration.Manifest, data: Path, most: int = 8) -> list[np.ndarray]:
+    from edgekit.image import read_image
+
+    folder = data if data.is_dir() else data.parent
+    return [read_image(folder / entry.path) for entry in manifest.images[:most]]
+
+
+def _kept(findings: Sequence[fp16.Finding]) -> dict[str, Any]:
+    """``kept_float32`` for the manifest: values that would overflow or vanish in FP16, if there are any."""
+    return {"kept_float32": [dataclasses.asdict(finding) for finding in findings]} if findings else {}

@@ -1,0 +1,275 @@
+"""INT8 through `edgekit build`: the gates, what they leave behind, and the requests that are refused in a sentence."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from edgekit import build as building
+from edgekit import bundle, catalog, checkpoint, loading, targets
+from edgekit.data import open_dataset
+from edgekit.errors import EdgekitError, GateError, InputError, UsageError
+from edgekit.graph.export import export
+from edgekit.quantize import Wishes, accuracy, calibration, ir
+from edgekit.results import Result
+
+SIDE = 64
+
+
+def _checkpoint(path: Path, plant: bool = False) -> Path:
+    """A random classifier whose BatchNorms have seen images; planted, its first projection at stage 8 is one that eight
+    bits cannot hold (see ``test_quantize._plant``)."""
+    torch.manual_seed(0)
+    made = checkpoint.new(catalog.spec("yolo12n-cls", classes=2), ("a", "b"), imgsz=SIDE)
+    made.net.train()
+    with torch.no_grad():
+        for _ in range(4):
+            made.net(torch.rand(8, 3, SIDE, SIDE))
+        if plant:
+            attention = made.net.model[8].m[0][0].attn
+            attention.qkv.bn.weight[64] *= 1e-3
+            attention.qkv.bn.bias[64] *= 1e-3
+            attention.proj.conv.weight[:, 0] *= 1e3
+    made.net.eval()
+    return checkpoint.save(made, path)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return _checkpoint(tmp_path_factory.mktemp("model") / "model.pt")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """16 images to calibrate on and 8 to judge on, in two classes."""
+    root = tmp_path_factory.mktemp("data")
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 16), ("val", 8)):
+        for i in range(count):
+            folder = root / split / "ab"[i % 2]
+            folder.mkdir(parents=True, exist_ok=True)
+            coarse = rng.integers(0, 256, (4, 4, 3), dtype=np.uint8)
+            cv2.imwrite(str(folder / f"{i}.png"), cv2.resize(coarse, (SIDE, SIDE), interpolation=cv2.INTER_CUBIC))
+    return root
+
+
+@pytest.fixture
+def wishes(data: Path) -> Wishes:
+    return Wishes(data, max_drop=100, timing_s=0)
+
+
+@pytest.fixture(scope="module")
+def int8(model: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> bundle.Bundle:
+    out = tmp_path_factory.mktemp("int8") / "out"
+    return building.build(model, "ort-int8", out, wishes=Wishes(data, max_drop=100, timing_s=1))
+
+
+def test_an_int8_bundle_says_what_eight_bits_cost_and_gained(int8: bundle.Bundle, data: Path) -> None:
+    manifest = int8.manifest
+    row = manifest["accuracy"]
+    assert (row["metric"], row["kind"], row["images"], row["put_back"]) == ("top1", "labels", 8, [])
+    assert row["drop_points"] == pytest.approx(100 * (row["before"] - row["after"]))
+    chosen = calibration.choose(open_dataset(data, "classify", "train"), 300, 0, open_dataset(data, "classify", "val"))
+    assert manifest["calibration"]["sha256"] == chosen.sha256 and manifest["calibration"]["images"] == 16
+    assert "16 images" in manifest["calibration"]["warning"]
+    speed = manifest["speed"]
+    assert speed["against"] == "ort-fp32" and speed["low"] <= speed["speedup"] <= speed["high"]
+    assert (speed["speedup"] <= 1) == ("warning" in speed)
+    assert manifest["parity"] == manifest["graph_parity"]
+    assert all(entry["pass"] for entry in manifest["parity"].values())
+    executed = loading.open_session(int8.path).precision_by_type()
+    assert executed["u8"] + executed.get("i8", 0) > 100
+
+
+def test_accuracy_is_that_of_the_artifact_itself(int8: bundle.Bundle, data: Path) -> None:
+    predictor = loading.load(int8.path)
+    samples = open_dataset(data, "classify", "val").samples
+    right = [predictor(str(s.path))[0].probs.argmax() == s.labels.class_id for s in samples]
+    assert int8.manifest["accuracy"]["after"] == pytest.approx(np.mean(right))
+
+
+def test_two_builds_with_one_seed_are_the_same_bytes(
+    int8: bundle.Bundle, model: Path, wishes: Wishes, tmp_path: Path
+) -> None:
+    again = building.build(model, "ort-int8", tmp_path / "again", wishes=wishes)
+    assert again.manifest["files"] == int8.manifest["files"]
+
+
+def _judged(monkeypatch: pytest.MonkeyPatch, after: Any) -> None:
+    """The float model scores 0.9, an artifact what ``after`` says of its graph."""
+
+    def by_labels(dataset: Any) -> accuracy.Judge:
+        def score(session: Any) -> float:
+            return 0.9 if session.target == "ort-fp32" else after(onnx.load(session.path))
+
+        return accuracy.Judge("top1", "labels", 8, "data", score)
+
+    monkeypatch.setattr(accuracy, "by_labels", by_labels)
+
+
+def test_the_planted_group_is_named_and_put_back(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    planted = _checkpoint(tmp_path / "planted.pt", plant=True)
+    name = "model.8.m.0.0.attn.proj.conv/Conv/weight/int8"
+    _judged(monkeypatch, lambda graph: 0.5 if name in {t.name for t in graph.graph.initializer} else 0.897)
+    built = building.build(planted, "ort-int8", tmp_path / "out", wishes=Wishes(data, timing_s=0))
+    row = built.manifest["accuracy"]
+    assert row["ranking"][0]["group"] == "stage 8 proj" and row["put_back"] == ["stage 8 proj"]
+    assert row["drop_points"] == pytest.approx(0.3) and len(row["tried"]) == 1
+    assert name not in {t.name for t in onnx.load(built.path / "model.onnx").graph.initializer}
+
+
+def test_a_build_that_nothing_saves_fails_and_says_what_it_tried(
+    model: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _judged(monkeypatch, lambda graph: 0.5)
+    with pytest.raises(GateError, match=r"top1 drops by 40\.00 points, 0\.5 are allowed \(--max-drop\); .* trials"):
+        building.build(model, "ort-int8", tmp_path / "out", wishes=Wishes(data, timing_s=0))
+    assert [p.name for p in tmp_path.iterdir()] == ["out.failed.json"]
+    evidence = json.loads((tmp_path / "out.failed.json").read_text())["accuracy"]
+    assert evidence["ranking"] and [len(t["put_back"]) for t in evidence["tried"]][:3] == [1, 2, 4]
+
+
+def test_a_speedup_that_is_not_reached_fails_the_build(model: Path, data: Path, tmp_path: Path) -> None:
+    asked = Wishes(data, max_drop=100, require_speedup=1000, timing_s=1)
+    with pytest.raises(GateError, match="--require-speedup asks for 1000") as caught:
+        building.build(model, "ort-int8", tmp_path / "out", wishes=asked)
+    assert caught.value.exit_code == 1
+    assert json.loads((tmp_path / "out.failed.json").read_text())["speed"]["speedup"] < 1000
+
+
+def test_without_labels_agreement_with_the_float_model_stands_in(model: Path, data: Path, tmp_path: Path) -> None:
+    unlabelled = tmp_path / "set"
+    shutil.copytree(data / "train", unlabelled / "train")
+    asked = Wishes(unlabelled, images=data / "val" / "a", max_drop=100, timing_s=0)
+    row = building.build(model, "ort-int8", tmp_path / "out", wishes=asked).manifest["accuracy"]
+    assert (row["metric"], row["kind"], row["before"], row["images"]) == ("agreement", "agreement", 1.0, 4)
+    with pytest.raises(InputError, match="has no val folder.*--images"):
+        building.build(model, "ort-int8", tmp_path / "out", wishes=dataclasses.replace(asked, images=None))
+
+
+def _result(boxes: list[list[float]], scores: list[float], labels: list[int]) -> Result:
+    return Result(
+        (100, 100),
+        ("a", "b"),
+        boxes=np.array(boxes, np.float32).reshape(-1, 4),
+        scores=np.array(scores, np.float32),
+        labels=np.array(labels, np.int64),
+    )
+
+
+def test_agreement_counts_objects_that_both_see() -> None:
+    one = _result([[0, 0, 10, 10], [50, 50, 70, 70]], [0.9, 0.3], [0, 1])
+    moved = _result([[1, 0, 11, 10], [50, 50, 70, 70]], [0.8, 0.2], [0, 1])  # the second is still seen at half of 0.25
+    other = _result([[0, 0, 10, 10], [50, 50, 70, 70]], [0.9, 0.3], [0, 0])  # the second is of another class
+    nothing = _result([], [], [])
+    assert accuracy._agreement(one, one) == 1 and accuracy._agreement(nothing, nothing) == 1
+    assert accuracy._agreement(one, moved) == pytest.approx(3 / 3)
+    assert accuracy._agreement(one, other) == pytest.approx(2 / 4)
+    assert accuracy._agreement(one, nothing) == 0
+
+
+# Refusals
+
+
+def test_int8_without_data_and_data_without_int8(model: Path, data: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--target ort-int8: INT8 is calibrated and judged on images; give --data"):
+        building.build(model, "ort-int8", tmp_path / "out")
+    with pytest.raises(UsageError, match="go with INT8 and trt-. targets, not with ort-fp32"):
+        building.build(model, "ort-fp32", tmp_path / "out", wishes=Wishes(data))
+
+
+def test_a_dynamic_batch_is_refused(model: Path, wishes: Wishes, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="dynamic shape; INT8 needs a fixed batch and size"):
+        building.build(model, "ort-int8", tmp_path / "out", batch=None, wishes=wishes)
+
+
+def test_a_set_of_another_kind_is_refused(model: Path, tmp_path: Path) -> None:
+    (tmp_path / "images" / "train").mkdir(parents=True)
+    (tmp_path / "data.yaml").write_text("train: images/train\nval: images/train\nnames: {0: a, 1: b}\n")
+    with pytest.raises(EdgekitError, match="classify reads a folder of class folders"):
+        building.build(model, "ort-int8", tmp_path / "out", wishes=Wishes(tmp_path / "data.yaml"))
+
+
+def test_calibrating_on_what_is_judged_is_refused(model: Path, data: Path, tmp_path: Path) -> None:
+    judged = calibration.choose(open_dataset(data, "classify", "val"), 8, force=True)
+    calibration.write(judged, tmp_path / "val.json")
+    with pytest.raises(InputError, match=r"\.png: in the val split that accuracy is judged on"):
+        building.build(model, "ort-int8", tmp_path / "out", wishes=Wishes(data, tmp_path / "val.json", force=True))
+    with pytest.raises(InputError, match=r"val\.json: 8 images; fewer than 16"):
+        building.build(model, "ort-int8", tmp_path / "out", wishes=Wishes(data, tmp_path / "val.json"))
+
+
+def test_an_int8_bundle_is_no_source_for_another(int8: bundle.Bundle, wishes: Wishes, tmp_path: Path) -> None:
+    with pytest.raises(EdgekitError, match="already quantized|other function|attention"):
+        building.build(int8.path, "ort-int8", tmp_path / "out", wishes=wishes)
+
+
+# OpenVINO
+
+
+@pytest.fixture(scope="module")
+def quantized(model: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pytest.importorskip("nncf")
+    folder = tmp_path_factory.mktemp("ir")
+    graph = export(checkpoint.load(model), folder / "model.onnx", target="ov-int8")
+    chosen = calibration.choose(open_dataset(data, "classify", "train"), 16)
+    ir.quantize(graph.path, folder / "int8.xml", calibration.batches(chosen, data, graph.info)[:4])
+    return folder
+
+
+def test_openvino_keeps_attention_whole_and_swish_in_one(quantized: Path) -> None:
+    import openvino
+
+    graph = openvino.Core().read_model(str(quantized / "int8.xml"))
+    kinds: dict[str, list[Any]] = {}
+    for operation in graph.get_ops():
+        kinds.setdefault(operation.get_type_name(), []).append(operation)
+    assert len(kinds["ScaledDotProductAttention"]) == 8 and len(kinds["Swish"]) > 30 and "Sigmoid" not in kinds
+    assert len(kinds["FakeQuantize"]) > 60
+    assert all(_free_of_rounding(core) for core in kinds["ScaledDotProductAttention"])
+
+
+def _free_of_rounding(operation: Any) -> bool:
+    """No FakeQuantize between the convolutions that make queries, keys and values and their product."""
+    for port in operation.inputs():
+        source = port.get_source_output().get_node()
+        if source.get_type_name() == "FakeQuantize":
+            return False
+        if source.get_type_name() in ("Convolution", "Constant", "Parameter"):
+            continue
+        if not _free_of_rounding(source):
+            return False
+    return True
+
+
+def test_openvino_answers_like_the_float_model(quantized: Path, model: Path, data: Path) -> None:
+    info = checkpoint.load(model).info((SIDE, SIDE), batch=1, head="topk")
+    backend = targets.backend("ov-int8")
+    folder = quantized / "bundle"
+    folder.mkdir()
+    backend.build(building.Graph(quantized / "int8.xml", info, ""), "ov-int8", folder)
+    session = backend.open_session(folder, info, "ov-int8")
+    runner = targets.backend("ort-fp32").open_session(quantized / "model.onnx", info, "ort-fp32")
+    batch = np.random.default_rng(3).random((1, 3, SIDE, SIDE), dtype=np.float32)
+    np.testing.assert_allclose(
+        session.run(batch)["class_probabilities"], runner.run(batch)["class_probabilities"], atol=0.1
+    )
+    assert session.precision_by_type()["i8"] > 60
+    text = (quantized / "int8.xml").read_text()
+    assert str(quantized) not in text and "nncf" not in text
+
+
+@pytest.mark.slow
+def test_openvino_builds_twice_the_same(model: Path, data: Path, tmp_path: Path) -> None:
+    asked = Wishes(data, max_drop=100, timing_s=0)
+    first, second = (building.build(model, "ov-int8", tmp_path / n, wishes=asked).manifest["files"] for n in "ab")
+    assert first == second
