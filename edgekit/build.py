@@ -12,13 +12,15 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
-from edgekit import bundle, parity, stages, targets
-from edgekit.errors import GateError, InputError, MissingPackageError
+from edgekit import bundle, layouts, parity, stages, targets
+from edgekit.errors import GateError, InputError, MissingPackageError, UsageError
+from edgekit.quantize import FLOATS, Lowered, Wishes, needed
 from edgekit.runtime.predictor import Predictor
 from edgekit.spec import Graph, ModelInfo, Session, sha256_file
 from edgekit.versions import versions
@@ -36,6 +38,9 @@ def build(
     images: Path | None = None,
     head: str = "topk",
     say: Callable[[str], None] = SAY,
+    options: Mapping[str, str] | None = None,
+    layout: str | None = None,
+    wishes: Wishes | None = None,
 ) -> bundle.Bundle:
     """Build ``source`` for ``target`` into the folder ``out`` (replaced if it is there).
 
@@ -47,28 +52,39 @@ def build(
         images: folder of images for the parity check; generated ones by default.
         head: ``raw``, ``topk`` or ``nms``; an ONNX file keeps the one it was exported with.
         say: called with a line at each step.
+        options: the target's own, by name (``targets/_tensorrt_common.py`` has those of TensorRT).
+        layout: also write the files the way a server reads them: ``triton`` or ``ovms``.
+        wishes: data, limits and seed of a narrower target (INT8 needs them).
 
     Raises:
         InputError, UsageError, MissingPackageError: the source or the request cannot be used.
-        GateError: a rewrite count or the parity with PyTorch is off; see ``OUT.failed.json``.
+        GateError: a rewrite count, the parity with PyTorch, accuracy or speed is off; see ``OUT.failed.json``.
     """
     backend = targets.backend(target)
-    reason = backend.missing()
-    if reason:
-        raise InputError(reason)
+    arguments = _own_options(backend, target, options)
+    layouts.check(layout, target)
     with failures_to(out), _workspace(out) as folder:
         say(f"exporting {source}")
-        graph, reference = _graph(source, target, folder, imgsz, batch, head)
+        form = backend.graph_target(target) if hasattr(backend, "graph_target") else target
+        graph, reference = _graph(source, form, folder, imgsz, batch, head)
         say(f"building {target}")
         files = folder / "bundle"
         files.mkdir()
-        backend.build(graph, target, files)
-        say("comparing with the reference")
-        session = backend.open_session(files, graph.info, target)
         exported = _graph_parity(reference, graph, target, images)
-        report = _parity(reference, session, target, images)
-        _check(report, reference, session, graph, f"{source} as {target}", images)
+        lowered = _lowered(graph, target, folder, wishes, backend, arguments, say)
+        parts = lowered.parts | (backend.build(lowered.graph, target, files, *arguments) or {})
+        session, instead = _session(backend, files, graph, target)
+        if target.endswith("int8") and exported is not None:
+            report = exported  # of the graph; what eight bits change is judged by accuracy
+            if instead is None and hasattr(backend, "runs_here"):  # judged was the engine's graph: is it the same?
+                parts |= _engine_parity(backend, files, graph, target)
+            parts |= _speed(session, graph, folder, lowered, wishes, say)
+        else:
+            say("comparing with the reference")
+            report = _parity(reference, session, target, images)
+            _check(report, reference, session, graph, f"{source} as {target}", images)
         session.close()
+        layouts.write(layout, files, graph.info, target, parts.get("engines", []))
         provenance = {k: v for k, v in graph.provenance.items() if k not in ("rewrites", "stages")}
         provenance["onnx_sha256"] = graph.sha256
         provenance["versions"] = {**provenance.get("versions", {}), **versions("edgekit", *_SDKS)}
@@ -81,10 +97,153 @@ def build(
             graph_parity=exported,
             stages=graph.provenance["stages"],
             provenance=provenance,
+            evaluated=instead,
+            **parts,
         )
         bundle.write_manifest(files, manifest)
         _move_into_place(files, out)
     return bundle.read(out, verify=False)
+
+
+def rebuild(
+    source: Path,
+    out: Path,
+    target: str | None = None,
+    options: Mapping[str, str] | None = None,
+    layout: str | None = None,
+    say: Callable[[str], None] = SAY,
+) -> bundle.Bundle:
+    """Build a bundle's graph, exactly as it is, anew with what this machine has: for its GPU, its SDK's version.
+
+    Args:
+        source: a bundle of a target whose engines are tied to a machine (trt-*), with or without engines.
+        out: the folder of the new bundle.
+        target: the bundle's own, and only that.
+        options, layout: as for ``build``.
+
+    Raises:
+        InputError, UsageError: not such a bundle, or nothing here to build it with.
+        GateError: the engine is not the function its graph is.
+    """
+    old = bundle.read(source)
+    if target not in (None, old.target):
+        raise UsageError(f"--target {target}: the graph in {source} was made for {old.target}; leave --target out")
+    backend = targets.backend(old.target)
+    if not hasattr(backend, "runs_here"):
+        raise UsageError(
+            f"--from {source}: a bundle of {old.target} is tied to no machine; --from is for trt-* targets"
+        )
+    arguments = _own_options(backend, old.target, options)
+    layouts.check(layout, old.target)
+    with failures_to(out), _workspace(out) as folder:
+        say(f"building {old.target} from {source}")
+        files = folder / "bundle"
+        shutil.copytree(source, files, ignore=shutil.ignore_patterns(bundle.MANIFEST, "*.engine", *layouts.LAYOUTS))
+        provenance = old.manifest["provenance"]
+        graph = Graph(files / "model.onnx", old.info, provenance.get("onnx_sha256", ""), provenance)
+        parts = backend.build(graph, old.target, files, *arguments)
+        layouts.write(layout, files, old.info, old.target, parts["engines"])
+        if backend.runs_here(files, old.target) is None:
+            say("comparing with the graph")
+            parts |= _engine_parity(backend, files, graph, old.target)
+        kept = {k: v for k, v in old.manifest.items() if k not in ("schema", "target", "files", *old.info.to_dict())}
+        kept["provenance"] = provenance | {"versions": provenance.get("versions", {}) | versions("edgekit", *_SDKS)}
+        bundle.write_manifest(files, bundle.manifest_of(old.info, old.target, files, **(kept | parts)))
+        _move_into_place(files, out)
+    return bundle.read(out, verify=False)
+
+
+def _engine_parity(backend: ModuleType, files: Path, graph: Graph, target: str) -> dict[str, Any]:
+    """The engine just built against its graph: ``engine_parity`` for the manifest, which is no longer ``evaluated``
+    by the graph alone. None of both where there is no ONNX Runtime to run the graph, as on a Jetson."""
+    runner = targets.backend("ort-fp32")
+    if runner.missing():
+        return {}
+    reference = runner.open_session(files / "model.onnx", graph.info, "ort-fp32")
+    session = backend.open_session(files, graph.info, target)
+    batches = (Predictor(session).preprocess([picture])[0] for picture in parity.generated_images())
+    # Eight bits round to the one or the other side of a step: what follows differs by about as much as in bf16.
+    report = parity.compare(reference, session, batches, "f16" if target.endswith("fp16") else "bf16")
+    session.close()
+    parity.check(report, f"the engine of {target} built here")
+    return {"engine_parity": report, "evaluated": None}
+
+
+def _own_options(backend: ModuleType, target: str, texts: Mapping[str, str] | None) -> tuple[Any, ...]:
+    """The target's own options as ``backend.build`` takes them: one more argument, or none.
+
+    Raises:
+        UsageError: a target without options was given some, or one has no such option or value.
+        InputError: what the target is built with is not installed.
+    """
+    if texts and not hasattr(backend, "OPTIONS"):
+        raise UsageError(f"--option {next(iter(texts))}: {target} has no options of its own; trt-* targets do")
+    chosen = backend.OPTIONS.parse(texts) if texts else None
+    reason = backend.missing() if getattr(chosen, "engine", True) else None
+    if reason:
+        raise InputError(reason)
+    return () if chosen is None else (chosen,)
+
+
+def _lowered(
+    graph: Graph,
+    target: str,
+    folder: Path,
+    wishes: Wishes | None,
+    backend: ModuleType,
+    arguments: tuple[Any, ...],
+    say: Callable[[str], None],
+) -> Lowered:
+    """The graph the target is built from: quantized or halved where that is what the target is, and judged."""
+    if not needed(target, wishes):
+        return Lowered(graph)
+    from edgekit.quantize.pipeline import lower
+
+    def artifact(narrow: Graph) -> Session:
+        files = folder / "trial"
+        shutil.rmtree(files, ignore_errors=True)
+        files.mkdir()
+        if hasattr(backend, "runs_here"):  # an engine takes long to build, and its graph says as much
+            shutil.copyfile(narrow.path, files / "model.onnx")
+        else:
+            backend.build(narrow, target, files, *arguments)
+        session: Session = _session(backend, files, graph, target)[0]
+        return session
+
+    return lower(graph, target, folder, wishes, artifact, say)
+
+
+def _speed(
+    session: Session, graph: Graph, folder: Path, lowered: Lowered, wishes: Wishes | None, say: Callable[[str], None]
+) -> dict[str, Any]:
+    """``speed`` for the manifest: INT8 against the floating-point targets of the same runtime, interleaved."""
+    opened = {}
+    for target in FLOATS.get(session.target, ()):
+        backend = targets.backend(target)
+        files = folder / target
+        files.mkdir()
+        backend.build(graph, target, files)
+        opened[target] = backend.open_session(files, graph.info, target)
+    if not opened or wishes is None or wishes.timing_s == 0:
+        return {}
+    from edgekit.quantize.speed import against
+
+    say("timing it against floating point")
+    return {"speed": against(opened, session, lowered.pictures, wishes.require_speedup, wishes.timing_s)}
+
+
+def _session(backend: ModuleType, files: Path, graph: Graph, target: str) -> tuple[Any, str | None]:
+    """A session of the artifact, and None. Where it cannot run here: of the very graph it was built from, with what
+    every operator puts out rounded as the artifact's would be, and the sentence that says so."""
+    reason = backend.runs_here(files, target) if hasattr(backend, "runs_here") else None
+    if reason is None:
+        return backend.open_session(files, graph.info, target), None
+    from edgekit.quantize import fp16
+
+    rounded = files.parent / "rounded.onnx"
+    fp16.rounded(files / "model.onnx", rounded)
+    runner = targets.backend("ort-fp32")
+    return runner.open_session(rounded, graph.info, "ort-fp32"), "graph evaluated; engine not run here"
 
 
 def _graph(
@@ -155,12 +314,13 @@ def _check(
 def _graph_parity(
     reference: Session, graph: Graph, target: str, images: Path | None
 ) -> dict[str, dict[str, Any]] | None:
-    """The exported graph in float32 against the reference; None where that is the artifact, or cannot be run here.
+    """The exported graph in float32 against the reference; None where the artifact is that, or it cannot be run here.
 
     It tells a fault of the graph from one of the runtime, and finds those that a target's lower precision would hide.
     """
     runner = targets.backend("ort-fp32")
-    if target == "ort-fp32" or reference.target == "ort-fp32" or runner.missing():
+    alike = reference.target == "ort-fp32" and not target.endswith("int8")
+    if target == "ort-fp32" or alike or runner.missing():
         return None
     session = runner.open_session(graph.path, graph.info, "ort-fp32")
     report = _parity(reference, session, "ort-fp32", images)

@@ -167,10 +167,14 @@ def _check_files(folder: Path, files: dict[str, Any], verify: bool) -> None:
     root = folder.resolve()
     for name, digest in files.items():
         pure = PurePosixPath(name)
-        inside = (root / pure).resolve()
-        if pure.is_absolute() or ".." in pure.parts or "\\" in name or not inside.is_relative_to(root):
+        try:
+            inside = (root / pure).resolve()
+            there, within = inside.is_file(), inside.is_relative_to(root)
+        except (OSError, ValueError, RuntimeError):  # a name too long, one with a zero byte, links in a circle
+            there = within = False
+        if pure.is_absolute() or ".." in pure.parts or "\\" in name or not within:
             raise UnsafeFileError(f"{folder / MANIFEST}: it lists {name!r}, which is outside the bundle; rebuild it")
-        if not inside.is_file():
+        if not there:
             raise GateError(f"{folder}: the bundle's file {name!r} is missing; rebuild or copy the bundle again")
         if verify and sha256_file(inside) != digest:
             raise GateError(

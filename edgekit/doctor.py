@@ -57,11 +57,12 @@ PACKAGES = (
     Package("onnxsim", "onnx", "folding constants of exported graphs"),
     Package("onnxruntime", "onnx", "ort-* targets", ("onnxruntime-gpu", "onnxruntime-openvino")),
     Package("openvino", "openvino", "ov-* targets"),
+    Package("nncf", "int8", "building ov-int8"),
     Package("tensorrt", "tensorrt", "trt-* targets", ("tensorrt-cu12", "tensorrt-cu13")),
     Package("tensorrt-rtx", "tensorrt-rtx", "trt-rtx-* targets", ("tensorrt-rtx-cu12", "tensorrt-rtx-cu13")),
-    Package("cuda-python", "cuda", "GPU memory for TensorRT"),
+    Package("cuda-python", "cuda", "GPU memory, streams and graphs for TensorRT"),
     Package("supervision", "supervision", "results in its form: Result.to_supervision"),
-    Package("pycuda", "pycuda", "GPU memory for TensorRT, in place of cuda-python"),
+    Package("pycuda", "pycuda", "its arrays as TensorRT's input, in its own context"),
 )
 
 

@@ -9,7 +9,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from edgekit import bundle
+from edgekit import bundle, targets
 from edgekit.errors import InputError, MissingPackageError
 from edgekit.spec import sha256_file
 
@@ -32,12 +32,16 @@ def inspect(path: Path) -> dict[str, Any]:
 
 
 def _bundle(path: Path) -> dict[str, Any]:
-    manifest = bundle.read(path).manifest
+    opened = bundle.read(path)
+    manifest = opened.manifest
     sizes = {name: (path / name).stat().st_size for name in manifest["files"]}
     onnx_files = [path / name for name in sizes if name.endswith(".onnx")]
     facts = {"kind": "bundle", **manifest, "bytes": sizes}
     if onnx_files:
         facts |= _graph_facts(onnx_files[0])
+    if manifest.get("engines"):
+        info, backend = opened.info, targets.backend(opened.target)
+        facts["reproduce"] = [backend.reproduce(engine, info) for engine in manifest["engines"]]
     facts["licence"] = manifest.get("licence")
     facts.pop("stages", None)  # for programs; a page long
     return facts

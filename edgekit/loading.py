@@ -6,6 +6,7 @@ predictor("street.jpg")[0].boxes
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +39,7 @@ def load(
     imgsz: str | int | tuple[int, int] | None = None,
     foreign: bool = False,
     task: str | None = None,
+    streams: int | None = None,
     **options: Any,
 ) -> Predictor:
     """Open a model for prediction.
@@ -45,10 +47,11 @@ def load(
     Args:
         path: a bundle folder, a checkpoint (edgekit's or published), or an ONNX file that edgekit exported.
         device: as the target knows it (``cpu``, ``cuda:0``, ``GPU``, ``NPU``); the target's default otherwise.
-        threads: CPU threads.
+        threads: CPU threads, altogether.
         imgsz: input size; only a checkpoint can change it, an artifact's is fixed.
         foreign: also take models of other tools (``edgekit.foreign``), whose outputs are told by their layout.
         task: what a foreign model is for, where it does not say.
+        streams: images worked on at once, for more of them a second; by default one, as fast as possible.
         options: detection options: ``conf``, ``iou``, ``max_det``, ``classes``, ``agnostic``.
 
     Raises:
@@ -57,7 +60,8 @@ def load(
     from edgekit.runtime.postprocess import Options
     from edgekit.runtime.predictor import Predictor
 
-    return Predictor(open_session(path, device, threads, imgsz, foreign=foreign, task=task), Options(**options))
+    session = open_session(path, device, threads, imgsz, foreign=foreign, task=task, streams=streams)
+    return Predictor(session, Options(**options))
 
 
 def open_session(
@@ -68,6 +72,7 @@ def open_session(
     head: str = "raw",
     foreign: bool = False,
     task: str | None = None,
+    streams: int | None = None,
 ) -> Session:
     """The session behind ``load``, for those who bring their own tensors. ``head`` is for checkpoints; artifacts have
     the one they were built with."""
@@ -75,8 +80,21 @@ def open_session(
     size = parse_imgsz(imgsz) if imgsz is not None else None
     found = _artifact(path, size, foreign, task)
     if found is None:
+        if streams is not None:
+            raise UsageError(f"{path}: PyTorch runs one stream a process; build the model for a target")
         return _torch_session(path, device, threads, size, head)
-    return found.finish(found.backend.open_session(found.place, found.info, found.target, device, threads))
+    extra = _streams(found, streams)
+    return found.finish(found.backend.open_session(found.place, found.info, found.target, device, threads, **extra))
+
+
+def _streams(found: _Artifact, streams: int | None) -> dict[str, int]:
+    """The argument for a backend that compiles for a number of streams; others run what threads call at once."""
+    if streams is None:
+        return {}
+    if not isinstance(streams, int) or isinstance(streams, bool) or streams < 1:
+        raise UsageError(f"streams {streams}: must be a whole number of at least 1")
+    taken = inspect.signature(found.backend.open_session).parameters
+    return {"streams": streams} if "streams" in taken else {}
 
 
 def open_streams(

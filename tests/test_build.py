@@ -110,12 +110,9 @@ def test_a_folder_of_other_things_is_never_replaced(graph: Path, tmp_path: Path)
     assert (out / "thesis.txt").read_text() == "three years"
 
 
-@pytest.mark.parametrize(
-    ("target", "sentence"), [("ov-fp8", "there is no such target"), ("trt-fp16", "not in this version")]
-)
-def test_an_unknown_target_names_the_known_ones(target: str, sentence: str, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=f"{sentence}.*ort-fp32"):
-        building.build(tmp_path / "any.pt", target, tmp_path / "out")
+def test_an_unknown_target_names_the_known_ones(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"there is no such target.*ort-fp32"):
+        building.build(tmp_path / "any.pt", "ov-fp8", tmp_path / "out")
 
 
 def test_a_target_without_its_package_says_what_to_install(

@@ -7,13 +7,16 @@ from typing import Annotated, Any
 
 import typer
 
-from edgekit.cli._common import Batch, Force, Head, ImgSz, Json, check_head, console, emit_json, refuse_existing
+from edgekit.cli._common import Batch, Force, Head, ImgSz, Json, Seed, check_head, console, emit_json, refuse_existing
+from edgekit.errors import UsageError
 
 
 def command(
-    model: Annotated[Path, typer.Argument(help="A checkpoint, an exported ONNX file, or a bundle that holds one.")],
-    target: Annotated[str, typer.Option(help="What to build for; `edgekit doctor` lists the targets.")],
     out: Annotated[Path, typer.Option(help="The bundle folder to write.")],
+    model: Annotated[
+        Path | None, typer.Argument(help="A checkpoint, an exported ONNX file, or a bundle that holds one.")
+    ] = None,
+    target: Annotated[str | None, typer.Option(help="What to build for; `edgekit doctor` lists the targets.")] = None,
     imgsz: ImgSz = None,
     batch: Batch = 1,
     dynamic_batch: Annotated[bool, typer.Option("--dynamic-batch", help="Let any batch through.")] = False,
@@ -21,6 +24,38 @@ def command(
         Path | None, typer.Option(help="Images for the parity check. Default: generated ones.", show_default=False)
     ] = None,
     head: Head = "topk",
+    source: Annotated[
+        Path | None, typer.Option("--from", help="A trt-* bundle whose graph to build anew for this machine.")
+    ] = None,
+    sm: Annotated[
+        str | None, typer.Option(metavar="A,B", help="GPU architectures to build for: trt-rtx-* takes 75,86,89,120.")
+    ] = None,
+    workspace: Annotated[int | None, typer.Option(min=1, help="Most MB of scratch a layer may use: trt-*.")] = None,
+    timing_cache: Annotated[
+        Path | None, typer.Option(help="Folder that keeps kernels' times between builds: trt-*.")
+    ] = None,
+    no_engine: Annotated[
+        bool, typer.Option("--no-engine", help="Pack the graph alone, for --from on the machine it is for: trt-*.")
+    ] = False,
+    option: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=VALUE", help="Another option of the target, as often as needed.")
+    ] = None,
+    layout: Annotated[
+        str | None, typer.Option(help="Also write what a server reads: triton (trt-*, ort-*) or ovms (ov-*, ort-*).")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Labelled set that INT8 is calibrated (train) and judged (val) on.")
+    ] = None,
+    calibration: Annotated[
+        Path | None, typer.Option(help="A manifest of `edgekit calibrate`. Default: images chosen on the fly.")
+    ] = None,
+    max_drop: Annotated[
+        float, typer.Option("--max-drop", min=0, help="Points of the main metric that INT8 may lose.")
+    ] = 0.5,
+    require_speedup: Annotated[
+        float | None, typer.Option("--require-speedup", min=0, help="Fail unless INT8 is so many times as fast.")
+    ] = None,
+    seed: Seed = 0,
     force: Force = False,
     json: Json = False,
 ) -> None:
@@ -28,17 +63,57 @@ def command(
     refuse_existing(out, force)
     check_head(head)
     from edgekit import build as building
+    from edgekit.quantize import Wishes
     from edgekit.spec import parse_imgsz
 
     size = parse_imgsz(imgsz) if imgsz else None
+    wishes = Wishes(
+        data, calibration, images, seed=seed, max_drop=max_drop, require_speedup=require_speedup, force=force
+    )
+    own = target_options(sm, workspace, timing_cache, no_engine, option)
     with console().status("") as status:
-        bundle = building.build(
-            model, target, out, size, None if dynamic_batch else batch, images, head, lambda step: status.update(step)
-        )
+        if source is not None:
+            if model is not None or size is not None:
+                raise UsageError("--from takes neither MODEL nor --imgsz: a bundle's graph is built as it is")
+            bundle = building.rebuild(source, out, target, own, layout, lambda step: status.update(step))
+        elif model is None or target is None:
+            raise UsageError("give MODEL and --target, or --from BUNDLE")
+        else:
+            bundle = building.build(
+                model,
+                target,
+                out,
+                size,
+                None if dynamic_batch else batch,
+                images,
+                head,
+                lambda step: status.update(step),
+                own,
+                layout,
+                wishes,
+            )
     if json:
         emit_json({"out": out, **bundle.manifest})
     else:
         _print(out, bundle.manifest)
+
+
+def target_options(
+    sm: str | None, workspace: int | None, timing_cache: Path | None, no_engine: bool, option: list[str] | None
+) -> dict[str, str]:
+    """The target's own options by name, as ``edgekit.build`` takes them.
+
+    Raises:
+        UsageError: an ``--option`` that is no ``NAME=VALUE``, or given twice.
+    """
+    found = {"sm": sm, "workspace": workspace, "timing-cache": timing_cache, "engine": "no" if no_engine else None}
+    texts = {name: str(value) for name, value in found.items() if value is not None}
+    for pair in option or []:
+        name, equals, value = pair.partition("=")
+        if not equals or name in texts:
+            raise UsageError(f"--option {pair}: give NAME=VALUE, each name once")
+        texts[name] = value
+    return texts
 
 
 def _print(out: Path, manifest: dict[str, Any]) -> None:
@@ -60,3 +135,41 @@ def _print(out: Path, manifest: dict[str, Any]) -> None:
         console().print(f"rewrite {row['rule']}: fired {row['fired']} of {row['expected']}")
     if manifest.get("licence"):
         console().print(f"licence of the weights: {manifest['licence']}")
+    _print_quantization(manifest)
+    _print_engines(manifest)
+
+
+def _print_engines(manifest: dict[str, Any]) -> None:
+    """Engines built, and what is known of them without running them."""
+    for row in manifest.get("engines", []):
+        attention = row["attention"]
+        fused = "not checked" if attention["fused"] is None else f"{attention['fused']} of {attention['of']} fused"
+        console().print(
+            f"{row['file']}: {row['bytes'] / 1e6:.1f} MB in {row['seconds']:.1f} s with {row['sdk']} "
+            f"{row['sdk_version']}, attention {fused} ({attention['source']})"
+        )
+        for each in attention["apart"]:
+            console().print(f"  [yellow]not one kernel: {each['node']}: {', '.join(each['layers'])}[/yellow]")
+    if manifest.get("evaluated"):
+        console().print(manifest["evaluated"])
+
+
+def _print_quantization(manifest: dict[str, Any]) -> None:
+    """What eight bits cost and gained, with warnings that are hard to overlook."""
+    accuracy, speed = manifest.get("accuracy"), manifest.get("speed")
+    if accuracy:
+        console().print(
+            f"{accuracy['metric']}: {accuracy['after']:.4f}, {accuracy['before']:.4f} before: "
+            f"{accuracy['drop_points']:.2f} points lost, {accuracy['limit_points']:g} allowed, "
+            f"on {accuracy['images']} images of {accuracy['on']}"
+        )
+        for group in accuracy["put_back"]:
+            console().print(f"  in floating point again: {group}")
+    if speed:
+        console().print(
+            f"{speed['speedup']:.2f} times as fast as {speed['against']} ({speed['low']:.2f} to {speed['high']:.2f})"
+            + ("" if speed["reliable"] else ", on a machine that was not quiet")
+        )
+    for part in (manifest.get("calibration"), speed):
+        if part and "warning" in part:
+            console().print(f"[bold yellow]WARNING: {part['warning']}[/bold yellow]", soft_wrap=True)

@@ -8,6 +8,15 @@ A backend is a module with
     def build(graph, target, folder) -> None                        # writes the runtime's own files
     def open_session(folder, info, target, device, threads) -> Session
 
+and, where it makes sense,
+
+    def open_streams(folder, info, target, count, device, threads) -> list[Session]     # to run at the same time
+    OPTIONS                                 # a record of the target's own options: OPTIONS.parse({"sm": "86"})
+    def build(graph, target, folder, options) -> dict                # with options: further keys of the manifest
+    def runs_here(folder, target) -> str | None                      # why what was built cannot run on this machine
+    def graph_target(target) -> str                                  # the target whose form of graph is built from
+    def reproduce(engine, info) -> str                               # the vendor's command line for the same engine
+
     backend("ov-fp16").missing()
 """
 

@@ -1,4 +1,4 @@
-"""ONNX Runtime on the CPU: the exported graph itself, in float32.
+"""ONNX Runtime on the CPU: the exported graph itself, in float32, or with explicit INT8 (``edgekit.quantize``).
 
 build(graph, "ort-fp32", folder)                      # folder/model.onnx
 session = open_session(folder, info, "ort-fp32")
@@ -21,7 +21,7 @@ import numpy as np
 from edgekit.errors import InputError, MissingPackageError, UsageError
 from edgekit.spec import Graph, ModelInfo
 
-TARGETS = {"ort-fp32": "ONNX Runtime, CPU, float32"}
+TARGETS = {"ort-fp32": "ONNX Runtime, CPU, float32", "ort-int8": "ONNX Runtime, CPU, explicit INT8"}
 EXTRA = "onnx"
 MODEL = "model.onnx"
 
@@ -59,6 +59,8 @@ class OrtSession:
         UsageError: a device other than the CPU.
         InputError: ONNX Runtime refuses the file.
     """
+
+    concurrent = True  # threads may call run() at once
 
     def __init__(
         self, path: Path, info: ModelInfo, target: str, device: str | None = None, threads: int | None = None

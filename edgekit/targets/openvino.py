@@ -2,7 +2,7 @@
 
 ``ov-fp32`` executes float32 and checks that it does. ``ov-fp16`` stores half-precision weights and lets the plugin
 execute what the hardware has: bf16 with AMX or AVX512-BF16, f16 on GPUs and ARM, float32 elsewhere;
-``precision_by_type`` says which.
+``precision_by_type`` says which. ``ov-int8`` takes an IR that ``edgekit.quantize`` has made.
 
     build(graph, "ov-fp16", folder)                       # folder/model.xml, model.bin
     session = open_session(folder, info, "ov-fp16", threads=2)
@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import copy
 import importlib.util
+import shutil
+import threading
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,7 +24,11 @@ import numpy as np
 from edgekit.errors import GateError, InputError, MissingPackageError, UsageError
 from edgekit.spec import Graph, ModelInfo, Port
 
-TARGETS = {"ov-fp32": "OpenVINO, float32 executed", "ov-fp16": "OpenVINO, half-precision weights"}
+TARGETS = {
+    "ov-fp32": "OpenVINO, float32 executed",
+    "ov-fp16": "OpenVINO, half-precision weights",
+    "ov-int8": "OpenVINO, INT8 around attention in floating point",
+}
 EXTRA = "openvino"
 MODEL = "model.xml"
 
@@ -37,7 +43,7 @@ WARM_RUNS = 3  # of a profile, not counted
 def missing() -> str | None:
     """Why these targets cannot be used here, or None."""
     if importlib.util.find_spec("openvino") is None:
-        return str(MissingPackageError("openvino", "ov-fp32 and ov-fp16", EXTRA))
+        return str(MissingPackageError("openvino", "ov-* targets", EXTRA))
     return None
 
 
@@ -50,8 +56,12 @@ def _openvino(target: str) -> Any:
 
 
 def build(graph: Graph, target: str, folder: Path) -> None:
-    """Convert the ONNX graph to an IR; ``ov-fp16`` compresses the weights."""
+    """Convert the ONNX graph to an IR; ``ov-fp16`` compresses the weights. What is an IR already is taken as it is."""
     openvino = _openvino(target)
+    if graph.path.suffix == ".xml":
+        for suffix in (".xml", ".bin"):
+            shutil.copyfile(graph.path.with_suffix(suffix), (folder / MODEL).with_suffix(suffix))
+        return
     try:
         model = openvino.Core().read_model(str(graph.path))
     except Exception as error:
@@ -60,11 +70,17 @@ def build(graph: Graph, target: str, folder: Path) -> None:
 
 
 def open_session(
-    folder: Path, info: ModelInfo, target: str, device: str | None = None, threads: int | None = None
+    folder: Path,
+    info: ModelInfo,
+    target: str,
+    device: str | None = None,
+    threads: int | None = None,
+    streams: int | None = None,
 ) -> OpenVinoSession:
-    """Compile ``folder/model.xml`` for ``device`` (CPU by default)."""
+    """Compile ``folder/model.xml`` for ``device`` (CPU by default); with ``streams`` for as many images at once, which
+    share the threads, else for one as fast as possible."""
     path = folder if folder.suffix == ".xml" else folder / MODEL
-    return OpenVinoSession(path, info, target, device, threads)
+    return OpenVinoSession(path, info, target, device, threads, streams)
 
 
 def open_streams(
@@ -98,14 +114,16 @@ def describe(path: Path) -> tuple[list[Port], list[Port]]:
 
 
 class OpenVinoSession:
-    """A compiled model and one infer request.
+    """A compiled model, and an infer request for each thread that runs it.
 
     Raises:
         MissingPackageError: openvino is not installed.
         UsageError: OpenVINO has no such device here.
-        InputError: OpenVINO refuses the file.
+        InputError: OpenVINO refuses the file, or it does not fit its manifest.
         GateError: ``ov-fp32`` would execute something narrower than float32.
     """
+
+    concurrent = True  # threads may call run() at once
 
     def __init__(
         self,
@@ -117,7 +135,7 @@ class OpenVinoSession:
         streams: int | None = None,
     ) -> None:
         openvino = _openvino(target)
-        self.info, self.target, self.path = info, target, path
+        self.info, self.target, self.path, self.streams = info, target, path, streams or 1
         self._core = core = openvino.Core()
         name = (device or "CPU").upper()
         if name.split(".")[0] not in {d.split(".")[0] for d in core.available_devices} | {"AUTO", "HETERO"}:
@@ -134,9 +152,14 @@ class OpenVinoSession:
             self._how = (name, properties)
         except Exception as error:
             raise InputError(f"{path}: OpenVINO cannot compile it ({str(error).splitlines()[0]})") from error
-        self._request = self._compiled.create_infer_request()
-        # By port, not by position or name: fusions may drop names, never ports of results.
-        self._ports = [(port.role, self._compiled.output(_key(port.name))) for port in info.outputs]
+        self._requests = threading.local()  # one for each thread that runs this session
+        try:
+            # By port, not by position or name: fusions may drop names, never ports of results.
+            self._ports = [(port.role, self._compiled.output(_key(port.name))) for port in info.outputs]
+        except RuntimeError as error:
+            raise InputError(
+                f"{path}: its inputs and outputs are not those of the manifest; rebuild the bundle"
+            ) from error
         if target == "ov-fp32":
             self._check_float32()
 
@@ -145,9 +168,15 @@ class OpenVinoSession:
         if narrow:
             raise GateError(f"{self.path}: OpenVINO executes {narrow} instead of float32; use --target ov-fp16", narrow)
 
+    def _request(self) -> Any:
+        """This thread's infer request: calls of several threads share the compiled model and nothing else."""
+        if not hasattr(self._requests, "own"):
+            self._requests.own = self._compiled.create_infer_request()
+        return self._requests.own
+
     def run(self, batch: np.ndarray) -> dict[str, np.ndarray]:
-        """``[B, 3, H, W]`` float32 in 0..1 -> one array per role, valid until the next call."""
-        results = self._request.infer([batch], share_inputs=True, share_outputs=True)
+        """``[B, 3, H, W]`` float32 in 0..1 -> one array per role, valid until this thread's next call."""
+        results = self._request().infer([batch], share_inputs=True, share_outputs=True)
         return {role: results[port] for role, port in self._ports}
 
     def taps(self, batch: np.ndarray, names: Sequence[str]) -> dict[str, np.ndarray]:
@@ -207,12 +236,12 @@ class OpenVinoSession:
     def beside(self) -> OpenVinoSession:
         """Another session of the same compiled model, which can run at the same time."""
         twin = copy.copy(self)
-        twin._request = self._compiled.create_infer_request()
+        twin._requests = threading.local()
         return twin
 
     def close(self) -> None:
         """Release the request and the compiled model."""
-        self._request = self._compiled = self._core = None
+        self._requests = self._compiled = self._core = None
 
 
 def _key(name: str) -> str | int:

@@ -1,0 +1,309 @@
+"""The GPU as a session needs it: which one is there, its memory, its streams, its graphs, other people's arrays.
+
+    gpu = find_gpu("cuda:0")                   # Gpu(index=0, name='Tesla T4', sm=75, cuda=12040); one sentence if none
+    cuda = Cuda(gpu)                           # needs cuda-python
+    stream = cuda.stream()
+    view(torch_tensor, stream)                 # DeviceArray: pointer, shape and dtype, nothing copied
+
+``find_gpu`` asks the driver itself (``libcuda``) and needs no package, so that a missing driver gets its sentence
+before anything of a vendor's SDK is touched.
+
+Unchecked on hardware: ``Cuda`` was written against cuda-python 13 and tested with a stand-in for it, on machines
+without a GPU.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from edgekit.errors import InputError, MissingPackageError, UsageError
+
+_MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_*
+_ON_GPU = (2, 13)  # kDLCUDA and kDLCUDAManaged of dlpack.h
+_KINDS = {0: "i", 1: "u", 2: "f"}  # DLDataTypeCode
+_LEGACY_STREAM = 1  # of both protocols
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """A GPU the driver shows: its ``index``, ``name``, architecture (``sm`` 86 is 8.6) and the newest ``cuda`` version
+    its driver runs (12040 is 12.4)."""
+
+    index: int
+    name: str
+    sm: int
+    cuda: int
+
+
+def find_gpu(device: str | None = None) -> Gpu:
+    """The GPU called ``device`` (``cuda:1``, ``gpu:1`` or ``1``; the first by default).
+
+    Raises:
+        UsageError: not a name of a GPU, or there are not so many.
+        InputError: there is no NVIDIA driver or no GPU here.
+    """
+    index = _index(device)
+    library = _driver()
+    if library is None:
+        raise InputError("there is no NVIDIA driver here (libcuda is not installed)")
+    if library.cuInit(0) != 0:
+        raise InputError("the NVIDIA driver finds no GPU here; `nvidia-smi` says more")
+    count, version, handle = ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
+    library.cuDeviceGetCount(ctypes.byref(count))
+    if index >= count.value:
+        raise UsageError(f"--device {device or index}: the driver shows {count.value} GPU(s), counted from 0")
+    library.cuDriverGetVersion(ctypes.byref(version))
+    library.cuDeviceGet(ctypes.byref(handle), index)
+    name = ctypes.create_string_buffer(256)
+    library.cuDeviceGetName(name, len(name), handle)
+    parts = [ctypes.c_int(), ctypes.c_int()]
+    for part, attribute in zip(parts, (_MAJOR, _MINOR), strict=True):
+        library.cuDeviceGetAttribute(ctypes.byref(part), attribute, handle)
+    sm = 10 * parts[0].value + parts[1].value
+    return Gpu(index, name.value.decode("utf-8", "replace"), sm, version.value)
+
+
+def _index(device: str | None) -> int:
+    text = (device or "cuda:0").lower().removeprefix("cuda").removeprefix("gpu").removeprefix(":") or "0"
+    if not text.isdigit():
+        raise UsageError(f"--device {device}: TensorRT runs on NVIDIA GPUs; give cuda:0, cuda:1, …")
+    return int(text)
+
+
+def _driver() -> Any:
+    name = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
+    try:
+        return ctypes.CDLL(name)
+    except OSError:
+        return None
+
+
+class Cuda:
+    """The dozen calls of CUDA's runtime that a session makes, each checked.
+
+    Everything happens in the context that is current in the calling thread when this is made (PyCUDA's own, say), or in
+    the GPU's primary context where there is none. Unchecked on hardware.
+
+    Raises:
+        MissingPackageError: cuda-python is not installed.
+        InputError: the GPU cannot be used.
+    """
+
+    def __init__(self, gpu: Gpu) -> None:
+        try:
+            from cuda.bindings import driver, runtime
+        except ImportError as error:
+            raise MissingPackageError("cuda-python", "running an engine", "cuda") from error
+        self._driver, self._runtime = driver, runtime
+        self._context = self._current()
+        if not int(self._context):
+            self._call(runtime.cudaSetDevice, gpu.index)
+            self._call(runtime.cudaFree, 0)  # makes the primary context
+            self._context = self._current()
+
+    def _current(self) -> Any:
+        self._call(self._driver.cuInit, 0)
+        return self._call(self._driver.cuCtxGetCurrent)
+
+    def _call(self, function: Any, *arguments: Any) -> Any:
+        """The values behind the error code that every function of cuda-python returns first."""
+        code, *values = function(*arguments)
+        if int(code) != 0:
+            raise InputError(f"CUDA: {function.__name__} failed with {code.name}")
+        return values[0] if values else None
+
+    @contextmanager
+    def current(self) -> Iterator[None]:
+        """Make the session's context the thread's, where it is not: threads begin without one."""
+        if int(self._current()) == int(self._context):
+            yield
+            return
+        self._call(self._driver.cuCtxPushCurrent, self._context)
+        try:
+            yield
+        finally:
+            self._call(self._driver.cuCtxPopCurrent)
+
+    def stream(self) -> int:
+        """A new stream that does not wait for the default one."""
+        return int(self._call(self._runtime.cudaStreamCreateWithFlags, self._runtime.cudaStreamNonBlocking))
+
+    def synchronize(self, stream: int) -> None:
+        self._call(self._runtime.cudaStreamSynchronize, stream)
+
+    def wait_for(self, producer: int, stream: int) -> None:
+        """What ``stream`` does from here on comes after what is queued on ``producer`` now; the host does not wait."""
+        runtime = self._runtime
+        event = self._call(runtime.cudaEventCreateWithFlags, runtime.cudaEventDisableTiming)
+        self._call(runtime.cudaEventRecord, event, producer)
+        self._call(runtime.cudaStreamWaitEvent, stream, event, 0)
+        self._call(runtime.cudaEventDestroy, event)
+
+    def device_memory(self, size: int) -> int:
+        return int(self._call(self._runtime.cudaMalloc, max(size, 1)))
+
+    def host_memory(self, size: int) -> tuple[int, np.ndarray]:
+        """Pinned memory, which copies can be made from while the host goes on: its address and its bytes."""
+        address = int(self._call(self._runtime.cudaMallocHost, max(size, 1)))
+        return address, np.ctypeslib.as_array((ctypes.c_uint8 * max(size, 1)).from_address(address))
+
+    def free(self, device: int = 0, host: int = 0) -> None:
+        if device:
+            self._call(self._runtime.cudaFree, device)
+        if host:
+            self._call(self._runtime.cudaFreeHost, host)
+
+    def upload(self, device: int, host: int, size: int, stream: int) -> None:
+        self._copy(device, host, size, self._runtime.cudaMemcpyKind.cudaMemcpyHostToDevice, stream)
+
+    def download(self, host: int, device: int, size: int, stream: int) -> None:
+        self._copy(host, device, size, self._runtime.cudaMemcpyKind.cudaMemcpyDeviceToHost, stream)
+
+    def _copy(self, to: int, source: int, size: int, kind: Any, stream: int) -> None:
+        self._call(self._runtime.cudaMemcpyAsync, to, source, size, kind, stream)
+
+    def capture(self, stream: int, work: Any) -> Any:
+        """What ``work()`` queues on ``stream`` as a graph to ``launch``; None where it cannot be captured."""
+        runtime = self._runtime
+        mode = runtime.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
+        self._call(runtime.cudaStreamBeginCapture, stream, mode)
+        try:
+            work()
+        finally:
+            code, graph = runtime.cudaStreamEndCapture(stream)
+        if int(code) != 0:
+            return None
+        ready = self._call(runtime.cudaGraphInstantiate, graph, 0)
+        self._call(runtime.cudaGraphDestroy, graph)
+        return ready
+
+    def launch(self, graph: Any, stream: int) -> None:
+        self._call(self._runtime.cudaGraphLaunch, graph, stream)
+
+    def load_module(self, ptx: bytes) -> Any:
+        return self._call(self._driver.cuModuleLoadData, ptx)
+
+    def function(self, module: Any, name: bytes) -> Any:
+        return self._call(self._driver.cuModuleGetFunction, module, name)
+
+    def launch_kernel(
+        self,
+        function: Any,
+        grid: tuple[int, int, int],
+        block: tuple[int, int, int],
+        arguments: tuple[tuple[Any, ...], tuple[Any, ...]],
+        stream: int,
+    ) -> None:
+        """Queue a kernel; ``arguments`` are its values and their ctypes."""
+        self._call(self._driver.cuLaunchKernel, function, *grid, *block, 0, stream, arguments, 0)
+
+    def destroy(self, graphs: list[Any]) -> None:
+        for graph in graphs:
+            self._call(self._runtime.cudaGraphExecDestroy, graph)
+
+    def destroy_stream(self, stream: int) -> None:
+        self._call(self._runtime.cudaStreamDestroy, stream)
+
+
+@dataclass(frozen=True)
+class DeviceArray:
+    """An array in a GPU's memory, C-contiguous. PyTorch, CuPy, Numba and PyCUDA read it through
+    ``__cuda_array_interface__`` without a copy; ``owner`` keeps its memory alive.
+
+    Attributes:
+        pointer: address in the GPU's memory.
+        shape, dtype: as NumPy's.
+        stream: where what fills it is queued; None where it is complete.
+    """
+
+    pointer: int
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    stream: int | None = None
+    owner: Any = None
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        """Version 3 of Numba's protocol, in which the default stream is 1: 0 could be either of two."""
+        return {
+            "version": 3,
+            "data": (self.pointer, False),
+            "shape": self.shape,
+            "typestr": self.dtype.str,
+            "strides": None,
+            "stream": _LEGACY_STREAM if self.stream == 0 else self.stream,
+        }
+
+
+def view(array: Any, stream: int | None = None) -> DeviceArray:
+    """What an array of PyTorch, CuPy, PyCUDA, JAX, … points at, through ``__cuda_array_interface__`` or DLPack.
+
+    Args:
+        stream: the one it will be read on; DLPack's producer is told, so that it has what is queued done by then.
+
+    Raises:
+        UsageError: it is neither, not on a GPU, or not contiguous.
+    """
+    found = getattr(array, "__cuda_array_interface__", None)
+    if found is not None:
+        shape, dtype = tuple(found["shape"]), np.dtype(found["typestr"])
+        _contiguous(shape, found.get("strides"), dtype.itemsize)
+        return DeviceArray(int(found["data"][0]), shape, dtype, found.get("stream"), array)
+    if hasattr(array, "__dlpack__"):
+        return _from_dlpack(array, stream)
+    raise UsageError(
+        f"a {type(array).__name__} is no array in a GPU's memory: give one of PyTorch, CuPy or PyCUDA, or any with "
+        "__cuda_array_interface__ or __dlpack__; images on the host go through run() and predict()"
+    )
+
+
+class _Tensor(ctypes.Structure):
+    """``DLTensor`` of dlpack.h, with which a ``dltensor`` capsule begins."""
+
+    _fields_ = (
+        ("data", ctypes.c_void_p),
+        ("device_type", ctypes.c_int32),
+        ("device_id", ctypes.c_int32),
+        ("ndim", ctypes.c_int32),
+        ("code", ctypes.c_uint8),
+        ("bits", ctypes.c_uint8),
+        ("lanes", ctypes.c_uint16),
+        ("shape", ctypes.POINTER(ctypes.c_int64)),
+        ("strides", ctypes.POINTER(ctypes.c_int64)),
+        ("byte_offset", ctypes.c_uint64),
+    )
+
+
+def _from_dlpack(array: Any, stream: int | None) -> DeviceArray:
+    kind = int(array.__dlpack_device__()[0])
+    if kind not in _ON_GPU:
+        raise UsageError("the array given is in the host's memory; images on the host go through run() and predict()")
+    capsule = array.__dlpack__(stream=stream or _LEGACY_STREAM)  # 0 is not allowed there: it could mean two streams
+    tensor = _tensor(capsule)
+    shape = tuple(tensor.shape[axis] for axis in range(tensor.ndim))
+    dtype = np.dtype(f"{_KINDS.get(tensor.code, 'V')}{tensor.bits // 8}")
+    strides = [s * dtype.itemsize for s in tensor.strides[: tensor.ndim]] if tensor.strides else None
+    _contiguous(shape, strides, dtype.itemsize)
+    return DeviceArray((tensor.data or 0) + tensor.byte_offset, shape, dtype, None, (capsule, array))
+
+
+def _tensor(capsule: Any) -> _Tensor:
+    """Look into a capsule without taking it over: it stays its owner's, and alive as long as it is held."""
+    pointer_of = ctypes.pythonapi.PyCapsule_GetPointer
+    pointer_of.restype, pointer_of.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
+    return _Tensor.from_address(pointer_of(capsule, b"dltensor"))
+
+
+def _contiguous(shape: tuple[int, ...], strides: Any, itemsize: int) -> None:
+    expected = itemsize
+    for size, stride in zip(reversed(shape), reversed(tuple(strides or ())), strict=False):
+        if size > 1 and stride != expected:
+            raise UsageError(f"the array of shape {list(shape)} is not contiguous; copy it into one that is")
+        expected *= size

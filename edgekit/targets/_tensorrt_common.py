@@ -1,0 +1,248 @@
+"""What TensorRT and TensorRT-RTX share: how their versions differ, and what can be asked of a build.
+
+| | 8.6 | 10.x | 11.x | RTX >= 1.4 |
+|---|---|---|---|---|
+| networks | precision by flags | strongly typed if asked | strongly typed | strongly typed |
+| ONNX opset | 17 | 20 and later | 25 | 23 and later |
+| ``Attention`` operator | no | from 10.14 | yes | yes |
+| builds for | the GPU here | the GPU here | the GPU here | any of its list, without a GPU |
+| weights out of the engine | no | yes | yes | yes |
+| DLA, timing cache, hardware compatibility | yes | yes | yes | no |
+
+Sources: the public headers ``NvInfer.h`` of NVIDIA/TensorRT at v8.6.0, v10.13.0 and v11.1 (flags and enumerations);
+the release notes of TensorRT 10.14 (``IAttention``, ONNX ``Attention``); "ONNX Opset Guide" of TensorRT 11; "CPU-Only
+AOT and TensorRT-RTX Engines" and the support matrices of TensorRT-RTX 1.4 to 1.5.
+
+    options = TensorRTOptions.parse({"sm": "75,86", "workspace": "2048"})
+    generation_of("tensorrt", "10.3.0").attention      # False
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgekit.errors import InputError, UsageError
+from edgekit.versions import version
+
+MODEL = "model.onnx"  # the graph that went into the builder travels with the engines
+
+
+@dataclass(frozen=True)
+class Generation:
+    """One column of the table above.
+
+    Attributes:
+        name: as NVIDIA calls it.
+        sdk: the Python module.
+        least, below: the versions meant, the second exclusive.
+        typing: ``flags`` (FP16 and INT8 are permitted to the builder), ``asked`` (a creation flag) or ``always``.
+        opset: the newest that its ONNX parser is known to read.
+        attention: whether it reads ONNX ``Attention`` into a fused layer.
+        strips: whether engines can be built without weights.
+        here: whether an engine is built for the GPU at hand, and timed on it.
+    """
+
+    name: str
+    sdk: str
+    least: tuple[int, ...]
+    below: tuple[int, ...]
+    typing: str
+    opset: int
+    attention: bool
+    strips: bool
+    here: bool = True
+
+
+_NEVER = (1 << 16,)
+GENERATIONS = (
+    Generation("TensorRT 8.6", "tensorrt", (8, 6), (9,), "flags", 17, False, False),
+    Generation("TensorRT 10", "tensorrt", (10,), (10, 14), "asked", 20, False, True),
+    Generation("TensorRT 10.14 and later", "tensorrt", (10, 14), (11,), "asked", 23, True, True),
+    Generation("TensorRT 11", "tensorrt", (11,), (12,), "always", 25, True, True),
+    Generation("TensorRT-RTX", "tensorrt_rtx", (1, 4), _NEVER, "always", 23, True, True, here=False),
+)
+
+# Driver branches that run what was built against a CUDA major version, by "CUDA Compatibility", table 1.
+DRIVER_FLOORS = {11: "450", 12: "525", 13: "580"}
+
+
+def generation_of(sdk: str, text: str) -> Generation:
+    """The generation of version ``text`` of ``tensorrt`` or ``tensorrt_rtx``.
+
+    Raises:
+        InputError: one edgekit does not know.
+    """
+    number = tuple(int(part) for part in text.split(".") if part.isdigit())
+    for generation in GENERATIONS:
+        if generation.sdk == sdk and generation.least <= number < generation.below:
+            return generation
+    known = ", ".join(g.name for g in GENERATIONS if g.sdk == sdk)
+    raise InputError(f"{sdk} {text} is installed, but edgekit builds with {known}; install one of those")
+
+
+def cuda_major(sdk: str) -> int | None:
+    """The CUDA major version an SDK from pip is made for, by its packages' names; None for one of the system's."""
+    names = ("tensorrt_rtx_cu{}_libs",) if sdk == "tensorrt_rtx" else ("tensorrt_cu{}_libs", "tensorrt_cu{}")
+    return next((major for major in sorted(DRIVER_FLOORS) for name in names if version(name.format(major))), None)
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError
+    return number
+
+
+def _level(text: str) -> int:
+    if (number := int(text)) not in range(6):
+        raise ValueError
+    return number
+
+
+def _core(text: str) -> int:
+    if (number := int(text)) not in range(8):
+        raise ValueError
+    return number
+
+
+def _yes(text: str) -> bool:
+    return {"yes": True, "no": False}[text.lower()]
+
+
+def _one_of(*words: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        return words[words.index(text.lower())]
+
+    return parse
+
+
+def _architectures(text: str) -> tuple[int, ...]:
+    return tuple(
+        sorted({_positive(part.strip().lower().removeprefix("sm").replace(".", "")) for part in text.split(",")})
+    )
+
+
+def _batches(text: str) -> tuple[int, int, int]:
+    least, best, most = (_positive(part) for part in text.split(","))
+    if not least <= best <= most:
+        raise ValueError
+    return least, best, most
+
+
+def _folder(text: str) -> Path:
+    if not text:
+        raise ValueError
+    return Path(text)
+
+
+# Option -> how its text is read, and what it may be: the help of the sentence for a bad value.
+_PARSERS: dict[str, tuple[Callable[[str], Any], str]] = {
+    "sm": (_architectures, "architectures by commas, such as 75,86,89,120"),
+    "workspace": (_positive, "megabytes, 1 or more"),
+    "builder-level": (_level, "0 (quickest to build) to 5 (all kernels tried)"),
+    "timing-cache": (_folder, "a folder"),
+    "hardware": (_one_of("same", "same-sm", "ampere+"), "same, same-sm or ampere+"),
+    "version-compatible": (_yes, "yes or no"),
+    "sparsity": (_yes, "yes or no"),
+    "dla": (_core, "the number of a DLA core"),
+    "gpu-fallback": (_yes, "yes or no"),
+    "batches": (_batches, "the least, the best and the greatest batch by commas, such as 1,4,16"),
+    "strip-weights": (_yes, "yes or no"),
+    "engine": (_yes, "yes or no"),
+    "layer-names": (_one_of("none", "names", "detailed"), "none, names or detailed"),
+}
+
+
+@dataclass(frozen=True)
+class TensorRTOptions:
+    """What can be asked of a build. ``--sm``, ``--workspace`` and ``--timing-cache`` have flags of their own, the
+    others are ``--option NAME=VALUE`` with the field's name spelt with hyphens.
+
+    Attributes:
+        sm: architectures to build for (TensorRT-RTX; TensorRT builds for the GPU at hand).
+        workspace: most megabytes of GPU memory a layer may use for scratch; the SDK's own limit by default.
+        builder_level: 0 to 5, how long the builder looks for faster kernels; 3 by default.
+        timing_cache: folder of measured kernel times, a file for each GPU and version, read and written.
+        hardware: ``same`` GPU model, ``same-sm`` (every GPU of that architecture) or ``ampere+`` (slower anywhere).
+        version_compatible: let later versions of TensorRT load the engine.
+        sparsity: use 2:4 sparse kernels where the weights are.
+        dla: run what it can on this core of Jetson's accelerator.
+        gpu_fallback: let layers the accelerator cannot take run on the GPU; the engine's record lists them.
+        batches: least, best and greatest batch of a graph with a dynamic one.
+        strip_weights: leave the weights out; they are read from ``model.onnx`` when the engine is loaded.
+        engine: no (``--no-engine``) packs the graph alone, for ``edgekit build --from`` on the machine it is for.
+        layer_names: what the engine keeps of its layers: ``detailed`` shows which kernels they became.
+    """
+
+    sm: tuple[int, ...] = ()
+    workspace: int | None = None
+    builder_level: int | None = None
+    timing_cache: Path | None = None
+    hardware: str = "same"
+    version_compatible: bool = False
+    sparsity: bool = False
+    dla: int | None = None
+    gpu_fallback: bool = True
+    batches: tuple[int, int, int] = (1, 4, 16)
+    strip_weights: bool = False
+    engine: bool = True
+    layer_names: str = "detailed"
+
+    @classmethod
+    def parse(cls, texts: Mapping[str, str]) -> TensorRTOptions:
+        """Options from their spelling on the command line.
+
+        Raises:
+            UsageError: no such option, or a value out of range; the sentence names it.
+        """
+        fields: dict[str, Any] = {}
+        for name, text in texts.items():
+            if name not in _PARSERS:
+                raise UsageError(
+                    f"--option {name}: TensorRT targets have no such option; they have {', '.join(_PARSERS)}"
+                )
+            parser, meaning = _PARSERS[name]
+            try:
+                fields[name.replace("-", "_")] = parser(text)
+            except (ValueError, KeyError) as error:
+                raise UsageError(f"--{_flag(name)}{text}: must be {meaning}") from error
+        return cls(**fields)
+
+    def changed(self) -> dict[str, Any]:
+        """Fields that are not at their defaults, JSON-ready, as an engine's record keeps them."""
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if getattr(self, f.name) != f.default}
+        values.pop("sm", None)
+        values.pop("timing_cache", None)  # a place on the machine of the build
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+
+
+def _flag(name: str) -> str:
+    return f"{name} " if name in ("sm", "workspace", "timing-cache") else f"option {name}="
+
+
+def check(options: TensorRTOptions, generation: Generation) -> None:
+    """Refuse what this generation cannot do.
+
+    Raises:
+        UsageError: naming the option.
+    """
+    if not generation.here:
+        for name in ("hardware", "version_compatible", "dla", "timing_cache"):
+            if getattr(options, name) != getattr(TensorRTOptions(), name):
+                raise UsageError(
+                    f"--{_flag(name.replace('_', '-')).strip('= ')}: TensorRT-RTX has no such thing; trt-* targets do"
+                )
+    elif options.sm:
+        raise UsageError(
+            "--sm: TensorRT builds for the GPU of the machine it runs on; only trt-rtx-* targets are built for others"
+        )
+    if options.strip_weights and not generation.strips:
+        raise UsageError(f"--option strip-weights: {generation.name} cannot; TensorRT 10 and later can")
+    if options.hardware == "same-sm" and generation.least < (10,):
+        raise UsageError(f"--option hardware=same-sm: {generation.name} has only same and ampere+")
+    if options.hardware != "same" and options.dla is not None:
+        raise UsageError("--option dla: an engine for a DLA runs on that Jetson alone; leave --option hardware out")

@@ -1,0 +1,102 @@
+"""TensorRT-RTX: engines for GeForce and RTX cards, built on any x86-64 machine, with or without a GPU.
+
+    parts = build(graph, "trt-rtx-fp16", folder, TensorRTOptions(sm=(75, 86, 89, 120)))
+    parts["engines"][1]["attention"]                      # {'source': "builder's log", 'of': 8, 'fused': 8, …}
+    session = open_session(folder, info, "trt-rtx-fp16")  # needs such a card
+
+The folder holds ``model.sm86.engine`` and so on, one file an architecture, and ``model.onnx``, the graph they are of.
+Building was tried with 1.7 on machines without a GPU; running is unchecked on hardware.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+from pathlib import Path
+from typing import Any
+
+from edgekit.errors import InputError, MissingPackageError
+from edgekit.spec import Graph, ModelInfo
+from edgekit.targets import _tensorrt_builder as builder
+from edgekit.targets import _tensorrt_engines as engines
+from edgekit.targets._tensorrt_common import MODEL, TensorRTOptions, check, generation_of
+from edgekit.targets._tensorrt_session import TensorRTSession, open_contexts
+
+TARGETS = {"trt-rtx-fp16": "TensorRT-RTX, half precision", "trt-rtx-int8": "TensorRT-RTX, int8 and half precision"}
+EXTRA = "tensorrt-rtx"
+OPTIONS = TensorRTOptions
+DEFAULT_SMS = (75, 86, 89, 120)  # Turing, Ampere, Ada Lovelace, Blackwell: the RTX cards
+
+
+def missing() -> str | None:
+    """Why these targets cannot be built here, or None."""
+    if importlib.util.find_spec("tensorrt_rtx") is None:
+        return str(MissingPackageError("tensorrt-rtx", "trt-rtx-fp16 and trt-rtx-int8", EXTRA))
+    return None
+
+
+def _sdk(target: str) -> Any:
+    try:
+        import tensorrt_rtx
+    except ImportError as error:
+        raise MissingPackageError("tensorrt-rtx", target, EXTRA) from error
+    except OSError as error:
+        raise InputError(f"{target}: TensorRT-RTX is installed, but a library of it is missing ({error})") from error
+    return tensorrt_rtx
+
+
+def architectures() -> tuple[int, ...]:
+    """What the installed version builds for, such as (75, 80, 86, 89, 120, 121)."""
+    names = _sdk("trt-rtx").ComputeCapability.__members__
+    return tuple(sorted(int(name[2:]) for name in names if name[:2] == "SM" and name[2:].isdigit()))
+
+
+def build(graph: Graph, target: str, folder: Path, options: TensorRTOptions | None = None) -> dict[str, Any]:
+    """An engine for each architecture of ``options.sm`` (Turing to Blackwell by default), and the graph beside them.
+
+    Raises:
+        UsageError, InputError: an option, an architecture or the graph that TensorRT-RTX does not take.
+    """
+    options = options or TensorRTOptions()
+    if graph.path != folder / MODEL:
+        shutil.copyfile(graph.path, folder / MODEL)
+    if not options.engine:
+        return {"engines": []}
+    trt = _sdk(target)
+    generation = generation_of("tensorrt_rtx", trt.__version__)
+    check(options, generation)
+    sms = options.sm or DEFAULT_SMS
+    engines.check_architectures(sms, architectures(), f"TensorRT-RTX {trt.__version__}")
+    built = builder.build(trt, generation, folder / MODEL, graph.info, options, sms)
+    return {"engines": engines.write(folder, generation, trt.__version__, built, options, None)}
+
+
+def reproduce(engine: dict[str, Any], info: ModelInfo) -> str:
+    """The vendor's command line that builds the engine of this record (of the manifest's ``engines``) again."""
+    return engines.reproduce(engine, info)
+
+
+def runs_here(folder: Path, target: str) -> str | None:
+    """Why the engines in ``folder`` cannot be run on this machine, or None."""
+    try:
+        engines.choose(folder, target, engines.gpu_for(folder, None), "tensorrt_rtx", _sdk(target).__version__)
+    except InputError as error:
+        return str(error)
+    return None
+
+
+def open_session(
+    folder: Path, info: ModelInfo, target: str, device: str | None = None, threads: int | None = None
+) -> TensorRTSession:
+    """Load the engine for ``device`` (``cuda:0`` by default). ``threads`` are the CPU's and mean nothing here."""
+    return open_streams(folder, info, target, 1, device)[0]
+
+
+def open_streams(
+    folder: Path, info: ModelInfo, target: str, count: int, device: str | None = None, threads: int | None = None
+) -> list[TensorRTSession]:
+    """``count`` sessions of one engine, each with a context and a stream of its own, for as many threads."""
+    gpu = engines.gpu_for(folder, device)
+    trt = _sdk(target)
+    row = engines.choose(folder, target, gpu, "tensorrt_rtx", trt.__version__)
+    return open_contexts(trt, folder, row, info, target, gpu, count)
