@@ -105,9 +105,10 @@ def postprocess(
         options: what to keep.
 
     Raises:
-        InputError: the outputs lack a role that the others need.
+        InputError: the outputs lack a role that the others need, or their shapes do not fit together.
     """
     arrays = {role: np.asarray(array, np.float32) for role, array in outputs.items()}
+    _check(arrays, info, len(geometries))
     results = []
     for i, geometry in enumerate(geometries):
         result = Result(shape=(geometry.height, geometry.width), names=info.names)
@@ -119,18 +120,44 @@ def postprocess(
     return results
 
 
+def _check(arrays: Mapping[str, Array], info: ModelInfo, images: int) -> None:
+    """Roles that need each other are there, and what belongs together has as many rows: a file may say anything."""
+    shape = "rotated_boxes" if "rotated_boxes" in arrays else "boxes"
+    wanted: dict[str, tuple[int | None, ...]] = {"class_probabilities": (None,)}
+    if "class_probabilities" not in arrays:
+        needed = {
+            shape: True,
+            "scores": True,
+            "labels": info.head != "raw",
+            "mask_prototypes": "mask_coefficients" in arrays,
+        }
+        for role, is_needed in needed.items():
+            if is_needed and role not in arrays:
+                raise InputError(f"the model's outputs lack the role {role!r} that the others need; export it again")
+        rows = arrays[shape].shape[1] if arrays[shape].ndim > 1 else None
+        masks = arrays["mask_coefficients"].shape[-1] if "mask_coefficients" in arrays else None
+        wanted = {
+            "boxes": (rows, 4),
+            "rotated_boxes": (rows, 5),
+            "scores": (None, rows) if info.head == "raw" else (rows,),
+            "labels": (rows,),
+            "keypoints": (rows, None, 3),
+            "mask_coefficients": (rows, masks),
+            "mask_prototypes": (masks, None, None),
+        }
+    for role, sides in wanted.items():
+        if role not in arrays or (role == "labels" and info.head == "raw"):
+            continue
+        found = arrays[role].shape
+        fits = len(found) == len(sides) + 1 and found[0] >= images
+        fits = fits and all(w in (None, f) and (w is not None or f > 0) for w, f in zip(sides, found[1:], strict=True))
+        if not fits:
+            raise InputError(f"the model's output {role!r} does not fit the others; build the bundle again")
+
+
 def _fill(result: Result, roles: dict[str, Array], info: ModelInfo, geometry: Geometry, options: Options) -> None:
     """Put the objects of one image into ``result``."""
     shape = "rotated_boxes" if "rotated_boxes" in roles else "boxes"
-    needed = {
-        shape: True,
-        "scores": True,
-        "labels": info.head != "raw",
-        "mask_prototypes": "mask_coefficients" in roles,
-    }
-    for role, wanted in needed.items():
-        if wanted and role not in roles:
-            raise InputError(f"the model's outputs lack the role {role!r} that the others need; export it again")
     rows, scores, labels = _candidates(roles, shape, info, options)
     boxes = roles[shape][rows]
     if info.head != "nms":

@@ -6,11 +6,17 @@ may be a PyTorch checkpoint, an ONNX file or a vendor's engine: here they look t
     with Predictor(session, Options(conf=0.4)) as predictor:
         result = predictor("street.jpg")[0]
         results, times = predictor.timed(image)
+        for frame, result in predictor.stream("street.mp4"):
+            ...
+
+Threads may share a predictor: what a session does not say to be ``concurrent`` runs in one of them at a time.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import threading
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from time import perf_counter
@@ -24,6 +30,7 @@ from edgekit.errors import UsageError
 from edgekit.image import Geometry, as_image, prepare, read_image
 from edgekit.results import Result
 from edgekit.runtime.postprocess import Options, postprocess
+from edgekit.runtime.stream import Stream
 from edgekit.spec import ModelInfo, Session
 
 Array = NDArray[Any]
@@ -54,6 +61,9 @@ class Predictor:
         self.options = options or Options()
         self.options.check(session.info)
         self.batch = fixed or batch or 1
+        # A session that is not made for it may use its output arrays again in the next call: one call at a time then.
+        concurrent = getattr(session, "concurrent", False)
+        self._turn: Any = contextlib.nullcontext() if concurrent else threading.Lock()
 
     @classmethod
     def from_session(cls, session: Session, **options: Any) -> Predictor:
@@ -92,6 +102,17 @@ class Predictor:
 
     __call__ = predict
 
+    async def predict_async(self, images: Any, **options: Any) -> list[Result]:
+        """``predict`` in a thread of asyncio's, so that the event loop goes on meanwhile."""
+        import asyncio  # 40 ms that few programs need
+
+        return await asyncio.to_thread(self.predict, images, **options)
+
+    def stream(self, source: Any, **settings: Any) -> Stream:
+        """Frames of files, folders, videos, cameras or anything that can be iterated, each with its Result, in order;
+        decoding, inference and post-processing overlap. ``edgekit.runtime.stream`` has the settings."""
+        return Stream(self, source, **settings)
+
     def timed(self, images: Any, **options: Any) -> tuple[list[Result], dict[str, float]]:
         """``predict`` with the milliseconds of each stage: ``pre_ms``, ``network_ms``, ``post_ms`` and ``whole_ms``.
 
@@ -104,6 +125,14 @@ class Predictor:
         if not 1 <= len(loaded) <= self.batch:
             raise UsageError(f"timed() got {len(loaded)} images; one run takes 1 to {self.batch}")
         return self._run(loaded, self._options(options))
+
+    def check(self, options: dict[str, Any]) -> None:
+        """Whether ``predict`` would take these options.
+
+        Raises:
+            UsageError: it would not.
+        """
+        self._options(options)
 
     def close(self) -> None:
         """Let go of the session; the predictor cannot be used afterwards."""
@@ -130,10 +159,11 @@ class Predictor:
         """One run of the session on at most a batch of images."""
         start = perf_counter()
         batch, geometries = self.preprocess([image for _, image in loaded])
-        ready = perf_counter()
-        outputs = self.session.run(batch)
-        answered = perf_counter()
-        results = postprocess(outputs, self.info, geometries, options)
+        with self._turn:
+            ready = perf_counter()
+            outputs = self.session.run(batch)
+            answered = perf_counter()
+            results = postprocess(outputs, self.info, geometries, options)
         end = perf_counter()
         for result, (path, image) in zip(results, loaded, strict=True):
             result.image = path

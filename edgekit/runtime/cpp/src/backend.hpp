@@ -1,0 +1,67 @@
+// What a backend is: something that opens a bundle's files and makes runners. One file each: backend_<name>.cpp.
+//
+// Adding one: a file with an open_<name>() below, a line in backends.cpp and an option in CMakeLists.txt.
+#ifndef EDGEKIT_BACKEND_HPP
+#define EDGEKIT_BACKEND_HPP
+
+#include <cstddef>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "edgekit/edgekit.hpp"
+
+namespace edgekit::detail {
+
+// One request with its buffers; used from one thread at a time.
+class Runner {
+ public:
+  Runner() = default;
+  Runner(const Runner&) = delete;
+  Runner& operator=(const Runner&) = delete;
+  virtual ~Runner() = default;
+  virtual float* input() = 0;  // [batch, 3, height, width] on the host; null where it is bound to a device
+  virtual void bind(std::size_t port, void* data, Memory memory) = 0;  // port 0 is the input, 1... the outputs
+  virtual void cuda_stream(void* stream);                              // refused unless a backend has them
+  virtual void run() = 0;
+  virtual const std::vector<Tensor>& outputs() const = 0;  // of the last run
+};
+
+// A compiled model; runner() may be called from many threads.
+class Backend {
+ public:
+  Backend() = default;
+  Backend(const Backend&) = delete;
+  Backend& operator=(const Backend&) = delete;
+  virtual ~Backend() = default;
+  virtual std::unique_ptr<Runner> runner() const = 0;
+};
+
+struct ModelParts {
+  Info info;
+  std::unique_ptr<Backend> backend;
+};
+
+std::unique_ptr<Backend> open_openvino(const std::string& folder, const Info& info, const Settings& settings);
+std::unique_ptr<Backend> open_onnxruntime(const std::string& folder, const Info& info, const Settings& settings);
+std::unique_ptr<Backend> open_tensorrt(const std::string& folder, const Info& info, const Settings& settings);
+
+// The backend of info.target; throws Error where it is unknown or not compiled in.
+std::unique_ptr<Backend> open_backend(const std::string& folder, const Info& info, const Settings& settings);
+
+// ---- for backends ---------------------------------------------------------------------------------------------------
+
+// Bytes of a value of this type.
+std::size_t size_of(const std::string& dtype);
+
+// Values of any of the manifest's types as float32: `data` itself, or converted in `memory`.
+const float* as_float(const void* data, const std::string& dtype, std::size_t count, std::vector<float>& memory);
+
+// The first line of somebody else's message.
+std::string first_line(const std::string& message);
+
+std::string join(const std::string& folder, const std::string& file);
+
+}  // namespace edgekit::detail
+
+#endif

@@ -1,0 +1,52 @@
+// A strict JSON reader for manifests: bounded depth, valid UTF-8, nothing after the value. No writer, no options.
+//
+//   json::Value root = json::parse(text);          // throws json::Malformed
+//   const json::Value* schema = root.find("schema");
+//
+// It takes what Python's json takes (also NaN and Infinity, and of equal keys the last), so both refuse the same files.
+#ifndef EDGEKIT_JSON_HPP
+#define EDGEKIT_JSON_HPP
+
+#include <cstdint>
+#include <stdexcept>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace edgekit::json {
+
+constexpr int deepest = 200;
+
+struct Malformed : std::runtime_error {
+  Malformed() : std::runtime_error("not valid JSON") {}
+};
+
+enum class Type { null, boolean, integer, real, text, list, object };
+
+struct Value {
+  Type type = Type::null;
+  bool truth = false;
+  double number = 0;
+  std::int64_t whole = 0;  // of an integer that fits 64 bits, else the nearest end of the range
+  std::string text;        // of a string, or an integer as it was written
+  std::vector<Value> items;
+  std::vector<std::pair<std::string, Value>> members;
+
+  bool is(Type wanted) const { return type == wanted; }
+  const Value* find(const std::string& key) const {
+    for (const auto& member : members)
+      if (member.first == key) return &member.second;
+    return nullptr;
+  }
+};
+
+Value parse(const std::string& text);
+
+// As Python prints it: 'text', True, None, [1, 2]; with `tuple`, a list's outer brackets are round.
+std::string repr(const Value& value, bool tuple = false);
+std::string repr(const std::string& text);
+std::string repr(double number);
+
+}  // namespace edgekit::json
+
+#endif

@@ -1,0 +1,294 @@
+#include "manifest.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <filesystem>
+#include <fstream>
+#include <sstream>
+
+#include "json.hpp"
+#include "sha256.hpp"
+
+namespace edgekit {
+namespace {
+
+namespace fs = std::filesystem;
+using json::Type;
+using json::Value;
+
+constexpr const char* roles =
+    "boxes rotated_boxes scores labels mask_coefficients mask_prototypes keypoints class_probabilities";
+constexpr std::size_t role_count = 8;
+constexpr const char* dtypes = "float32 float16 int64 int32 uint8 int8";
+constexpr std::uintmax_t most_bytes = 32U << 20U;
+constexpr double most_elements = 2147483648.0;
+constexpr std::size_t most_names = 65536;
+
+std::string with_commas(std::string words) {
+  for (std::size_t at = 0; (at = words.find(' ', at)) != std::string::npos; at += 2) words.replace(at, 1, ", ");
+  return words;
+}
+
+// A shape or type that Python's constructors would stumble over.
+struct Invalid : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
+class Check {
+ public:
+  Check(const fs::path& folder, const Value& root) : where_((folder / "manifest.json").string()), root_(root) {}
+
+  Info info() const {
+    try {
+      return build();
+    } catch (const Invalid& error) {
+      throw Error(Error::Kind::input, where_ + ": not a valid manifest (" + error.what() + "); rebuild the bundle");
+    }
+  }
+
+ private:
+  [[noreturn]] void fail(const std::string& what) const {
+    throw Error(Error::Kind::input, where_ + ": " + what + "; rebuild the bundle");
+  }
+
+  const Value& get(const char* key) const {
+    static const Value null;
+    const Value* found = root_.find(key);
+    return found == nullptr ? null : *found;
+  }
+
+  // Members of a record: none unknown, none missing.
+  void members(const Value& value, const char* record, const char* known, const char* needed) const {
+    if (!value.is(Type::object)) throw Invalid(std::string(record) + " is not an object");
+    std::vector<std::string> unknown;
+    for (const auto& member : value.members)
+      if (!one_of(member.first, known)) unknown.push_back(member.first);
+    if (!unknown.empty())
+      fail(std::string(record) + " has no field " + json::repr(*std::min_element(unknown.begin(), unknown.end())) +
+           "; was it written by a newer edgekit?");
+    std::istringstream words(needed);
+    for (std::string word; words >> word;)
+      if (value.find(word) == nullptr) fail(std::string(record) + " lacks the field " + json::repr(word));
+  }
+
+  const std::vector<Value>& ports(const char* key) const {
+    const Value& list = get(key);
+    if (!list.is(Type::list)) throw Invalid(std::string(key) + " is not a list");
+    for (const Value& port : list.items) members(port, "Port", "name role shape dtype", "name role shape");
+    return list.items;
+  }
+
+  Info build() const {
+    const auto& inputs = ports("inputs");
+    const auto& outputs = ports("outputs");
+    const Value& preprocess = get("preprocess");
+    members(preprocess, "Preprocess", "mode fill colour scale", "");
+    spec();
+    for (const Value& port : outputs) role(port);
+    Info info;
+    sizes(info);
+    ports_agree(inputs, outputs);
+    for (const Value& port : inputs) info.inputs.push_back(read(port));
+    for (const Value& port : outputs) info.outputs.push_back(read(port));
+    const auto& shape = info.inputs[0].shape;
+    if (shape.size() != 4 || shape[2] != info.height || shape[3] != info.width)
+      fail("the input's shape " + json::repr(*inputs[0].find("shape")) + " does not agree with imgsz " +
+           json::repr(get("imgsz")));
+    prepared(preprocess, info);
+    info.target = get("target").text;
+    if (get("licence").is(Type::text)) info.licence = get("licence").text;
+    return info;
+  }
+
+  void spec() const {
+    const Value& spec = get("spec");
+    const bool empty = spec.is(Type::null) || (spec.is(Type::object) && spec.members.empty()) ||
+                       (spec.is(Type::list) && spec.items.empty()) || (spec.is(Type::boolean) && !spec.truth);
+    if (empty) return;
+    constexpr const char* needed =
+        "name task scale family depth width max_channels mlp_ratio residual areas stem_groups classes";
+    members(spec, "ModelSpec", (std::string(needed) + " keypoint_shape activation norm_eps norm_momentum").c_str(),
+            needed);
+  }
+
+  void role(const Value& port) const {
+    const Value& role = *port.find("role");
+    if (!role.is(Type::text) || !one_of(role.text, roles))
+      fail("output " + json::repr(*port.find("name"), true) + " has the unknown role " + json::repr(role, true) +
+           "; known: " + with_commas(roles));
+  }
+
+  static bool whole(const Value& value, std::int64_t least, std::int64_t most) {
+    return value.is(Type::integer) && value.whole >= least && value.whole <= most;
+  }
+
+  // task, imgsz, head and names
+  void sizes(Info& info) const {
+    const Value& sides = get("imgsz");
+    if (!sides.is(Type::list) || sides.items.size() != 2 || !whole(sides.items[0], 1, 1 << 14) ||
+        !whole(sides.items[1], 1, 1 << 14))
+      fail("imgsz " + json::repr(sides, true) + " is not [height, width] in pixels");
+    info.height = static_cast<int>(sides.items[0].whole);
+    info.width = static_cast<int>(sides.items[1].whole);
+    const Value& head = get("head");
+    if (!head.is(Type::text) || !one_of(head.text, "raw topk nms"))
+      fail("head " + json::repr(head, true) + " is none of raw, topk, nms");
+    info.head = head.text;
+    if (!get("task").is(Type::text)) fail("task is not a name");
+    info.task = get("task").text;
+    const Value& names = get("names");
+    const auto text = [](const Value& name) { return name.is(Type::text); };
+    if (!names.is(Type::list) || names.items.empty() || names.items.size() > most_names ||
+        !std::all_of(names.items.begin(), names.items.end(), text))
+      fail("names is not a list of class names");
+    for (const Value& name : names.items) info.names.push_back(name.text);
+  }
+
+  void ports_agree(const std::vector<Value>& inputs, const std::vector<Value>& outputs) const {
+    if (inputs.size() != 1 || outputs.empty() || outputs.size() > role_count)
+      fail(std::to_string(inputs.size()) + " inputs and " + std::to_string(outputs.size()) +
+           " outputs; one input and one output a role are needed");
+    std::string twice;
+    std::ptrdiff_t most = 1;
+    for (const Value& port : outputs) {
+      const auto same = [&port](const Value& other) { return other.find("role")->text == port.find("role")->text; };
+      const auto count = std::count_if(outputs.begin(), outputs.end(), same);
+      if (count > most) {
+        most = count;
+        twice = port.find("role")->text;
+      }
+    }
+    if (most > 1) fail("the role " + json::repr(twice) + " is given twice");
+  }
+
+  Port read(const Value& given) const {
+    const Value &name = *given.find("name"), &dims = *given.find("shape");
+    const Value* dtype = given.find("dtype");
+    Port port;
+    port.dtype = dtype == nullptr ? "float32" : dtype->is(Type::text) ? dtype->text : "";
+    if (!name.is(Type::text) || !one_of(port.dtype, dtypes) || !dims.is(Type::list))
+      fail("the port " + json::repr(name, true) + " is not described as name, role, shape and dtype");
+    port.name = name.text;
+    port.role = given.find("role")->text;
+    double elements = 1;
+    const auto fits = [](const Value& dim) { return dim.is(Type::null) || whole(dim, 1, 1 << 24); };
+    if (dims.items.empty() || dims.items.size() > 5 || !std::all_of(dims.items.begin(), dims.items.end(), fits))
+      fail("the port " + json::repr(name, true) + " has the shape " + json::repr(dims));
+    for (const Value& dim : dims.items) {
+      port.shape.push_back(dim.is(Type::null) ? -1 : dim.whole);
+      elements *= dim.is(Type::null) ? 1.0 : static_cast<double>(dim.whole);
+    }
+    if (elements > most_elements)
+      fail("the port " + json::repr(name, true) + " has an absurd shape, " + json::repr(dims));
+    return port;
+  }
+
+  void prepared(const Value& given, Info& info) const {
+    const Value *mode = given.find("mode"), *fill = given.find("fill"), *colour = given.find("colour"),
+                *scale = given.find("scale");
+    const bool known = (mode == nullptr || (mode->is(Type::text) && one_of(mode->text, "letterbox centre_crop"))) &&
+                       (fill == nullptr || whole(*fill, 0, 255)) &&
+                       (colour == nullptr || (colour->is(Type::text) && colour->text == "RGB"));
+    if (!known)
+      fail("preprocess " + (mode == nullptr ? "'letterbox'" : json::repr(*mode, true)) + ", fill " +
+           (fill == nullptr ? "114" : json::repr(*fill, true)) + ", colour " +
+           (colour == nullptr ? "'RGB'" : json::repr(*colour, true)) + " is not something edgekit does");
+    if (mode != nullptr) info.mode = mode->text;
+    if (fill != nullptr) info.fill = static_cast<int>(fill->whole);
+    if (scale == nullptr) return;
+    const bool number = scale->is(Type::integer) || scale->is(Type::real);
+    if (!number || !std::isfinite(scale->number) || scale->number <= 0)
+      fail("preprocess scale " + json::repr(*scale, true) + " is not a positive number");
+    info.scale = scale->number;
+  }
+
+  std::string where_;
+  const Value& root_;
+};
+
+Value read_document(const fs::path& folder) {
+  const fs::path where = folder / "manifest.json";
+  const auto fail = [&where](const std::string& what) {
+    throw Error(Error::Kind::input, where.string() + ": " + what);
+  };
+  std::error_code failed;
+  if (!fs::is_regular_file(where, failed))
+    throw Error(
+        Error::Kind::input,
+        folder.string() + ": not a bundle (no manifest.json); make one with: edgekit build MODEL --target T --out DIR");
+  const std::uintmax_t size = fs::file_size(where, failed);
+  if (failed) fail("cannot be read");
+  if (size > most_bytes) fail(std::to_string(size) + " bytes is more than a manifest can be; rebuild the bundle");
+  std::ifstream file(where, std::ios::binary);
+  const std::string text{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
+  Value root;
+  try {
+    root = json::parse(text);
+  } catch (const json::Malformed&) {
+    fail("not valid JSON; rebuild the bundle");
+  }
+  const Value* schema = root.find("schema");
+  if (schema == nullptr || !schema->is(Type::integer) || schema->whole < 1)
+    fail("no schema number, so not an edgekit manifest; rebuild the bundle");
+  if (schema->whole > newest_schema)
+    fail("bundle schema " + schema->text + ", but this edgekit reads up to " + std::to_string(newest_schema) +
+         "; upgrade edgekit");
+  const Value *target = root.find("target"), *files = root.find("files");
+  if (target == nullptr || !target->is(Type::text) || files == nullptr || !files->is(Type::object))
+    fail("it lacks 'target' or 'files'; rebuild the bundle");
+  return root;
+}
+
+bool is_inside(const fs::path& root, const fs::path& path) {
+  const auto [end, rest] = std::mismatch(root.begin(), root.end(), path.begin(), path.end());
+  return end == root.end();
+}
+
+void check_files(const fs::path& folder, const Value& files, bool verify) {
+  std::error_code failed;
+  const fs::path root = fs::weakly_canonical(folder, failed);
+  for (const auto& [name, digest] : files.members) {
+    const fs::path pure(name);
+    bool outside =
+        failed || pure.is_absolute() || name.find('\\') != std::string::npos || name.find('\0') != std::string::npos;
+    for (const fs::path& part : pure) outside = outside || part == "..";
+    const fs::path inside = outside ? root : fs::weakly_canonical(root / pure, failed);
+    if (outside || failed || !is_inside(root, inside))
+      throw Error(Error::Kind::unsafe, (folder / "manifest.json").string() + ": it lists " + json::repr(name) +
+                                           ", which is outside the bundle; rebuild it");
+    if (!fs::is_regular_file(inside, failed))
+      throw Error(Error::Kind::gate, folder.string() + ": the bundle's file " + json::repr(name) +
+                                         " is missing; rebuild or copy the bundle again");
+    bool same = !verify;
+    try {
+      same = same || (digest.is(Type::text) && sha256_file(inside.string()) == digest.text);
+    } catch (const std::ios_base::failure&) {
+      same = false;
+    }
+    if (!same)
+      throw Error(Error::Kind::gate, folder.string() + ": " + json::repr(name) +
+                                         " is not the file the bundle was built with (its hash differs); "
+                                         "rebuild or copy the bundle again");
+  }
+}
+
+}  // namespace
+
+bool one_of(const std::string& word, const char* words) {
+  std::istringstream list(words);
+  for (std::string each; list >> each;)
+    if (each == word) return true;
+  return false;
+}
+
+Info read_manifest(const std::string& folder, bool verify) {
+  // As Python writes a path: no slash at the end.
+  fs::path path(folder);
+  if (!path.has_filename() && path.has_relative_path()) path = path.parent_path();
+  const Value root = read_document(path);
+  Info info = Check(path, root).info();
+  check_files(path, *root.find("files"), verify);
+  return info;
+}
+
+}  // namespace edgekit

@@ -1,0 +1,142 @@
+// Model and Session: the order in which the parts are called.
+#include <algorithm>
+#include <chrono>
+#include <filesystem>
+
+#include "backend.hpp"
+#include "manifest.hpp"
+#include "postprocess.hpp"
+
+namespace edgekit {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double between(Clock::time_point from, Clock::time_point to) {
+  return std::chrono::duration<double, std::milli>(to - from).count();
+}
+
+std::size_t values_of(const Info& info) {
+  return 3U * static_cast<std::size_t>(info.height) * static_cast<std::size_t>(info.width);
+}
+
+std::shared_ptr<const detail::ModelParts> open(const std::string& folder, const Settings& settings) {
+  std::error_code failed;
+  if (!std::filesystem::exists(folder, failed))
+    throw Error(Error::Kind::input, folder + ": no such file or folder; give a bundle");
+  if (settings.threads < 0)
+    throw Error(Error::Kind::usage, "--threads " + std::to_string(settings.threads) + ": must be at least 1");
+  if (settings.streams < 0)
+    throw Error(Error::Kind::usage, "streams " + std::to_string(settings.streams) + ": must be at least 1");
+  auto parts = std::make_shared<detail::ModelParts>();
+  parts->info = read_manifest(folder, settings.verify);
+  const Port& input = parts->info.inputs[0];
+  if (input.dtype != "float32" || input.shape[1] != 3)
+    throw Error(Error::Kind::input, folder + ": the input '" + input.name +
+                                        "' is not float32 [batch, 3, height, width]; build the bundle again");
+  if (static_cast<std::size_t>(parts->info.batch()) * values_of(parts->info) > (1U << 31U))
+    throw Error(Error::Kind::input, folder + ": the input is too large; build the bundle for fewer or smaller images");
+  parts->backend = detail::open_backend(folder, parts->info, settings);
+  return parts;
+}
+
+}  // namespace
+
+Model::Model(const std::string& folder, const Settings& settings) : parts_(open(folder, settings)) {}
+
+Model::Model(std::shared_ptr<const detail::ModelParts> parts) : parts_(std::move(parts)) {}
+
+const Info& Model::info() const noexcept { return parts_->info; }
+
+Session Model::session() const { return Session(parts_, parts_->backend->runner()); }
+
+Info read_bundle(const std::string& folder, bool verify) { return read_manifest(folder, verify); }
+
+Session::Session(std::shared_ptr<const detail::ModelParts> parts, std::unique_ptr<detail::Runner> runner)
+    : parts_(std::move(parts)), runner_(std::move(runner)) {}
+Session::Session(Session&&) noexcept = default;
+Session& Session::operator=(Session&& other) noexcept {
+  runner_.swap(other.runner_);  // by swapping, no runner outlives the model it belongs to
+  parts_.swap(other.parts_);
+  return *this;
+}
+Session::~Session() = default;
+
+const Info& Session::info() const noexcept { return parts_->info; }
+
+float* Session::input() { return runner_->input(); }
+
+Geometry Session::prepare(const Image& image, int place) {
+  float* input = runner_->input();
+  if (input == nullptr)
+    throw Error(Error::Kind::usage, "prepare: the input is bound to device memory; fill that and call run()");
+  if (place < 0 || place >= info().batch())
+    throw Error(Error::Kind::usage,
+                "prepare: place " + std::to_string(place) + " of a batch of " + std::to_string(info().batch()));
+  return edgekit::prepare(image, info(), input + static_cast<std::size_t>(place) * values_of(info()));
+}
+
+void Session::run() { runner_->run(); }
+
+const std::vector<Tensor>& Session::outputs() const { return runner_->outputs(); }
+
+Result Session::finish(const Geometry& geometry, const Options& options, int place) const {
+  return postprocess(outputs(), info(), geometry, options, place);
+}
+
+Result Session::predict(const Image& image, const Options& options) {
+  Result result;
+  predict(image, options, result);
+  return result;
+}
+
+void Session::predict(const Image& image, const Options& options, Result& result) {
+  check_options(options, info());
+  const auto start = Clock::now();
+  const Geometry geometry = prepare(image);
+  if (info().batch() > 1)  // other places are padding
+    std::fill(input() + values_of(info()), input() + static_cast<std::size_t>(info().batch()) * values_of(info()),
+              0.0F);
+  const auto ready = Clock::now();
+  run();
+  const auto answered = Clock::now();
+  postprocess_into(outputs(), info(), geometry, options, 0, result);
+  const auto end = Clock::now();
+  result.times = {between(start, ready), between(ready, answered), between(answered, end), between(start, end)};
+}
+
+std::vector<Result> Session::predict(const std::vector<Image>& images, const Options& options) {
+  check_options(options, info());
+  const auto batch = static_cast<std::size_t>(info().batch());
+  std::vector<Result> results(images.size());
+  std::vector<Geometry> geometries(batch);
+  for (std::size_t first = 0; first < images.size(); first += batch) {
+    const auto start = Clock::now();
+    const std::size_t count = std::min(batch, images.size() - first);
+    for (std::size_t i = 0; i < count; ++i) geometries[i] = prepare(images[first + i], static_cast<int>(i));
+    std::fill(input() + count * values_of(info()), input() + batch * values_of(info()), 0.0F);
+    const auto ready = Clock::now();
+    run();
+    const auto answered = Clock::now();
+    for (std::size_t i = 0; i < count; ++i)
+      postprocess_into(outputs(), info(), geometries[i], options, static_cast<int>(i), results[first + i]);
+    const auto end = Clock::now();
+    for (std::size_t i = 0; i < count; ++i)
+      results[first + i].times = {between(start, ready), between(ready, answered), between(answered, end),
+                                  between(start, end)};
+  }
+  return results;
+}
+
+void Session::bind(const std::string& role, void* data, Memory memory) {
+  if (data == nullptr) throw Error(Error::Kind::usage, "bind: there is no memory for '" + role + "'");
+  if (role == "images") return runner_->bind(0, data, memory);
+  const auto& outputs = info().outputs;
+  for (std::size_t i = 0; i < outputs.size(); ++i)
+    if (outputs[i].role == role) return runner_->bind(i + 1, data, memory);
+  throw Error(Error::Kind::usage, "bind: the model has no port of the role '" + role + "'");
+}
+
+void Session::cuda_stream(void* stream) { runner_->cuda_stream(stream); }
+
+}  // namespace edgekit

@@ -1,0 +1,95 @@
+"""Live sources: cameras and network streams, which die and return. Numpy and cv2.
+
+A live source is a camera's number, an address with a scheme (``rtsp://``, ``http://`` …) or a device (``/dev/video0``).
+Its frames have no end; where they stop coming it is opened again, with pauses that grow, until ``patience`` runs out.
+
+    for frame in Live("rtsp://camera/1").frames(stop):
+        ...
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+
+from edgekit.errors import InputError
+from edgekit.image import as_image
+from edgekit.runtime.sources import Frame
+
+PAUSES = (0.1, 5.0)  # seconds before trying again: the first, and the longest that doubling leads to
+TIMEOUT_MS = 5000.0  # for opening and reading; without one a dead camera holds a thread for half a minute
+
+_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+_USER = re.compile(r"(?<=://)[^/@]*@")
+
+
+def is_live(source: Any) -> bool:
+    """Whether ``source`` is a camera's number, an address or a video device."""
+    if isinstance(source, int):
+        return not isinstance(source, bool)
+    text = str(source) if isinstance(source, (str, Path)) else ""
+    return bool(_ADDRESS.match(text)) or text.startswith("/dev/video")
+
+
+class Live:
+    """A camera or network stream.
+
+    Args:
+        source: as ``is_live`` knows it.
+        patience: seconds without a frame after which it is given up; infinity never gives up.
+        opened: makes the capture; for sources that OpenCV does not know.
+    """
+
+    def __init__(self, source: int | str, patience: float = 30.0, opened: Callable[[Any], Any] | None = None) -> None:
+        self.source, self.patience = source, patience
+        # Addresses may hold a password: it is nobody's business in results and errors.
+        self.name = f"camera {source}" if isinstance(source, int) else _USER.sub("", str(source))
+        self.reconnects = 0
+        self._opened = opened or _open
+
+    def frames(self, stop: threading.Event) -> Iterator[Frame]:
+        """Frames until ``stop`` is set. One that is no image carries the error.
+
+        Raises:
+            InputError: nothing came for ``patience`` seconds.
+        """
+        number, pause, last = 0, PAUSES[0], time.monotonic()
+        while not stop.is_set():
+            capture = self._opened(self.source)
+            try:
+                fps = float(capture.get(cv2.CAP_PROP_FPS)) if capture.isOpened() else 0.0
+                while capture.isOpened() and not stop.is_set():
+                    read, image = capture.read()
+                    if not read:
+                        break
+                    yield self._frame(image, number, fps)
+                    number, pause, last = number + 1, PAUSES[0], time.monotonic()
+            finally:
+                capture.release()
+            if time.monotonic() - last > self.patience:
+                raise InputError(
+                    f"{self.name}: no frame for {self.patience:g} seconds; is it on, and the address right?"
+                )
+            stop.wait(pause)
+            pause = min(2 * pause, PAUSES[1])
+            self.reconnects += 1
+
+    def _frame(self, image: Any, number: int, fps: float) -> Frame:
+        rate = fps if 0 < fps < 1000 else None
+        try:
+            return Frame(Path(self.name), number, as_image(image, self.name), number, None, rate)
+        except InputError as error:
+            return Frame(Path(self.name), number, None, number, None, rate, error)
+
+
+def _open(source: int | str) -> Any:
+    if isinstance(source, int) or str(source).startswith("/dev/"):
+        return cv2.VideoCapture(source)
+    limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, int(TIMEOUT_MS), cv2.CAP_PROP_READ_TIMEOUT_MSEC, int(TIMEOUT_MS)]
+    return cv2.VideoCapture(str(source), cv2.CAP_FFMPEG, limits)
