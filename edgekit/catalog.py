@@ -1,4 +1,5 @@
-"""The models edgekit knows: names, architecture numbers and published figures, read from ``models/*.toml``.
+"""The models edgekit knows: names and architecture numbers (``models/*.toml``), published figures
+(``benchmarks/published.toml``).
 
 spec("yolo12n-seg").classes          # 80
 spec("yolo12n", task="segment").name # 'yolo12n-seg'
@@ -30,6 +31,14 @@ def _scales() -> dict[str, dict[str, Any]]:
     here = Path(__file__).parent
     folder = here / "_models" if (here / "_models").is_dir() else here.parent / "models"
     return {s: tomllib.loads((folder / f"yolo12{s}.toml").read_text(encoding="utf-8")) for s in SCALES}
+
+
+@cache
+def _published() -> dict[str, dict[str, dict[str, Any]]]:
+    here = Path(__file__).parent
+    inside = here / "_models" / "published.toml"
+    path = inside if inside.is_file() else here.parent / "benchmarks" / "published.toml"
+    return tomllib.loads(path.read_text(encoding="utf-8"))
 
 
 def names() -> list[str]:
@@ -108,8 +117,14 @@ def build_spec(
 
 def published(model: ModelSpec) -> dict[str, float] | None:
     """The figures published for this model (fractions, ms, millions, G), or None where none are known."""
-    figures: dict[str, float] | None = _scales()[model.scale][model.family].get("published", {}).get(model.task)
-    return figures
+    figures: dict[str, float] | None = published_source(model).get(model.scale)
+    return dict(figures) if figures else None
+
+
+def published_source(model: ModelSpec) -> dict[str, Any]:
+    """The published table this model is in: ``source`` and ``conditions`` (sentences), ``set`` and ``images`` accuracy
+    was measured on, ``hardware`` and ``target`` times are of, and the figures of each scale. Empty if there is none."""
+    return _published().get(model.family, {}).get(model.task, {})
 
 
 def expected_rewrites(model: ModelSpec) -> dict[str, int]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from edgekit.cli import _bench_table
 from edgekit.cli import _bench_tables as tables
 from edgekit.cli._common import Conf, Device, Force, ImgSz, Json, console, emit_json, refuse_existing, write_json
 from edgekit.errors import GateError, InputError, UsageError
@@ -25,9 +26,9 @@ Records = list[dict[str, Any]]
 
 def command(
     model: Annotated[
-        list[Path],
+        list[Path] | None,
         typer.Argument(help="Bundles, checkpoints, ONNX files and OpenVINO folders, those of other tools included."),
-    ],
+    ] = None,
     images: Annotated[
         Path | None,
         typer.Option(help="Real images to time on; also a COCO JSON's. Default: --data's, else generated ones."),
@@ -62,7 +63,25 @@ def command(
     require_stable: Annotated[
         bool, typer.Option("--require-stable", help="Fail when the machine disturbed the run.")
     ] = False,
-    out: Annotated[Path | None, typer.Option(help="Write the JSON document to this file.")] = None,
+    table: Annotated[
+        bool, typer.Option("--table", help="Instead: the model-scale table, beside the published figures.")
+    ] = False,
+    targets: Annotated[
+        str, typer.Option(metavar="A,B", help="Columns of --table. The first is what ratios are against.")
+    ] = "ort-fp32,ov-fp32,ov-fp16",
+    scales: Annotated[str, typer.Option(metavar="NSMLX", help="Rows of --table.")] = "nsmlx",
+    family: Annotated[str, typer.Option(help="Of --table: v1.0 or turbo.")] = "v1.0",
+    weights: Annotated[
+        Path | None, typer.Option(help="Folder of checkpoints for --table, yolo12n.pt … Default: random ones.")
+    ] = None,
+    calibration: Annotated[
+        Path | None, typer.Option(help="A manifest of `edgekit calibrate` for the INT8 targets of --table.")
+    ] = None,
+    max_drop: Annotated[float, typer.Option("--max-drop", min=0, help="Points INT8 may lose in --table.")] = 0.5,
+    keep: Annotated[Path | None, typer.Option(help="Folder to keep the bundles of --table in.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Write the JSON document to this file; of --table also .md or .csv.")
+    ] = None,
     task: Annotated[str | None, typer.Option(help="What a model of another tool is for, if it does not say.")] = None,
     imgsz: ImgSz = None,
     conf: Conf = 0.25,
@@ -75,10 +94,18 @@ def command(
         refuse_existing(out, force)
         if not out.parent.is_dir():
             raise UsageError(f"--out {out}: there is no folder {out.parent}; make it first")
+    if table:
+        _alone("--table", model=model, throughput=throughput, **_extra(baseline, profile, cold, against))
+        chosen = _bench_table.options(scales, targets, family, task, imgsz, weights, threads, budget, width)
+        inputs = _bench_table.Inputs(data, split, images, calibration, max_drop)
+        _bench_table.run(chosen, inputs, out, keep, require_stable, json)
+        return
+    if not model:
+        raise UsageError("bench: give at least one MODEL, or --table")
     names = _names(model, baseline)
     opening = _Opening(device, imgsz, conf, task, _numbers("--threads", threads))
     if throughput:
-        _alone(data=data, baseline=baseline, profile=profile, cold=cold, against=against)
+        _alone("--throughput", data=data, **_extra(baseline, profile, cold, against))
         sizes = _numbers("--streams", streams), _numbers("--batches", batches)
         records = _throughput(names, opening, images, *sizes)
         show, failures = tables.throughput, []
@@ -149,10 +176,14 @@ def _numbers(flag: str, text: str | None) -> list[int]:
     return list(dict.fromkeys(int(part) for part in parts))
 
 
-def _alone(**options: Any) -> None:
-    given = [f"--{name}" for name, value in options.items() if value]
+def _extra(baseline: str | None, profile: bool, cold: bool, against: Path | None) -> dict[str, Any]:
+    return {"baseline": baseline, "profile": profile, "cold": cold, "against": against}
+
+
+def _alone(mode: str, **options: Any) -> None:
+    given = ["MODEL" if name == "model" else f"--{name}" for name, value in options.items() if value]
     if given:
-        raise UsageError(f"--throughput answers a question of its own: drop {' and '.join(given)}")
+        raise UsageError(f"{mode} answers a question of its own: drop {' and '.join(given)}")
 
 
 def _gate(against: Path | None, max_slowdown: str) -> Callable[[Records], list[str]]:

@@ -1,0 +1,152 @@
+"""``edgekit bench --table``: from its options to the table on the terminal, in a file or as JSON.
+
+plan = options("nsmlx", "ort-fp32,ov-fp16", "v1.0", None, None, Path("weights"), None, 20.0, 0.03)
+run(plan, Inputs(data, "val", images, None, 0.5), Path("table.json"), keep=None, require_stable=False, json=False)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgekit.atomic import replacing
+from edgekit.cli._common import console, emit_json, write_json
+from edgekit.errors import GateError, UsageError
+
+if TYPE_CHECKING:
+    from edgekit.bench.table import Plan
+
+SUFFIXES = (".json", ".md", ".csv")
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Where images and labels come from, and what INT8 may cost."""
+
+    data: Path | None
+    split: str
+    images: Path | None
+    calibration: Path | None
+    max_drop: float
+
+
+def options(
+    scales: str,
+    targets: str,
+    family: str,
+    task: str | None,
+    imgsz: str | None,
+    weights: Path | None,
+    threads: str | None,
+    budget: float,
+    width: float,
+) -> Plan:
+    """The plan these options ask for.
+
+    Raises:
+        UsageError: one of them is not possible.
+    """
+    from edgekit import tasks
+    from edgekit.bench.table import Plan
+    from edgekit.spec import parse_imgsz
+
+    if threads is not None and not (threads.isdigit() and int(threads) > 0):
+        raise UsageError(f"--threads {threads}: --table takes one whole number of at least 1")
+    return Plan(
+        scales=tuple(s for s in scales if s not in ", "),
+        targets=tuple(t.strip() for t in targets.split(",") if t.strip()),
+        family=family,
+        task=tasks.get(task or "detect").name,
+        imgsz=parse_imgsz(imgsz) if imgsz else None,
+        weights=weights,
+        budget_s=budget,
+        width=width,
+        threads=int(threads) if threads else None,
+    )
+
+
+def run(plan: Plan, inputs: Inputs, out: Path | None, keep: Path | None, require_stable: bool, json: bool) -> None:
+    """Measure what is missing, show the table and write it.
+
+    With ``out`` each finished row is kept in ``OUT.partial`` until the whole is there.
+
+    Raises:
+        GateError: ``require_stable`` and a row was measured on a disturbed machine; the rows are kept all the same.
+    """
+    from edgekit import parity
+    from edgekit.bench import table
+    from edgekit.quantize import Wishes
+
+    if out is not None and out.suffix not in SUFFIXES:
+        raise UsageError(f"--out {out}: tables are written as {', '.join(SUFFIXES)}")
+    dataset = _dataset(plan, inputs)
+    plan = replace(plan, wishes=Wishes(inputs.data, inputs.calibration, inputs.images, max_drop=inputs.max_drop))
+    pictures = _spread(dataset) if dataset else parity.read_images(inputs.images, 16) if inputs.images else None
+    state = out.with_name(out.name + ".partial") if out else None
+    with console().status("") as status:
+        document = table.measure(
+            plan,
+            pictures or parity.generated_images(),
+            dataset,
+            state,
+            keep,
+            say=lambda line: status.update(line),
+            progress=lambda share, what: status.update(f"timing, {share:.0%}: {what}"),
+        )
+    _show(document)
+    if json:
+        emit_json(document)
+    if out is not None:
+        _write(document, out)
+    if state is not None:
+        state.unlink(missing_ok=True)
+    doubts = [d for row in document["rows"] for f in row["measured"].values() for d in f.get("disturbances", [])]
+    if require_stable and doubts:
+        raise GateError(f"the run was disturbed: {'; '.join(dict.fromkeys(doubts))}")
+
+
+def _dataset(plan: Plan, inputs: Inputs) -> Any:
+    if inputs.data is None:
+        return None
+    from edgekit.data import open_dataset
+
+    beside = inputs.images if inputs.data.suffix == ".json" else None
+    return open_dataset(inputs.data, plan.task, inputs.split, beside)
+
+
+def _spread(dataset: Any, most: int = 16) -> list[Any]:
+    """Images to time on, spread over the set."""
+    from edgekit.image import read_image
+
+    step = max(len(dataset) // most, 1)
+    return [read_image(sample.path) for sample in dataset.samples[::step][:most]]
+
+
+def _write(document: dict[str, Any], out: Path) -> None:
+    from edgekit.bench import table_text
+
+    if out.suffix == ".json":
+        write_json(out, document)
+        return
+    text = table_text.markdown(document) if out.suffix == ".md" else table_text.comma_separated(document)
+    with replacing(out) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def _show(document: dict[str, Any]) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    from edgekit.bench import table_text
+
+    headings, lines, notes = table_text.cells(document)
+    drawn = Table(title=table_text.title(document))
+    for i, heading in enumerate(headings):
+        drawn.add_column(heading, justify="left" if i < 3 else "right", style="dim" if heading == "published" else None)
+    for line, before in zip(lines, [None, *lines], strict=False):
+        shown = line if before is None or line[0] != before[0] else ["", *line[1:3], *[""] * 4, *line[7:]]
+        drawn.add_row(*(Text(cell) for cell in shown))
+    console().print(drawn)
+    for text in (*table_text.caption(document), *(f"[{i}] {note}" for i, note in enumerate(notes, 1))):
+        console().print(text, soft_wrap=True, markup=False)

@@ -1,0 +1,333 @@
+"""Bundles held against each other: times, accuracy class by class, images they differ on, and what their manifests say.
+
+    found = compare([Path("ov-fp16"), Path("ov-int8")], Request(data=Path("bccd/data.yaml")))
+    found["verdict"].headline
+
+The first bundle is the baseline. What was measured before (``bench --json``, ``val --json``) is taken from its file
+instead of being measured again, for the bundles it names.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgekit import bundle, parity, tasks
+from edgekit.bench import machine
+from edgekit.bench.clock import ClockOptions
+from edgekit.bench.gate import load_results
+from edgekit.bench.profile import profile
+from edgekit.bench.run import bench
+from edgekit.bench.table_results import set_name
+from edgekit.bench.table_text import METRICS, machine_name
+from edgekit.data import open_dataset
+from edgekit.data.dataset import Dataset
+from edgekit.errors import EdgekitError, InputError, UsageError
+from edgekit.image import read_image
+from edgekit.loading import open_session
+from edgekit.report.pictures import differences
+from edgekit.report.verdict import verdict
+from edgekit.runtime.predictor import STAGES, Predictor
+
+TIMED_ON = 16  # images, at most
+LOOKED_AT = 120  # images that differences are looked for in, at most
+
+Say = Callable[[str], None]
+Context = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to measure and what to take over.
+
+    Attributes:
+        data, split, images: labelled set for accuracy; ``images`` of a COCO JSON, or unlabelled ones without ``data``.
+        results: a file of ``bench --json`` to take times from.
+        val: files of ``val --json`` to take accuracy from.
+        budget_s: of the clock, per bundle; 0 measures no times.
+        max_drop: points that may be lost.
+        pictures: images shown, at most.
+        threads: of the CPU runtimes.
+    """
+
+    data: Path | None = None
+    split: str = "val"
+    images: Path | None = None
+    results: Path | None = None
+    val: tuple[Path, ...] = ()
+    budget_s: float = 20.0
+    max_drop: float = 1.0
+    pictures: int = 6
+    threads: int | None = None
+
+
+def compare(paths: Sequence[Path], request: Request, say: Say = lambda _: None) -> Context:
+    """Everything the page shows about ``paths``, the first being the baseline.
+
+    Raises:
+        InputError: a bundle or a results file cannot be read, or the set does not fit.
+        UsageError: a bundle given twice, or bundles of different tasks or classes.
+    """
+    opened = [bundle.read(path) for path in paths]
+    _check_alike(opened)
+    names = _names(opened)
+    notes: list[str] = []
+    with ExitStack() as stack:
+        predictors: dict[str, Predictor] = {}
+        for name, found in zip(names, opened, strict=True):
+            try:
+                predictors[name] = stack.enter_context(Predictor(open_session(found.path, threads=request.threads)))
+            except EdgekitError as error:
+                notes.append(f"{name} cannot run here ({error}); its manifest is all there is.")
+        dataset = _dataset(request, opened[0].info.task, opened[0].info.names)
+        records = _times(predictors, dict(zip(names, opened, strict=True)), request, dataset, say, notes)
+        profiles = _profiles(predictors, request, dataset, say)
+        scores = _accuracies(predictors, dict(zip(names, opened, strict=True)), request, dataset, say, notes)
+        pairs = _pairs(names, predictors, request, dataset, say)
+    entries = [
+        _entry(name, found, records.get(name), profiles.get(name), scores.get(name))
+        for name, found in zip(names, opened, strict=True)
+    ]
+    _against_first(entries, notes)
+    about = next((r["machine"] for r in records.values()), None) or machine.describe()
+    return {
+        "title": " and ".join(names) if len(names) < 3 else f"{len(names)} bundles",
+        "task": opened[0].info.task,
+        "entries": entries,
+        "verdict": verdict(entries, request.max_drop),
+        "max_drop": request.max_drop,
+        "pairs": pairs,
+        "classes": _classes(entries),
+        "machine": about,
+        "machine_name": machine_name(about),
+        "notes": notes,
+        "licences": sorted({found.info.licence for found in opened if found.info.licence}),
+    }
+
+
+def _check_alike(opened: Sequence[bundle.Bundle]) -> None:
+    first = opened[0]
+    for place, other in enumerate(opened[1:], 1):
+        if any(other.path.resolve() == before.path.resolve() for before in opened[:place]):
+            raise UsageError(f"report: {other.path} is given twice")
+        if other.info.task != first.info.task:
+            tasks_of = f"{first.path} is for {first.info.task}, {other.path} for {other.info.task}"
+            raise UsageError(f"report: {tasks_of}; only bundles of one task compare")
+        if other.info.names != first.info.names:
+            raise UsageError(
+                f"report: {first.path} has {_some(first.info.names)}, {other.path} has {_some(other.info.names)}; "
+                "only bundles with the same classes compare"
+            )
+
+
+def _some(names: Sequence[str]) -> str:
+    return f"{len(names)} classes ({', '.join(names[:3])}{' …' if len(names) > 3 else ''})"
+
+
+def _names(opened: Sequence[bundle.Bundle]) -> list[str]:
+    """Targets where they tell the bundles apart, else folders."""
+    for names in ([b.target for b in opened], [b.path.resolve().name for b in opened]):
+        if len(set(names)) == len(names):
+            return names
+    return [str(b.path) for b in opened]
+
+
+def _dataset(request: Request, task: str, names: Sequence[str]) -> Dataset | None:
+    if request.data is None:
+        return None
+    images = request.images if request.data.suffix == ".json" else None
+    return open_dataset(request.data, task, request.split, images, names)
+
+
+def _pictures(request: Request, dataset: Dataset | None, most: int) -> list[Any]:
+    """Paths of real images, spread over the set; generated ones where none were given."""
+    if dataset is not None:
+        return [sample.path for sample in dataset.samples[:: max(len(dataset) // most, 1)][:most]]
+    return list(parity.read_images(request.images, most)) if request.images else list(parity.generated_images())
+
+
+def _times(
+    predictors: Mapping[str, Predictor],
+    opened: Mapping[str, bundle.Bundle],
+    request: Request,
+    dataset: Dataset | None,
+    say: Say,
+    notes: list[str],
+) -> dict[str, dict[str, Any]]:
+    """Name → bench record, measured here or taken from ``request.results``."""
+    if request.results is not None:
+        records = load_results(request.results)
+        places = {str(Path(str(r["artifact"])).resolve()): r for r in records}
+        found = {n: dict(places[key]) for n, b in opened.items() if (key := str(b.path.resolve())) in places}
+        if not found:
+            raise InputError(f"{request.results}: holds times of none of these bundles, but of {', '.join(places)}")
+        notes += [f"{name}: no times in {request.results.name}" for name in opened if name not in found]
+        return found
+    if request.budget_s <= 0 or not predictors:
+        notes.append("No times were measured (--budget 0).")
+        return {}
+    say("timing, side by side")
+    images = [p if not isinstance(p, Path) else read_image(p) for p in _pictures(request, dataset, TIMED_ON)]
+    options = ClockOptions(budget_s=request.budget_s * len(predictors))
+    records = bench(predictors, images, options, progress=lambda share, what: say(f"timing, {share:.0%}: {what}"))
+    return {str(record["artifact"]): dict(record) for record in records}
+
+
+def _profiles(
+    predictors: Mapping[str, Predictor], request: Request, dataset: Dataset | None, say: Say
+) -> dict[str, dict[str, Any]]:
+    found = {}
+    picture = _pictures(request, dataset, 1)[0]
+    image = read_image(picture) if isinstance(picture, Path) else picture
+    for name, predictor in predictors.items():
+        if hasattr(predictor.session, "profile") and request.budget_s > 0:
+            say(f"profiling {name}")
+            found[name] = profile(predictor, [image])
+    return found
+
+
+def _accuracies(
+    predictors: Mapping[str, Predictor],
+    opened: Mapping[str, bundle.Bundle],
+    request: Request,
+    dataset: Dataset | None,
+    say: Say,
+    notes: list[str],
+) -> dict[str, dict[str, Any]]:
+    """Name → ``metric metric_name value metrics per_class images set protocol``; measured, or from val files."""
+    found: dict[str, dict[str, Any]] = {}
+    for path in request.val:
+        document = _val_document(path)
+        place = Path(str(document["model"])).resolve()
+        name = next((n for n, b in opened.items() if b.path.resolve() == place), None)
+        if name is None:
+            raise InputError(f"{path}: accuracy of {document['model']}, which is none of these bundles")
+        found[name] = _scored(document, opened[name].info.task, f"the set of {path.name}")
+    if dataset is not None:
+        from edgekit.evaluate import evaluate
+
+        for name, predictor in predictors.items():
+            if name not in found:
+                say(f"accuracy of {name}")
+                found[name] = _scored(evaluate(predictor, dataset).to_dict(), dataset.task, set_name(dataset))
+    if not found:
+        notes.append(
+            "Accuracy was not measured: give a labelled set with --data, or results of edgekit val with --val."
+        )
+    return found
+
+
+def _val_document(path: Path) -> dict[str, Any]:
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        document["model"], document["metrics"]["per_class"], document["images"], document["protocol"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: not results of edgekit val --json ({error})") from None
+    return dict(document)
+
+
+def _scored(document: Mapping[str, Any], task: str, where: str) -> dict[str, Any]:
+    metric = tasks.get(task).metric
+    metrics = {k: v for k, v in document["metrics"].items() if isinstance(v, (int, float))}
+    if metric not in metrics:
+        raise InputError(f"results of edgekit val without {metric}: they are of another task")
+    return {
+        "metric": metric,
+        "metric_name": METRICS.get(metric, metric),
+        "value": float(metrics[metric]),
+        "metrics": metrics,
+        "per_class": document["metrics"]["per_class"],
+        "images": document["images"],
+        "set": where,
+        "protocol": document["protocol"],
+    }
+
+
+def _pairs(
+    names: Sequence[str], predictors: Mapping[str, Predictor], request: Request, dataset: Dataset | None, say: Say
+) -> list[dict[str, Any]]:
+    """For each other bundle the images it differs on from the first; real images only."""
+    if names[0] not in predictors or request.pictures < 1 or (dataset is None and request.images is None):
+        return []
+    images = _pictures(request, dataset, LOOKED_AT)
+    others = [name for name in names[1:] if name in predictors]
+    found = []
+    for name in others:
+        say(f"looking for images where {name} differs")
+        most = max(request.pictures // len(others), 1)
+        pairs, differ, looked = differences(predictors[names[0]], predictors[name], images, most)
+        found.append({"name": name, "pairs": pairs, "differ": differ, "looked": looked})
+    return found
+
+
+def _entry(
+    name: str,
+    opened: bundle.Bundle,
+    record: Mapping[str, Any] | None,
+    profiled: Mapping[str, Any] | None,
+    scored: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    manifest = opened.manifest
+    return {
+        "name": name,
+        "target": opened.target,
+        "folder": opened.path.resolve().name,
+        "imgsz": "x".join(map(str, opened.info.imgsz)),
+        "head": opened.info.head,
+        "megabytes": sum((opened.path / f).stat().st_size for f in manifest["files"]) / 1e6,
+        "manifest": manifest,
+        "record": record,
+        "stages": {stage: record[stage] for stage in STAGES} if record else None,
+        "ms": record["whole_ms"]["p50"] if record else None,
+        "disturbances": list(record.get("disturbances", [])) if record else [],
+        "profile": profiled,
+        "accuracy": scored,
+        "ratio": None,
+        "points": None,
+        "where": "",
+    }
+
+
+def _against_first(entries: Sequence[dict[str, Any]], notes: list[str]) -> None:
+    """Fill in what compares with the first entry: paired ratios where they were measured, points of accuracy."""
+    base = entries[0]
+    for entry in entries[1:]:
+        record = entry["record"]
+        if record and base["record"]:
+            paired = record.get("ratio") if record.get("baseline") == base["record"]["artifact"] else None
+            entry["ratio"] = paired["whole_ms"] if paired else None
+            if not paired:
+                notes.append(
+                    f"{entry['name']}: its times are not from one run with those of {base['name']}, so no ratio."
+                )
+        if entry["accuracy"] and base["accuracy"]:
+            if entry["accuracy"]["images"] != base["accuracy"]["images"]:
+                notes.append(f"{entry['name']} and {base['name']} were scored on different images: no difference.")
+            else:
+                scored = entry["accuracy"]
+                entry["points"] = 100 * (scored["value"] - base["accuracy"]["value"])
+                entry["where"] = f"{scored['metric_name']} on {scored['images']} images of {scored['set']}"
+        built = entry["manifest"].get("accuracy")
+        if entry["points"] is None and isinstance(built, dict) and built.get("kind") == "labels":
+            entry["points"] = -float(built["drop_points"])
+            entry["where"] = f"{built['metric']} at its build, on {built['images']} images of {built['on']}"
+
+
+def _classes(entries: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """A row per class of the set: objects, then each entry's figure; the largest loss first."""
+    scored = [e for e in entries if e["accuracy"]]
+    if not scored:
+        return []
+    metric = scored[0]["accuracy"]["metric"]
+    by_class = [{row["class"]: row for row in e["accuracy"]["per_class"]} for e in scored]
+    rows = []
+    for name, first in by_class[0].items():
+        values = [table.get(name, {}).get(metric) for table in by_class]
+        known = [v for v in values[1:] if v is not None]
+        worst = min((v - values[0] for v in known), default=0.0) if values[0] is not None else 0.0
+        rows.append({"name": name, "objects": first.get("instances"), "values": values, "worst": worst})
+    return sorted(rows, key=lambda row: row["worst"])

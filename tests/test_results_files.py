@@ -1,0 +1,144 @@
+"""Every file in ``benchmarks/results``: of a known kind, with figures that can be; tables as the README shows them."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import render
+from edgekit.bench import table_results
+from edgekit.errors import EdgekitError
+
+REPO = Path(__file__).resolve().parents[1]
+FILES = sorted((REPO / "benchmarks" / "results").rglob("*.json"))
+LEGACY = {  # files that say what they are in words
+    "whether edgekit bench can be believed": "clock-trust",
+    "images per second of val, network time aside": "speed",
+    "images per second of training and of its loader alone": "speed",
+}
+
+
+def kind_of(document: Any) -> str:
+    return str(document.get("kind") or LEGACY.get(document.get("what"), document.get("what")))
+
+
+def numbers(value: Any, path: str = "") -> Iterator[tuple[str, float]]:
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from numbers(inner, f"{path}.{key}")
+    elif isinstance(value, list):
+        for i, inner in enumerate(value):
+            yield from numbers(inner, f"{path}[{i}]")
+    elif isinstance(value, (int, float)) and not isinstance(value, bool):
+        yield path, value
+
+
+def check_machine(machine: Any) -> None:
+    assert machine["cpu"]["model"] and machine["packages"]
+
+
+def check_times(ms: Any) -> None:
+    assert 0 < ms["min"] <= ms["p50"] <= ms["p99"] <= ms["max"] < 1e7
+    assert ms["n"] >= 1
+
+
+def accuracy(document: Any) -> None:
+    for row in document["rows"]:
+        assert row["images"] > 0 and row["measured"]
+        assert all(0 <= v <= 1 for v in (*row["measured"].values(), *row["recorded"].values()))
+
+
+def topk(document: Any) -> None:
+    for row in document["rows"]:
+        if "metric" in row:
+            assert row["difference"] == pytest.approx(row["topk"] - row["raw"])
+        else:
+            assert 0 <= row["different"] <= row["detections"]
+
+
+def rules(document: Any) -> None:
+    check_machine(document["machine"])
+    for row in document["rows"]:
+        check_times(row["ms"])
+        assert row["reliable"] == (not row["disturbances"])
+
+
+def clock_trust(document: Any) -> None:
+    check_machine(document["machine"])
+    parts = [document[key] for key in ("copies", "repeats", "hog", "neighbour")]
+    assert document["pass"] == all(part["pass"] for part in parts)
+    trials = document["copies"]["trials"]
+    inside = sum(trial["ratios"]["copy"]["low"] <= 1 <= trial["ratios"]["copy"]["high"] for trial in trials)
+    assert (document["copies"]["contain_one"], document["copies"]["of"]) == (inside, len(trials))
+
+
+def speed(document: Any) -> None:
+    check_machine(document["machine"])
+    assert document["images"] > 0 if isinstance(document.get("images"), int) else True
+    assert document["reliable"] == (not document["disturbances"])
+    for name, ratio in document.items():
+        if name.startswith("ratio") and isinstance(ratio, dict) and "p50" in ratio:
+            assert 0 < ratio["min"] <= ratio["p50"] <= ratio["max"]
+
+
+def table(document: Any) -> None:
+    table_results.check(document, "here")
+
+
+def plain(document: Any) -> None:
+    """Kinds without figures of their own to hold against each other: they say what they are and where they ran."""
+    assert document["rows"]
+
+
+KINDS: dict[str, Callable[[Any], None]] = {
+    "accuracy": accuracy,
+    "clock-trust": clock_trust,
+    "int8": plain,
+    "int8-methods": plain,
+    "rules": rules,
+    "speed": speed,
+    "table": table,
+    "topk": topk,
+}
+
+
+def test_there_are_results() -> None:
+    assert FILES
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.name)
+def test_a_results_file_is_of_a_known_kind_and_sane(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    document = json.loads(text)
+    kind = kind_of(document)
+    assert kind in KINDS, f"{path.name}: of the unknown kind {kind!r}; write its checker in {Path(__file__).name}"
+    assert document.get("schema", 1) == 1
+    KINDS[kind](document)
+    assert all(math.isfinite(value) for _, value in numbers(document))
+    assert not any(word in text for word in ("/home/", "/Users/", "/tmp/", "/work/", "C:\\\\")), (
+        "a path of somebody's machine"
+    )
+
+
+def test_tables_are_named_like_tables() -> None:
+    tables = [p for p in FILES if kind_of(json.loads(p.read_text(encoding="utf-8"))) == "table"]
+    assert tables == render.tables(REPO / "benchmarks" / "results")
+
+
+def test_the_readme_shows_the_tables_as_they_are() -> None:
+    text = (REPO / "README.md").read_text(encoding="utf-8")
+    expected = render.replaced(text, render.section(render.tables(REPO / "benchmarks" / "results")))
+    assert text == expected, "README.md has drifted: run python benchmarks/render.py"
+
+
+def test_rendering_needs_both_markers() -> None:
+    text = f"a\n{render.BEGIN}\nold\n{render.END}\nb\n"
+    assert render.replaced(text, "new\n") == f"a\n{render.BEGIN}\n\nnew\n\n{render.END}\nb\n"
+    for bad in ("", render.BEGIN, f"{render.END} {render.BEGIN}", text + text):
+        with pytest.raises(EdgekitError, match="markers"):
+            render.replaced(bad, "new")
