@@ -334,3 +334,28 @@ def test_a_changed_image_is_not_taken_from_the_disk_cache(small, tmp_path):
 
 def test_available_memory_is_something():
     assert 10**7 < cache.available_memory() < 10**15
+
+
+def test_recent_images_are_shared_and_the_newest_wins() -> None:
+    recent = cache.Recent(room=300, slots=4)
+    images = {i: np.random.default_rng(i).integers(0, 256, (10, 10 - i, 3), dtype=np.uint8) for i in range(6)}
+    assert recent.get(0) is None
+    for i in range(6):
+        recent.put(i, images[i])
+    assert recent.get(0) is None and recent.get(1) is None  # 4 and 5 took their places
+    for i in (2, 3, 4, 5):
+        found = recent.get(i)
+        assert found is not None and np.array_equal(found, images[i])
+        found[:] = 0  # a copy: the next one is not touched
+        assert np.array_equal(recent.get(i), images[i])
+    recent.put(6, np.zeros((11, 10, 3), np.uint8))  # larger than a slot: not kept, and nothing is spoilt
+    assert recent.get(6) is None and np.array_equal(recent.get(2), images[2])
+
+
+def test_a_lock_that_is_never_released_costs_a_decoding_only() -> None:
+    recent = cache.Recent(room=30, slots=2)
+    recent.put(0, np.ones((2, 5, 3), np.uint8))
+    with recent._locked(0) as mine:
+        assert mine and recent.get(0) is None
+        recent.put(0, np.zeros((2, 5, 3), np.uint8))
+    assert recent.get(0).all()
