@@ -35,14 +35,14 @@ from onnxscript import ir
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from edgekit import catalog, checkpoint, targets  # noqa: E402
-from edgekit.bench import machine  # noqa: E402
-from edgekit.bench.clock import ClockOptions, measure  # noqa: E402
-from edgekit.graph import export as exporting  # noqa: E402
-from edgekit.graph.document import describe  # noqa: E402
-from edgekit.graph.files import rewrite_file  # noqa: E402
-from edgekit.graph.rewrite import Recipe, apply, fold, recipe_for  # noqa: E402
-from edgekit.spec import Graph, ModelInfo, Port  # noqa: E402
+from edgekit import catalog, checkpoint, targets
+from edgekit.bench import machine
+from edgekit.bench.clock import ClockOptions, measure
+from edgekit.graph import export as exporting
+from edgekit.graph.document import describe
+from edgekit.graph.files import rewrite_file
+from edgekit.graph.rewrite import Recipe, apply, fold, recipe_for
+from edgekit.spec import Graph, ModelInfo, Port
 
 SHIPPED, AGAIN, EXPORTED = "all rules", "again", "as exported"
 WITH = ("scale_into_weights", "swish", "attention_decomposed", "attention_operator")

@@ -26,7 +26,7 @@ from edgekit.spec import Graph, ModelInfo, Session, sha256_file
 from edgekit.versions import versions
 
 SAY: Callable[[str], None] = lambda _: None  # noqa: E731 - a silent default for progress messages
-_SDKS = ("onnxruntime", "openvino", "tensorrt", "tensorrt-rtx", "numpy")
+_SDKS = ("onnxruntime", "openvino", "nncf", "tensorrt", "tensorrt-rtx", "numpy")
 
 
 def build(
@@ -74,6 +74,10 @@ def build(
         lowered = _lowered(graph, target, folder, wishes, backend, arguments, say)
         parts = lowered.parts | (backend.build(lowered.graph, target, files, *arguments) or {})
         session, instead = _session(backend, files, graph, target)
+        if lowered.graph is not graph and (files / "model.onnx").is_file():
+            from edgekit.quantize.precision import by_group
+
+            parts["precision"] = by_group(files / "model.onnx")
         if target.endswith("int8") and exported is not None:
             report = exported  # of the graph; what eight bits change is judged by accuracy
             if instead is None and hasattr(backend, "runs_here"):  # judged was the engine's graph: is it the same?

@@ -58,6 +58,7 @@ PACKAGES = (
     Package("onnxruntime", "onnx", "ort-* targets", ("onnxruntime-gpu", "onnxruntime-openvino")),
     Package("openvino", "openvino", "ov-* targets"),
     Package("nncf", "int8", "building ov-int8"),
+    Package("jinja2", "report", "edgekit report"),
     Package("tensorrt", "tensorrt", "trt-* targets", ("tensorrt-cu12", "tensorrt-cu13")),
     Package("tensorrt-rtx", "tensorrt-rtx", "trt-rtx-* targets", ("tensorrt-rtx-cu12", "tensorrt-rtx-cu13")),
     Package("cuda-python", "cuda", "GPU memory, streams and graphs for TensorRT"),

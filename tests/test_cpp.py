@@ -247,7 +247,7 @@ def test_outputs_that_do_not_fit_together(probe: Probe) -> None:
     }
     for role, array in cuts.items():
         ours, theirs = both(probe, whole | {role: array}, info, geometry(), Options())
-        assert ours == theirs and f"{role!r} does not fit the others" in theirs
+        assert ours == theirs and "does not fit the others" in theirs
     for shape in ("1", "1x-4x4", "1x99999999x4", "0x50x4", "1x2x2x2x2x2"):
         with pytest.raises(EdgekitError, match="has the shape"):
             probe("post", "raw", 5, *SIZE, "150,260,0.5,0.5,0,0", f"boxes:{shape}:{probe.scratch / 'boxes'}")

@@ -70,7 +70,8 @@ def test_many_sources_do_not_hinder_each_other(
 
 
 def test_track(bundle: str, videos: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    pytest.importorskip("supervision")
+    if not hasattr(pytest.importorskip("supervision"), "ByteTrack"):
+        pytest.importorskip("trackers")
     from edgekit.runtime.examples import track
 
     track.main(bundle, videos[0], str(tmp_path / "out"))

@@ -82,7 +82,7 @@ def test_statistics_are_those_of_all_values_whatever_the_order() -> None:
 def test_a_range_covers_what_matters_and_not_the_outlier(method: str) -> None:
     found = ranges.Statistics()
     values = np.random.default_rng(0).normal(0, 1, 200_000).astype(np.float32)
-    for part in np.split(values, 20):
+    for part in np.split(values, 40):  # small enough to be counted whole
         found.add(part)
     found.add(np.array([300.0], np.float32))
     low, high = ranges.limits({"x": found}, method)["x"]
@@ -232,6 +232,20 @@ def test_two_runs_give_the_same_bytes(graph: Path, batches: list[np.ndarray], tm
         found = ranges.collect(graph, batches[:2])
         qdq.quantize(graph, tmp_path / name, ranges.limits(found, "percentile"), means=_means(found))
     assert (tmp_path / "a.onnx").read_bytes() == (tmp_path / "b.onnx").read_bytes()
+
+
+def _with_constant_output(model: onnx.ModelProto) -> None:
+    """As of a detector with one class, whose labels are known."""
+    model.graph.initializer.append(numpy_helper.from_array(np.zeros((1, 3), np.int64), "labels"))
+    model.graph.output.append(helper.make_tensor_value_info("labels", TensorProto.INT64, [1, 3]))
+
+
+def test_an_output_that_is_a_constant_stays(graph: Path, statistics: dict, tmp_path: Path) -> None:
+    path = _changed(graph, tmp_path / "one.onnx", _with_constant_output)
+    qdq.quantize(path, tmp_path / "int8.onnx", ranges.limits(statistics, "minmax"))
+    fp16.to_fp16(tmp_path / "int8.onnx", tmp_path / "half.onnx")
+    for name in ("int8.onnx", "half.onnx"):
+        assert "labels" in {t.name for t in onnx.load(tmp_path / name).graph.initializer}
 
 
 # FP16

@@ -218,8 +218,10 @@ def test_of_several_the_fastest_that_is_good_enough_is_shipped() -> None:
 
 def test_doubts_are_said() -> None:
     scored = {**entry("x")["accuracy"], "images": 72}
-    found = verdict([entry("a", accuracy=scored), entry("b", disturbances=["a hog"], ratio=RATIO, points=0.0)], 1.0)
-    assert found.doubts[0] == "the times are not reliable: a hog"
+    found = verdict(
+        [entry("a", accuracy=scored), entry("b", disturbances=["a hog", "rain"], ratio=RATIO, points=0.0)], 1.0
+    )
+    assert found.doubts[0] == "the times are not reliable: a hog (and 1 more, see Latency)"
     assert "72 images: differences of a point may be chance" in found.doubts[1]
 
 

@@ -86,6 +86,15 @@ def speed(document: Any) -> None:
             assert 0 < ratio["min"] <= ratio["p50"] <= ratio["max"]
 
 
+def training(document: Any) -> None:
+    check_machine(document["machine"])
+    for row in document["rows"]:
+        values = [run[row["metric"]] for run in row["runs"]]
+        assert all(0 <= v <= 1 for v in (*values, row["peer"]))
+        assert row["mean"] == pytest.approx(sum(values) / len(values))
+        assert row["spread"] == pytest.approx(max(values) - min(values))
+
+
 def table(document: Any) -> None:
     table_results.check(document, "here")
 
@@ -98,12 +107,14 @@ def plain(document: Any) -> None:
 KINDS: dict[str, Callable[[Any], None]] = {
     "accuracy": accuracy,
     "clock-trust": clock_trust,
+    "half": plain,
     "int8": plain,
     "int8-methods": plain,
     "rules": rules,
     "speed": speed,
     "table": table,
     "topk": topk,
+    "training": training,
 }
 
 

@@ -180,9 +180,10 @@ def test_leaving_early_ends_the_threads() -> None:
 
 def test_ctrl_c_leaves_at_once() -> None:
     code = """
-        import itertools, sys
+        import itertools, signal
         from edgekit.runtime.predictor import Predictor
         from tests.test_stream import Slow, scene
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job's children ignore it
         print("ready", flush=True)
         for frame, result in Predictor(Slow(seconds=0.05)).stream(itertools.repeat(scene(0))):
             if frame.index == 2:

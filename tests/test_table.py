@@ -201,6 +201,7 @@ def test_another_input_size_is_not_like_for_like() -> None:
     small |= {"imgsz": [320, 320], "machine": {**MACHINE, **T4}}
     found = table_results.differences(small, "trt-fp16", small["measured"]["trt-fp16"])
     assert found["latency"]["unlike"] == found["accuracy"]["unlike"] == ["320x320 px"]
+    assert table_results.counted_differences(small).keys() == {"parameters"}
 
 
 @pytest.mark.parametrize(

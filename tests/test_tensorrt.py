@@ -449,6 +449,14 @@ def test_a_session_whose_run_cannot_be_recorded_still_answers(folder: Path, runt
     session.close()
 
 
+def test_replaying_can_be_turned_off_to_compare(folder: Path, runtime: FakeRuntime) -> None:
+    [session] = _sessions(folder, runtime)
+    session.replay = False
+    for value in (0.5, 1.0):
+        assert session.run(_image(value))["class_probabilities"][0, 0] == value * 3 * 32 * 32
+    assert runtime.launches == 0 and runtime.graphs == {}
+
+
 def test_a_dynamic_batch_takes_any_within_its_profile(folder: Path, runtime: FakeRuntime) -> None:
     [session] = _sessions(folder, runtime, batch=None, batches=(1, 4))
     for batch in (1, 4, 2):

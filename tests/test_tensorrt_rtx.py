@@ -85,6 +85,7 @@ def test_the_detector_in_half_precision_for_four_architectures(shared: Path, tmp
     manifest = _check(out, SMS)
     assert manifest["graph_parity"].keys() == manifest["parity"].keys() == {"boxes", "scores"}
     assert TensorProto.FLOAT16 in _types(out / "model.onnx")
+    assert (manifest["precision"]["attention"], manifest["precision"]["decode tail"]) == ("f16", "f32")
     sizes = {row["sm"]: row["bytes"] for row in manifest["engines"]}
     assert sizes[86] < 2.2 * (out / "model.onnx").stat().st_size  # weights of half the width, and kernels
 
@@ -111,6 +112,8 @@ def test_the_detector_in_int8_for_four_architectures(shared: Path, tmp_path: Pat
     manifest = _check(out, SMS)
     assert {TensorProto.INT8, TensorProto.FLOAT16} <= _types(out / "model.onnx")
     assert manifest["calibration"]["images"] == 16
+    precision = manifest["precision"]
+    assert (precision["stage 6 mlp"], precision["attention"], precision["decode tail"]) == ("i8", "f16", "f32")
 
 
 @pytest.mark.parametrize("name", TASKS)

@@ -125,7 +125,8 @@ def test_weights_move_and_the_average_follows(whole: loop.Result) -> None:
     fresh = checkpoint.new(loop.checkpoint.load(whole.best).spec, seed=SMALL.seed).net.state_dict()
     moved = [k for k, v in state["net"].items() if v.is_floating_point() and not torch.equal(v, fresh[k])]
     still = set(fresh) - set(moved) - {k for k in fresh if k.endswith("num_batches_tracked")}
-    assert still == {"model.21.dfl.conv.weight"}
+    # Nine batches need not have an object for the box branch of the coarsest cells.
+    assert {k for k in still if not k.startswith("model.21.cv2.2.")} == {"model.21.dfl.conv.weight"}
     assert any(not torch.equal(state["average"][k], state["net"][k]) for k in moved)
 
 
@@ -333,7 +334,7 @@ def test_eight_images_are_learnt_by_heart(shared: Path, tmp_path: Path) -> None:
     names = open_dataset(source, "detect", "val").names
     (tmp_path / "data.yaml").write_text(f"train: images/train\nval: images/val\nnames: {list(names)}\n")
     options = TrainOptions(
-        epochs=250, batch=8, imgsz=(320, 320), workers=0, augment={"none": 1}, val_every=50, patience=0, ema_tau=100
+        epochs=250, batch=8, imgsz=(320, 320), workers=0, augment={"none": 1}, val_every=50, patience=0
     )
     result = loop.train(tmp_path / "data.yaml", "yolo12n", tmp_path / "run", options)
     assert result.metrics["map50"] > 0.95
@@ -347,7 +348,7 @@ def test_eight_flowers_are_learnt_by_heart(shared: Path, tmp_path: Path) -> None
             for image in sorted(folder.iterdir())[:2]:
                 shutil.copy(image, tmp_path / split / folder.name)
     options = TrainOptions(
-        epochs=60, batch=8, imgsz=(128, 128), workers=0, augment={"none": 1}, val_every=20, ema_tau=50
+        epochs=150, batch=8, imgsz=(128, 128), workers=0, augment={"none": 1}, nominal=8, lr=0.001, val_every=50
     )
     assert loop.train(tmp_path, "yolo12n-cls", tmp_path / "run", options).metrics["top1"] == 1.0
 

@@ -37,10 +37,15 @@ Row = dict[str, Any]
 
 
 def counted_differences(row: Row) -> dict[str, float]:
-    """Counted minus published, relative: ``{"parameters": 0.0009, "flops": -0.0018}``."""
+    """Counted minus published, relative: ``{"parameters": 0.0009, "flops": -0.0018}``. FLOPs are published for one size
+    only; at others there is no difference to tell."""
     published = row["published"] or {}
-    pairs = {"parameters": (row["parameters"] / 1e6, "parameters_m"), "flops": (row["flops_g"], "flops_g")}
-    return {what: own / published[key] - 1 for what, (own, key) in pairs.items() if key in published}
+    found = {}
+    if "parameters_m" in published:
+        found["parameters"] = row["parameters"] / 1e6 / published["parameters_m"] - 1
+    if "flops_g" in published and row["imgsz"] == [tasks.get(row["task"]).imgsz] * 2:
+        found["flops"] = row["flops_g"] / published["flops_g"] - 1
+    return found
 
 
 def differences(row: Row, target: str, figures: Mapping[str, Any]) -> dict[str, Any]:

@@ -115,9 +115,7 @@ def caption(document: Document) -> list[str]:
     )
     printed = "Nothing is published for these models. "
     if source:
-        printed = (
-            f"*Published*: {source['source']} ({source['conditions']}); in brackets, ours minus it. "
-        )
+        printed = f"*Published*: {source['source']} ({source['conditions']}); in brackets, ours minus it. "
     return [
         f"{printed}Times: medians of interleaved calls; *whole* adds pre- and post-processing (99th percentile "
         f"in brackets), which published ones leave out. {scored}Versions: {versions or 'not recorded'}."

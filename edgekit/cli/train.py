@@ -33,6 +33,7 @@ def command(
     ] = None,
     epochs: Annotated[int, typer.Option(help="Passes over the training images.")] = 100,
     batch: Annotated[str, typer.Option(help="Images a step, of all processes. auto: what fits, at most 64.")] = "16",
+    nominal: Annotated[int, typer.Option(help="Images per optimiser step; smaller batches are accumulated.")] = 64,
     imgsz: ImgSz = None,
     optimizer: Annotated[str, typer.Option(help="auto, sgd or adamw.")] = "auto",
     lr: Annotated[
@@ -92,6 +93,7 @@ def command(
     options = TrainOptions(
         epochs=epochs,
         batch=0 if batch == "auto" else int(batch),
+        nominal=nominal,
         imgsz=parse_imgsz(imgsz) if imgsz else None,
         seed=seed,
         optimizer=optimizer,

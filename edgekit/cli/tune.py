@@ -64,6 +64,7 @@ def command(
     options = TrainOptions(
         epochs=epochs,
         batch=batch,
+        nominal=batch,  # a short run: every batch is a step
         imgsz=parse_imgsz(imgsz) if imgsz else older.imgsz,
         seed=seed,
         optimizer="adamw",

@@ -147,7 +147,7 @@ def _strata(samples: Sequence[Sample], dataset: Dataset) -> list[list[str]]:
     for column, names in enumerate(THIRDS.values()):
         for place, third in enumerate(_thirds(looks[:, column])):
             found[place].append(names[third])
-    for place, third in zip(np.flatnonzero(sizes > 0), _thirds(sizes[sizes > 0]), strict=True):
+    for place, third in zip(np.flatnonzero(sizes > 0).tolist(), _thirds(sizes[sizes > 0]), strict=True):
         found[place].append(SIZES[third])
     return found
 
@@ -169,11 +169,12 @@ def _object_size(sample: Sample) -> float:
     return float(np.sqrt(np.median(sides.prod(1).clip(0))))
 
 
-def _thirds(values: np.ndarray) -> np.ndarray:
+def _thirds(values: np.ndarray) -> list[int]:
     """0, 1 or 2 for the lower, middle and upper third."""
     if not len(values):
-        return np.zeros(0, int)
-    return np.searchsorted(np.quantile(values, [1 / 3, 2 / 3]), values)
+        return []
+    found: list[int] = np.searchsorted(np.quantile(values, [1 / 3, 2 / 3]), values).tolist()
+    return found
 
 
 def _root(source: Path) -> Path:

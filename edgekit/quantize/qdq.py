@@ -85,10 +85,9 @@ def quantize(
     missing = next((v for v in values if v not in limits), None)
     if missing is not None:
         raise InputError(f"{graph}: no calibrated range for {missing!r}; calibrate this very graph")
-    inputs = {node.name: node.input[0] for node in convolutions}
-    _insert_pairs(model, {v: _eight_bits(*limits[v], fuse) for v in values}, convolutions, inside, fuse)
-    for node in convolutions:
-        _quantize_weight(model, node, weight_top, (means or {}).get(inputs[node.name]))
+    chosen = {node.name for node in convolutions}
+    _quantize_weights(model, chosen, weight_top, means or {})
+    _insert_pairs(model, {v: _eight_bits(*limits[v], fuse) for v in values}, chosen, inside, fuse)
     _drop_unused(model)
     onnx.checker.check_model(model, full_check=True)
     with replacing(out) as partial:
@@ -190,10 +189,9 @@ def _values(model: onnx.ModelProto, convolutions: list[Node], inside: set[str], 
 
 
 def _insert_pairs(
-    model: onnx.ModelProto, scales: Mapping[str, Scale], convolutions: list[Node], inside: set[str], fuse: str
+    model: onnx.ModelProto, scales: Mapping[str, Scale], chosen: set[str], inside: set[str], fuse: str
 ) -> None:
     """A Q/DQ pair behind each value, taken by the operators that compute in eight bits."""
-    chosen = {node.name for node in convolutions}
     for node in model.graph.node:
         takes = node.name in chosen if node.op_type == "Conv" else node.op_type in _TAKERS[fuse] and node.name in inside
         if takes:
@@ -207,8 +205,7 @@ def _insert_pairs(
         nodes.append(node)
         for name in node.output:
             nodes += _pair(model, name, scales)
-    del model.graph.node[:]
-    model.graph.node.extend(nodes)
+    _set_nodes(model, nodes)
 
 
 def _pair(model: onnx.ModelProto, name: str, scales: Mapping[str, Scale]) -> list[Node]:
@@ -233,25 +230,43 @@ def _eight_bits(low: float, high: float, fuse: str) -> Scale:
     return np.array(scale, np.float32), np.array(np.clip(np.rint(-low / scale), 0, 255), np.uint8)
 
 
-def _quantize_weight(model: onnx.ModelProto, node: Node, top: int, means: np.ndarray | None) -> None:
-    """The weights as int8 with a scale per output channel, behind a DequantizeLinear of their own."""
+def _quantize_weights(model: onnx.ModelProto, chosen: set[str], top: int, means: Mapping[str, np.ndarray]) -> None:
+    """The weights of the chosen convolutions as int8, each behind a DequantizeLinear of its own."""
     tensors = {t.name: t for t in model.graph.initializer}
-    weights = numpy_helper.to_array(tensors[node.input[1]])
+    nodes: list[Node] = []
+    for node in model.graph.node:
+        if node.name in chosen:
+            bias = numpy_helper.to_array(tensors[node.input[2]]) if len(node.input) > 2 else None
+            parts = _weight_parts(numpy_helper.to_array(tensors[node.input[1]]), bias, top, means.get(node.input[0]))
+            name = f"{node.name}/weight"
+            for suffix, array in parts.items():
+                model.graph.initializer.append(numpy_helper.from_array(array, f"{name}/{suffix}"))
+            inputs = [f"{name}/{suffix}" for suffix in ("int8", "scale", "zero")]
+            back = f"{name}/dequantized"
+            nodes.append(helper.make_node("DequantizeLinear", inputs, [back], name=back, axis=0))
+            node.input[1] = back
+            if "bias" in parts:
+                node.input[2] = f"{name}/bias"
+        nodes.append(node)
+    _set_nodes(model, nodes)
+
+
+def _weight_parts(
+    weights: np.ndarray, bias: np.ndarray | None, top: int, means: np.ndarray | None
+) -> dict[str, np.ndarray]:
+    """``int8``, ``scale`` and ``zero``, and where the input's means are known a ``bias`` that makes up for rounding."""
     eight, scales = int8_weights(weights, top)
-    name = f"{node.name}/weight"
     parts = {"int8": eight, "scale": scales, "zero": np.zeros(len(scales), np.int8)}
-    if means is not None and len(node.input) > 2:
+    if means is not None and bias is not None:
         error = weights - eight * scales.reshape(-1, *[1] * (weights.ndim - 1))
-        parts["bias"] = numpy_helper.to_array(tensors[node.input[2]]) + _mean_output(error, means)
-        node.input[2] = f"{name}/bias"
-    for suffix, array in parts.items():
-        model.graph.initializer.append(numpy_helper.from_array(array, f"{name}/{suffix}"))
-    place = next(i for i, n in enumerate(model.graph.node) if n.name == node.name)
-    node.input[1] = f"{name}/dequantized"
-    inputs = [f"{name}/{suffix}" for suffix in ("int8", "scale", "zero")]
-    dequantize = helper.make_node("DequantizeLinear", inputs, [node.input[1]], name=node.input[1], axis=0)
-    model.graph.node[place].CopyFrom(node)
-    model.graph.node.insert(place, dequantize)
+        parts["bias"] = bias + _mean_output(error, means)
+    return parts
+
+
+def _set_nodes(model: onnx.ModelProto, nodes: list[Node]) -> None:
+    copies = [Node.FromString(node.SerializeToString()) for node in nodes]  # the originals go with the list
+    del model.graph.node[:]
+    model.graph.node.extend(copies)
 
 
 def _mean_output(weights: np.ndarray, means: np.ndarray) -> np.ndarray:

@@ -173,8 +173,8 @@ def _times(
     say("timing, side by side")
     images = [p if not isinstance(p, Path) else read_image(p) for p in _pictures(request, dataset, TIMED_ON)]
     options = ClockOptions(budget_s=request.budget_s * len(predictors))
-    records = bench(predictors, images, options, progress=lambda share, what: say(f"timing, {share:.0%}: {what}"))
-    return {str(record["artifact"]): dict(record) for record in records}
+    measured = bench(predictors, images, options, progress=lambda share, what: say(f"timing, {share:.0%}: {what}"))
+    return {str(record["artifact"]): record for record in measured}
 
 
 def _profiles(

@@ -44,6 +44,7 @@ def bundles_page(found: Mapping[str, Any]) -> str:
             "timed": list(zip(timed, strips, strict=True)),
             "stage_names": STAGES,
             "scored": [e for e in entries if e["accuracy"]],
+            "reasons": list(dict.fromkeys(reason for e in entries for reason in e["disturbances"])),
             "largest_rows": LARGEST_ROWS,
         },
     )

@@ -94,7 +94,7 @@ def _still_rising(rows: Sequence[Mapping[str, float]], metric: str) -> bool:
     return len(values) >= 5 and values.index(max(values)) >= 0.9 * (len(values) - 1)
 
 
-def _curves(rows: Sequence[Mapping[str, float]]) -> list[dict[str, str]]:
+def _curves(rows: Sequence[Mapping[str, float]]) -> list[dict[str, Any]]:
     """Accuracy, losses and learning rate over epochs, as far as they were noted."""
     keys = list(dict.fromkeys(key for row in rows for key in row))
     groups = {

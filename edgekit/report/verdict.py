@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 FEW_IMAGES = 500  # accuracy on fewer is a matter of which images they are, to about a point
+ROUNDING = 1e-6  # points: 0.49 − 0.50 is a little more than a point in binary
 
 Entry = Mapping[str, Any]
 
@@ -44,7 +45,7 @@ def verdict(entries: Sequence[Entry], max_drop: float) -> Verdict:
     timed = [e for e in others if e["ratio"]]
     faster = sorted((e for e in timed if e["ratio"]["high"] < 1), key=lambda e: float(e["ratio"]["ratio"]))
     sentences = [_sentence(e, base) for e in others]
-    fit = [e for e in faster if e["points"] is not None and e["points"] >= -max_drop]
+    fit = [e for e in faster if e["points"] is not None and e["points"] >= -max_drop - ROUNDING]
     if fit:
         best = fit[0]
         text = f"Ship {best['name']}: {times(best)}× faster than {base['name']}, {points(best['points'])}"
@@ -72,11 +73,7 @@ def times(entry: Entry) -> str:
 def points(value: float) -> str:
     """``−0.2 points``; a typographic minus, and no sign of zero."""
     text = f"{value:+.1f}".replace("-", "−")
-    return (
-        "no change in accuracy"
-        if text in ("+0.0", "−0.0")
-        else f"{text} point{'s' if text not in ('+1.0', '−1.0') else ''}"
-    )
+    return "no change in accuracy" if text in ("+0.0", "−0.0") else f"{text} points"
 
 
 def _sentence(entry: Entry, base: Entry) -> str:
@@ -105,11 +102,13 @@ def _alone(entry: Entry) -> str:
 
 
 def _doubts(entries: Sequence[Entry]) -> list[str]:
-    found = [f"the times are not reliable: {sentence}" for e in entries for sentence in e["disturbances"]]
+    reasons = list(dict.fromkeys(sentence for e in entries for sentence in e["disturbances"]))
+    more = f" (and {len(reasons) - 1} more, see Latency)" if len(reasons) > 1 else ""
+    found = [f"the times are not reliable: {reasons[0]}{more}"] if reasons else []
     scored = [e["accuracy"] for e in entries if e["accuracy"]]
     if scored and scored[0]["images"] < FEW_IMAGES:
         found.append(
             f"accuracy comes from {scored[0]['images']} images: differences of a point may be chance; "
             f"{FEW_IMAGES} or more would tell"
         )
-    return list(dict.fromkeys(found))
+    return found

@@ -27,11 +27,14 @@ class Belt:
         self._taken = self._answered = 0
         self._ended = self._stopped = False
         self._error: BaseException | None = None
-        self._changed = threading.Condition()
+        # The lock itself is entered, never the condition: entering that is Python code, and Ctrl-C in the middle of it
+        # would leave the lock taken for ever.
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
 
     def offer(self, item: Any) -> bool:
         """Put an item on, waiting for room unless ``latest``. False once the belt was stopped."""
-        with self._changed:
+        with self._lock:
             if self.latest:
                 while len(self._waiting) >= self.depth:
                     self._waiting.popleft()
@@ -44,14 +47,14 @@ class Belt:
 
     def end(self, error: BaseException | None = None) -> None:
         """No more items; ``error`` is raised to the consumer after the last answer."""
-        with self._changed:
+        with self._lock:
             self._ended, self._error = True, error
             self._changed.notify_all()
 
     def take(self, most: int) -> list[tuple[int, Any]]:
         """Up to ``most`` items with their numbers, waiting for the first (for all of them unless ``latest`` or the end
         has come). Empty when there is nothing left to do."""
-        with self._changed:
+        with self._lock:
             wanted = 1 if self.latest else most
 
             def ready() -> bool:
@@ -61,7 +64,7 @@ class Belt:
             self._changed.wait_for(ready)
             if self._stopped:
                 return []
-            taken = []
+            taken: list[tuple[int, Any]] = []
             while self._waiting and len(taken) < most:
                 taken.append((self._taken, self._waiting.popleft()))
                 self._taken += 1
@@ -70,7 +73,7 @@ class Belt:
 
     def give(self, number: int, answer: Any) -> None:
         """The answer to item ``number``."""
-        with self._changed:
+        with self._lock:
             self._answers[number] = answer
             self._changed.notify_all()
 
@@ -80,7 +83,7 @@ class Belt:
         Raises:
             StopIteration: there are no more, or the belt was stopped.
         """
-        with self._changed:
+        with self._lock:
 
             def ready() -> bool:
                 done = self._ended and not self._waiting and self._taken == self._answered
@@ -98,7 +101,7 @@ class Belt:
 
     def stop(self) -> None:
         """Let go of all who wait and of all items."""
-        with self._changed:
+        with self._lock:
             self._stopped = True
             self._waiting.clear()
             self._answers.clear()

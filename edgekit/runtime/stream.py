@@ -13,6 +13,7 @@ One thread reads, ``workers`` threads predict, and whoever iterates takes the an
 from __future__ import annotations
 
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -30,7 +31,7 @@ from edgekit.runtime.sources import Frame, Sources, open_sources
 if TYPE_CHECKING:
     from edgekit.runtime.predictor import Predictor
 
-JOIN_S = 10.0  # a thread that does not end in this time (a driver that hangs) is left to the end of the process
+JOIN_S = 10.0  # threads that do not end in this time (a driver that hangs) are left to the end of the process
 
 Answer = tuple[Frame, Result]
 
@@ -84,7 +85,8 @@ class Stream:
         self._on_error = on_error
         self.answered = 0
         stop = threading.Event()
-        jobs = [(_read, (opened, belt, stop)), *[(_work, (predictor, belt, options))] * workers]
+        jobs: list[tuple[Callable[..., None], tuple[Any, ...]]] = [(_read, (opened, belt, stop))]
+        jobs += [(_work, (predictor, belt, options))] * workers
         threads = [threading.Thread(target=job, args=args, daemon=True, name="edgekit") for job, args in jobs]
         # The threads know the belt and not the stream, so a forgotten stream is collected and ends them; so does exit.
         self._end = weakref.finalize(self, _finish, belt, stop, threads)
@@ -198,6 +200,7 @@ def _work(predictor: Predictor, belt: Belt, options: dict[str, Any]) -> None:
 def _finish(belt: Belt, stop: threading.Event, threads: list[threading.Thread]) -> None:
     stop.set()
     belt.stop()
+    end = time.monotonic() + JOIN_S
     for thread in threads:
         if thread is not threading.current_thread() and thread.ident is not None:
-            thread.join(JOIN_S)
+            thread.join(max(end - time.monotonic(), 0.0))

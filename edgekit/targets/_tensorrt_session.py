@@ -75,7 +75,12 @@ class TensorRTSession:
         trt, runtime, engine, log: the SDK's module and objects; engine and runtime may be shared by sessions.
         cuda, gpu: the context everything lives in, and its GPU.
         path: the engine file.
+
+    Attributes:
+        replay: whether runs are recorded and replayed as CUDA graphs; off before the first run only to compare.
     """
+
+    replay = True
 
     def __init__(
         self,
@@ -137,7 +142,7 @@ class TensorRTSession:
             self._context.set_tensor_address(self._input, self._device[self._input])  # run_device() gave it another
             np.copyto(self._on_host(self._input, shape), batch)
             if shape not in self._graphs:
-                self._graphs[shape] = self._record()
+                self._graphs[shape] = self._record() if self.replay else None
             graph = self._graphs[shape]
             if graph is None:
                 self._queue()

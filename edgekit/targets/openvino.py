@@ -241,7 +241,8 @@ class OpenVinoSession:
 
     def close(self) -> None:
         """Release the request and the compiled model."""
-        self._requests = self._compiled = self._core = None
+        self._requests = threading.local()
+        self._compiled = self._core = None
 
 
 def _key(name: str) -> str | int:

@@ -19,7 +19,6 @@ SCHEDULES = ("linear", "cosine")
 AMP = ("auto", "off", "bf16", "fp16")
 ACTIVATIONS = ("silu", "hardswish", "relu")
 CACHES = ("auto", "ram", "disk", "none")
-NOMINAL = 64  # images per optimiser step that learning rates and decay are meant for
 
 
 @dataclass(frozen=True)
@@ -29,7 +28,9 @@ class TrainOptions:
     Attributes:
         epochs: passes over the training images.
         batch: images per forward pass, of all processes together; 0 chooses the largest that fits memory, at most
-            ``NOMINAL``. Gradients are accumulated to ``NOMINAL`` images.
+            ``nominal``.
+        nominal: images per optimiser step that rates and decay are meant for; gradients of smaller batches are
+            accumulated. A short run on a small set learns more with fewer.
         imgsz: (height, width) of the input in pixels; None: the model's own.
         seed: of initialisation, order and augmentation.
         optimizer: ``sgd``, ``adamw`` or ``auto``: SGD for more than 10,000 batches, else AdamW with a learning rate of
@@ -37,7 +38,7 @@ class TrainOptions:
         lr: learning rate at the start; None: the optimiser's (SGD 0.01, classification 0.2).
         lr_final: the last learning rate as a fraction of the first.
         momentum: of SGD; Adam's first beta. None: 0.937 (SGD), 0.9 (AdamW).
-        weight_decay: on weights of convolutions and linear layers, per ``NOMINAL`` images; None: 5e-4, for
+        weight_decay: on weights of convolutions and linear layers, per ``nominal`` images; None: 5e-4, for
             classification 1e-4.
         warmup: epochs (at least 100 batches) during which rate, momentum and accumulation rise.
         schedule: ``linear`` or ``cosine``; None: cosine for classification, else linear.
@@ -61,6 +62,7 @@ class TrainOptions:
 
     epochs: int = 100
     batch: int = 16
+    nominal: int = 64
     imgsz: tuple[int, int] | None = None
     seed: int = 0
     optimizer: str = "auto"
@@ -110,6 +112,7 @@ class TrainOptions:
         for flag, number, least in (
             ("--epochs", self.epochs, 1),
             ("--batch", self.batch, 0),
+            ("--nominal", self.nominal, 1),
             ("--warmup", self.warmup, 0),
             ("--patience", self.patience, 0),
             ("--close-mosaic", self.close_mosaic, 0),

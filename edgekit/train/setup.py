@@ -28,7 +28,7 @@ from edgekit.train.augment import Augment
 from edgekit.train.distill import Teacher
 from edgekit.train.distributed import World
 from edgekit.train.loader import Loader
-from edgekit.train.options import NOMINAL, TrainOptions
+from edgekit.train.options import TrainOptions
 from edgekit.train.remarks import remarks
 from edgekit.train.run import Folder, check_same, fingerprint, read_state
 
@@ -334,7 +334,7 @@ def _batch(
         )
     if options.batch:
         return world.share(options.batch) * world.size
-    return world.least(max(min(memory.largest(need, available, 0.7), NOMINAL // world.size), 1)) * world.size
+    return world.least(max(min(memory.largest(need, available, 0.7), options.nominal // world.size), 1)) * world.size
 
 
 def _workers(options: TrainOptions, world: World) -> int:
