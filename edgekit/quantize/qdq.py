@@ -274,7 +274,8 @@ def _mean_output(weights: np.ndarray, means: np.ndarray) -> np.ndarray:
     summed = weights.sum((2, 3), dtype=np.float64)
     blocks = means.reshape(-1, summed.shape[1])  # [groups, C / groups]
     per_group = np.repeat(blocks, len(summed) // len(blocks), axis=0)
-    return (summed * per_group).sum(1).astype(np.float32)
+    means_O: np.ndarray = (summed * per_group).sum(1).astype(np.float32)
+    return means_O
 
 
 def int8_weights(weights: np.ndarray, top: int = WEIGHT_TOP) -> tuple[np.ndarray, np.ndarray]:
