@@ -190,6 +190,7 @@ class StopsAt(setup.Silence):
             raise Interrupted
 
 
+@pytest.mark.slow
 def test_a_distilled_run_resumes_exactly_and_keeps_its_activation(shapes: Path, tmp_path: Path) -> None:
     teacher = saved(tmp_path, names=demo.NAMES)
     wanted = SMALL.replace(activation="hardswish", teacher=str(teacher), gains={"distill_feature": 0.5})
@@ -243,7 +244,9 @@ def test_the_options_know_the_networks_activations() -> None:
         TrainOptions(activation="gelu")
 
 
-@pytest.mark.parametrize(("activation", "operator"), [("hardswish", "HardSwish"), ("relu", "Relu")])
+@pytest.mark.parametrize(
+    ("activation", "operator"), [("hardswish", "HardSwish"), pytest.param("relu", "Relu", marks=pytest.mark.slow)]
+)
 def test_an_activation_is_one_operator_in_the_graph(activation: str, operator: str, tmp_path: Path) -> None:
     import onnx
 

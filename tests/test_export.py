@@ -102,7 +102,9 @@ def test_nodes_are_named_after_the_model(exported) -> None:
     assert names["model.6.m.0.0.attn.core"] > 5
 
 
-@pytest.mark.parametrize(("name", "size"), [("yolo12n-pose", (96, 160)), ("yolo12n-turbo", (64, 64))])
+@pytest.mark.parametrize(
+    ("name", "size"), [pytest.param("yolo12n-pose", (96, 160), marks=pytest.mark.slow), ("yolo12n-turbo", (64, 64))]
+)
 def test_dynamic_batch_and_rectangular_input(name: str, size: tuple[int, int], tmp_path: Path) -> None:
     loaded = checkpoint.new(catalog.spec(name), seed=3)
     graph = export(loaded, tmp_path / "model.onnx", size, batch=None)

@@ -65,7 +65,7 @@ def test_topk_rows_are_the_raw_rows_of_the_best_pairs(name: str) -> None:
                     np.testing.assert_allclose(found[extra][image][row], raw[extra][image][cell], atol=1e-4)
 
 
-@pytest.mark.parametrize("head", ["topk", "nms"])
+@pytest.mark.parametrize("head", ["topk", pytest.param("nms", marks=pytest.mark.slow)])
 def test_heads_find_what_raw_and_host_suppression_find(head: str, shared: Path, tmp_path: Path) -> None:
     loaded = checkpoint.load(shared / "fixtures" / "yolo12n-bccd.pt")
     reference = Predictor(TorchSession(loaded.net, loaded.info()), Options(0.1))

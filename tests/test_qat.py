@@ -76,6 +76,7 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return demo.make_set(tmp_path_factory.mktemp("shapes"), train=8, val=2, size=96)
 
 
+@pytest.mark.slow
 def test_a_run_gives_an_ordinary_checkpoint(shapes: Path, tmp_path: Path) -> None:
     fresh = checkpoint.new(catalog.spec("yolo12n", classes=len(demo.NAMES)), demo.NAMES, 64, seed=1)
     model = checkpoint.save(fresh, tmp_path / "trained.pt")

@@ -66,7 +66,7 @@ def bare(area: int, heads: int = 2, side: tuple[int, int] = (6, 8), batch: int |
 
 
 LOWERED = {
-    ("attention_decomposed", 1): {"Reshape": 7, "Transpose": 3, "Mul": 1, "MatMul": 2, "Softmax": 1},
+    ("attention_decomposed", 1): {"Reshape": 4, "Transpose": 3, "Mul": 1, "MatMul": 2, "Softmax": 1},
     ("attention_decomposed", 4): {"Reshape": 7, "Transpose": 4, "Mul": 1, "MatMul": 2, "Softmax": 1},
     ("attention_operator", 1): {"Reshape": 4, "Transpose": 8, "Mul": 1, "Attention": 1},
     ("attention_operator", 4): {"Reshape": 4, "Transpose": 8, "Mul": 1, "Attention": 1},

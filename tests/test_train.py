@@ -130,7 +130,7 @@ def test_weights_move_and_the_average_follows(whole: loop.Result) -> None:
     assert any(not torch.equal(state["average"][k], state["net"][k]) for k in moved)
 
 
-@pytest.mark.parametrize("batches", [1, 3, 4, 7, 9])  # three batches an epoch
+@pytest.mark.parametrize("batches", [2, 3, 7])  # three batches an epoch
 def test_a_killed_run_resumes_to_the_very_same_bits(
     batches: int, whole: loop.Result, shapes: Path, tmp_path: Path
 ) -> None:
@@ -210,6 +210,7 @@ def test_a_step_that_is_not_finite_is_left_out_and_counted(
 
 def test_many_such_steps_end_the_run_with_advice(shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with_faulty_loss(monkeypatch, lambda n: n > 3)
+    monkeypatch.setattr(loop, "HOPELESS", 4)
     with pytest.raises(GateError, match="not finite.*--lr"):
         loop.train(shapes, "yolo12n", tmp_path, SMALL.replace(epochs=30, val_every=30))
 

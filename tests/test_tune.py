@@ -31,6 +31,7 @@ def run(*words: object) -> int:
     return int(end.value.code or 0)
 
 
+@pytest.mark.slow
 def test_tune_reports_accuracy_and_latency_before_and_after(
     trained: tuple[Path, Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

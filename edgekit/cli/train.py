@@ -32,7 +32,9 @@ def command(
         Path | None, typer.Option(help="Folder of a COCO JSON's images. Default: beside it.", show_default=False)
     ] = None,
     epochs: Annotated[int, typer.Option(help="Passes over the training images.")] = 100,
-    batch: Annotated[str, typer.Option(help="Images a step, of all processes. auto: what fits, at most 64.")] = "16",
+    batch: Annotated[
+        str, typer.Option(help="Images per run. Of all processes together; auto: what fits, at most --nominal.")
+    ] = "16",
     nominal: Annotated[int, typer.Option(help="Images per optimiser step; smaller batches are accumulated.")] = 64,
     imgsz: ImgSz = None,
     optimizer: Annotated[str, typer.Option(help="auto, sgd or adamw.")] = "auto",

@@ -25,7 +25,7 @@ def command(
     activation: Annotated[str, typer.Option(help="hardswish, relu or silu.")] = "hardswish",
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the training images.")] = 10,
     lr: Annotated[float, typer.Option(help="Learning rate: low, for the model is trained already.")] = 5e-4,
-    batch: Annotated[int, typer.Option(min=1, help="Images a step.")] = 16,
+    batch: Annotated[int, typer.Option(min=1, help="Images per run.")] = 16,
     teacher: Annotated[
         Path | None, typer.Option(help="Whose answers are kept to. Default: the model as it was.", show_default=False)
     ] = None,
