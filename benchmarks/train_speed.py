@@ -83,7 +83,6 @@ def _summary(rounds: dict[str, list[dict[str, float]]]) -> dict[str, Any]:
 
 
 def _edgekit(options: argparse.Namespace) -> None:
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command does
     sys.path.insert(0, str(REPO))
     from edgekit.data import open_dataset
     from edgekit.train.augment import Augment

@@ -270,7 +270,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--train", type=int, default=256, help="training images")
     parser.add_argument("--val", type=int, default=32, help="validation images")
     parser.add_argument("--size", type=int, default=192, help="side of the images in pixels, a multiple of 32")
-    parser.add_argument("--epochs", type=int, default=40)
+    parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
     try:

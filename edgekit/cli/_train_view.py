@@ -6,7 +6,6 @@ with View(["tensorboard"]) as view:
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -15,12 +14,6 @@ from edgekit.cli._common import console
 
 if TYPE_CHECKING:
     from edgekit.train.setup import Run
-
-
-def quiet_threads() -> None:
-    """Threads of PyTorch that wait must not spin: on few cores they take the time of the image readers. Only works
-    before PyTorch is loaded."""
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 class View:

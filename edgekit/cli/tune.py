@@ -48,13 +48,12 @@ def command(
     json: Json = False,
 ) -> None:
     """Swap a trained model's activation, let it learn from itself as it was, report accuracy and latency."""
-    from edgekit.cli._train_view import View, quiet_threads
+    from edgekit.cli._train_view import View
     from edgekit.spec import parse_imgsz
     from edgekit.train.options import TrainOptions
 
     if not resume and not force and (out / "resume.pt").exists():
         raise UsageError(f"--out {out}: holds a run; give --resume to go on with it, --force to start anew")
-    quiet_threads()
     from edgekit import checkpoint
     from edgekit.train.loop import train
 
