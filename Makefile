@@ -1,4 +1,4 @@
-# make demo       a generated set, a model, a build for every target installed, predictions, times, a picture
+# make demo       a generated set, a detector trained on it, a bundle for every target here, accuracy, times, a picture
 # make test       lint, types and the quick tests
 # make test-slow  the tests that take minutes
 # make lint       lint and types alone
