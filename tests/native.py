@@ -34,6 +34,7 @@ ENVIRONMENT = {
     **os.environ,
     "TBB_ENABLE_SANITIZERS": "1",
     "ASAN_OPTIONS": "detect_leaks=1:strict_string_checks=1",
+    "LSAN_OPTIONS": f"suppressions={REPO / 'tests/cpp/openvino.lsan'}:print_suppressions=0",
     "UBSAN_OPTIONS": "print_stacktrace=1",
     "TSAN_OPTIONS": f"suppressions={REPO / 'tests/cpp/openvino.tsan'}:halt_on_error=1",
 }

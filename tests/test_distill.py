@@ -13,9 +13,10 @@ import torch
 from edgekit import catalog, checkpoint, demo
 from edgekit.errors import InputError, UsageError
 from edgekit.nn.blocks import ACTIVATIONS
-from edgekit.train import distill, loop, options, setup
+from edgekit.train import distill, loop, options
 from edgekit.train.distill import Teacher
 from edgekit.train.options import TrainOptions
+from tests.watchers import Interrupted, Watching
 
 NAMES = ("a", "b", "c")
 SMALL = TrainOptions(
@@ -176,20 +177,6 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return demo.make_set(tmp_path_factory.mktemp("shapes"), train=8, val=2, size=96)
 
 
-class Interrupted(Exception):
-    pass
-
-
-class StopsAt(setup.Silence):
-    def __init__(self, count: int) -> None:
-        self.left = count
-
-    def stepped(self, *_: object) -> None:
-        self.left -= 1
-        if self.left == 0:
-            raise Interrupted
-
-
 @pytest.mark.slow
 def test_a_distilled_run_resumes_exactly_and_keeps_its_activation(shapes: Path, tmp_path: Path) -> None:
     teacher = saved(tmp_path, names=demo.NAMES)
@@ -202,7 +189,7 @@ def test_a_distilled_run_resumes_exactly_and_keeps_its_activation(shapes: Path, 
     assert not any(isinstance(m, torch.nn.SiLU) for m in loaded.net.modules())
     assert loaded.provenance["teacher_sha256"] == checkpoint.load(teacher).sha256
     with pytest.raises(Interrupted):
-        loop.train(shapes, str(teacher), tmp_path / "cut", wanted.replace(save_minutes=0), watch=StopsAt(3))
+        loop.train(shapes, str(teacher), tmp_path / "cut", wanted.replace(save_minutes=0), watch=Watching(3))
     loop.train(shapes, None, tmp_path / "cut", wanted, resume=True)
     one, other = (checkpoint.load(tmp_path / name / "last.pt").net.state_dict() for name in ("whole", "cut"))
     assert all(torch.equal(one[key], other[key]) for key in one)

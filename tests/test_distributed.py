@@ -26,10 +26,11 @@ from edgekit.nn.targets import Targets
 from edgekit.tasks import network
 from edgekit.tasks.classify.loss import ClassifyLoss
 from edgekit.tasks.detect.loss import loss as detect_loss
-from edgekit.train import distributed, loop, setup
+from edgekit.train import distributed, loop
 from edgekit.train.distributed import World, joined
 from edgekit.train.options import TrainOptions
 from tests.conftest import REPO
+from tests.watchers import Watching
 
 EPOCHS = 10
 OPTIONS = (
@@ -71,14 +72,6 @@ def start_two(data: Path, model: Path, out: Path) -> subprocess.Popen[str]:
     words = ["-m", "edgekit", "train", str(data), "--model", str(model), "--out", str(out), *OPTIONS]
     command = [sys.executable, *launcher, *words]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=REPO)
-
-
-class Noting(setup.Silence):
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-
-    def note(self, sentence: str) -> None:
-        self.notes.append(sentence)
 
 
 def free_port() -> int:
@@ -124,7 +117,7 @@ def test_two_processes_learn_what_one_does_and_a_killed_one_ends_the_run(
     done = len(rows(out))
     assert 3 <= done < EPOCHS
 
-    watcher = Noting()
+    watcher = Watching()
     loop.train(data, None, out, SAME, resume=True, watch=watcher)
     assert any("last saved by 2 processes, going on with 1" in note for note in watcher.notes)
     loop.train(data, str(model), tmp_path / "one", SAME)

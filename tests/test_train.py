@@ -29,6 +29,7 @@ from edgekit.loading import open_session
 from edgekit.runtime.predictor import Predictor
 from edgekit.train import loop, setup
 from edgekit.train.options import TrainOptions
+from tests.watchers import Interrupted, Watching
 
 SMALL = TrainOptions(epochs=3, batch=4, imgsz=(64, 64), workers=0, patience=0, close_mosaic=1, seed=5)
 
@@ -52,30 +53,6 @@ def flowers(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 image[..., channel] += 150
                 cv2.imwrite(str(root / split / name / f"{i}.png"), image)
     return root
-
-
-class Interrupted(Exception):
-    pass
-
-
-class StopsAt(setup.Silence):
-    """A watcher that ends the run, as a kill would, once ``count`` batches are through."""
-
-    def __init__(self, count: int) -> None:
-        self.left = count
-
-    def stepped(self, *_: object) -> None:
-        self.left -= 1
-        if self.left == 0:
-            raise Interrupted
-
-
-class Noting(setup.Silence):
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-
-    def note(self, sentence: str) -> None:
-        self.notes.append(sentence)
 
 
 def state_of(folder: Path) -> dict[str, Any]:
@@ -135,7 +112,7 @@ def test_a_killed_run_resumes_to_the_very_same_bits(
     batches: int, whole: loop.Result, shapes: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(Interrupted):
-        loop.train(shapes, "yolo12n", tmp_path, SMALL.replace(save_minutes=0), watch=StopsAt(batches))
+        loop.train(shapes, "yolo12n", tmp_path, SMALL.replace(save_minutes=0), watch=Watching(batches))
     resumes = (tmp_path / "resume.pt").exists()  # not when the very first batch was the last
     again = loop.train(shapes, "yolo12n", tmp_path, SMALL, resume=resumes)
     mine, theirs = state_of(tmp_path), state_of(whole.folder)
@@ -162,7 +139,7 @@ def test_a_resumed_run_needs_its_own_data_and_options(whole: loop.Result, tmp_pa
 def test_a_full_disk_costs_no_file_that_was_there(
     shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    watcher = Noting()
+    watcher = Watching()
     real, saves = torch.save, []
 
     def save(document: Any, path: Any) -> None:
@@ -273,7 +250,7 @@ def test_a_class_without_objects_and_a_bad_file_are_said(shapes: Path, tmp_path:
         file.write_text("".join(line for line in file.read_text().splitlines(True) if not line.startswith("4 ")))
     image = sorted((copied / "images/train").iterdir())[0]
     image.write_bytes(image.read_bytes()[:50])
-    watcher = Noting()
+    watcher = Watching()
     result = loop.train(copied / "data.yaml", "yolo12n", tmp_path / "run", SMALL.replace(epochs=1), watch=watcher)
     assert any("no object of star in train" in note for note in watcher.notes)
     assert len(result.unread) == 1 and image.name in result.unread[0]
@@ -396,7 +373,7 @@ def test_a_small_disk_fills_up(shapes: Path, whole: loop.Result, tmp_path: Path)
         pytest.skip("needs the right to mount a small tmpfs")
     filler = place / "filler"
 
-    class Fills(Noting):
+    class Fills(Watching):
         def ended_epoch(self, run: setup.Run, row: object) -> None:
             if run.progress.epoch == 1:
                 filler.write_bytes(b"x" * max(shutil.disk_usage(place).free - (4 << 20), 0))

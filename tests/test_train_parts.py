@@ -112,16 +112,16 @@ def test_class_rows_go_by_name(tmp_path: Path) -> None:
     spec = catalog.spec("yolo12n", classes=3)
     older = checkpoint.new(spec, ("cat", "dog", "cow"), 64, seed=1)
     path = checkpoint.save(older, tmp_path / "older.pt")
-    newer, taken = start.begin(str(path), None, ("Dog", "bird"), None, seed=2)
+    newer, taken = start.begin(start.opened(str(path)), None, ("Dog", "bird"), None, seed=2)
     for level in range(3):
         key = f"model.21.cv3.{level}.2.weight"
         assert torch.equal(newer.net.state_dict()[key][0], older.net.state_dict()[key][1])
         assert not torch.equal(newer.net.state_dict()[key][1], older.net.state_dict()[key][0])
     assert taken.classes == ("Dog",) and "model.21.cv3.0" in str(taken)
-    same, all_of_it = start.begin(str(path), None, ("cat", "dog", "cow"), None, seed=2)
+    same, all_of_it = start.begin(start.opened(str(path)), None, ("cat", "dog", "cow"), None, seed=2)
     assert all_of_it.tensors == all_of_it.of and not all_of_it.fresh
     assert all(torch.equal(v, older.net.state_dict()[k]) for k, v in same.net.state_dict().items())
-    swapped, _ = start.begin(str(path), None, ("cow", "cat", "dog"), None, seed=2)
+    swapped, _ = start.begin(start.opened(str(path)), None, ("cow", "cat", "dog"), None, seed=2)
     key = "model.21.cv3.0.2.bias"
     assert torch.equal(swapped.net.state_dict()[key], older.net.state_dict()[key][[2, 0, 1]])
 
@@ -129,7 +129,7 @@ def test_class_rows_go_by_name(tmp_path: Path) -> None:
 def test_a_detector_lends_its_trunk_to_another_task(tmp_path: Path) -> None:
     older = checkpoint.new(catalog.spec("yolo12n", classes=2), ("a", "b"), 64, seed=1)
     path = checkpoint.save(older, tmp_path / "older.pt")
-    newer, taken = start.begin(str(path), "segment", ("a", "b"), None, seed=2)
+    newer, taken = start.begin(start.opened(str(path)), "segment", ("a", "b"), None, seed=2)
     assert newer.spec.task == "segment"
     mine, theirs = newer.net.state_dict(), older.net.state_dict()
     assert all(torch.equal(mine[k], theirs[k]) for k in theirs)
@@ -137,7 +137,7 @@ def test_a_detector_lends_its_trunk_to_another_task(tmp_path: Path) -> None:
 
 
 def test_a_published_licence_goes_along(shared: Path) -> None:
-    newer, taken = start.begin(str(shared / "fixtures/yolo12n-bccd.pt"), None, ("RBC",), None, 0)
+    newer, taken = start.begin(start.opened(str(shared / "fixtures/yolo12n-bccd.pt")), None, ("RBC",), None, 0)
     assert newer.licence and newer.licence == taken.licence and taken.sha256
 
 
@@ -147,7 +147,7 @@ def test_a_published_licence_goes_along(shared: Path) -> None:
 )
 def test_starts_that_cannot_be(model: str, task: str | None, sentence: str) -> None:
     with pytest.raises((UsageError, InputError), match=sentence):
-        start.begin(model, task, ("a",), None, 0)
+        start.begin(start.opened(model), task, ("a",), None, 0)
 
 
 @pytest.mark.parametrize(

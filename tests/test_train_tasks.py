@@ -14,8 +14,9 @@ import torch
 
 from edgekit import checkpoint
 from edgekit.errors import InputError
-from edgekit.train import loop, report, setup
+from edgekit.train import loop, report
 from edgekit.train.options import TrainOptions
+from tests.watchers import Interrupted, Watching
 
 SMALL = TrainOptions(epochs=2, batch=4, imgsz=(64, 64), workers=0, patience=0, close_mosaic=1, seed=5)
 TASKS = ("segment", "pose", "obb")
@@ -67,25 +68,6 @@ def make(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
         return root
 
     return made
-
-
-class Interrupted(Exception):
-    pass
-
-
-class Watching(setup.Silence):
-    """Notes what is said; ends the run after ``count`` batches."""
-
-    def __init__(self, count: int = 0) -> None:
-        self.left, self.notes = count, []
-
-    def note(self, sentence: str) -> None:
-        self.notes.append(sentence)
-
-    def stepped(self, *_: object) -> None:
-        self.left -= 1
-        if self.left == 0:
-            raise Interrupted
 
 
 @pytest.mark.parametrize("task", [t if t != "pose" else pytest.param(t, marks=pytest.mark.slow) for t in TASKS])

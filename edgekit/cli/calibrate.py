@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from edgekit.cli._common import Force, Json, Seed, console, emit_json, refuse_existing
+from edgekit.cli._common import CocoImages, Force, Json, Seed, console, emit_json, refuse_existing
 
 
 def command(
@@ -17,9 +17,7 @@ def command(
     split: Annotated[str, typer.Option(help="Where to choose from: train, val or test.")] = "train",
     judged: Annotated[str, typer.Option(help="The split accuracy is measured on; its images are not used.")] = "val",
     task: Annotated[str | None, typer.Option(help="How to read the labels, where they leave doubt.")] = None,
-    images: Annotated[
-        Path | None, typer.Option(help="Folder of a COCO JSON's images. Default: beside it.", show_default=False)
-    ] = None,
+    images: CocoImages = None,
     seed: Seed = 0,
     force: Force = False,
     json: Json = False,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgekit.cli._common import Force, Json, Seed, console, emit_json, refuse_existing
+from edgekit.cli._common import CocoImages, Force, Json, Seed, console, emit_json, refuse_existing
 
 if TYPE_CHECKING:
     from edgekit.data import Dataset, Issue
@@ -29,9 +29,7 @@ def check(
     split: Annotated[
         list[str] | None, typer.Option(help="train, val or test; more than once. Default: all.", show_default=False)
     ] = None,
-    images: Annotated[
-        Path | None, typer.Option(help="Folder of a COCO JSON's images. Default: beside it.", show_default=False)
-    ] = None,
+    images: CocoImages = None,
     sheet: Annotated[
         Path | None, typer.Option(help="Draw a contact sheet of labelled images (PNG or JPEG).", show_default=False)
     ] = None,

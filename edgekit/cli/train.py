@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from edgekit.cli._common import Device, Force, ImgSz, Json, Seed, Threads, console, emit_json
+from edgekit.cli._common import CocoImages, Device, Force, ImgSz, Json, Seed, Threads, console, emit_json
 from edgekit.errors import UsageError
 
 
@@ -28,9 +28,7 @@ def command(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run at --out, exactly where it was.")
     ] = False,
-    images: Annotated[
-        Path | None, typer.Option(help="Folder of a COCO JSON's images. Default: beside it.", show_default=False)
-    ] = None,
+    images: CocoImages = None,
     epochs: Annotated[int, typer.Option(help="Passes over the training images.")] = 100,
     batch: Annotated[
         str, typer.Option(help="Images per run. Of all processes together; auto: what fits, at most --nominal.")

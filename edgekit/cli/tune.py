@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgekit.cli._common import Device, Force, ImgSz, Json, Seed, Threads, console, emit_json
+from edgekit.cli._common import CocoImages, Device, Force, ImgSz, Json, Seed, Threads, console, emit_json
 from edgekit.errors import UsageError
 
 if TYPE_CHECKING:
@@ -29,9 +29,7 @@ def command(
     teacher: Annotated[
         Path | None, typer.Option(help="Whose answers are kept to. Default: the model as it was.", show_default=False)
     ] = None,
-    images: Annotated[
-        Path | None, typer.Option(help="Folder of a COCO JSON's images. Default: beside it.", show_default=False)
-    ] = None,
+    images: CocoImages = None,
     target: Annotated[
         str | None, typer.Option(help="What to time both for. Default: ov-fp16, else ort-fp32.", show_default=False)
     ] = None,

@@ -9,6 +9,7 @@ import typer
 
 from edgekit.cli._common import (
     Batch,
+    CocoImages,
     Device,
     Force,
     ImgSz,
@@ -25,9 +26,7 @@ def command(
     model: Annotated[Path, typer.Argument(help="A bundle, a checkpoint, or an ONNX file edgekit exported.")],
     data: Annotated[Path, typer.Argument(help="A data.yaml, a COCO JSON, or a folder of class folders.")],
     split: Annotated[str, typer.Option(help="train, val or test.")] = "val",
-    images: Annotated[
-        Path | None, typer.Option(help="Folder of a COCO JSON's images. Default: beside it.", show_default=False)
-    ] = None,
+    images: CocoImages = None,
     protocol: Annotated[
         str, typer.Option(help="coco, or peer: as the tool that made the published checkpoints measures.")
     ] = "coco",

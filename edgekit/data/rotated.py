@@ -38,4 +38,5 @@ def rotated_from_corners(corners_N42: np.ndarray) -> np.ndarray:
     centre_N2 = axis_N62[n, best] * middle[0][:, None] + normal_N62[n, best] * middle[1][:, None]
     width_N, height_N, angle_N = (v[n, best] for v in (width_N6, height_N6, angle_N6))
     angle_N = (angle_N + np.where(height_N > width_N, np.pi, np.pi / 2)) % np.pi - np.pi / 2
+    angle_N = np.where(angle_N < np.pi / 2, angle_N, -np.pi / 2)  # a hair below 0 modulo π rounds to π itself
     return np.column_stack([centre_N2, np.maximum(width_N, height_N), np.minimum(width_N, height_N), angle_N])

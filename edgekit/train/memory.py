@@ -10,12 +10,12 @@ Counted on PyTorch's meta device from the tensors autograd saves, so it knows ev
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
 from edgekit.spec import ModelSpec
 from edgekit.tasks import network
+from edgekit.train.cache import available_memory
 
 SLACK = 1.25
 COPIES = 5  # weights, their gradients, two moments, the running average
@@ -35,7 +35,6 @@ class Needed:
 def needed(spec: ModelSpec, imgsz: tuple[int, int], half: bool = False) -> Needed:
     """What training ``spec`` takes; ``half``: with 16-bit activations."""
     net = network.build(spec, "meta").train()
-    weights = {p.untyped_storage().data_ptr() for p in net.parameters()}
     saved: dict[int, int] = {}
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
@@ -47,27 +46,15 @@ def needed(spec: ModelSpec, imgsz: tuple[int, int], half: bool = False) -> Neede
     alive: list[torch.Tensor] = []  # ids are only unique among the living
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         net(torch.empty(2, 3, *imgsz, device="meta"))
-    del weights
     parameters = sum(p.numel() for p in net.parameters()) * 4
     return Needed(COPIES * parameters, sum(saved.values()) // 2 // (2 if half else 1))
 
 
 def free(device: torch.device) -> int:
-    """Bytes that are free on ``device``: of the GPU, or of this machine within its control group's limit."""
+    """Bytes that are free on ``device``: of the GPU, or of this machine within its container's limit."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    available = 1 << 62
-    try:
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                available = int(line.split()[1]) * 1024
-        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
-        if limit.isdigit():
-            used = int(Path("/sys/fs/cgroup/memory.current").read_text())
-            available = min(available, int(limit) - used)
-    except OSError:
-        pass  # not Linux, or no such limit
-    return available
+    return available_memory() or 1 << 62  # where the system does not say, nothing is refused
 
 
 def largest(need: Needed, available: int, share: float = 1.0) -> int:

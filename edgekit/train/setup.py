@@ -157,9 +157,11 @@ def set_up(
     state = read_state(out) if resume else None
     if state is not None:
         model, task = _of_run(state, model, task)
+        source: str | Checkpoint = model  # not read: the state has its weights
     else:
         model = model or "yolo12n"
-        task = _task_of(model, task)
+        source = start.opened(model)
+        task = catalog.spec(source, task).task if isinstance(source, str) else tasks.get(task or source.spec.task).name
     training = open_dataset(data, task, "train", images)
     validating = open_dataset(data, task, "val", images, training.names)
     prints = fingerprint(training, validating)
@@ -175,7 +177,7 @@ def set_up(
     for sentence in remarks(training, validating):
         watch.note(sentence)
     device = _device(options, world)
-    started, taken = _begin(model, task, training, options, state)
+    started, taken = _begin(source, task, training, options, state)
     teacher = _teacher(started, options, device, state)
     size = options.imgsz or started.imgsz
     started.imgsz = size
@@ -241,7 +243,7 @@ def set_up(
 
 
 def _begin(
-    model: str, task: str | None, training: Dataset, options: TrainOptions, state: Mapping[str, Any] | None
+    model: str | Checkpoint, task: str, training: Dataset, options: TrainOptions, state: Mapping[str, Any] | None
 ) -> tuple[Checkpoint, start.Taken]:
     """The network to train; of a resumed run as it began, its weights follow."""
     if state is None:
@@ -266,18 +268,6 @@ def _of_run(state: Mapping[str, Any], model: str | None, task: str | None) -> tu
         if given not in (None, stored):
             raise UsageError(f"{flag} {given}: the run was started with {stored}, and --resume changes nothing")
     return state["model"], state["spec"]["task"]
-
-
-def _task_of(model: str, task: str | None) -> str:
-    """The task: as asked for, else as the model's name or file has it.
-
-    Raises:
-        UsageError: the name says another task than was asked for.
-    """
-    path = Path(model)
-    if path.suffix == ".pt" or path.exists():
-        return tasks.get(task or checkpoint.load(path).spec.task).name
-    return catalog.spec(model, task).task
 
 
 def _told(options: TrainOptions) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The network a run begins with: random, or whatever of a checkpoint fits, and a list of what that was.
 
 net, taken = begin("yolo12n", "detect", names=("RBC", "WBC", "Platelets"), keypoints=None, seed=0)
-net, taken = begin("yolo12n.pt", None, names, None, 0)       # other classes: the head's class rows go by name
+net, taken = begin(opened("yolo12n.pt"), None, names, None, 0)  # other classes: class rows of the head go by name
 str(taken)                                                   # 'yolo12n.pt: 691 of 697 tensors, class rows of …'
 """
 
@@ -52,8 +52,18 @@ class Taken:
         return f"{self.source}: {self.tensors} of {self.of} tensors taken over{rows}{new}"
 
 
+def opened(model: str) -> str | Checkpoint:
+    """A published name as it is, a path as the checkpoint there.
+
+    Raises:
+        InputError, UnsafeFileError: no usable checkpoint is there.
+    """
+    path = Path(model)
+    return checkpoint.load(path) if path.suffix == ".pt" or path.exists() else model
+
+
 def begin(
-    model: str,
+    model: str | Checkpoint,
     task: str | None,
     names: Sequence[str],
     keypoints: tuple[int, int] | None,
@@ -61,7 +71,7 @@ def begin(
     imgsz: tuple[int, int] | None = None,
     activation: str | None = None,
 ) -> tuple[Checkpoint, Taken]:
-    """A checkpoint to train from: ``model`` is a published name or a checkpoint's path.
+    """A checkpoint to train from: ``model`` is a published name, or a checkpoint that was read (see ``opened``).
 
     Args:
         task: wanted task; None: the model's. A checkpoint of another task gives its trunk.
@@ -72,14 +82,13 @@ def begin(
     Raises:
         UsageError, InputError: no such model or file, or it cannot be used.
     """
-    path = Path(model)
-    if path.suffix != ".pt" and not path.exists():
+    if isinstance(model, str):
         spec = catalog.spec(model, task, len(names), keypoints)
         spec = spec.replace(activation=activation or spec.activation)
         return checkpoint.new(spec, tuple(names), (imgsz or (0,))[0] or None, seed), Taken()
-    older = checkpoint.load(path)
+    older = model
     if older.spec.family == "turbo" and task not in (None, "detect"):
-        raise UsageError(f"--task {task}: {path} is of the turbo family, which is supported for detect only")
+        raise UsageError(f"--task {task}: {older.path} is of the turbo family, which is supported for detect only")
     kind = task or older.spec.task
     points = keypoints or (older.spec.keypoint_shape if kind == older.spec.task else None)
     spec = catalog.build_spec(older.spec.scale, kind, older.spec.family, len(names), points)
@@ -89,12 +98,12 @@ def begin(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         net = network.build(spec).eval()
-    taken = _take(net, older, names, path)
+    taken = _take(net, older, names)
     started = Checkpoint(net, tuple(names), imgsz or older.imgsz, older.licence)
     return started, taken
 
 
-def _take(net: torch.nn.Module, older: Checkpoint, names: Sequence[str], path: Path) -> Taken:
+def _take(net: torch.nn.Module, older: Checkpoint, names: Sequence[str]) -> Taken:
     """Copies every tensor that agrees in name and shape, and class rows by name where only their number differs."""
     mine, theirs = net.state_dict(), older.net.state_dict()
     pairs = [
@@ -119,4 +128,4 @@ def _take(net: torch.nn.Module, older: Checkpoint, names: Sequence[str], path: P
                 continue
         fresh.append(key)
     shared = tuple(names[new] for new, _ in pairs) if by_name else ()
-    return Taken(path, older.sha256, older.licence, whole, len(mine), shared, tuple(fresh))
+    return Taken(older.path, older.sha256, older.licence, whole, len(mine), shared, tuple(fresh))
