@@ -87,7 +87,9 @@ def test_portions_of_images_give_what_the_whole_gives(monkeypatch: pytest.Monkey
     portions = assigner._portions(targets.image, CELLS)
     assert len(portions) > 2 and portions[0][0] == 0 and portions[-1][1] == 30
     cut = BoxLoss().assign(raw, targets, Grid(SIZE))
-    assert all(torch.equal(getattr(cut, name), getattr(whole, name)) for name in ("image", "cell", "object", "score"))
+    assert all(torch.equal(getattr(cut, name), getattr(whole, name)) for name in ("image", "cell", "object"))
+    # Vectorised powers round the ends of a row otherwise than its middle, and portions have other ends.
+    assert torch.allclose(cut.score, whole.score, rtol=1e-5, atol=1e-7)
 
 
 def test_grid_lays_cells_out_as_the_head_does() -> None:

@@ -193,10 +193,10 @@ def test_many_such_steps_end_the_run_with_advice(shapes: Path, tmp_path: Path, m
 
 
 def test_classification_learns_colours(flowers: Path, tmp_path: Path) -> None:
-    options = SMALL.replace(epochs=12, augment={"hsv_h": 0.0, "randaugment": 0, "erasing": 0.0}, val_every=4)
+    options = SMALL.replace(epochs=20, augment={"hsv_h": 0.0, "randaugment": 0, "erasing": 0.0}, val_every=4)
     result = loop.train(flowers, "yolo12n-cls", tmp_path, options)
     assert result.metrics["top1"] == 1.0
-    assert [("top1" in row) for row in result.history] == [False, False, False, True] * 3
+    assert [("top1" in row) for row in result.history] == [False, False, False, True] * 5
 
 
 def test_frozen_layers_stay_as_they_were(shapes: Path, whole: loop.Result, tmp_path: Path) -> None:

@@ -46,9 +46,10 @@ Batch = Annotated[int, typer.Option("--batch", min=1, help="Images per run.")]
 Head = Annotated[
     str, typer.Option("--head", help="raw (every anchor and class), topk (the best 300) or nms (finished detections).")
 ]
+# Named by the parameter, `images`: of bench and build, --images are other ones.
 CocoImages = Annotated[
     Path | None,
-    typer.Option("--images", help="Folder of a COCO JSON's images. Default: beside it.", show_default=False),
+    typer.Option(help="Folder of a COCO JSON's images. Default: beside it.", show_default=False),
 ]
 Device = Annotated[
     str | None, typer.Option("--device", help="cpu, cuda:0, GPU, NPU: as the target knows it. Default: the target's.")
