@@ -7,7 +7,10 @@ Each side is a process of its own that stays alive; they take turns, with the sa
 readers. What is timed:
 
 - whole: training yolo12n from its first batch to the end of the last epoch, validation after each included;
-- loader: one epoch of augmented batches (mosaic on) and nothing else, without and with decoded images kept in memory.
+- loader: augmented batches (mosaic on) and nothing else, workers running already, without a cache of images;
+- loader_cached: the same with decoded images kept in memory;
+- loader_large: without a cache, the set's images REPEATS times under other names, so that neither side can remember
+  those of the epoch before and each is decoded once an epoch.
 
 The peer is run, never imported: this file calls it only where its own Python executes it.
 """
@@ -20,13 +23,15 @@ import os
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from _sides import serve, side
 
 REPO = Path(__file__).resolve().parents[1]
-NEEDED = {"whole": 1.0, "loader": 1.5, "loader_cached": 1.5}
+NEEDED = {"whole": 1.0, "loader": 1.5, "loader_cached": 1.5, "loader_large": 1.5}
+REPEATS = 4
 SEEN: dict[str, Any] = {}
 
 
@@ -42,8 +47,9 @@ def main() -> None:
 
     rounds: dict[str, list[dict[str, float]]] = {"edgekit": [], "peer": []}
     with (
-        side(__file__, "edgekit", sys.executable) as edgekit,
-        side(__file__, "peer", options.peer_python) as peer,
+        tempfile.TemporaryDirectory() as folder,
+        side(__file__, "edgekit", sys.executable, "--large", _repeated(options, Path(folder))) as edgekit,
+        side(__file__, "peer", options.peer_python, "--large", _repeated(options, Path(folder))) as peer,
     ):
         sides = {"edgekit": edgekit, "peer": peer}
         with Watch(helpers=[edgekit.pid, peer.pid]) as watch:
@@ -55,8 +61,10 @@ def main() -> None:
     report = {
         "what": "images per second of training and of its loader alone",
         "data": Path(options.data).parent.name,
-        "settings": {k: getattr(options, k) for k in ("task", "imgsz", "batch", "epochs", "threads", "workers")},
-        **_summary(rounds),
+        "settings": {
+            k: getattr(options, k) for k in ("task", "imgsz", "batch", "epochs", "loader_epochs", "threads", "workers")
+        },
+        **_summary(rounds, options.measure),
         "rounds": rounds,
         "reliable": not watch.disturbances(),
         "disturbances": watch.disturbances(),
@@ -66,19 +74,44 @@ def main() -> None:
     if options.out:
         Path(options.out).write_text(text + "\n", encoding="utf-8")
     print(text)
-    sys.exit(0 if all(report["ratio"][k]["p50"] >= least for k, least in NEEDED.items()) else 1)
+    sys.exit(0 if all(report["ratio"][k]["p50"] >= NEEDED[k] for k in options.measure) else 1)
 
 
-def _summary(rounds: dict[str, list[dict[str, float]]]) -> dict[str, Any]:
+def _repeated(options: argparse.Namespace, folder: Path) -> str:
+    """A data.yaml of the set with every training image REPEATS times, by links with names of their own."""
+    import yaml
+
+    from edgekit.data import open_dataset
+    from edgekit.data.text import label_path
+
+    written = folder / "data.yaml"
+    if written.exists():
+        return str(written)
+    dataset = open_dataset(options.data, options.task, "train")
+    for kind in ("images", "labels"):
+        (folder / kind).mkdir()
+    for sample in dataset.samples:
+        for number in range(REPEATS):
+            for kind, file in (("images", sample.path), ("labels", label_path(sample.path))):
+                if file.exists():
+                    (folder / kind / f"{number}-{file.name}").symlink_to(file)
+    told = yaml.safe_load(Path(options.data).read_text())
+    settings = {k: told[k] for k in ("kpt_shape", "flip_idx") if k in told}
+    settings |= {"path": str(folder), "train": "images", "val": "images", "names": dict(enumerate(dataset.names))}
+    written.write_text(yaml.safe_dump(settings))
+    return str(written)
+
+
+def _summary(rounds: dict[str, list[dict[str, float]]], kinds: list[str]) -> dict[str, Any]:
     import numpy as np
 
     def figures(values: Any) -> dict[str, float]:
         return {"min": float(values.min()), "p50": float(np.median(values)), "max": float(values.max())}
 
-    rates = {name: {k: np.array([r[k] for r in runs]) for k in NEEDED} for name, runs in rounds.items()}
+    rates = {name: {k: np.array([r[k] for r in runs]) for k in kinds} for name, runs in rounds.items()}
     return {
-        "ratio": {k: figures(rates["edgekit"][k] / rates["peer"][k]) for k in NEEDED},
-        "images_per_s": {name: {k: figures(v) for k, v in kinds.items()} for name, kinds in rates.items()},
+        "ratio": {k: figures(rates["edgekit"][k] / rates["peer"][k]) for k in kinds},
+        "images_per_s": {name: {k: figures(v) for k, v in found.items()} for name, found in rates.items()},
     }
 
 
@@ -92,7 +125,6 @@ def _edgekit(options: argparse.Namespace) -> None:
     from edgekit.train.setup import Silence
 
     size = (options.imgsz, options.imgsz)
-    dataset = open_dataset(options.data, options.task, "train")
     common = {"batch": options.batch, "workers": options.workers}
 
     class Clock(Silence):
@@ -102,25 +134,32 @@ def _edgekit(options: argparse.Namespace) -> None:
         def ended_epoch(self, run: Any, row: Any) -> None:
             self.end = time.perf_counter()
 
-    def load(cache: str) -> float:
-        loader = SEEN.setdefault(cache, Loader(dataset, size, augment=Augment(), cache=cache, **common))
-        start = time.perf_counter()
-        images = sum(len(batch.images) for batch in loader.epoch(SEEN.setdefault("epoch", 0)))
-        SEEN["epoch"] += 1
-        return images / (time.perf_counter() - start)
+    def load(data: str, cache: str) -> float:
+        if (data, cache) not in SEEN:
+            dataset = open_dataset(data, options.task, "train")
+            SEEN[data, cache] = [Loader(dataset, size, augment=Augment(), cache=cache, **common), 0]
+        loader, epoch = SEEN[data, cache]
+        SEEN[data, cache][1] += options.loader_epochs + 1
+        epochs = (sum(len(batch.images) for batch in loader.epoch(epoch + n)) for n in range(options.loader_epochs + 1))
+        rate = _rate(epochs)
+        loader.close()
+        return rate
 
-    def run() -> dict[str, float]:
+    def whole() -> float:
         clock = Clock()
         wanted = TrainOptions(epochs=options.epochs, imgsz=size, close_mosaic=0, threads=options.threads, **common)
         model = {"detect": "yolo12n", "segment": "yolo12n-seg", "pose": "yolo12n-pose", "obb": "yolo12n-obb"}
         with tempfile.TemporaryDirectory() as folder:
             train(Path(options.data), model[options.task], Path(folder), wanted, watch=clock)
-        whole = options.epochs * len(dataset) / (clock.end - clock.start)
-        if not SEEN:
-            load("ram")  # fills the cache
-        return {"whole": whole, "loader": load("none"), "loader_cached": load("ram")}
+        return options.epochs * len(open_dataset(options.data, options.task, "train")) / (clock.end - clock.start)
 
-    serve(run)
+    _serve(
+        options,
+        whole=whole,
+        loader=lambda: load(options.data, "none"),
+        loader_cached=lambda: load(options.data, "ram"),
+        loader_large=lambda: load(options.large, "none"),
+    )
 
 
 def _peer(options: argparse.Namespace) -> None:
@@ -133,34 +172,47 @@ def _peer(options: argparse.Namespace) -> None:
     from ultralytics.data.utils import check_det_dataset
 
     torch.set_num_threads(options.threads)
-    common = {"data": options.data, "imgsz": options.imgsz, "task": options.task, "workers": options.workers}
-    data = check_det_dataset(options.data)
+    common = {"imgsz": options.imgsz, "task": options.task, "workers": options.workers}
     suffix = {"detect": "", "segment": "-seg", "pose": "-pose", "obb": "-obb"}[options.task]
 
-    def load(cache: str | bool) -> float:
-        if cache not in SEEN:
-            settings = get_cfg(overrides={**common, "cache": cache})
-            dataset = build_yolo_dataset(settings, data["train"], options.batch, data, mode="train", stride=32)
-            SEEN[cache] = build_dataloader(dataset, options.batch, options.workers, shuffle=True)
-        start = time.perf_counter()
-        images = sum(len(batch["img"]) for batch in SEEN[cache])
-        return images / (time.perf_counter() - start)
+    def load(data: str, cache: str | bool) -> float:
+        if (data, cache) not in SEEN:
+            found = check_det_dataset(data)
+            settings = get_cfg(overrides={**common, "data": data, "cache": cache})
+            dataset = build_yolo_dataset(settings, found["train"], options.batch, found, mode="train", stride=32)
+            SEEN[data, cache] = build_dataloader(dataset, options.batch, options.workers, shuffle=True)
+        loader = SEEN[data, cache]
+        return _rate(sum(len(batch["img"]) for batch in loader) for _ in range(options.loader_epochs + 1))
 
-    def run() -> dict[str, float]:
+    def whole() -> float:
         model, times = YOLO(f"yolo12n{suffix}.yaml"), []
         model.add_callback("on_train_start", lambda trainer: times.append(time.perf_counter()))
         model.add_callback("on_fit_epoch_end", lambda trainer: times.append(time.perf_counter()))
         model.train(
-            **common, epochs=options.epochs, batch=options.batch, device="cpu", close_mosaic=0, plots=False,
-            verbose=False, project="runs", exist_ok=True,
+            **common, data=options.data, epochs=options.epochs, batch=options.batch, device="cpu", close_mosaic=0,
+            plots=False, verbose=False, project="runs", exist_ok=True,
         )  # fmt: skip
-        images = len(model.trainer.train_loader.dataset)
-        whole = options.epochs * images / (times[options.epochs] - times[0])
-        if not SEEN:
-            load("ram")
-        return {"whole": whole, "loader": load(False), "loader_cached": load("ram")}
+        return options.epochs * len(model.trainer.train_loader.dataset) / (times[options.epochs] - times[0])
 
-    serve(run)
+    _serve(
+        options,
+        whole=whole,
+        loader=lambda: load(options.data, False),
+        loader_cached=lambda: load(options.data, "ram"),
+        loader_large=lambda: load(options.large, False),
+    )
+
+
+def _rate(epochs: Iterator[int]) -> float:
+    """Images a second, the first epoch aside: it starts the workers and fills what there is to fill."""
+    next(epochs)
+    start = time.perf_counter()
+    images = sum(epochs)
+    return images / (time.perf_counter() - start)
+
+
+def _serve(options: argparse.Namespace, **measures: Callable[[], float]) -> None:
+    serve(lambda: {kind: measures[kind]() for kind in options.measure})
 
 
 def _options() -> argparse.Namespace:
@@ -170,6 +222,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--imgsz", type=int, default=320)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--epochs", type=int, default=1)
+    parser.add_argument("--loader-epochs", type=int, default=3, help="timed in a round; one before them is not")
+    parser.add_argument("--measure", nargs="+", default=list(NEEDED), choices=NEEDED)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--workers", type=int, default=2)
@@ -177,6 +231,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--peer-scripts", required=True)
     parser.add_argument("--out")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
+    parser.add_argument("--large", help=argparse.SUPPRESS)
     options = parser.parse_args()
     options.data = str(Path(options.data).resolve())
     options.peer_scripts = str(Path(options.peer_scripts).resolve())

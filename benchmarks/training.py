@@ -1,11 +1,16 @@
-"""How accurately edgekit trains, beside the peer at the same budget: finished runs, all judged by `edgekit val`'s code.
+"""How accurately edgekit trains, beside the peer or other runs at the same budget: all judged by `edgekit val`'s code.
 
     edgekit train bccd/data.yaml --imgsz 320 --epochs 30 --batch 16 --seed 0 --out runs/bccd-s0   # and s1, …
     python benchmarks/training.py runs/bccd-s0 runs/bccd-s1 --data bccd/data.yaml --peer yolo12n-bccd.pt \\
         --name "bccd, from scratch" --out benchmarks/results/training.json
 
-A row holds the metric of every run's best checkpoint, their mean and spread, and the metric of the checkpoint the peer
-made with its own defaults at the same epochs, batch and size. Rows of the same name are replaced.
+    edgekit train balloon/data.yaml --model yolo12n-bccd.pt --out runs/tuned-s0 …            # and without --model
+    python benchmarks/training.py runs/tuned-s0 runs/tuned-s1 --data balloon/data.yaml \\
+        --against runs/new-s0 runs/new-s1 --name "balloon, fine-tuned against from scratch"
+
+A row holds the metric of every run's best checkpoint, their mean and spread, and what they are compared with: the
+checkpoint the peer made with its own defaults at the same epochs, batch and size, or runs that differ in how they began
+(refused if they differ in anything else). Rows of the same name are replaced.
 """
 
 from __future__ import annotations
@@ -33,27 +38,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", type=Path)
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--peer", type=Path, required=True, help="the checkpoint to compare with")
+    other = parser.add_mutually_exclusive_group(required=True)
+    other.add_argument("--peer", type=Path, help="the checkpoint to compare with")
+    other.add_argument("--against", type=Path, nargs="+", help="runs that began otherwise")
     parser.add_argument("--name", required=True)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "training.json")
     options = parser.parse_args()
-    metric, theirs = judge(options.peer, options.data)
-    ours = [judge(run / "best.pt", options.data)[1] for run in options.runs]
-    settings = json.loads((options.runs[0] / "options.json").read_text())
-    kept = ("epochs", "batch", "imgsz", "optimizer", "lr", "augment")
-    row = {
-        "name": options.name,
-        "metric": metric,
-        "runs": [
-            {"seed": json.loads((run / "options.json").read_text())["seed"], metric: value}
-            for run, value in zip(options.runs, ours, strict=True)
-        ],
-        "mean": float(np.mean(ours)),
-        "spread": float(np.ptp(ours)),
-        "peer": theirs,
-        "peer_checkpoint": options.peer.name,
-        "settings": {key: settings[key] for key in kept},
-    }
+    settings = settings_of(options.runs[0])
+    kept = ("epochs", "batch", "nominal", "imgsz", "optimizer", "lr", "augment")
+    row = {"name": options.name, **judged(options.runs, options.data)}
+    row["settings"] = {key: settings[key] for key in kept}
+    if options.peer:
+        row |= {"peer": judge(options.peer, options.data)[1], "peer_checkpoint": options.peer.name}
+    else:
+        theirs = settings_of(options.against[0])
+        if any(settings[key] != theirs[key] for key in kept):
+            raise SystemExit(f"{options.against[0]}: has other settings than {options.runs[0]}")
+        row |= {"start": Path(settings["model"]).name, "against": judged(options.against, options.data)}
+        row["against"]["start"] = Path(theirs["model"]).name
     document: dict[str, Any] = {"schema": 1, "kind": "training", "rows": []}
     if options.out.is_file():
         document = json.loads(options.out.read_text())
@@ -62,6 +64,20 @@ def main() -> None:
     with replacing(options.out) as partial:
         partial.write_text(json.dumps(document, indent=1) + "\n")
     print(json.dumps(row, indent=1))
+
+
+def settings_of(run: Path) -> dict[str, Any]:
+    """What the run was told."""
+    told: dict[str, Any] = json.loads((run / "options.json").read_text())
+    return told
+
+
+def judged(runs: list[Path], data: Path) -> dict[str, Any]:
+    """Every run's seed and metric, and the metric's mean and spread."""
+    found = [judge(run / "best.pt", data) for run in runs]
+    metric, values = found[0][0], [value for _, value in found]
+    each = [{"seed": settings_of(run)["seed"], metric: value} for run, value in zip(runs, values, strict=True)]
+    return {"metric": metric, "runs": each, "mean": float(np.mean(values)), "spread": float(np.ptp(values))}
 
 
 def judge(checkpoint: Path, data: Path) -> tuple[str, float]:

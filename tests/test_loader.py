@@ -359,3 +359,28 @@ def test_a_lock_that_is_never_released_costs_a_decoding_only() -> None:
         assert mine and recent.get(0) is None
         recent.put(0, np.zeros((2, 5, 3), np.uint8))
     assert recent.get(0).all()
+
+
+def test_a_lost_lock_is_waited_for_once_and_renewed() -> None:
+    recent = cache.Recent(room=30, slots=2)
+    recent.put(0, np.ones((2, 5, 3), np.uint8))
+    waits: list[float] = []
+    lost = recent._locks[0]
+
+    class Watched:
+        release = lost.release
+
+        def acquire(self, timeout: float) -> bool:
+            waits.append(timeout)
+            return lost.acquire(timeout=timeout)
+
+    recent._locks[0] = Watched()
+    lost.acquire()  # as by a process that died
+    assert [recent.get(0) for _ in range(3)] == [None] * 3
+    assert waits[0] > 0 and waits[1:] == [0, 0]
+    lost.release()
+    assert recent.get(0) is not None and recent.get(0) is not None
+    assert waits[3] == 0 and waits[4] > 0
+    lost.acquire()
+    recent.renew_locks()
+    assert recent.get(0) is not None

@@ -89,10 +89,13 @@ def speed(document: Any) -> None:
 def training(document: Any) -> None:
     check_machine(document["machine"])
     for row in document["rows"]:
-        values = [run[row["metric"]] for run in row["runs"]]
-        assert all(0 <= v <= 1 for v in (*values, row["peer"]))
-        assert row["mean"] == pytest.approx(sum(values) / len(values))
-        assert row["spread"] == pytest.approx(max(values) - min(values))
+        assert ("peer" in row) != ("against" in row)
+        assert 0 <= row.get("peer", 0) <= 1
+        for side in (row, row["against"]) if "against" in row else (row,):
+            values = [run[row["metric"]] for run in side["runs"]]
+            assert all(0 <= v <= 1 for v in values)
+            assert side["mean"] == pytest.approx(sum(values) / len(values))
+            assert side["spread"] == pytest.approx(max(values) - min(values))
 
 
 def table(document: Any) -> None:

@@ -20,6 +20,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from edgekit.bench.machine import GpuLog, affinity, cgroup_folders, read_text
@@ -82,7 +83,8 @@ class Watch:
     Args:
         read: replaces the reading of the system's counters, and ``timer`` the clock behind their ``seconds`` (tests).
         cores: CPUs this process may use; found out by default.
-        helpers: process ids whose CPU time is this run's own (workers that are timed from here), Linux only.
+        helpers: process ids whose CPU time, and their children's, is this run's own (workers that are timed from
+            here), Linux only.
         gpu: also let ``nvidia-smi`` note, twice a second, why the GPU's clocks are held back.
     """
 
@@ -245,7 +247,7 @@ def read_counters(cpus: frozenset[int] | None = None, helpers: Sequence[int] = (
     busy, steal = cpu_seconds(read_text("/proc/stat"), cpus)
     return Counters(
         seconds=time.perf_counter(),
-        own_s=time.process_time() + sum(process_seconds(read_text(f"/proc/{pid}/stat")) for pid in helpers),
+        own_s=time.process_time() + sum(map(family_seconds, helpers)),
         busy_s=busy,
         steal_s=steal,
         preempted=_involuntary_switches(),
@@ -271,11 +273,18 @@ def cpu_seconds(stat: str | None, cpus: frozenset[int]) -> tuple[float | None, f
 
 
 def process_seconds(stat: str | None) -> float:
-    """CPU seconds of a process from the text of its ``/proc/PID/stat``: fields 14 and 15, user and system time."""
+    """CPU seconds of a process and of its ended children from the text of its ``/proc/PID/stat``: fields 14 to 17."""
     if stat is None:
         return 0.0
     fields = stat.rpartition(")")[2].split()  # the second field, the program's name, may hold blanks and brackets
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
+
+
+def family_seconds(pid: int) -> float:
+    """CPU seconds of a process and of everything it has started."""
+    children = (read_text(str(path)) or "" for path in Path(f"/proc/{pid}/task").glob("*/children"))
+    living = sum(family_seconds(int(child)) for text in children for child in text.split())
+    return process_seconds(read_text(f"/proc/{pid}/stat")) + living
 
 
 def gpu_disturbances(states: list[dict[str, Any]]) -> list[str]:

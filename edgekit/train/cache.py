@@ -69,14 +69,20 @@ def _ratio(height: int, width: int, size: tuple[int, int], crops: bool) -> float
 class Recent:
     """A shared memory of images used lately: a slot for every index modulo ``slots``, the newest image wins.
 
-    Copies are made under a lock; a process that died holding it costs a decoding each time, nothing else.
+    Copies are made under a lock; a process that died holding it costs a decoding each time, nothing else: a lock that
+    could not be had once is not waited for again until it can.
     """
 
     def __init__(self, room: int, slots: int = SLOTS) -> None:
         self._room, self._slots = room, slots
         self._pixels = np.frombuffer(mmap.mmap(-1, max(room * slots, 1)), np.uint8)
         self._holds = np.frombuffer(mmap.mmap(-1, slots * 24), np.int64).reshape(slots, 3)  # index + 1, height, width
+        self.renew_locks()
+
+    def renew_locks(self) -> None:
+        """Forgets locks that a process died with. No other process may be using this memory."""
         self._locks = [multiprocessing.Lock() for _ in range(16)]
+        self._held: set[int] = set()  # locks that could not be had the last time
 
     def get(self, index: int) -> Array | None:
         """A copy of the image, or None if it is not there."""
@@ -100,13 +106,17 @@ class Recent:
 
     @contextlib.contextmanager
     def _locked(self, slot: int) -> Iterator[bool]:
-        lock = self._locks[slot % len(self._locks)]
-        mine = lock.acquire(timeout=0.05)
+        number = slot % len(self._locks)
+        mine = self._locks[number].acquire(timeout=0 if number in self._held else 0.05)
+        if not mine:
+            self._held.add(number)
+            yield False
+            return
+        self._held.discard(number)
         try:
-            yield mine
+            yield True
         finally:
-            if mine:
-                lock.release()
+            self._locks[number].release()
 
 
 class Images:
@@ -174,6 +184,11 @@ class Images:
             return Recent(room) if room * SLOTS <= SHARE * available_memory() else None
         except (OSError, ValueError):
             return None
+
+    def renew_locks(self) -> None:
+        """To be called when processes that used these images have been ended: one may have died holding a lock."""
+        if self._recent:
+            self._recent.renew_locks()
 
     def _decode(self, index: int) -> Array:
         return prepared(self._samples[index], self._size, self._task, self._exact)

@@ -174,6 +174,7 @@ class Loader:
         self._pending.clear()
         if self._pool is not None:
             self._finalizer()
+            self.images.renew_locks()
         self._pool = self._ring = None
 
     # -- in this process
@@ -207,9 +208,10 @@ class Loader:
         assert self._ring is not None
         planes, masks = self._ring.views(first.slot, 0, first.count)
         parts = [part for _, part in sorted(first.parts.items()) if part is not None]
-        # Copied, so that a batch stays what it is while its place is filled again.
+        # Copied, so that a batch stays what it is while its place is filled again; by numpy, because torch would copy
+        # with all its threads and wait for each to get a core that a worker is using.
         batch = self._assembled(
-            parts, torch.from_numpy(planes).clone(), None if masks is None else torch.from_numpy(masks).clone()
+            parts, torch.from_numpy(planes.copy()), None if masks is None else torch.from_numpy(masks.copy())
         )
         self._pending.popleft()
         self._fill(plan)
@@ -267,12 +269,14 @@ class Loader:
             arrays = [getattr(part, name) for part in parts]
             return None if arrays[0] is None else torch.from_numpy(np.concatenate(arrays))
 
-        counts, classes, boxes = joined("counts"), joined("classes"), joined("boxes")
-        assert counts is not None and classes is not None and boxes is not None
+        counts = np.concatenate([part.counts for part in parts])
+        classes, boxes = joined("classes"), joined("boxes")
+        assert classes is not None and boxes is not None
         targets = Targets(
             size=self.size,
             count=len(images),
-            image=torch.repeat_interleave(torch.arange(len(counts)), counts),
+            # Not torch.repeat_interleave, for the same reason as the copies above.
+            image=torch.from_numpy(np.repeat(np.arange(len(counts)), counts)),
             classes=classes,
             boxes=boxes,
             rotated=joined("rotated"),
