@@ -6,7 +6,8 @@
 Each side is a process of its own that stays alive; they take turns, with the same number of threads and of image
 readers. What is timed:
 
-- whole: training yolo12n from its first batch to the end of the last epoch, validation after each included;
+- whole: training yolo12n from its first batch to the end of the last epoch, validation after each included, each side
+  with its own default precision (the peer's on a CPU is float32; with ``--amp off`` edgekit's is too);
 - loader: augmented batches (mosaic on) and nothing else, workers running already, without a cache of images;
 - loader_cached: the same with decoded images kept in memory;
 - loader_large: without a cache, the set's images REPEATS times under other names, so that neither side can remember
@@ -62,7 +63,8 @@ def main() -> None:
         "what": "images per second of training and of its loader alone",
         "data": Path(options.data).parent.name,
         "settings": {
-            k: getattr(options, k) for k in ("task", "imgsz", "batch", "epochs", "loader_epochs", "threads", "workers")
+            k: getattr(options, k)
+            for k in ("task", "imgsz", "batch", "epochs", "loader_epochs", "threads", "workers", "amp")
         },
         **_summary(rounds, options.measure),
         "rounds": rounds,
@@ -147,7 +149,9 @@ def _edgekit(options: argparse.Namespace) -> None:
 
     def whole() -> float:
         clock = Clock()
-        wanted = TrainOptions(epochs=options.epochs, imgsz=size, close_mosaic=0, threads=options.threads, **common)
+        wanted = TrainOptions(
+            epochs=options.epochs, imgsz=size, close_mosaic=0, threads=options.threads, amp=options.amp, **common
+        )
         model = {"detect": "yolo12n", "segment": "yolo12n-seg", "pose": "yolo12n-pose", "obb": "yolo12n-obb"}
         with tempfile.TemporaryDirectory() as folder:
             train(Path(options.data), model[options.task], Path(folder), wanted, watch=clock)
@@ -227,6 +231,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--amp", default="auto", choices=("auto", "off"), help="edgekit's precision")
     parser.add_argument("--peer-python", required=True)
     parser.add_argument("--peer-scripts", required=True)
     parser.add_argument("--out")

@@ -156,6 +156,8 @@ def test_starts_that_cannot_be(model: str, task: str | None, sentence: str) -> N
         ({"optimizer": "lion"}, "--optimizer"),
         ({"epochs": 0}, "--epochs"),
         ({"lr": -1.0}, "--lr"),
+        ({"momentum": 5.0}, "--momentum"),
+        ({"weight_decay": -1.0}, "--weight-decay"),
         ({"schedule": "step"}, "--schedule"),
         ({"cache": "cloud"}, "--cache"),
     ],

@@ -129,6 +129,10 @@ class TrainOptions:
         for flag, amount in (("--lr", self.lr), ("--clip", self.clip), ("--lr-final", self.lr_final)):
             if amount is not None and not 0 < amount < 1e6:
                 raise UsageError(f"{flag} {amount:g}: must be above 0")
+        if self.momentum is not None and not 0 < self.momentum < 1:
+            raise UsageError(f"--momentum {self.momentum:g}: must be between 0 and 1")
+        if self.weight_decay is not None and not 0 <= self.weight_decay < 1e6:
+            raise UsageError(f"--weight-decay {self.weight_decay:g}: must not be negative")
 
     def replace(self, **changes: Any) -> TrainOptions:
         return dataclasses.replace(self, **changes)
