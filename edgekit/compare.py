@@ -3,7 +3,8 @@
     report = compare(Path("yolo12n.pt"), Path("yolo12n-ov"), images)
     report["detections"]["matched"], report["stage"]
 
-Any two models of one task will do: checkpoints, exported ONNX files, bundles. What an application sees is compared
+Any two models of one task will do: checkpoints, exported ONNX files, bundles, and other tools' models as far as
+``edgekit.foreign`` understands them, whose stages are not known. What an application sees is compared
 after suppression (``detections``): objects of the two answers are paired by label and overlap.
 """
 
@@ -18,6 +19,7 @@ import numpy as np
 from edgekit import bundle, parity, stages
 from edgekit.boxes import box_iou, probiou
 from edgekit.errors import UsageError
+from edgekit.foreign import is_foreign
 from edgekit.loading import open_session
 from edgekit.results import Result
 from edgekit.runtime.postprocess import Options
@@ -33,7 +35,7 @@ def compare(
     """Compare two models.
 
     Args:
-        first, second: anything ``edgekit.loading.load`` opens; ``first`` is the reference.
+        first, second: whatever ``edgekit.loading.load`` opens, or another tool's model; ``first`` is the reference.
         images: uint8 BGR ``[h, w, 3]``.
         conf: confidence that detections are compared at.
         size: input size of checkpoints; by default that of the other model, if it has a fixed one.
@@ -70,9 +72,9 @@ def compare(
 
 
 def _open_both(first: Path, second: Path, size: tuple[int, int] | None) -> tuple[Session, Session]:
-    b = open_session(second, imgsz=size)
+    b = open_session(second, imgsz=size, foreign=True)
     fixed = b.info.imgsz if b.target != "pytorch" else None
-    a = open_session(first, imgsz=size or fixed, head=b.info.head if b.info.head != "nms" else "raw")
+    a = open_session(first, imgsz=size or fixed, head=b.info.head if b.info.head != "nms" else "raw", foreign=True)
     if b.target == "pytorch" and a.info.imgsz != b.info.imgsz:
         b = open_session(second, imgsz=a.info.imgsz, head=a.info.head)
     if a.info.task != b.info.task or a.info.names != b.info.names:
@@ -84,6 +86,8 @@ def _open_both(first: Path, second: Path, size: tuple[int, int] | None) -> tuple
 
 
 def _stages(path: Path) -> stages.Stages | None:
+    if is_foreign(path):
+        return None
     if path.is_dir():
         found: stages.Stages | None = bundle.read(path, verify=False).manifest.get("stages")
         return found

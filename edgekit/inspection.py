@@ -11,17 +11,17 @@ from typing import Any
 
 from edgekit import bundle, targets
 from edgekit.errors import InputError, MissingPackageError
-from edgekit.spec import sha256_file
+from edgekit.spec import Port, sha256_file
 
 
 def inspect(path: Path) -> dict[str, Any]:
-    """JSON-ready facts about a bundle, an exported ONNX file or a checkpoint.
+    """JSON-ready facts about a bundle, an ONNX file or a checkpoint.
 
     Raises:
         EdgekitError: it is none of them, or damaged; the sentence says which.
     """
     if not path.exists():
-        raise InputError(f"{path}: no such file or folder; give a bundle, a checkpoint or an exported ONNX file")
+        raise InputError(f"{path}: no such file or folder; give a bundle, a checkpoint or an ONNX file")
     if path.is_dir():
         facts = _bundle(path)
     elif path.suffix == ".onnx":
@@ -48,16 +48,22 @@ def _bundle(path: Path) -> dict[str, Any]:
 
 
 def _onnx(path: Path) -> dict[str, Any]:
-    document = _onnx_module().read_document(path)
-    return {
-        "kind": "ONNX file",
-        "bytes": path.stat().st_size,
-        "sha256": sha256_file(path),
-        **document["info"],
-        "rewrites": document["rewrites"],
-        "provenance": document["provenance"],
-        **_graph_facts(path),
-    }
+    module = _onnx_module()
+    inputs, outputs, metadata = module.describe(path)
+    facts = {"kind": "ONNX file", "bytes": path.stat().st_size, "sha256": sha256_file(path)}
+    if module.METADATA_KEY in metadata:
+        document = module.read_document(path)
+        known = {**document["info"], "rewrites": document["rewrites"], "provenance": document["provenance"]}
+    else:
+        facts["kind"] = "ONNX file from elsewhere"
+        ports = {"inputs": inputs, "outputs": outputs}
+        known = {key: [_plain(port) for port in found] for key, found in ports.items()} | {"metadata": metadata}
+    return {**facts, **known, **_graph_facts(path)}
+
+
+def _plain(port: Port) -> dict[str, Any]:
+    """A port that has no role."""
+    return {"name": port.name, "shape": list(port.shape), "dtype": port.dtype}
 
 
 def _checkpoint(path: Path) -> dict[str, Any]:
@@ -97,4 +103,5 @@ def _graph_facts(path: Path) -> dict[str, Any]:
 
     model = onnx.load(path, load_external_data=False)
     operators = dict(Counter(node.op_type for node in model.graph.node).most_common())
-    return {"attention_forms": attention_forms(path), "opset": model.opset_import[0].version, "operators": operators}
+    opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), None)
+    return {"attention_forms": attention_forms(path), "opset": opset, "operators": operators}

@@ -9,6 +9,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import onnx
 import pytest
 
 from edgekit import catalog, checkpoint, cli
@@ -86,6 +87,26 @@ def test_export_and_inspect(run: Run, place: Path, tmp_path: Path) -> None:
     assert run("export", place / "model.pt", "--out", tmp_path / "model.txt")[0] == 2
     assert run("export", place / "model.pt", "--out", tmp_path / "b.onnx", "--imgsz", 100)[0] == 2
     assert run("export", place / "model.pt", "--out", tmp_path / "b.onnx", "--head", "best")[0] == 2
+
+
+def test_files_from_elsewhere_are_inspected_and_compared(run: Run, place: Path, tmp_path: Path) -> None:
+    """The same graph without our metadata: what is left to say of it, and the same function all the same."""
+    ours, theirs = tmp_path / "ours.onnx", tmp_path / "theirs.onnx"
+    assert run("export", place / "model.pt", "--out", ours)[0] == 0
+    model = onnx.load(ours)
+    del model.metadata_props[:]
+    onnx.helper.set_model_props(model, {"names": "{0: 'cat', 1: 'dog'}", "license": "MIT"})
+    onnx.save(model, theirs)
+    facts = json.loads(run("inspect", theirs, "--json")[1])
+    assert facts["kind"] == "ONNX file from elsewhere" and facts["metadata"]["license"] == "MIT"
+    assert facts["inputs"] == [{"name": "images", "shape": [1, 3, 64, 64], "dtype": "float32"}]
+    known = json.loads(run("inspect", ours, "--json")[1])
+    assert sum(facts["attention_forms"].values()) == 8
+    assert all(facts[key] == known[key] for key in ("attention_forms", "operators", "opset"))
+    code, printed, _ = run("compare", ours, theirs, "--images", place / "photos", "--json")
+    report = json.loads(printed)
+    assert code == 0 and report["second"]["target"] == "onnxruntime" and report["stage"] is None
+    assert report["roles"]["class_probabilities"]["max_abs"] == 0 and report["detections"]["same_top1"] == 4
 
 
 def test_build_then_inspect_shows_where_it_came_from(run: Run, place: Path, tmp_path: Path) -> None:

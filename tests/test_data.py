@@ -13,6 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from edgekit.boxes import corners
+from edgekit.cli._common import note_left_out
 from edgekit.data import Dataset, Issue, check, open_dataset
 from edgekit.data.images import image_size
 from edgekit.data.rotated import rotated_from_corners
@@ -429,11 +430,16 @@ def test_coco_keeps_what_coco_scores(tmp_path: Path) -> None:
     assert len(dataset.samples[0].labels) == 3
 
 
-def test_coco_images_that_are_missing_or_listed_twice(tmp_path: Path) -> None:
+def test_coco_images_that_are_missing_or_listed_twice(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     images = [{"id": i, "file_name": f"{n}.png", "width": 40, "height": 20} for i, n in ((1, 1), (1, 2), (3, 9))]
     dataset = open_dataset(coco_set(tmp_path, [DOG], images=images), "detect")
     assert len(dataset) == 1
     assert kinds(dataset) == [("duplicate", "error"), ("no image", "error")]
+    note_left_out(dataset)  # as `val` and `bench --data` say it
+    assert "rows or images of val left out: 2; the first is" in (said := capsys.readouterr().err)
+    assert "image id 1 is used twice; 2.png is left out; `edgekit data check` lists them all" in said
+    note_left_out(open_dataset(coco_set(tmp_path, [DOG]), "detect"))
+    assert capsys.readouterr().err == ""
 
 
 def test_coco_sizes_come_from_the_image_where_not_stated(tmp_path: Path) -> None:

@@ -86,7 +86,7 @@ WALLS = (
     Wall("build.py", "numpy", rooms=f"{HOST} parity stages bundle layouts targets graph quantize checkpoint nn"),
     Wall("evaluate.py stages.py", "numpy", rooms=HOST),
     Wall("conformance.py", "numpy", rooms=f"{HOST} bundle loading"),
-    Wall("compare.py", "numpy", rooms=f"{HOST} bundle graph loading parity stages"),
+    Wall("compare.py", "numpy", rooms=f"{HOST} bundle foreign graph loading parity stages"),
     Wall("inspection.py", inside="onnx", rooms=f"{HOST} bundle targets graph published checkpoint"),
     Wall("doctor.py", rooms=f"{PLAIN} targets bench"),
     Wall("demo.py", "numpy cv2", "torch", rooms="errors doctor catalog checkpoint parity image"),

@@ -29,6 +29,8 @@ from edgekit.errors import UsageError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from edgekit.data.dataset import Dataset
+
 T = TypeVar("T")
 
 ImgSz = Annotated[
@@ -123,6 +125,15 @@ def refuse_existing(out: Path, force: bool, option: str = "--out") -> None:
     """
     if not force and (out.exists() or out.is_symlink()):
         raise UsageError(f"{option} {out}: already exists; give --force to replace it, or another name")
+
+
+def note_left_out(dataset: Dataset) -> None:
+    """Say on standard error what of a set is not in the figures."""
+    from rich.markup import escape
+
+    sentence = dataset.left_out()
+    if sentence:
+        console().print(f"[yellow]note:[/yellow] {escape(sentence)}", soft_wrap=True)
 
 
 def check_head(head: str) -> None:

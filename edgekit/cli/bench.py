@@ -12,7 +12,18 @@ import typer
 
 from edgekit.cli import _bench_table
 from edgekit.cli import _bench_tables as tables
-from edgekit.cli._common import Conf, Device, Force, ImgSz, Json, console, emit_json, refuse_existing, write_json
+from edgekit.cli._common import (
+    Conf,
+    Device,
+    Force,
+    ImgSz,
+    Json,
+    console,
+    emit_json,
+    note_left_out,
+    refuse_existing,
+    write_json,
+)
 from edgekit.errors import GateError, InputError, UsageError
 
 if TYPE_CHECKING:
@@ -216,6 +227,7 @@ def _datasets(
     check_tasks(predictors)
     task = next(iter(predictors.values())).info.task
     dataset = open_dataset(data, task, split, images if data.suffix == ".json" else None)
+    note_left_out(dataset)
     found = {}
     for name, predictor in predictors.items():
         classes = predictor.info.names

@@ -11,7 +11,9 @@ from edgekit.cli._common import Conf, ImgSz, Json, console, emit_json
 
 
 def command(
-    first: Annotated[Path, typer.Argument(help="The reference: a checkpoint, an exported ONNX file or a bundle.")],
+    first: Annotated[
+        Path, typer.Argument(help="The reference: a checkpoint, bundle or ONNX file, or another tool's model.")
+    ],
     second: Annotated[Path, typer.Argument(help="The model to hold against it.")],
     images: Annotated[
         Path | None, typer.Option(help="Folder of images. Default: generated ones.", show_default=False)

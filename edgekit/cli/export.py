@@ -16,7 +16,7 @@ def command(
     imgsz: ImgSz = None,
     batch: Batch = 1,
     dynamic_batch: Annotated[bool, typer.Option("--dynamic-batch", help="Let any batch through.")] = False,
-    opset: Annotated[int, typer.Option(help="ONNX opset, 18 to 23.")] = 18,
+    opset: Annotated[int, typer.Option(help="ONNX opset, 17 to 24.")] = 18,
     head: Head = "topk",
     force: Force = False,
     json: Json = False,

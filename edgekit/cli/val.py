@@ -17,6 +17,7 @@ from edgekit.cli._common import (
     Threads,
     console,
     emit_json,
+    note_left_out,
     refuse_existing,
     write_json,
 )
@@ -73,6 +74,7 @@ def command(
         _print(evaluation, advice)
     for sentence in evaluation.skipped:
         console().print(f"[yellow]not scored:[/yellow] {sentence}", soft_wrap=True)
+    note_left_out(dataset)
 
 
 def _detects(info: Any) -> bool:

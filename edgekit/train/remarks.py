@@ -27,14 +27,10 @@ def remarks(training: Dataset, validating: Dataset) -> list[str]:
 
 
 def _issues(dataset: Dataset) -> Iterator[str]:
-    problems = dataset.problems()
-    bad = [issue for issue in problems if issue.severity == "error"]
-    if bad:
-        yield (
-            f"{dataset.source}: {len(bad)} rows or images of {dataset.split} are left out, the first is {bad[0]}; "
-            "`edgekit data check` lists them all"
-        )
-    mended = [issue for issue in problems if issue.kind == "crossing"]
+    left_out = dataset.left_out()
+    if left_out:
+        yield left_out
+    mended = [issue for issue in dataset.problems() if issue.kind == "crossing"]
     if mended:
         yield f"{dataset.source}: {len(mended)} rows of {dataset.split} were mended, the first is {mended[0]}"
 
