@@ -24,6 +24,7 @@ from edgekit.spec import Session
 GEOMETRY = ("boxes", "rotated_boxes", "keypoints")
 PER_CANDIDATE = (*GEOMETRY, "mask_coefficients")
 SEEN = 0.25
+PER_SCORE = 100.0  # pixels that a difference of 1 in score weighs: about the ratio of the two tolerances
 _HUGE = 1e9  # stands for NaN and infinity, which JSON has no word for
 
 Roles = dict[str, np.ndarray]
@@ -124,7 +125,7 @@ def _gap(role: str, want: np.ndarray, have: np.ndarray, side: float) -> np.ndarr
 
 
 def pair_rows(want: Roles, have: Roles, reach: float = 16.0) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of two answers for one image that are the same candidate: equal label, nearest geometry, one to one.
+    """Rows of two answers for one image that are one candidate: equal label, nearest in place and score, one to one.
 
     Args:
         want, have: role -> array of one image, ``labels [K]``, ``scores [K]`` and boxes ``[K, 4 or 5]``.
@@ -134,12 +135,14 @@ def pair_rows(want: Roles, have: Roles, reach: float = 16.0) -> tuple[np.ndarray
         (rows of ``want``, rows of ``have``), best scores first.
     """
     role = "rotated_boxes" if "rotated_boxes" in want else "boxes"
-    apart = np.abs(want[role][:, None] - have[role][None]).max(2) + np.abs(want["scores"][:, None] - have["scores"])
-    apart[want["labels"][:, None] != have["labels"][None]] = np.inf
+    gap = np.abs(want[role][:, None] - have[role][None]).max(2)
+    # Neighbouring cells answer with boxes a pixel apart, and in low precision that tells them apart no longer.
+    apart = gap + PER_SCORE * np.abs(want["scores"][:, None] - have["scores"])
+    apart[(want["labels"][:, None] != have["labels"][None]) | (gap > reach)] = np.inf
     rows, partners = [], []
     for row in np.argsort(-want["scores"], kind="stable"):
         partner = int(apart[row].argmin()) if apart.shape[1] else -1
-        if partner >= 0 and apart[row, partner] <= reach:
+        if partner >= 0 and np.isfinite(apart[row, partner]):
             rows.append(int(row))
             partners.append(partner)
             apart[:, partner] = np.inf
