@@ -14,6 +14,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -29,6 +30,33 @@ SAY: Callable[[str], None] = lambda _: None  # noqa: E731 - a silent default for
 _SDKS = ("onnxruntime", "openvino", "nncf", "tensorrt", "tensorrt-rtx", "numpy")
 
 
+@dataclass
+class Exports:
+    """Graphs of one source, made when first asked for: targets that want the same form share one export.
+
+    Attributes:
+        folder: where their files stay.
+    """
+
+    folder: Path
+    _known: dict[Any, tuple[Graph, Session]] = field(default_factory=dict)
+
+    def get(
+        self, source: Path, target: str, imgsz: tuple[int, int] | None, batch: int | None, head: str
+    ) -> tuple[Graph, Session]:
+        """The source's ONNX graph as ``target`` wants it, and a session of the source itself to compare with."""
+        try:
+            from edgekit.graph.rewrite import recipe_for
+        except ModuleNotFoundError as error:
+            raise MissingPackageError(error.name or "onnx", f"building from {source}", "onnx") from error
+        key = recipe_for(target), source, imgsz, batch, head
+        if key not in self._known:
+            folder = self.folder / f"export-{len(self._known)}"
+            folder.mkdir()
+            self._known[key] = _graph(source, target, folder, imgsz, batch, head)
+        return self._known[key]
+
+
 def build(
     source: Path,
     target: str,
@@ -41,6 +69,7 @@ def build(
     options: Mapping[str, str] | None = None,
     layout: str | None = None,
     wishes: Wishes | None = None,
+    exports: Exports | None = None,
 ) -> bundle.Bundle:
     """Build ``source`` for ``target`` into the folder ``out`` (replaced if it is there).
 
@@ -55,6 +84,7 @@ def build(
         options: the target's own, by name (``targets/_tensorrt_common.py`` has those of TensorRT).
         layout: also write the files the way a server reads them: ``triton`` or ``ovms``.
         wishes: data, limits and seed of a narrower target (INT8 needs them).
+        exports: of builds of the same source before this one, which this one may use and adds to.
 
     Raises:
         InputError, UsageError, MissingPackageError: the source or the request cannot be used.
@@ -63,10 +93,11 @@ def build(
     backend = targets.backend(target)
     arguments = _own_options(backend, target, options)
     layouts.check(layout, target)
-    with failures_to(out), _workspace(out) as folder:
+    with failures_to(out), workspace(out) as folder:
         say(f"exporting {source}")
         form = backend.graph_target(target) if hasattr(backend, "graph_target") else target
-        graph, reference = _graph(source, form, folder, imgsz, batch, head)
+        exports = exports or Exports(folder)
+        graph, reference = exports.get(source, form, imgsz, batch, head)
         say(f"building {target}")
         files = folder / "bundle"
         files.mkdir()
@@ -105,7 +136,7 @@ def build(
             **parts,
         )
         bundle.write_manifest(files, manifest)
-        _move_into_place(files, out)
+        move_into_place(files, out)
     return bundle.read(out, verify=False)
 
 
@@ -139,7 +170,7 @@ def rebuild(
         )
     arguments = _own_options(backend, old.target, options)
     layouts.check(layout, old.target)
-    with failures_to(out), _workspace(out) as folder:
+    with failures_to(out), workspace(out) as folder:
         say(f"building {old.target} from {source}")
         files = folder / "bundle"
         shutil.copytree(source, files, ignore=shutil.ignore_patterns(bundle.MANIFEST, "*.engine", *layouts.LAYOUTS))
@@ -153,7 +184,7 @@ def rebuild(
         kept = {k: v for k, v in old.manifest.items() if k not in ("schema", "target", "files", *old.info.to_dict())}
         kept["provenance"] = provenance | {"versions": provenance.get("versions", {}) | versions("edgekit", *_SDKS)}
         bundle.write_manifest(files, bundle.manifest_of(old.info, old.target, files, **(kept | parts)))
-        _move_into_place(files, out)
+        move_into_place(files, out)
     return bundle.read(out, verify=False)
 
 
@@ -342,7 +373,7 @@ def _parity(reference: Session, session: Session, target: str, images: Path | No
 
 
 @contextmanager
-def _workspace(out: Path) -> Iterator[Path]:
+def workspace(out: Path) -> Iterator[Path]:
     """A scratch folder beside ``out`` (same file system, so the final rename is one step), removed at the end."""
     out.parent.mkdir(parents=True, exist_ok=True)
     folder = out.parent / f".{out.name}.partial-{os.getpid()}"
@@ -367,7 +398,7 @@ def failures_to(out: Path) -> Iterator[None]:
     evidence.unlink(missing_ok=True)
 
 
-def _move_into_place(folder: Path, out: Path) -> None:
+def move_into_place(folder: Path, out: Path) -> None:
     """Rename ``folder`` to ``out``; an older bundle is set aside first, so that one of the two is always there."""
     aside = folder.parent / "replaced"
     if out.is_dir() and not out.is_symlink():

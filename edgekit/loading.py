@@ -13,7 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from edgekit import bundle, targets
+from edgekit import bundle, modelcache, targets
 from edgekit.errors import InputError, MissingPackageError, UsageError
 from edgekit.spec import ModelInfo, Session, parse_imgsz
 
@@ -40,6 +40,7 @@ def load(
     foreign: bool = False,
     task: str | None = None,
     streams: int | None = None,
+    cache: str | Path | bool = False,
     **options: Any,
 ) -> Predictor:
     """Open a model for prediction.
@@ -52,6 +53,8 @@ def load(
         foreign: also take models of other tools (``edgekit.foreign``), whose outputs are told by their layout.
         task: what a foreign model is for, where it does not say.
         streams: images worked on at once, for more of them a second; by default one, as fast as possible.
+        cache: a folder where the runtime keeps what it compiled, for a faster next start; True: beside the bundle
+            (``edgekit.modelcache``). Bundles of ov-* targets.
         options: detection options: ``conf``, ``iou``, ``max_det``, ``classes``, ``agnostic``.
 
     Raises:
@@ -60,7 +63,7 @@ def load(
     from edgekit.runtime.postprocess import Options
     from edgekit.runtime.predictor import Predictor
 
-    session = open_session(path, device, threads, imgsz, foreign=foreign, task=task, streams=streams)
+    session = open_session(path, device, threads, imgsz, foreign=foreign, task=task, streams=streams, cache=cache)
     return Predictor(session, Options(**options))
 
 
@@ -73,18 +76,33 @@ def open_session(
     foreign: bool = False,
     task: str | None = None,
     streams: int | None = None,
+    cache: str | Path | bool = False,
 ) -> Session:
     """The session behind ``load``, for those who bring their own tensors. ``head`` is for checkpoints; artifacts have
     the one they were built with."""
     path = Path(path)
     size = parse_imgsz(imgsz) if imgsz is not None else None
     found = _artifact(path, size, foreign, task)
+    folder = _cache_folder(path, found, cache)
     if found is None:
         if streams is not None:
             raise UsageError(f"{path}: PyTorch runs one stream a process; build the model for a target")
         return _torch_session(path, device, threads, size, head)
-    extra = _streams(found, streams)
-    return found.finish(found.backend.open_session(found.place, found.info, found.target, device, threads, **extra))
+    extra: dict[str, Any] = _streams(found, streams) | ({"cache": folder} if folder else {})
+    with modelcache.checked(folder):
+        session = found.backend.open_session(found.place, found.info, found.target, device, threads, **extra)
+    return found.finish(session)
+
+
+def _cache_folder(path: Path, found: _Artifact | None, cache: str | Path | bool) -> Path | None:
+    """Where the runtime keeps what it compiles; None for no cache."""
+    if cache is False:
+        return None
+    if found is None or "cache" not in inspect.signature(found.backend.open_session).parameters:
+        raise UsageError(f"--cache: {path} runs on {found.target if found else 'pytorch'}, which keeps none; ov-* do")
+    if not bundle.is_bundle(path):
+        raise UsageError(f"--cache: {path} is no bundle; build one with: edgekit build MODEL --target T --out DIR")
+    return modelcache.folder_for(path, cache)
 
 
 def _streams(found: _Artifact, streams: int | None) -> dict[str, int]:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from edgekit.cli import _plan_table
 from edgekit.cli._common import Batch, Force, Head, ImgSz, Json, Seed, check_head, console, emit_json, refuse_existing
 from edgekit.errors import UsageError
+
+if TYPE_CHECKING:
+    from edgekit.bundle import Bundle
+    from edgekit.quantize import Wishes
 
 
 def command(
@@ -16,7 +21,16 @@ def command(
     model: Annotated[
         Path | None, typer.Argument(help="A checkpoint, an exported ONNX file, or a bundle that holds one.")
     ] = None,
-    target: Annotated[str | None, typer.Option(help="What to build for; `edgekit doctor` lists the targets.")] = None,
+    target: Annotated[
+        str | None, typer.Option(help="What to build for; `edgekit doctor` lists the targets. auto measures which.")
+    ] = None,
+    wish: Annotated[
+        str | None,
+        typer.Option(help="Of --target auto: latency, throughput; with a bound, latency:20 (ms) or throughput:60."),
+    ] = None,
+    plan: Annotated[
+        Path | None, typer.Option(help="A plan.json of --target auto: build its choice here, timing nothing.")
+    ] = None,
     imgsz: ImgSz = None,
     batch: Batch = 1,
     dynamic_batch: Annotated[bool, typer.Option("--dynamic-batch", help="Let any batch through.")] = False,
@@ -50,7 +64,8 @@ def command(
         Path | None, typer.Option(help="A manifest of `edgekit calibrate`. Default: images chosen on the fly.")
     ] = None,
     max_drop: Annotated[
-        float, typer.Option("--max-drop", min=0, help="Points of the main metric that INT8 may lose.")
+        float,
+        typer.Option("--max-drop", min=0, help="Points of the main metric that INT8, or auto's choice, may lose."),
     ] = 0.5,
     require_speedup: Annotated[
         float | None, typer.Option("--require-speedup", min=0, help="Fail unless INT8 is so many times as fast.")
@@ -62,7 +77,6 @@ def command(
     """Build a bundle and prove that it computes what the checkpoint does; fails when it does not."""
     refuse_existing(out, force)
     check_head(head)
-    from edgekit import build as building
     from edgekit.quantize import Wishes
     from edgekit.spec import parse_imgsz
 
@@ -71,31 +85,86 @@ def command(
         data, calibration, images, seed=seed, max_drop=max_drop, require_speedup=require_speedup, force=force
     )
     own = target_options(sm, workspace, timing_cache, no_engine, option)
-    with console().status("") as status:
-        if source is not None:
-            if model is not None or size is not None:
-                raise UsageError("--from takes neither MODEL nor --imgsz: a bundle's graph is built as it is")
-            bundle = building.rebuild(source, out, target, own, layout, lambda step: status.update(step))
-        elif model is None or target is None:
-            raise UsageError("give MODEL and --target, or --from BUNDLE")
-        else:
-            bundle = building.build(
-                model,
-                target,
-                out,
-                size,
-                None if dynamic_batch else batch,
-                images,
-                head,
-                lambda step: status.update(step),
-                own,
-                layout,
-                wishes,
-            )
+    same = None if dynamic_batch else batch
+    if plan is not None or target == "auto" or wish is not None:
+        others = {
+            "--from": source,
+            "--layout": layout,
+            "--dynamic-batch": dynamic_batch,
+            "--require-speedup": require_speedup,
+        }
+        bundle = _planned(model, out, target, wish, plan, size, batch, images, head, wishes, {**others, **own})
+    else:
+        bundle = _built(model, target, source, out, size, same, images, head, own, layout, wishes)
     if json:
         emit_json({"out": out, **bundle.manifest})
     else:
         _print(out, bundle.manifest)
+
+
+def _built(
+    model: Path | None,
+    target: str | None,
+    source: Path | None,
+    out: Path,
+    size: tuple[int, int] | None,
+    batch: int | None,
+    images: Path | None,
+    head: str,
+    own: dict[str, str],
+    layout: str | None,
+    wishes: Wishes,
+) -> Bundle:
+    from edgekit import build as building
+
+    with console().status("") as status:
+        if source is not None:
+            if model is not None or size is not None:
+                raise UsageError("--from takes neither MODEL nor --imgsz: a bundle's graph is built as it is")
+            return building.rebuild(source, out, target, own, layout, lambda step: status.update(step))
+        if model is None or target is None:
+            raise UsageError("give MODEL and --target, or --from BUNDLE")
+        say = status.update
+        return building.build(model, target, out, size, batch, images, head, say, own, layout, wishes)
+
+
+def _planned(
+    model: Path | None,
+    out: Path,
+    target: str | None,
+    wish: str | None,
+    plan: Path | None,
+    size: tuple[int, int] | None,
+    batch: int,
+    images: Path | None,
+    head: str,
+    wishes: Wishes,
+    others: dict[str, Any],
+) -> Bundle:
+    """``--target auto``, or a plan of it replayed."""
+    from edgekit.plan import Wish, auto
+
+    mode = "--target auto" if plan is None else "--plan"
+    given = [name if name.startswith("--") else f"--option {name}" for name, value in others.items() if value]
+    if plan is not None:
+        given += [name for name, value in {"--target": target, "--wish": wish, "--imgsz": size}.items() if value]
+    if given:
+        raise UsageError(f"{mode} settles that itself: drop {' and '.join(given)}")
+    if plan is None and target != "auto":
+        raise UsageError("--wish goes with --target auto")
+    if model is None:
+        raise UsageError(f"{mode}: give MODEL, a checkpoint or an exported ONNX file")
+    with console().status("") as status:
+
+        def say(line: str) -> None:
+            status.update(line)
+            if not console().is_terminal or " is out: " in line or line.startswith("unlike"):
+                console().print(line, markup=False, soft_wrap=True)
+
+        if plan is not None:
+            return auto.replay(model, plan, out, wishes, images, say)
+        wanted = Wish.parse(wish or "latency")
+        return auto.auto(model, out, wanted, wishes, size, batch, images, head, say)
 
 
 def target_options(
@@ -137,6 +206,8 @@ def _print(out: Path, manifest: dict[str, Any]) -> None:
         console().print(f"licence of the weights: {manifest['licence']}")
     _print_quantization(manifest)
     _print_engines(manifest)
+    if "plan" in manifest:
+        _plan_table.show(out, manifest["plan"])
 
 
 def _print_engines(manifest: dict[str, Any]) -> None:

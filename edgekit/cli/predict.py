@@ -40,6 +40,9 @@ def command(
     batch: Batch = 1,
     device: Device = None,
     threads: Threads = None,
+    cache: Annotated[
+        Path | None, typer.Option(help="Folder that keeps what OpenVINO compiled, for a faster next start: ov-*.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Find objects in images and videos; draw them, or print them as JSON."""
@@ -52,7 +55,7 @@ def command(
     if out is None and not json:
         raise UsageError("predict: nothing to do with the results; give --out DIR, --json or both")
     sources = open_sources(source)
-    session = open_session(model, device, threads, imgsz)
+    session = open_session(model, device, threads, imgsz, cache=cache or False)
     options = Options(conf, iou, max_det, parse_classes(classes, session.info.names), agnostic)
     with Predictor(session, options, session.info.batch or batch) as predictor:
         documents, errors, written = _run(predictor, sources, out, json)

@@ -41,6 +41,7 @@ class Wishes:
         require_speedup: the least speedup over the best floating-point artifact; None only records it.
         force: calibrate on fewer than 16 images.
         timing_s: seconds that the comparison of speed may take; 0 leaves it out.
+        trial: calibrate on a few images and judge nothing: an artifact to time, whose speed depends on neither.
     """
 
     data: Path | None = None
@@ -52,6 +53,7 @@ class Wishes:
     require_speedup: float | None = None
     force: bool = False
     timing_s: float = 20.0
+    trial: bool = False
 
 
 @dataclass

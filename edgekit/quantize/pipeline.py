@@ -56,6 +56,10 @@ def lower(
         kept = fp16.to_fp16(graph.path, half)
         return Lowered(dataclasses.replace(graph, path=half), _kept(kept))
     qdq.check(onnx.load(graph.path), graph.path)
+    if wishes.trial:
+        few = _manifest(graph, wishes)
+        few = dataclasses.replace(few, images=few.images[: calibration.LEAST])
+        return Lowered(_Writer(graph, target, folder, calibration.batches(few, wishes.data, graph.info)).write(()))
     runner = targets.backend("ort-fp32").open_session(graph.path, graph.info, "ort-fp32")
     judge = _judge(graph, wishes, runner)
     manifest = _manifest(graph, wishes)

@@ -76,11 +76,12 @@ def open_session(
     device: str | None = None,
     threads: int | None = None,
     streams: int | None = None,
+    cache: Path | None = None,
 ) -> OpenVinoSession:
     """Compile ``folder/model.xml`` for ``device`` (CPU by default); with ``streams`` for as many images at once, which
-    share the threads, else for one as fast as possible."""
+    share the threads, else for one as fast as possible. ``cache`` is a folder for what is compiled."""
     path = folder if folder.suffix == ".xml" else folder / MODEL
-    return OpenVinoSession(path, info, target, device, threads, streams)
+    return OpenVinoSession(path, info, target, device, threads, streams, cache)
 
 
 def open_streams(
@@ -133,6 +134,7 @@ class OpenVinoSession:
         device: str | None = None,
         threads: int | None = None,
         streams: int | None = None,
+        cache: Path | None = None,
     ) -> None:
         openvino = _openvino(target)
         self.info, self.target, self.path, self.streams = info, target, path, streams or 1
@@ -147,6 +149,8 @@ class OpenVinoSession:
             properties["INFERENCE_PRECISION_HINT"] = "f32"
         if threads and name == "CPU":
             properties["INFERENCE_NUM_THREADS"] = threads
+        if cache:
+            properties["CACHE_DIR"] = str(cache)
         try:
             self._compiled = core.compile_model(str(path), name, properties)
             self._how = (name, properties)

@@ -1,0 +1,89 @@
+"""The fastest plan for the machine at hand: what could be built, timed and judged until one candidate is left.
+
+| file | does |
+|---|---|
+| ``candidates.py`` | what this machine can run, and why not the rest |
+| ``choose.py`` | who is timed again, who is judged, who is dropped, who wins: no clock and no model in it |
+| ``contest.py`` | builds, times and judges what ``choose.py`` asks for |
+| ``auto.py`` | ``edgekit build --target auto``: all of it, and the winner's bundle with the plan inside |
+| ``document.py`` | ``plan.json``: written, read with suspicion, replayed on another machine |
+| ``picture.py`` | speed and accuracy, with the Pareto front |
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edgekit.errors import UsageError
+
+GOALS = ("latency", "throughput")
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What the plan is to be fast at.
+
+    Attributes:
+        goal: ``latency`` (one image, array to answers) or ``throughput`` (images a second, several at once).
+        bound: most milliseconds of one image, or fewest images a second; None asks for the fastest only.
+    """
+
+    goal: str = "latency"
+    bound: float | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Wish:
+        """``latency``, ``throughput``, ``latency:20`` (milliseconds at most) or ``throughput:60`` (images/s at least).
+
+        Raises:
+            UsageError: anything else.
+        """
+        goal, colon, number = text.partition(":")
+        try:
+            bound = float(number) if colon else None
+        except ValueError:
+            bound = -1.0
+        if goal not in GOALS or (bound is not None and not 0 < bound < 1e9):
+            raise UsageError(
+                f"--wish {text}: give latency or throughput, or a bound: latency:20 (milliseconds at most), "
+                "throughput:60 (images per second at least)"
+            )
+        return cls(goal, bound)
+
+    def figure(self, ms: float) -> float:
+        """Milliseconds an image as the wish counts: themselves, or images a second."""
+        return ms if self.goal == "latency" else 1e3 / ms
+
+    def text(self, ms: float) -> str:
+        """``31.2 ms`` or ``52.1 images/s``."""
+        unit = "ms" if self.goal == "latency" else "images/s"
+        return f"{self.figure(ms):.3g} {unit}"
+
+    def holds(self, ms: float) -> bool:
+        """Whether ``ms`` an image is within the bound."""
+        return self.bound is None or ms <= (self.bound if self.goal == "latency" else 1e3 / self.bound)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A target with its switches.
+
+    Attributes:
+        target: one of ``targets.names()``.
+        batch: images a run, fixed when it is built.
+        streams: runs at once; ``threads`` of the CPU for all of them, None: the runtime's choice.
+    """
+
+    target: str
+    batch: int = 1
+    streams: int = 1
+    threads: int | None = None
+
+    @property
+    def bundle(self) -> str:
+        """Candidates of one bundle share its accuracy."""
+        return self.target if self.batch == 1 else f"{self.target}, batch {self.batch}"
+
+    @property
+    def name(self) -> str:
+        return self.bundle if self.streams == 1 else f"{self.bundle}, {self.streams} streams"

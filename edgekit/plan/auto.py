@@ -1,0 +1,170 @@
+"""``edgekit build --target auto``: the fastest of what this machine can run, within a limit on accuracy.
+
+    made = auto(Path("yolo12n.pt"), Path("yolo12n-here"), Wish("latency"), Wishes(data=Path("bccd/data.yaml")))
+    made.manifest["plan"]["why"]          # 'ov-int8: 21.3 ms, loses 0.11 points; next is ov-fp16, 28.9 ms'
+
+The folder is the winning bundle as ``edgekit build --target T`` makes it, with ``plan`` in its manifest, ``plan.json``
+and ``plan.png`` beside its files. ``replay`` builds a plan's choice on another machine without measuring.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from edgekit import build as building
+from edgekit import bundle
+from edgekit.errors import GateError, InputError, MissingPackageError
+from edgekit.plan import Candidate, Wish, document, picture
+from edgekit.plan.candidates import ORDER, candidates
+from edgekit.plan.choose import Outcome, Row, choose, nearest, unmet
+from edgekit.plan.contest import Contest, Job
+from edgekit.quantize import INT8, Wishes
+
+Say = Callable[[str], None]
+
+
+def auto(
+    source: Path,
+    out: Path,
+    wish: Wish,
+    wishes: Wishes,
+    imgsz: tuple[int, int] | None = None,
+    batch: int = 1,
+    images: Path | None = None,
+    head: str = "topk",
+    say: Say = lambda _: None,
+    seconds: float = 1.0,
+) -> bundle.Bundle:
+    """Build, time and judge candidates, and leave the winner's bundle in ``out``.
+
+    Args:
+        source, imgsz, batch, images, head: as ``edgekit.build.build`` takes them.
+        wishes: ``data`` (without it INT8 is left out and accuracy is agreement with the float model), ``max_drop``.
+        say: called with a line at each step.
+        seconds: scale of the time given to races.
+
+    Raises:
+        InputError: nothing can be built here.
+        GateError: no candidate is within the limit, or none fast enough for the wish; the nearest is named.
+    """
+    entries, left_out = candidates(wish, wishes.data is not None, batch)
+    if not entries:
+        raise InputError(f"--target auto: nothing can be built here ({'; '.join(left_out.values())})")
+    with building.failures_to(out), building.workspace(out) as folder:
+        with Contest(Job(source, imgsz, images, head, wishes), folder, wish, say, seconds) as contest:
+            refused = contest.build(entries)
+            left_out |= {name: sentence for name, sentence in refused.items()}
+            entries = [entry for entry in entries if entry.bundle not in refused]
+            if not entries:
+                raise InputError(f"{source}: no target could be built ({'; '.join(refused.values())})")
+            outcome = choose(entries, contest.clock, contest.judge, wishes.max_drop, ORDER, say)
+            race = _race(contest)
+            plan = document.document(wish, wishes.max_drop, outcome, left_out, contest.accuracy(), race)
+            if outcome.winner is None:
+                raise GateError(_nobody(wish, wishes.max_drop, outcome), {"plan": plan})
+            row = outcome.rows[outcome.winner]
+            if unmet(wish, outcome):
+                raise GateError(_too_slow(wish, row, wishes.max_drop, outcome), {"plan": plan})
+            files = contest.take(row.candidate)
+            info = bundle.read(files, verify=False).info
+            plan = document.document(wish, wishes.max_drop, outcome, left_out, contest.accuracy(), race, info)
+        seal(files, plan, say)
+        building.move_into_place(files, out)
+    return bundle.read(out, verify=False)
+
+
+def replay(
+    source: Path,
+    path: Path,
+    out: Path,
+    wishes: Wishes,
+    images: Path | None = None,
+    say: Say = lambda _: None,
+) -> bundle.Bundle:
+    """Build what the plan in ``path`` chose, without timing anything; INT8 is calibrated and judged here, too.
+
+    Raises:
+        InputError: ``path`` holds no plan.
+        UsageError: this machine, or the request, lacks what the plan needs.
+        GateError: the bundle's own gates, as for ``edgekit build``.
+    """
+    plan = document.read(path)
+    document.check_needs(plan, path, wishes.data is not None)
+    choice = document.candidate(plan)
+    size = (plan["choice"]["imgsz"][0], plan["choice"]["imgsz"][1])
+    for difference in document.differences(plan):
+        say(f"unlike where the plan was made: {difference}")
+    own = dataclasses.replace(wishes, max_drop=plan["max_drop_points"], timing_s=0) if choice.target in INT8 else None
+    with building.failures_to(out), building.workspace(out) as folder:
+        files = folder / "planned"
+        building.build(
+            source, choice.target, files, size, choice.batch, images, plan["choice"]["head"], say, wishes=own
+        )
+        seal(files, plan | {"replayed": True}, say)
+        building.move_into_place(files, out)
+    return bundle.read(out, verify=False)
+
+
+def seal(files: Path, plan: dict[str, Any], say: Say = lambda _: None) -> None:
+    """Put the plan into a bundle: its own files and a key of the manifest, whose list of files grows by them."""
+    (files / document.FILE).write_text(json.dumps(plan, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    try:
+        picture.draw(plan, files / picture.FILE)
+    except MissingPackageError as error:
+        say(str(error))
+    old = bundle.read(files, verify=False)
+    kept = {k: v for k, v in old.manifest.items() if k not in ("schema", "target", "files", *old.info.to_dict())}
+    bundle.write_manifest(files, bundle.manifest_of(old.info, old.target, files, **(kept | {"plan": plan})))
+
+
+def how_to_load(out: Path, choice: Candidate) -> str:
+    """The line of Python that runs the bundle as it was timed."""
+    switches = {"streams": None if choice.streams == 1 else choice.streams, "threads": choice.threads}
+    extra = "".join(f", {name}={value}" for name, value in switches.items() if value is not None)
+    return f'edgekit.load("{out}"{extra})'
+
+
+def _race(contest: Contest) -> dict[str, Any]:
+    last = contest.last
+    assert last is not None
+    return {"reliable": last.reliable, "disturbances": last.disturbances, "rounds": last.rounds}
+
+
+def _nobody(wish: Wish, limit: float, outcome: Outcome) -> str:
+    row = nearest(outcome)
+    if row is None or row.judged is None or row.judged.drop_points is None or row.time is None:
+        reasons = "; ".join(dict.fromkeys(row.verdict for row in outcome.rows.values() if row.verdict))
+        return f"--target auto: no candidate could be judged ({reasons})"
+    drop = row.judged.drop_points
+    return (
+        f"--max-drop {limit:g}: no candidate loses so little; the nearest is {row.candidate.name}, "
+        f"{wish.text(row.time.ms)}, which loses {drop:.2f} points (--max-drop {_above(drop):g} would take it)"
+    )
+
+
+def _above(points: float) -> float:
+    """``points`` rounded up to two decimals."""
+    return -(-points * 100 // 1) / 100
+
+
+def _too_slow(wish: Wish, row: Row, limit: float, outcome: Outcome) -> str:
+    assert row.time is not None
+    asked = f"--wish {wish.goal}:{wish.bound:g}"
+    text = f"{asked}: no candidate is so fast here; the nearest is {row.candidate.name} with {wish.text(row.time.ms)}"
+    lossy = [
+        other
+        for other in outcome.rows.values()
+        if other.time is not None
+        and wish.holds(other.time.ms)
+        and other.judged
+        and other.judged.drop_points is not None
+    ]
+    if not lossy:
+        return f"{text}; a smaller model or --imgsz would be faster"
+    other = min(lossy, key=lambda r: r.judged.drop_points)  # type: ignore[union-attr, return-value, arg-type]
+    lost = other.judged.drop_points  # type: ignore[union-attr]
+    return f"{text}; {other.candidate.name} is, but loses {lost:.2f} points (--max-drop {limit:g})"

@@ -1,0 +1,222 @@
+"""Who is timed again, who is judged, who is dropped, who wins. Pure: clocks, builds and accuracy come from outside.
+
+    outcome = choose(candidates, time=clock, judge=accuracy, limit=0.5, order=ORDER)
+    outcome.winner, outcome.rows["ov-int8"].verdict
+
+1. Everybody is timed shortly, in turns. Of one target's forms (streams), which share their accuracy, those that are
+   clearly slower than the best form are dropped at once.
+2. The fastest that is not judged yet is judged: its bundle is built in full and its accuracy measured. Within the limit
+   it may win; whoever is clearly slower than the best of those is dropped *unjudged*, since it could not win.
+3. Repeated, with the clock running again for those that are left, until everybody left is judged; then they are timed
+   for longer. The fastest wins. Among those that the clock cannot tell from the fastest the more accurate wins, then
+   the wider precision, then fewer streams.
+
+*Clearly slower*: the intervals of the two paired ratios are more than ``CLEAR`` apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from edgekit.plan import Candidate, Wish
+
+CLEAR = 0.03
+SAME_POINTS = 0.05  # differences of accuracy below this are no reason to prefer one
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Time:
+    """Milliseconds an image: median, its interval; and the ratio to the clock's baseline with its interval."""
+
+    ms: float
+    low: float
+    high: float
+    ratio: float = 1.0
+    ratio_low: float = 1.0
+    ratio_high: float = 1.0
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Accuracy of a bundle (a fraction) and points lost against the float model; or why there is no such bundle."""
+
+    accuracy: float | None
+    drop_points: float | None
+    refused: str | None = None
+
+
+@dataclass
+class Row:
+    """One candidate: what is known of it and what became of it."""
+
+    candidate: Candidate
+    time: Time | None = None
+    judged: Judged | None = None
+    verdict: str = ""
+    against: str | None = None  # who beat it, where it was dropped for its speed
+    front: bool = False
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """All candidates by name, and the winner's name; None where nobody is within the limit."""
+
+    rows: dict[str, Row]
+    winner: str | None
+
+
+# Names and the baseline of their ratios, and whether it is the last time.
+Clock = Callable[[Sequence[str], str, bool], Mapping[str, Time]]
+
+
+def choose(
+    entries: Sequence[Candidate],
+    clock: Clock,
+    judge: Callable[[Candidate], Judged],
+    limit: float,
+    order: Sequence[str] = (),
+    say: Say = lambda _: None,
+) -> Outcome:
+    """Find the fastest of ``entries`` that loses at most ``limit`` points.
+
+    Args:
+        entries: at least one.
+        clock: (names, baseline, last) -> time of each.
+        judge: called at most once for each bundle.
+        order: targets from the widest precision to the narrowest, which decides ties.
+        say: called with a line at each decision.
+    """
+    rows = {entry.name: Row(entry) for entry in entries}
+    alive = list(rows)
+    known: dict[str, Judged] = {}
+    _tell(rows, clock(alive, alive[0], False))
+    _drop_slower_forms(rows, alive, say)
+    while waiting := [name for name in alive if rows[name].judged is None]:
+        lead = min(waiting, key=lambda name: _ms(rows[name]))
+        bundle = rows[lead].candidate.bundle
+        say(f"judging {bundle}, {_ms(rows[lead]):.3g} ms an image")
+        known[bundle] = judge(rows[lead].candidate)
+        _spread(rows, alive, bundle, known[bundle], limit, say)
+        best = _best(rows, alive)
+        if best is not None and len(alive) > 1:
+            _tell(rows, clock(alive, best, False))
+            _drop_slower(rows, alive, say)
+    if not alive:
+        return Outcome(_with_front(rows), None)
+    if len(alive) > 1:
+        _tell(rows, clock(alive, str(_best(rows, alive)), True))
+    winner = _winner(rows, alive, order)
+    rows[winner].verdict = "chosen"
+    return Outcome(_with_front(rows), winner)
+
+
+def nearest(outcome: Outcome) -> Row | None:
+    """Of those that were judged and lose too much, the one that loses least; the faster of equals."""
+    lossy = [row for row in outcome.rows.values() if row.judged is not None and row.judged.drop_points is not None]
+    return min(lossy, key=lambda row: (_drop(row), _ms(row)), default=None)
+
+
+def unmet(wish: Wish, outcome: Outcome) -> bool:
+    """Whether even the winner is outside the wish's bound."""
+    return outcome.winner is not None and not wish.holds(_ms(outcome.rows[outcome.winner]))
+
+
+def _tell(rows: dict[str, Row], times: Mapping[str, Time]) -> None:
+    for name, time in times.items():
+        rows[name].time = time
+
+
+def _drop_slower_forms(rows: dict[str, Row], alive: list[str], say: Say) -> None:
+    for name in list(alive):
+        target = rows[name].candidate.target
+        forms = [other for other in alive if rows[other].candidate.target == target]
+        best = min(forms, key=lambda other: _ms(rows[other]))
+        _drop_if_slower(rows, alive, name, best, say)
+
+
+def _drop_slower(rows: dict[str, Row], alive: list[str], say: Say) -> None:
+    best = _best(rows, alive)
+    for name in list(alive):
+        _drop_if_slower(rows, alive, name, str(best), say)
+
+
+def _drop_if_slower(rows: dict[str, Row], alive: list[str], name: str, best: str, say: Say) -> None:
+    own, other = rows[name].time, rows[best].time
+    assert own is not None and other is not None
+    if name != best and own.ratio_low > (1 + CLEAR) * other.ratio_high:
+        rows[name].verdict = f"{own.ms / other.ms:.2f} times as long as {best}"
+        rows[name].against = best
+        alive.remove(name)
+        say(f"{name} is out: {rows[name].verdict}")
+
+
+def _spread(rows: dict[str, Row], alive: list[str], bundle: str, judged: Judged, limit: float, say: Say) -> None:
+    """What is now known of a bundle, to all its candidates; they leave if it cannot win."""
+    for name, row in rows.items():
+        if row.candidate.bundle != bundle:
+            continue
+        row.judged = judged
+        fits = judged.drop_points is not None and judged.drop_points <= limit
+        if fits or name not in alive:
+            continue
+        row.verdict = judged.refused or f"loses {judged.drop_points:.2f} points, {limit:g} allowed"
+        alive.remove(name)
+        say(f"{name} is out: {row.verdict}")
+
+
+def _best(rows: Mapping[str, Row], alive: Sequence[str]) -> str | None:
+    """The fastest of those known to be within the limit."""
+    fitting = [name for name in alive if rows[name].judged is not None]
+    return min(fitting, key=lambda name: _ms(rows[name]), default=None)
+
+
+def _winner(rows: Mapping[str, Row], alive: Sequence[str], order: Sequence[str]) -> str:
+    """The fastest, or of those the clock cannot tell from it the best by accuracy, precision and simplicity."""
+    fastest = min(alive, key=lambda name: rows[name].time.ratio)  # type: ignore[union-attr]
+    limit = rows[fastest].time.ratio_high  # type: ignore[union-attr]
+    equal = [name for name in alive if name == fastest or rows[name].time.ratio_low <= limit]  # type: ignore[union-attr]
+
+    def rank(name: str) -> tuple[float, int, int, float]:
+        candidate, place = rows[name].candidate, {target: i for i, target in enumerate(order)}
+        wide = place.get(candidate.target, len(order))
+        steps = round(_drop(rows[name]) / SAME_POINTS)
+        return steps, wide, candidate.streams * candidate.batch, _ms(rows[name])
+
+    winner = min(equal, key=rank)
+    for name in alive:
+        if name == winner:
+            continue
+        if name in equal:
+            less = _drop(rows[name]) - _drop(rows[winner]) >= SAME_POINTS
+            why = "loses less" if less else "is wider or simpler"
+            rows[name].verdict = f"within the clock's error of {winner}, which {why}"
+        else:
+            rows[name].verdict = f"{_ms(rows[name]) / _ms(rows[winner]):.2f} times as long as {winner}"
+        rows[name].against = winner
+    return winner
+
+
+def _with_front(rows: dict[str, Row]) -> dict[str, Row]:
+    """Marks the Pareto front of what was judged: nobody else is both as fast and as accurate, and better in one."""
+    judged = [row for row in rows.values() if row.judged is not None and row.judged.drop_points is not None]
+    for row in judged:
+        row.front = not any(
+            _ms(other) <= _ms(row)
+            and _drop(other) <= _drop(row)
+            and (_ms(other), _drop(other)) != (_ms(row), _drop(row))
+            for other in judged
+        )
+    return rows
+
+
+def _ms(row: Row) -> float:
+    assert row.time is not None
+    return row.time.ms
+
+
+def _drop(row: Row) -> float:
+    assert row.judged is not None and row.judged.drop_points is not None
+    return row.judged.drop_points

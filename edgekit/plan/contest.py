@@ -1,0 +1,280 @@
+"""Builds, times and judges candidates as ``choose.py`` asks for it.
+
+    with Contest(job, folder, pictures, wish, say) as contest:
+        outcome = choose(entries, contest.clock, contest.judge, limit)
+        contest.bundles["ov-int8"]          # the winner's folder, built as `edgekit build --target ov-int8` builds it
+
+INT8 is first built on a few images and judged by nobody, since its speed depends on neither: only what turns out fast
+enough to win is calibrated and judged in full.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgekit import build as building
+from edgekit import bundle, loading, parity
+from edgekit.bench.clock import WHOLE, ClockOptions, Comparison, measure
+from edgekit.bench.run import REST_S
+from edgekit.data import open_dataset
+from edgekit.data.dataset import Dataset
+from edgekit.errors import EdgekitError, GateError, InputError
+from edgekit.image import read_image
+from edgekit.plan import Candidate, Wish
+from edgekit.plan.choose import Judged, Time
+from edgekit.quantize import INT8, Wishes, accuracy
+from edgekit.runtime.predictor import Predictor
+from edgekit.spec import ModelInfo, Session
+
+SHORT_S, LONG_S = 1.5, 6.0  # seconds a candidate gets in a race that prunes, and in the last one
+PICTURES = 16
+UNLABELLED = 100
+PASSES = 2  # of every stream over its batch, in one timed call
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every candidate is built from and with: as ``edgekit.build.build`` takes them."""
+
+    source: Path
+    imgsz: tuple[int, int] | None
+    images: Path | None
+    head: str
+    wishes: Wishes
+
+
+class Contest:
+    """Bundles in a scratch folder, the sessions that are open, and what was measured."""
+
+    def __init__(self, job: Job, folder: Path, wish: Wish, say: Say = lambda _: None, seconds: float = 1.0) -> None:
+        self.job, self.folder, self.wish, self.say, self.seconds = job, folder, wish, say, seconds
+        self.bundles: dict[str, Path] = {}  # built in full
+        self._exports = building.Exports(folder)
+        self.last: Comparison | None = None
+        self._trials: dict[str, Path] = {}
+        self._open: dict[str, tuple[Path, ExitStack, list[Predictor]]] = {}
+        self._entries: dict[str, Candidate] = {}
+        self._judge: accuracy.Judge | None = None
+        self._before = 0.0
+        self._dataset: Dataset | None = None
+        self._pictures: list[np.ndarray] = []
+        self._reference: str | None = None  # the bundle that is the float model itself
+
+    def __enter__(self) -> Contest:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._close(())
+
+    def build(self, entries: Sequence[Candidate]) -> dict[str, str]:
+        """Something to time of every candidate's bundle: of INT8 a trial, of others the bundle itself.
+
+        Returns:
+            Bundle -> why it could not be built.
+        """
+        self._entries = {entry.name: entry for entry in entries}
+        refused = {}
+        for entry in {entry.bundle: entry for entry in entries}.values():
+            try:
+                self._trials[entry.bundle] = self._built(entry, trial=entry.target in INT8)
+                if entry.target not in INT8:
+                    self.bundles[entry.bundle] = self._trials[entry.bundle]
+            except EdgekitError as error:
+                refused[entry.bundle] = str(error)
+        if self.bundles:
+            self._reference = "ort-fp32" if "ort-fp32" in self.bundles else None
+        return refused
+
+    def _built(self, entry: Candidate, trial: bool) -> Path:
+        wishes = dataclasses.replace(self.job.wishes, trial=trial, timing_s=0) if entry.target in INT8 else None
+        out = self.folder / (entry.bundle.replace(", ", "-").replace(" ", "") + ("-trial" if trial else ""))
+        self.say(f"building {entry.bundle}{' (a trial, to time)' if trial else ''}")
+        job = self.job
+        how = job.imgsz, entry.batch, job.images, job.head
+        building.build(job.source, entry.target, out, *how, wishes=wishes, exports=self._exports)
+        return out
+
+    # ---- time ----------------------------------------------------------------------------------------------------
+
+    def clock(self, names: Sequence[str], baseline: str, last: bool) -> dict[str, Time]:
+        """Milliseconds an image of the candidates called ``names``, in turns (see ``choose.Clock``)."""
+        self._close(names)
+        for name in names:
+            self._opened(name)
+        images, call = self._work(names)
+        calls = {name: call(name) for name in names}
+        budget = self.seconds * (LONG_S if last else SHORT_S) * len(names)
+        lead = 1 if self.wish.goal == "latency" else 0  # a call of many images leads in by itself
+        rounds = 30 if last else 8
+        options = ClockOptions(budget_s=budget, min_rounds=rounds, rest_s=REST_S, lead_in=lead)
+        self.say(f"timing {len(names)} candidates, {budget:.0f} s at most")
+        self.last = found = measure(calls, images, options, baseline=baseline)
+        per = self._images_a_call(names)
+        times = {}
+        for name in names:
+            whole, ratio = found.stages[name][WHOLE], found.ratios.get(name, {}).get(WHOLE)
+            ratios = (ratio["ratio"], ratio["low"], ratio["high"]) if ratio else (1.0, 1.0, 1.0)
+            times[name] = Time(whole["p50"] / per, whole["p50_low"] / per, whole["p50_high"] / per, *ratios)
+        return times
+
+    def _opened(self, name: str) -> list[Predictor]:
+        """The candidate's predictors: reopened where its full bundle has taken the place of the trial."""
+        entry = self._entries[name]
+        path = self.bundles.get(entry.bundle, self._trials[entry.bundle])
+        if name in self._open and self._open[name][0] != path:
+            self._open.pop(name)[1].close()
+        if name not in self._open:
+            stack = ExitStack()
+            if entry.streams == 1:
+                sessions = [loading.open_session(path, threads=entry.threads)]
+            else:
+                each = entry.threads and max(entry.threads // entry.streams, 1)
+                sessions = loading.open_streams(path, entry.streams, threads=each)
+            predictors = [stack.enter_context(Predictor(session)) for session in sessions]
+            self._open[name] = path, stack, predictors
+        return self._open[name][2]
+
+    def _close(self, but: Sequence[str]) -> None:
+        for name in [name for name in self._open if name not in but]:
+            self._open.pop(name)[1].close()
+
+    def _images_a_call(self, names: Sequence[str]) -> int:
+        if self.wish.goal == "latency":
+            return 1 if all(self._entries[n].batch == 1 for n in names) else self._entries[names[0]].batch
+        each = [self._entries[name].streams * self._entries[name].batch for name in names]
+        return PASSES * int(np.lcm.reduce(each))
+
+    def _work(self, names: Sequence[str]) -> tuple[list[Any], Callable[[str], Callable[[Any], Any]]]:
+        """Items for the clock, and a function from a name to its callable: the same images for everybody."""
+        pictures = self.pictures(self._open[names[0]][2][0].info)
+        count = self._images_a_call(names)
+        items = [[pictures[(i + k) % len(pictures)] for k in range(count)] for i in range(len(pictures))]
+        if self.wish.goal == "latency":
+            return items, lambda name: self._open[name][2][0].predict
+        return items, lambda name: _streaming(self._open[name][2], self._entries[name].batch)
+
+    # ---- accuracy ------------------------------------------------------------------------------------------------
+
+    def judge(self, entry: Candidate) -> Judged:
+        """The candidate's bundle in full, and what it loses against the float model."""
+        try:
+            if entry.bundle not in self.bundles:
+                self.bundles[entry.bundle] = self._built(entry, trial=False)
+            path = self.bundles[entry.bundle]
+            row = bundle.read(path, verify=False).manifest.get("accuracy")
+            if row is not None:
+                return Judged(row["after"], row["drop_points"])
+            judge = self.judge_of(path)
+            if entry.bundle == self._reference:
+                return Judged(self._before, 0.0)
+            session = loading.open_session(path)
+            after = judge.score(session)
+            _shut(session)
+            return Judged(after, 100 * (self._before - after))
+        except GateError as error:
+            row = error.evidence.get("accuracy")
+            if isinstance(row, dict) and row.get("tried"):
+                least = min(row["tried"], key=lambda trial: float(trial["drop_points"]))
+                return Judged(least["after"], least["drop_points"], str(error))
+            return Judged(None, None, str(error))
+
+    def judge_of(self, path: Path) -> accuracy.Judge:
+        """Labels where there are some, else agreement with the float model; the float model is scored once."""
+        if self._judge is None:
+            info = bundle.read(path, verify=False).info
+            own = self.bundles.get(self._reference or "")
+            reference = loading.open_session(own or self.job.source, imgsz=info.imgsz, head=info.head)
+            dataset = self._labelled(info)
+            if dataset is not None:
+                self._judge = accuracy.by_labels(dataset)
+            else:
+                folder = self.job.images
+                images = parity.read_images(folder, UNLABELLED) if folder else parity.generated_images()
+                self._judge = accuracy.by_agreement(images, reference, folder.name if folder else "generated images")
+            self.say("judging the float model")
+            self._before = self._judge.score(reference)
+            _shut(reference)
+        return self._judge
+
+    def accuracy(self) -> dict[str, Any]:
+        """What was judged on what, for the plan; None before anything was."""
+        if self._judge is None:
+            return {}
+        judge = self._judge
+        return {
+            "metric": judge.metric,
+            "kind": judge.kind,
+            "on": judge.on,
+            "images": judge.images,
+            "float": self._before,
+        }
+
+    def _labelled(self, info: ModelInfo) -> Dataset | None:
+        data = self.job.wishes.data
+        if data is None or self._dataset is not None:
+            return self._dataset
+        try:
+            self._dataset = open_dataset(data, info.task, "val", None, info.names)
+        except InputError as error:
+            if self.job.images is None:
+                raise InputError(f"{error}; or give --images, to measure agreement with the float model") from error
+        return self._dataset
+
+    def pictures(self, info: ModelInfo) -> list[np.ndarray]:
+        """What is timed on: --images, else those of --data, else generated ones."""
+        if not self._pictures:
+            dataset = None if self.job.images else self._labelled(info)
+            if self.job.images:
+                self._pictures = parity.read_images(self.job.images, PICTURES)
+            elif dataset is not None:
+                step = max(len(dataset) // PICTURES, 1)
+                self._pictures = [read_image(sample.path) for sample in dataset.samples[::step][:PICTURES]]
+            else:
+                self._pictures = parity.generated_images()
+        return self._pictures
+
+    def take(self, entry: Candidate) -> Path:
+        """The winner's folder; nothing is open in it any more."""
+        self._close(())
+        return self.bundles[entry.bundle]
+
+    def discard(self) -> None:
+        """Trials that have served."""
+        for name, path in self._trials.items():
+            if self.bundles.get(name) != path:
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def _streaming(predictors: Sequence[Predictor], batch: int) -> Callable[[Sequence[np.ndarray]], None]:
+    """A callable of a list of images that as many threads as there are predictors share, a batch at a time."""
+    pool = ThreadPoolExecutor(len(predictors))
+
+    def call(images: Sequence[np.ndarray]) -> None:
+        groups = [images[i : i + batch] for i in range(0, len(images), batch)]
+        shares = [groups[i :: len(predictors)] for i in range(len(predictors))]
+        for done in [pool.submit(_predict_all, p, share) for p, share in zip(predictors, shares, strict=True)]:
+            done.result()
+
+    return call
+
+
+def _predict_all(predictor: Predictor, groups: Sequence[Sequence[np.ndarray]]) -> None:
+    for group in groups:
+        predictor.predict(group)
+
+
+def _shut(session: Session) -> None:
+    close = getattr(session, "close", None)
+    if close is not None:
+        close()

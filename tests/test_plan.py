@@ -1,0 +1,294 @@
+"""`--target auto`: who is timed, judged, dropped and chosen, by simulated clocks and accuracies; foreign plans."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edgekit import targets
+from edgekit.cli import _plan_table
+from edgekit.errors import EdgekitError, InputError, UsageError
+from edgekit.plan import Candidate, Wish, document, picture
+from edgekit.plan import candidates as candidates_module
+from edgekit.plan.candidates import ORDER, candidates
+from edgekit.plan.choose import CLEAR, Judged, Outcome, Time, choose, nearest, unmet
+
+FIVE = ("ort-fp32", "ov-fp32", "ov-fp16", "ort-int8", "ov-int8")
+
+
+class World:
+    """Candidates with true times (ms) and drops (points), a clock with an error, and a note of who was asked what."""
+
+    def __init__(self, truth: dict[str, tuple[float, float | None]], error: float = 0.01, seed: int = 0) -> None:
+        self.truth, self.error, self.rng = truth, error, np.random.default_rng(seed)
+        self.timed: list[tuple[list[str], bool]] = []
+        self.judged: list[str] = []
+
+    def clock(self, names: Sequence[str], baseline: str, last: bool) -> dict[str, Time]:
+        self.timed.append((list(names), last))
+        seen = {n: self.truth[n][0] * (1 + self.error * self.rng.uniform(-0.5, 0.5)) for n in names}
+        found = {}
+        for name in names:
+            ratio = seen[name] / seen[baseline]
+            low, high = (1.0, 1.0) if name == baseline else (ratio * (1 - self.error), ratio * (1 + self.error))
+            ms = seen[name]
+            found[name] = Time(ms, ms * (1 - self.error), ms * (1 + self.error), ratio, low, high)
+        return found
+
+    def judge(self, entry: Candidate) -> Judged:
+        self.judged.append(entry.bundle)
+        drop = next(d for name, (_, d) in self.truth.items() if name.split(", ")[0] == entry.target)
+        return Judged(None, None, "parity is off") if drop is None else Judged(0.5 - drop / 100, drop)
+
+    def choose(self, entries: Sequence[Candidate], limit: float = 0.5) -> Outcome:
+        return choose(entries, self.clock, self.judge, limit, ORDER)
+
+
+def plain(*names: str) -> list[Candidate]:
+    return [Candidate(name) for name in names]
+
+
+def test_the_fastest_within_the_limit_wins_and_only_what_could_win_is_judged() -> None:
+    world = World(
+        {"ort-fp32": (30, 0), "ov-fp32": (20, 0), "ov-fp16": (19, 0.01), "ort-int8": (25, 0.2), "ov-int8": (10, 0.1)}
+    )
+    outcome = world.choose(plain(*FIVE))
+    assert outcome.winner == "ov-int8"
+    assert world.judged == ["ov-int8"]
+    assert outcome.rows["ort-fp32"].judged is None and outcome.rows["ort-fp32"].against == "ov-int8"
+    assert outcome.rows["ov-int8"].verdict == "chosen" and outcome.rows["ov-int8"].front
+    assert world.timed[0] == (list(FIVE), False)
+
+
+def test_one_that_loses_too_much_gives_way_to_the_next() -> None:
+    world = World(
+        {"ort-fp32": (30, 0), "ov-fp32": (20, 0), "ov-fp16": (15, 0.3), "ort-int8": (25, 0.2), "ov-int8": (10, 0.9)}
+    )
+    outcome = world.choose(plain(*FIVE))
+    assert (outcome.winner, world.judged) == ("ov-fp16", ["ov-int8", "ov-fp16"])
+    assert outcome.rows["ov-int8"].verdict == "loses 0.90 points, 0.5 allowed"
+    assert outcome.rows["ov-int8"].front and outcome.rows["ov-fp16"].front
+    tight = World(world.truth)
+    assert tight.choose(plain(*FIVE), 0.0).winner == "ov-fp32"
+    assert tight.judged == ["ov-int8", "ov-fp16", "ov-fp32"]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_what_the_clock_cannot_tell_apart_is_decided_by_accuracy_then_precision(seed: int) -> None:
+    truth: dict[str, tuple[float, float | None]] = {
+        "ov-fp32": (10.02, 0),
+        "ov-fp16": (10, 0.2),
+        "ov-int8": (10.01, 0.2),
+    }
+    world = World(truth, 0.02, seed)
+    outcome = world.choose(plain(*truth))
+    assert outcome.winner == "ov-fp32"
+    assert sorted(world.judged) == sorted(truth), "as fast as the best: each could have won"
+    assert world.timed[-1][1], "those left are timed once more, for longer"
+    assert "within the clock's error of ov-fp32, which loses less" in outcome.rows["ov-int8"].verdict
+    even = World({"ov-fp32": (10, 0), "ov-fp16": (10, 0.01), "ov-int8": (10, 0.02)}, 0.02, seed)
+    assert even.choose(plain(*truth)).winner == "ov-fp32"
+
+
+def test_a_difference_the_clock_can_tell_wins_over_accuracy() -> None:
+    world = World({"ov-fp32": (10.5, 0), "ov-int8": (10, 0.4)}, 0.005)
+    outcome = world.choose(plain("ov-fp32", "ov-int8"))
+    assert outcome.winner == "ov-int8"
+    assert outcome.rows["ov-fp32"].verdict.endswith("times as long as ov-int8")
+
+
+def test_streams_of_one_target_drop_each_other_before_anything_is_judged() -> None:
+    entries = [Candidate("ov-fp32"), Candidate("ov-fp32", 1, 2, 2), Candidate("ov-int8"), Candidate("ov-int8", 1, 2, 2)]
+    truth = dict(zip([e.name for e in entries], [(20, 0), (14, 0), (12, 2), (9, 2)], strict=True))
+    world = World(truth)
+    outcome = world.choose(entries)
+    assert outcome.winner == "ov-fp32, 2 streams"
+    assert world.judged == ["ov-int8", "ov-fp32"], "forms of a bundle share its accuracy: judged once"
+    assert outcome.rows["ov-fp32"].against == "ov-fp32, 2 streams"
+    assert outcome.rows["ov-int8"].against == "ov-int8, 2 streams"
+
+
+def test_a_bundle_that_got_slower_when_it_was_built_in_full_may_lose() -> None:
+    """INT8 with groups put back is slower than its trial was: it is timed again as it is."""
+    world = World({"ov-fp16": (12, 0), "ov-int8": (10, 0.1)}, 0.005)
+    judge = world.judge
+
+    def full(entry: Candidate) -> Judged:
+        world.truth[entry.name] = (14, 0.1) if entry.target == "ov-int8" else world.truth[entry.name]
+        return judge(entry)
+
+    assert choose(plain("ov-fp16", "ov-int8"), world.clock, full, 0.5, ORDER).winner == "ov-fp16"
+
+
+def test_without_a_winner_the_nearest_is_known() -> None:
+    world = World({"ov-fp16": (12, 0.7), "ov-int8": (10, 3.0), "ort-int8": (30, None)})
+    outcome = world.choose(plain("ov-fp16", "ov-int8", "ort-int8"))
+    assert outcome.winner is None and sorted(world.judged) == sorted(["ov-fp16", "ov-int8", "ort-int8"])
+    near = nearest(outcome)
+    assert near is not None and near.candidate.name == "ov-fp16"
+    assert outcome.rows["ort-int8"].verdict == "parity is off"
+    nobody = World({"ov-fp16": (12, None)}).choose(plain("ov-fp16"))
+    assert nobody.winner is None and nearest(nobody) is None
+
+
+def test_clearly_slower_means_further_apart_than_both_intervals() -> None:
+    slower = 1 + CLEAR
+    near = World({"ov-fp32": (10, 0), "ov-fp16": (10 * (slower + 0.01), 0)}, 0.03)
+    near.choose(plain("ov-fp32", "ov-fp16"))
+    assert len(near.judged) == 2
+    far = World({"ov-fp32": (10, 0), "ov-fp16": (10 * (slower + 0.08), 0)}, 0.02)
+    far.choose(plain("ov-fp32", "ov-fp16"))
+    assert len(far.judged) == 1
+
+
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("limit", [0.0, 0.3, 1.0])
+def test_pruning_never_changes_who_wins(seed: int, limit: float) -> None:
+    """Held against trying everything, where times lie further apart than the clock's error."""
+    rng = np.random.default_rng(seed)
+    times = 10 * 1.1 ** rng.permutation(len(FIVE))
+    truth: dict[str, tuple[float, float | None]] = {
+        name: (float(ms), float(drop))
+        for name, ms, drop in zip(FIVE, times, rng.choice([0, 0.2, 0.5, 2], 5), strict=True)
+    }
+    outcome = World(truth, 0.01, seed).choose(plain(*FIVE), limit)
+    fitting = {name: ms for name, (ms, drop) in truth.items() if drop is not None and drop <= limit}
+    assert outcome.winner == (min(fitting, key=lambda name: fitting[name]) if fitting else None)
+
+
+# ---- wishes and candidates --------------------------------------------------------------------------------------
+
+
+def test_wishes() -> None:
+    assert Wish.parse("latency") == Wish("latency") and Wish.parse("throughput:60") == Wish("throughput", 60)
+    assert Wish.parse("latency:20").holds(20) and not Wish.parse("latency:20").holds(20.1)
+    assert Wish.parse("throughput:50").holds(20) and not Wish.parse("throughput:50").holds(20.1)
+    assert Wish("throughput").text(20) == "50 images/s"
+    for text in ("", "speed", "latency:", "latency:-3", "latency:x", "throughput:nan", "latency:0"):
+        with pytest.raises(UsageError, match="--wish"):
+            Wish.parse(text)
+    outcome = World({"ov-fp32": (12, 0)}).choose(plain("ov-fp32"))
+    assert unmet(Wish("latency", 5), outcome) and not unmet(Wish("latency", 50), outcome)
+
+
+def test_what_can_run_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(candidates_module.machine, "gpus", lambda: [])
+    for target in targets.names():
+        monkeypatch.setattr(targets.backend(target), "missing", lambda: None)
+    found, left_out = candidates(Wish("latency"), data=True)
+    assert [c.name for c in found] == ["ort-fp32", "ov-fp32", "ov-fp16", "ort-int8", "ov-int8"]
+    assert {t for t in left_out if t.startswith("trt")} == set(left_out)
+    assert "NVIDIA" in left_out["trt-fp16"]
+    found, left_out = candidates(Wish("latency"), data=False)
+    assert "--data" in left_out["ov-int8"] and [c.target for c in found] == ["ort-fp32", "ov-fp32", "ov-fp16"]
+    found, _ = candidates(Wish("throughput"), data=False, cores=4)
+    assert [(c.streams, c.threads) for c in found if c.target == "ov-fp32"] == [(1, None), (2, 4), (4, 4)]
+    monkeypatch.setattr(candidates_module.machine, "gpus", lambda: [{"model": "a GPU"}])
+    found, left_out = candidates(Wish("throughput"), data=True, cores=2)
+    assert not left_out and {c.batch for c in found if c.target == "trt-fp16"} == {1, 8}
+
+
+def test_a_missing_quantizer_leaves_one_target_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        candidates_module.importlib.util, "find_spec", lambda name: None if name == "nncf" else object()
+    )
+    assert "edgekit[int8]" in str(candidates_module.missing("ov-int8", data=True))
+
+
+# ---- the document -----------------------------------------------------------------------------------------------
+
+
+LATENCY = Wish("latency")
+
+
+def made(wish: Wish = LATENCY, **more: Any) -> dict[str, Any]:
+    world = World({"ov-fp32": (20, 0), "ov-fp16": (15, 0.3), "ov-int8": (10, 0.9)})
+    outcome = world.choose(plain("ov-fp32", "ov-fp16", "ov-int8"))
+    about = {"metric": "map50_95", "kind": "labels", "on": "data.yaml, split val", "images": 8, "float": 0.5}
+    race = {"reliable": True, "disturbances": [], "rounds": 30}
+    plan = document.document(wish, 0.5, outcome, {"trt-fp16": "no GPU"}, about, race)
+    plan["why"] = document.why(wish, outcome)
+    plan["choice"] = {"target": "ov-fp16", "batch": 1, "streams": 1, "threads": None, "imgsz": [64, 64], "head": "topk"}
+    return plan | more
+
+
+def test_a_plan_survives_its_file_and_says_why(tmp_path: Path) -> None:
+    path = tmp_path / "plan.json"
+    path.write_text(json.dumps(made()))
+    plan = document.read(path)
+    assert plan == made() | {"machine": plan["machine"], "rows": plan["rows"]}
+    assert document.candidate(plan) == Candidate("ov-fp16")
+    assert plan["why"].startswith("ov-fp16: 1") and plan["why"].endswith("faster but not within the limit: ov-int8")
+    rows = {row["candidate"]: row for row in plan["rows"]}
+    assert rows["ov-fp32"]["accuracy"] is None and not rows["ov-fp32"]["front"]
+    assert document.differences(plan) == []
+    plan["machine"]["cpu"]["usable"] = 96
+    assert any("96" in sentence for sentence in document.differences(plan))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"kind": "table"}, "not a plan"),
+        ({"schema": 2}, "upgrade edgekit"),
+        ({"schema": "1"}, "not a plan"),
+        ({"choice": None}, "chose nothing"),
+        ({"choice": {"target": "tpu"}}, "target 'tpu'"),
+        ({"choice": {**made()["choice"], "batch": 0}}, "batch 0"),
+        ({"choice": {**made()["choice"], "batch": True}}, "batch True"),
+        ({"choice": {**made()["choice"], "streams": 10**9}}, "streams 1000000000"),
+        ({"choice": {**made()["choice"], "threads": "2"}}, "threads '2'"),
+        ({"choice": {**made()["choice"], "head": "neck"}}, "head 'neck'"),
+        ({"choice": {**made()["choice"], "imgsz": [64]}}, "imgsz"),
+        ({"choice": {**made()["choice"], "imgsz": [64, 65]}}, "multiples of 32"),
+        ({"max_drop_points": -1}, "max_drop_points"),
+        ({"max_drop_points": None}, "max_drop_points"),
+    ],
+)
+def test_a_plan_that_is_none_is_refused_in_a_sentence(change: dict[str, Any], words: str, tmp_path: Path) -> None:
+    path = tmp_path / "plan.json"
+    path.write_text(json.dumps(made(**change)))
+    with pytest.raises(InputError, match=words):
+        document.read(path)
+
+
+def test_files_that_hold_no_plan(tmp_path: Path) -> None:
+    for name, text in {"a": "[]", "b": "{", "c": "null", "d": "[" * 100_000}.items():
+        (tmp_path / name).write_text(text)
+        with pytest.raises(InputError, match="not a plan"):
+            document.read(tmp_path / name)
+    with pytest.raises(InputError, match="no such file"):
+        document.read(tmp_path / "absent")
+
+
+def test_what_a_plan_needs_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    plan, path = made(), Path("plan.json")
+    document.check_needs(plan, path, data=False)
+    plan["choice"]["target"] = "ort-int8"
+    with pytest.raises(UsageError, match=r"needs ort-int8.*--data.*--target auto"):
+        document.check_needs(plan, path, data=False)
+    monkeypatch.setattr(targets.backend("trt-fp16"), "missing", lambda: None)
+    monkeypatch.setattr(candidates_module.machine, "gpus", lambda: [])
+    plan["choice"]["target"] = "trt-fp16"
+    with pytest.raises(UsageError, match="NVIDIA") as error:
+        document.check_needs(plan, path, data=True)
+    assert isinstance(error.value, EdgekitError) and error.value.exit_code == 2
+
+
+def test_the_front_is_drawn_in_both_ways(tmp_path: Path) -> None:
+    for wish in (Wish("latency"), Wish("throughput")):
+        plan = made(wish)
+        picture.draw(plan, tmp_path / "plan.png")
+        assert (tmp_path / "plan.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+        rows = sorted(plan["rows"], key=lambda row: row["ms_per_image"]["p50"])
+        lines = _plan_table.sketch(rows, wish.goal == "throughput")
+        field = lines[: _plan_table.HEIGHT]
+        assert "A" in field[-1] and field[-1].rstrip().endswith("A"), "the fastest is lowest and furthest right"
+        assert field[0].split("|")[1].startswith("B"), "the most accurate judged one is highest"
+        assert not any("C" in line for line in field), "what was not judged has no height"
+    assert _plan_table.sketch(rows[:1], False) == []
