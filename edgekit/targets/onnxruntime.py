@@ -20,6 +20,7 @@ import numpy as np
 
 from edgekit.errors import InputError, MissingPackageError, UsageError
 from edgekit.spec import Graph, ModelInfo
+from edgekit.targets._onnx_variants import KINDS, varied
 
 TARGETS = {"ort-fp32": "ONNX Runtime, CPU, float32", "ort-int8": "ONNX Runtime, CPU, explicit INT8"}
 EXTRA = "onnx"
@@ -131,6 +132,15 @@ class OrtSession:
             each = np.reshape(spent, (runs + WARM_RUNS, -1)).sum(1)  # a name can stand for several nodes
             found.append((name, kind, float(np.median(each[WARM_RUNS:]))))
         return found
+
+    def variant(self, kind: str) -> OrtSession | None:
+        """The same model as it would be with another activation (``_onnx_variants``), for its speed alone; None where
+        it has none to change."""
+        with tempfile.TemporaryDirectory() as scratch:
+            path = Path(scratch) / MODEL
+            if kind not in KINDS or not varied(self.path, path, kind):
+                return None
+            return OrtSession(path, self.info, self.target, threads=self.threads)
 
     def _profiled(self, batch: np.ndarray, runs: int) -> list[dict[str, Any]]:
         """Events of the nodes executed in ``runs`` runs of a session that keeps a profile."""

@@ -23,6 +23,7 @@ import numpy as np
 
 from edgekit.errors import GateError, InputError, MissingPackageError, UsageError
 from edgekit.spec import Graph, ModelInfo, Port
+from edgekit.targets._openvino_variants import varied
 
 TARGETS = {
     "ov-fp32": "OpenVINO, float32 executed",
@@ -236,6 +237,18 @@ class OpenVinoSession:
         return [
             (sources.get(n) or n, kinds[n], float(np.median(t[WARM_RUNS:]))) for n, t in times.items() if n in kinds
         ]
+
+    def variant(self, kind: str) -> OpenVinoSession | None:
+        """The same model as it would be with another lever pulled (``_openvino_variants``), for its speed alone; None
+        where it has nothing to change."""
+        model, count = varied(self._core.read_model(str(self.path)), kind)
+        if not count:
+            return None
+        twin = self.beside()
+        twin._compiled = self._core.compile_model(model, *self._how)
+        places = [self._compiled.outputs.index(port) for _, port in self._ports]
+        twin._ports = [(role, twin._compiled.outputs[i]) for (role, _), i in zip(self._ports, places, strict=True)]
+        return twin
 
     def beside(self) -> OpenVinoSession:
         """Another session of the same compiled model, which can run at the same time."""
