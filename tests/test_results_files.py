@@ -98,6 +98,48 @@ def training(document: Any) -> None:
             assert side["spread"] == pytest.approx(max(values) - min(values))
 
 
+def auto(document: Any) -> None:
+    check_machine(document["machine"])
+    assert {row["case"] for row in document["rows"]} <= {"latency", "throughput", "tight"}
+    for row in document["rows"]:
+        fitting = {r["candidate"]: r for r in row["by_hand"] if r["drop_points"] <= row["limit_points"]}
+        assert {r["candidate"] for r in row["by_hand"] if r["fits"]} == set(fitting)
+        assert row["hand"] == min(fitting, key=lambda name: fitting[name]["ratio_to_auto"]["ratio"])
+        assert row["agree"] == (row["hand"] == row["auto"] or row["hand_to_auto"]["high"] >= 1)
+        assert row["reliable"] == (not row["disturbances"])
+
+
+def cold(document: Any) -> None:
+    check_machine(document["machine"])
+    peer = next(row for row in document["rows"] if row["side"] == "peer")
+    for row in document["rows"]:
+        assert 0 < row["whole_ms"]["min"] <= row["whole_ms"]["p50"] <= row["whole_ms"]["max"]
+        assert row["load_ms"]["min"] + row["call_ms"]["min"] < row["whole_ms"]["max"]
+        assert row["boxes"] == pytest.approx(peer["boxes"], abs=3), "the same image and checkpoint"
+        ratio = row["times_as_fast_as_the_peer"]
+        assert (ratio is None) == (row is peer)
+        assert ratio is None or ratio["low"] <= ratio["ratio"] <= ratio["high"]
+
+
+def folder(document: Any) -> None:
+    check_machine(document["machine"])
+    rows = {row["side"]: row for row in document["rows"]}
+    assert len({row["images"] for row in rows.values()}) == 1
+    peers = {name: row["images_per_s"]["p50"] for name, row in rows.items() if name != "edgekit"}
+    assert document["best_peer"] == max(peers, key=lambda name: peers[name])
+    assert document["reliable"] == (not document["disturbances"])
+
+
+def roofline(document: Any) -> None:
+    check_machine(document["machine"])
+    for row in document["rows"]:
+        operations = sum(1e3 * f / document["ceilings"][kind]["per_s"] for kind, f in row["flops"].items())
+        assert row["floor_operations_ms"] == pytest.approx(operations)
+        floor = max(row["floor_operations_ms"], row["floor_bytes_ms"])
+        assert row["times_the_floor"]["min"] == pytest.approx(row["network_ms"]["min"] / floor)
+        assert row["times_the_floor"]["min"] > 1, "faster than the ceiling that was measured: the ceiling is wrong"
+
+
 def table(document: Any) -> None:
     table_results.check(document, "here")
 
@@ -109,10 +151,14 @@ def plain(document: Any) -> None:
 
 KINDS: dict[str, Callable[[Any], None]] = {
     "accuracy": accuracy,
+    "auto": auto,
     "clock-trust": clock_trust,
+    "cold": cold,
+    "folder": folder,
     "half": plain,
     "int8": plain,
     "int8-methods": plain,
+    "roofline": roofline,
     "rules": rules,
     "speed": speed,
     "table": table,

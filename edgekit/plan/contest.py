@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -62,7 +62,7 @@ class Contest:
         self.bundles: dict[str, Path] = {}  # built in full
         self._exports = building.Exports(folder)
         self.last: Comparison | None = None
-        self._trials: dict[str, Path] = {}
+        self.trials: dict[str, Path] = {}  # of every bundle what is timed until it is built in full
         self._open: dict[str, tuple[Path, ExitStack, list[Predictor]]] = {}
         self._entries: dict[str, Candidate] = {}
         self._judge: accuracy.Judge | None = None
@@ -87,14 +87,19 @@ class Contest:
         refused = {}
         for entry in {entry.bundle: entry for entry in entries}.values():
             try:
-                self._trials[entry.bundle] = self._built(entry, trial=entry.target in INT8)
+                self.trials[entry.bundle] = self._built(entry, trial=entry.target in INT8)
                 if entry.target not in INT8:
-                    self.bundles[entry.bundle] = self._trials[entry.bundle]
+                    self.bundles[entry.bundle] = self.trials[entry.bundle]
             except EdgekitError as error:
                 refused[entry.bundle] = str(error)
         if self.bundles:
             self._reference = "ort-fp32" if "ort-fp32" in self.bundles else None
         return refused
+
+    def adopt(self, entries: Sequence[Candidate], trials: Mapping[str, Path], bundles: Mapping[str, Path]) -> None:
+        """Take what an earlier contest built (bundle -> folder) instead of ``build``."""
+        self._entries = {entry.name: entry for entry in entries}
+        self.trials, self.bundles = dict(trials), dict(bundles)
 
     def _built(self, entry: Candidate, trial: bool) -> Path:
         wishes = dataclasses.replace(self.job.wishes, trial=trial, timing_s=0) if entry.target in INT8 else None
@@ -131,7 +136,7 @@ class Contest:
     def _opened(self, name: str) -> list[Predictor]:
         """The candidate's predictors: reopened where its full bundle has taken the place of the trial."""
         entry = self._entries[name]
-        path = self.bundles.get(entry.bundle, self._trials[entry.bundle])
+        path = self.bundles.get(entry.bundle, self.trials[entry.bundle])
         if name in self._open and self._open[name][0] != path:
             self._open.pop(name)[1].close()
         if name not in self._open:
@@ -251,7 +256,7 @@ class Contest:
 
     def discard(self) -> None:
         """Trials that have served."""
-        for name, path in self._trials.items():
+        for name, path in self.trials.items():
             if self.bundles.get(name) != path:
                 shutil.rmtree(path, ignore_errors=True)
 
