@@ -145,7 +145,8 @@ def _planned(
     from edgekit.plan import Wish, auto
 
     mode = "--target auto" if plan is None else "--plan"
-    given = [name if name.startswith("--") else f"--option {name}" for name, value in others.items() if value]
+    flags = {name: f"--{name}" for name in ("sm", "workspace", "timing-cache")} | {"engine": "--no-engine"}
+    given = [flags.get(name, name if name[:2] == "--" else f"--option {name}") for name, v in others.items() if v]
     if plan is not None:
         given += [name for name, value in {"--target": target, "--wish": wish, "--imgsz": size}.items() if value]
     if given:

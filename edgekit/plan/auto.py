@@ -60,7 +60,9 @@ def auto(
             left_out |= {name: sentence for name, sentence in refused.items()}
             entries = [entry for entry in entries if entry.bundle not in refused]
             if not entries:
-                raise InputError(f"{source}: no target could be built ({'; '.join(refused.values())})")
+                reasons = list(dict.fromkeys(refused.values()))
+                only = reasons[0] if len(reasons) == 1 else f"{source}: no target could be built ({'; '.join(reasons)})"
+                raise InputError(only)
             outcome = choose(entries, contest.clock, contest.judge, wishes.max_drop, ORDER, say)
             race = _race(contest)
             plan = document.document(wish, wishes.max_drop, outcome, left_out, contest.accuracy(), race)

@@ -82,16 +82,21 @@ class Contest:
 
         Returns:
             Bundle -> why it could not be built.
+
+        Raises:
+            InputError: ``--data`` cannot be used.
         """
         self._entries = {entry.name: entry for entry in entries}
         refused = {}
         for entry in {entry.bundle: entry for entry in entries}.values():
             try:
                 self.trials[entry.bundle] = self._built(entry, trial=entry.target in INT8)
-                if entry.target not in INT8:
-                    self.bundles[entry.bundle] = self.trials[entry.bundle]
             except EdgekitError as error:
                 refused[entry.bundle] = str(error)
+                continue
+            if entry.target not in INT8:
+                self.bundles[entry.bundle] = self.trials[entry.bundle]
+            self._labelled(bundle.read(self.trials[entry.bundle], verify=False).info)  # bad data is said at once
         if self.bundles:
             self._reference = "ort-fp32" if "ort-fp32" in self.bundles else None
         return refused
