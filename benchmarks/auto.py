@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -59,10 +60,9 @@ def main() -> None:
 
 
 def prepare(options: argparse.Namespace) -> None:
-    """Every bundle, built and judged; a second INT8 where the tight limit asks for another."""
+    """Every bundle, built and judged; a second INT8 where the tight limit asks for one. Resumes where it stopped."""
     folder: Path = options.folder
     folder.mkdir(parents=True, exist_ok=True)
-    size = (options.imgsz, options.imgsz)
     entries, left_out = candidates(Wish("latency"), data=True)
     entries += [dataclasses.replace(entry, batch=MANY) for entry in entries]
     state: dict[str, Any] = {
@@ -74,25 +74,38 @@ def prepare(options: argparse.Namespace) -> None:
         "left_out": left_out,
         "bundles": {},
     }
+    if (folder / STATE).is_file():
+        state = json.loads((folder / STATE).read_text())
     for limit in dict.fromkeys((LIMIT, options.tight)):
-        own = folder / f"{limit:g}"
-        own.mkdir(exist_ok=True)
-        wishes = Wishes(data=options.data, calibration=options.calibration, max_drop=limit)
         chosen = entries if limit == LIMIT else [e for e in entries if e.batch == 1 and e.target in INT8]
-        with Contest(Job(options.checkpoint, size, None, "topk", wishes), own, Wish(), _say) as contest:
-            refused = contest.build(chosen)
-            for entry in chosen:
-                judged = (
-                    contest.judge(entry) if entry.bundle not in refused else Judged(None, None, refused[entry.bundle])
-                )
-                _say(f"{entry.bundle}, limit {limit:g}: {judged}")
-                state["bundles"][f"{entry.bundle} {limit:g}"] = {
-                    **dataclasses.asdict(judged),
-                    "trial": _inside(contest.trials.get(entry.bundle), folder),
-                    "full": _inside(contest.bundles.get(entry.bundle), folder),
-                }
-            state.setdefault("float", contest.accuracy())
-    (folder / STATE).write_text(json.dumps(state, indent=1) + "\n")
+        waiting = [e for e in chosen if f"{e.bundle} {limit:g}" not in state["bundles"]]
+        for entry in waiting:
+            _prepare(entry, limit, state, options)
+            (folder / STATE).write_text(json.dumps(state, indent=1) + "\n")
+
+
+def _prepare(entry: Candidate, limit: float, state: dict[str, Any], options: argparse.Namespace) -> None:
+    """One bundle into the state; the float model is the first, ort-fp32."""
+    folder: Path = options.folder
+    own = folder / f"{limit:g} {entry.bundle}"
+    shutil.rmtree(own, ignore_errors=True)
+    own.mkdir()
+    size = (options.imgsz, options.imgsz)
+    wishes = Wishes(data=options.data, calibration=options.calibration, max_drop=limit)
+    with Contest(Job(options.checkpoint, size, None, "topk", wishes), own, Wish(), _say) as contest:
+        known = state["bundles"].get(f"ort-fp32 {LIMIT:g}")
+        if known:
+            first = {"ort-fp32": folder / known["full"]}
+            contest.adopt([Candidate("ort-fp32")], first, first)
+        refused = contest.build([entry])
+        judged = Judged(None, None, refused[entry.bundle]) if refused else contest.judge(entry)
+        _say(f"{entry.bundle}, limit {limit:g}: {judged}")
+        state["bundles"][f"{entry.bundle} {limit:g}"] = {
+            **dataclasses.asdict(judged),
+            "trial": _inside(contest.trials.get(entry.bundle), folder),
+            "full": _inside(contest.bundles.get(entry.bundle), folder),
+        }
+        state.setdefault("float", contest.accuracy())
 
 
 def measure(case: str, state: dict[str, Any], folder: Path, seconds: float) -> dict[str, Any]:

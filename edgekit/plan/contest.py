@@ -86,7 +86,7 @@ class Contest:
         Raises:
             InputError: ``--data`` cannot be used.
         """
-        self._entries = {entry.name: entry for entry in entries}
+        self._entries |= {entry.name: entry for entry in entries}
         refused = {}
         for entry in {entry.bundle: entry for entry in entries}.values():
             try:
@@ -102,9 +102,10 @@ class Contest:
         return refused
 
     def adopt(self, entries: Sequence[Candidate], trials: Mapping[str, Path], bundles: Mapping[str, Path]) -> None:
-        """Take what an earlier contest built (bundle -> folder) instead of ``build``."""
-        self._entries = {entry.name: entry for entry in entries}
+        """Take what an earlier contest built (bundle -> folder); ``build`` need not be called, or for others only."""
+        self._entries |= {entry.name: entry for entry in entries}
         self.trials, self.bundles = dict(trials), dict(bundles)
+        self._reference = "ort-fp32" if "ort-fp32" in self.bundles else None
 
     def _built(self, entry: Candidate, trial: bool) -> Path:
         wishes = dataclasses.replace(self.job.wishes, trial=trial, timing_s=0) if entry.target in INT8 else None
