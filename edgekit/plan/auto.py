@@ -158,15 +158,11 @@ def _too_slow(wish: Wish, row: Row, limit: float, outcome: Outcome) -> str:
     asked = f"--wish {wish.goal}:{wish.bound:g}"
     text = f"{asked}: no candidate is so fast here; the nearest is {row.candidate.name} with {wish.text(row.time.ms)}"
     lossy = [
-        other
+        (other.judged.drop_points, other.candidate.name)
         for other in outcome.rows.values()
-        if other.time is not None
-        and wish.holds(other.time.ms)
-        and other.judged
-        and other.judged.drop_points is not None
+        if other.time and wish.holds(other.time.ms) and other.judged and other.judged.drop_points is not None
     ]
     if not lossy:
         return f"{text}; a smaller model or --imgsz would be faster"
-    other = min(lossy, key=lambda r: r.judged.drop_points)  # type: ignore[union-attr, return-value, arg-type]
-    lost = other.judged.drop_points  # type: ignore[union-attr]
-    return f"{text}; {other.candidate.name} is, but loses {lost:.2f} points (--max-drop {limit:g})"
+    lost, name = min(lossy)
+    return f"{text}; {name} is, but loses {lost:.2f} points (--max-drop {limit:g})"

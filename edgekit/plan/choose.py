@@ -144,8 +144,7 @@ def _drop_slower(rows: dict[str, Row], alive: list[str], say: Say) -> None:
 
 
 def _drop_if_slower(rows: dict[str, Row], alive: list[str], name: str, best: str, say: Say) -> None:
-    own, other = rows[name].time, rows[best].time
-    assert own is not None and other is not None
+    own, other = _time(rows[name]), _time(rows[best])
     if name != best and own.ratio_low > (1 + CLEAR) * other.ratio_high:
         rows[name].verdict = f"{own.ms / other.ms:.2f} times as long as {best}"
         rows[name].against = best
@@ -175,9 +174,9 @@ def _best(rows: Mapping[str, Row], alive: Sequence[str]) -> str | None:
 
 def _winner(rows: Mapping[str, Row], alive: Sequence[str], order: Sequence[str]) -> str:
     """The fastest, or of those the clock cannot tell from it the best by accuracy, precision and simplicity."""
-    fastest = min(alive, key=lambda name: rows[name].time.ratio)  # type: ignore[union-attr]
-    limit = rows[fastest].time.ratio_high  # type: ignore[union-attr]
-    equal = [name for name in alive if name == fastest or rows[name].time.ratio_low <= limit]  # type: ignore[union-attr]
+    fastest = min(alive, key=lambda name: _time(rows[name]).ratio)
+    limit = _time(rows[fastest]).ratio_high
+    equal = [name for name in alive if name == fastest or _time(rows[name]).ratio_low <= limit]
 
     def rank(name: str) -> tuple[float, int, int, float]:
         candidate, place = rows[name].candidate, {target: i for i, target in enumerate(order)}
@@ -212,9 +211,13 @@ def _with_front(rows: dict[str, Row]) -> dict[str, Row]:
     return rows
 
 
+def _time(row: Row) -> Time:
+    assert row.time is not None, "timed before anything is asked of it"
+    return row.time
+
+
 def _ms(row: Row) -> float:
-    assert row.time is not None
-    return row.time.ms
+    return _time(row).ms
 
 
 def _drop(row: Row) -> float:

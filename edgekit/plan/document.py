@@ -78,14 +78,14 @@ def why(wish: Wish, outcome: Outcome) -> str:
     winner = outcome.rows[str(outcome.winner)]
     assert winner.time is not None and winner.judged is not None
     text = f"{winner.candidate.name}: {wish.text(winner.time.ms)}, loses {winner.judged.drop_points:.2f} points"
-    others = [row for row in outcome.rows.values() if row is not winner and row.time is not None]
-    faster = [row for row in others if row.time.ms < winner.time.ms and row.against is None]  # type: ignore[union-attr]
+    others = [(row.time.ms, row) for row in outcome.rows.values() if row is not winner and row.time is not None]
+    faster = [row for ms, row in others if ms < winner.time.ms and row.against is None]
     if faster:
         return f"{text}; faster but not within the limit: " + ", ".join(row.candidate.name for row in faster)
-    following = min(others, key=lambda row: row.time.ms, default=None)  # type: ignore[union-attr]
-    if following is None:
+    if not others:
         return f"{text}; nothing else can be built here"
-    return f"{text}; next is {following.candidate.name}, {wish.text(following.time.ms)}"  # type: ignore[union-attr]
+    ms, following = min(others, key=lambda pair: pair[0])
+    return f"{text}; next is {following.candidate.name}, {wish.text(ms)}"
 
 
 def _row(row: Row, best_ms: float | None) -> dict[str, Any]:
