@@ -6,10 +6,11 @@
     python benchmarks/auto.py tight prepared --out benchmarks/results/auto.json
 
 `prepare` builds every bundle this machine can run (of OpenVINO's two fastest targets also with a batch of four, which
-`auto` does not try on CPUs) and scores each on the labelled set, once with the ordinary limit and once with the tight one. It may run on a busy
-machine. A case then lets `auto` choose, with its own short races and its own pruning, and measures by hand: everybody
-in turns, nobody dropped, for longer; the fastest within the limit wins. They agree if they name the same candidate, or
-if the hand's clock cannot tell `auto`'s choice from its own (its interval of the ratio of the two holds 1).
+`auto` does not try on CPUs) and scores each on the labelled set, INT8 anew where the tight limit asks for another. It
+may run on a busy machine, and resumes. A case then lets `auto` choose, with its own short races and its own pruning,
+and measures by hand: everybody in turns, nobody dropped, for longer; the fastest within the limit wins. They agree if
+they name the same candidate, or if the hand's clock cannot tell `auto`'s choice from its own (its interval of the ratio
+of the two holds 1).
 """
 
 from __future__ import annotations

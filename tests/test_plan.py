@@ -125,6 +125,24 @@ def test_a_bundle_that_got_slower_when_it_was_built_in_full_may_lose() -> None:
     assert choose(plain("ov-fp16", "ov-int8"), world.clock, full, 0.5, ORDER).winner == "ov-fp16"
 
 
+def test_figures_of_those_dropped_early_are_as_if_of_the_last_race() -> None:
+    """The machine becomes three times slower after the first race; what was slower by half stays slower by half."""
+    world = World({"ort-fp32": (15, 0), "ov-fp16": (10.1, 0.01), "ov-int8": (10, 0.1)}, 0.001)
+    clock = world.clock
+
+    def slowing(names: Sequence[str], baseline: str, last: bool) -> dict[str, Time]:
+        found = clock(names, baseline, last)
+        world.truth = {name: (ms * (3 if len(names) == 3 else 1), drop) for name, (ms, drop) in world.truth.items()}
+        return found
+
+    rows = choose(plain(*world.truth), slowing, world.judge, 0.5, ORDER).rows
+    slow, best = rows["ort-fp32"].time, rows["ov-int8"].time
+    assert slow is not None and best is not None and rows["ort-fp32"].judged is None
+    assert len(world.timed) >= 2 and best.ms == pytest.approx(30, rel=0.01)
+    assert slow.ms / best.ms == pytest.approx(1.5, rel=0.01)
+    assert slow.ratio / best.ratio == pytest.approx(1.5, rel=0.01)
+
+
 def test_without_a_winner_the_nearest_is_known() -> None:
     world = World({"ov-fp16": (12, 0.7), "ov-int8": (10, 3.0), "ort-int8": (30, None)})
     outcome = world.choose(plain("ov-fp16", "ov-int8", "ort-int8"))

@@ -83,6 +83,34 @@ def test_what_sees_other_objects_is_not_chosen_and_the_nearest_is_named(world: A
     assert evidence["plan"]["rows"] and "choice" not in evidence["plan"] and not (tmp_path / "none").exists()
 
 
+def test_int8_brings_the_accuracy_its_build_measured(
+    world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = {
+        "metric": "map50_95",
+        "kind": "labels",
+        "on": "set",
+        "images": 8,
+        "before": 0.5,
+        "after": 0.4,
+        "drop_points": 10,
+    }
+    plain = building.build
+
+    def build(source: Path, target: str, out: Path, *words: Any, wishes: Any = None, **more: Any) -> None:
+        plain(source, target, out, *words, wishes=wishes, **more)  # type: ignore[call-arg]
+        manifest = json.loads((out / "manifest.json").read_text())
+        bundle.write_manifest(out, manifest | ({} if wishes.trial else {"accuracy": row}))
+
+    monkeypatch.setattr(building, "build", build)
+    world["offered"] = [Candidate("ort-int8")]
+    with pytest.raises(GateError, match=r"the nearest is ort-int8, .* loses 10\.00 points \(--max-drop 10 would"):
+        run(world, tmp_path / "none")
+    plan = run(world, tmp_path / "out", limit=10).manifest["plan"]
+    assert plan["accuracy"] == {"metric": "map50_95", "kind": "labels", "on": "set", "images": 8, "float": 0.5}
+    assert [w.trial for w in world["wishes"]] == [True, False] * 2 and all(w.timing_s == 0 for w in world["wishes"])
+
+
 def test_a_bound_that_nobody_reaches(world: Any, tmp_path: Path) -> None:
     with pytest.raises(GateError, match=r"--wish latency:1e-06: no candidate is so fast here; the nearest is o"):
         run(world, tmp_path / "out", wish="latency:0.000001")

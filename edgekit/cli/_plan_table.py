@@ -31,9 +31,10 @@ def show(out: Path, plan: dict[str, Any]) -> None:
         table.add_row(
             letter, row["candidate"], *_figures(row, fast), row["verdict"] + (" (front)" if row["front"] else "")
         )
-    for target, reason in plan["left_out"].items():
-        table.add_row("", target, *["–"] * 5, f"not here: {reason}")
     console().print(table)
+    for reason in dict.fromkeys(plan["left_out"].values()):
+        those = ", ".join(target for target, why in plan["left_out"].items() if why == reason)
+        console().print(f"not tried: {those}: {reason}", markup=False, soft_wrap=True)
     drawing = sketch(rows, fast)
     if drawing:
         console().print("\n".join(drawing), markup=False)

@@ -92,7 +92,7 @@ def choose(
     rows = {entry.name: Row(entry) for entry in entries}
     alive = list(rows)
     known: dict[str, Judged] = {}
-    _tell(rows, clock(alive, alive[0], False))
+    _race(rows, clock, alive, alive[0])
     _drop_slower_forms(rows, alive, say)
     while waiting := [name for name in alive if rows[name].judged is None]:
         lead = min(waiting, key=lambda name: _ms(rows[name]))
@@ -102,12 +102,12 @@ def choose(
         _spread(rows, alive, bundle, known[bundle], limit, say)
         best = _best(rows, alive)
         if best is not None and len(alive) > 1:
-            _tell(rows, clock(alive, best, False))
+            _race(rows, clock, alive, best)
             _drop_slower(rows, alive, say)
     if not alive:
         return Outcome(_with_front(rows), None)
     if len(alive) > 1:
-        _tell(rows, clock(alive, str(_best(rows, alive)), True))
+        _race(rows, clock, alive, str(_best(rows, alive)), last=True)
     winner = _winner(rows, alive, order)
     rows[winner].verdict = "chosen"
     return Outcome(_with_front(rows), winner)
@@ -124,9 +124,24 @@ def unmet(wish: Wish, outcome: Outcome) -> bool:
     return outcome.winner is not None and not wish.holds(_ms(outcome.rows[outcome.winner]))
 
 
-def _tell(rows: dict[str, Row], times: Mapping[str, Time]) -> None:
-    for name, time in times.items():
-        rows[name].time = time
+def _race(rows: dict[str, Row], clock: Clock, names: Sequence[str], baseline: str, last: bool = False) -> None:
+    """Run a race and note its times; those of rows dropped before are carried over by what the baseline took then and
+    takes now, so that all figures are as if of one race."""
+    times, then = clock(list(names), baseline, last), rows[baseline].time
+    for name, row in rows.items():
+        if name in times:
+            row.time = times[name]
+        elif row.time is not None and then is not None:
+            drift, old = times[baseline].ms / then.ms, row.time
+            slower = 1 / then.ratio
+            row.time = Time(
+                old.ms * drift,
+                old.low * drift,
+                old.high * drift,
+                old.ratio * slower,
+                old.ratio_low * slower,
+                old.ratio_high * slower,
+            )
 
 
 def _drop_slower_forms(rows: dict[str, Row], alive: list[str], say: Say) -> None:

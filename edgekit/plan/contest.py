@@ -38,6 +38,7 @@ from edgekit.spec import ModelInfo, Session
 SHORT_S, LONG_S = 1.5, 6.0  # seconds a candidate gets in a race that prunes, and in the last one
 PICTURES = 16
 UNLABELLED = 100
+_ABOUT = ("metric", "kind", "on", "images")
 PASSES = 2  # of every stream over its batch, in one timed call
 
 Say = Callable[[str], None]
@@ -67,6 +68,7 @@ class Contest:
         self._entries: dict[str, Candidate] = {}
         self._judge: accuracy.Judge | None = None
         self._before = 0.0
+        self._about: dict[str, Any] = {}
         self._dataset: Dataset | None = None
         self._pictures: list[np.ndarray] = []
         self._reference: str | None = None  # the bundle that is the float model itself
@@ -185,6 +187,7 @@ class Contest:
             path = self.bundles[entry.bundle]
             row = bundle.read(path, verify=False).manifest.get("accuracy")
             if row is not None:
+                self._about |= {key: row[key] for key in _ABOUT} | {"float": row["before"]}
                 return Judged(row["after"], row["drop_points"])
             judge = self.judge_of(path)
             if entry.bundle == self._reference:
@@ -219,17 +222,10 @@ class Contest:
         return self._judge
 
     def accuracy(self) -> dict[str, Any]:
-        """What was judged on what, for the plan; None before anything was."""
+        """What was judged on what, and the float model's score, for the plan; empty before anything was."""
         if self._judge is None:
-            return {}
-        judge = self._judge
-        return {
-            "metric": judge.metric,
-            "kind": judge.kind,
-            "on": judge.on,
-            "images": judge.images,
-            "float": self._before,
-        }
+            return self._about
+        return {key: getattr(self._judge, key) for key in _ABOUT} | {"float": self._before}
 
     def _labelled(self, info: ModelInfo) -> Dataset | None:
         data = self.job.wishes.data

@@ -54,7 +54,7 @@ def document(
         "wish": {"goal": wish.goal, "bound": wish.bound},
         "max_drop_points": limit,
         "accuracy": dict(accuracy),
-        "rows": [_row(row, base.ms if base else None) for row in outcome.rows.values()],
+        "rows": [_row(row, base.ratio if base else None) for row in outcome.rows.values()],
         "left_out": dict(left_out),
         **race,
         "machine": machine.describe(),
@@ -88,7 +88,7 @@ def why(wish: Wish, outcome: Outcome) -> str:
     return f"{text}; next is {following.candidate.name}, {wish.text(ms)}"
 
 
-def _row(row: Row, best_ms: float | None) -> dict[str, Any]:
+def _row(row: Row, best: float | None) -> dict[str, Any]:
     time, judged = row.time, row.judged
     return {
         "candidate": row.candidate.name,
@@ -97,7 +97,7 @@ def _row(row: Row, best_ms: float | None) -> dict[str, Any]:
         "streams": row.candidate.streams,
         "threads": row.candidate.threads,
         "ms_per_image": {"p50": time.ms, "p50_low": time.low, "p50_high": time.high} if time else None,
-        "times_the_winner": time.ms / best_ms if time and best_ms else None,
+        "times_the_winner": time.ratio / best if time and best else None,
         "accuracy": judged.accuracy if judged else None,
         "drop_points": judged.drop_points if judged else None,
         "front": row.front,
