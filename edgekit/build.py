@@ -52,6 +52,7 @@ class Exports:
         key = recipe_for(target), source, imgsz, batch, head
         if key not in self._known:
             folder = self.folder / f"export-{len(self._known)}"
+            shutil.rmtree(folder, ignore_errors=True)  # of an export that failed
             folder.mkdir()
             self._known[key] = _graph(source, target, folder, imgsz, batch, head)
         return self._known[key]

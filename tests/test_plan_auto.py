@@ -127,6 +127,18 @@ def test_one_that_cannot_be_built_is_left_out_and_none_at_all_is_an_error(world:
         run(world, tmp_path / "none")
 
 
+def test_a_model_that_is_not_there_is_said_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    offered = [Candidate("ort-fp32"), Candidate("ov-fp32"), Candidate("ov-fp16")]
+    monkeypatch.setattr(auto, "candidates", lambda *_: (offered, {}))
+    with pytest.raises(SystemExit) as end:
+        main(["build", str(tmp_path / "absent.pt"), "--target", "auto", "--out", str(tmp_path / "out")])
+    said = capsys.readouterr().err
+    assert end.value.code == 2 and said.count("error:") == 1 and said.rstrip().count("absent.pt: no such file") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_bad_data_ends_it_before_more_is_built(world: Any, tmp_path: Path) -> None:
     wishes = Wishes(data=tmp_path / "absent" / "data.yaml")
     with pytest.raises(InputError, match=r"absent"):

@@ -104,6 +104,22 @@ def test_two_builds_with_one_seed_are_the_same_bytes(
     assert again.manifest["files"] == int8.manifest["files"]
 
 
+def test_a_trial_is_quantized_alike_and_judged_by_nobody_and_an_export_serves_twice(
+    int8: bundle.Bundle, model: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exports = building.Exports(tmp_path)
+    trial = building.build(
+        model, "ort-int8", tmp_path / "trial", wishes=Wishes(data, timing_s=0, trial=True), exports=exports
+    )
+    assert "accuracy" not in trial.manifest
+    kinds = [[node.op_type for node in onnx.load(b.path / "model.onnx").graph.node] for b in (trial, int8)]
+    assert kinds[0] == kinds[1]
+    monkeypatch.setattr("edgekit.graph.export.export", None)
+    wishes = Wishes(data, max_drop=100, timing_s=0)
+    full = building.build(model, "ort-int8", tmp_path / "full", wishes=wishes, exports=exports)
+    assert full.manifest["files"] == int8.manifest["files"]
+
+
 def _judged(monkeypatch: pytest.MonkeyPatch, after: Any) -> None:
     """The float model scores 0.9, an artifact what ``after`` says of its graph."""
 

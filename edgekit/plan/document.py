@@ -172,7 +172,7 @@ def check_needs(plan: Plan, path: Path, data: bool) -> None:
     reason = missing(plan["choice"]["target"], data)
     if reason:
         raise UsageError(
-            f"--plan {path}: it needs {plan['choice']['target']}, and {reason}; or make a plan here: --target auto"
+            f"--plan {path}: it needs {plan['choice']['target']}: {reason}; or make a plan here: --target auto"
         )
 
 
