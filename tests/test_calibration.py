@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -13,7 +14,7 @@ import pytest
 from edgekit.data import open_dataset
 from edgekit.data.dataset import Dataset
 from edgekit.errors import GateError, InputError, UsageError
-from edgekit.quantize import calibration
+from edgekit.quantize import Wishes, calibration, pipeline
 from edgekit.spec import ModelInfo, Port, sha256_file
 
 
@@ -65,6 +66,35 @@ def test_the_same_seed_chooses_the_same_and_another_one_does_not(folders: Path, 
     calibration.write(first, tmp_path / "m.json")
     assert calibration.read(tmp_path / "m.json") == first
     assert str(folders) not in (tmp_path / "m.json").read_text()
+
+
+def test_images_beside_the_folder_of_the_annotations(folders: Path) -> None:
+    """As COCO's lie: the manifest must not tell where on somebody's disk that is."""
+    annotations = folders / "annotations"
+    annotations.mkdir()
+    assert calibration._relative(folders / "train" / "a" / "01.png", annotations) == "../train/a/01.png"
+    assert calibration._relative(annotations / "1.png", annotations) == "1.png"
+    assert calibration._relative(Path("/elsewhere/1.png"), annotations) == "/elsewhere/1.png"
+    entry = calibration.Entry("../train/a/01.png", sha256_file(folders / "train" / "a" / "01.png"), "bright")
+    manifest = calibration.Manifest("train.json", "train", "classify", 0, (entry,))
+    assert calibration.batches(manifest, annotations / "train.json", _info())[0].shape == (1, 3, 32, 32)
+
+
+def test_a_coco_file_is_no_split_to_calibrate_on(folders: Path) -> None:
+    box = {"id": 1, "image_id": 1, "category_id": 18, "bbox": [1, 1, 9, 9], "area": 81, "iscrowd": 0}
+    document = {
+        "images": [{"id": 1, "file_name": "0.png", "width": 48, "height": 40}],
+        "annotations": [box],
+        "categories": [{"id": 18, "name": "dog"}],
+    }
+    path = folders / "val.json"
+    path.write_text(json.dumps(document))
+    info = SimpleNamespace(task="detect", names=("dog",))
+    wishes = Wishes(path, images=folders / "val" / "a")  # --images of a COCO file is where its images are
+    with pytest.raises(InputError, match="a COCO file is one split, .* --calibration FILE"):
+        pipeline._manifest(SimpleNamespace(info=info), wishes)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="which the model does not know"):  # and no reason to make do without labels
+        pipeline._labelled(SimpleNamespace(info=SimpleNamespace(task="detect", names=("cat",))), wishes)  # type: ignore[arg-type]
 
 
 def test_a_smaller_calibration_is_the_beginning_of_a_larger_one(folders: Path) -> None:

@@ -6,7 +6,10 @@ import copy
 import csv
 import io
 import json
+import struct
+import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,11 +17,17 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from edgekit import catalog, checkpoint
 from edgekit.bench import table, table_results, table_text
 from edgekit.cli import _app
+from edgekit.data import open_dataset
 from edgekit.errors import InputError, UsageError
+from edgekit.evaluate import evaluate
+from edgekit.loading import open_session
+from edgekit.quantize import calibration
+from edgekit.runtime.predictor import Predictor
 from edgekit.tasks import network
 
 MACHINE = {
@@ -58,11 +67,13 @@ def row(scale: str = "n", **targets: dict[str, Any]) -> dict[str, Any]:
 
 def document(*rows: dict[str, Any]) -> dict[str, Any]:
     rows = rows or (row(ov_fp16=figures()),)
+    scored = next((f["accuracy"] for r in rows for f in r["measured"].values() if f.get("accuracy")), None)
     spec = catalog.build_spec("n", "detect")
     return {
         "schema": 1, "kind": "table", "family": "v1.0", "task": "detect", "scales": [r["scale"] for r in rows],
-        "targets": list(rows[0]["measured"]), "imgsz": [640, 640], "set": None,
-        "source": {k: v for k, v in catalog.published_source(spec).items() if k not in "nsmlx"}, "rows": list(rows),
+        "targets": list(rows[0]["measured"]), "imgsz": [640, 640],
+        "set": scored and {"name": scored["set"], "images": scored["images"]},
+        "source": table_results.published_source(spec), "rows": list(rows),
     }  # fmt: skip
 
 
@@ -101,7 +112,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_a_table_with_weights_for_one_scale_of_two(place: Path, edgekit: Any, tmp_path: Path) -> None:
+def test_a_table_with_weights_for_one_scale_of_two(
+    place: Path, edgekit: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     out = tmp_path / "table.json"
     words = ("--task", "classify", "--scales", "ns", "--targets", "ort-fp32,ov-fp32", "--imgsz", 64, "--budget", 1)
     inputs = ("--weights", place / "weights", "--data", place / "data", "--keep", tmp_path / "kept")
@@ -122,6 +135,68 @@ def test_a_table_with_weights_for_one_scale_of_two(place: Path, edgekit: Any, tm
     assert len({first["measured"][t]["accuracy"]["value"] for t in first["measured"]}) == 1  # one function
     assert set(second["measured"]["ov-fp32"]["not_measured"].values()) == {"no yolo12s-cls.pt in weights"}
     assert "not measured: no yolo12s-cls.pt in weights" in err
+
+    def build(*_: Any, **__: Any) -> None:
+        raise InputError("it is built again")
+
+    monkeypatch.setattr("edgekit.build.build", build)  # what was kept is used again, but for other weights or sizes
+    again = table.Plan(("n",), ("ort-fp32",), task="classify", imgsz=(64, 64), weights=place / "weights", budget_s=1)
+    pictures = [np.zeros((64, 64, 3), np.uint8)]
+    assert "network_ms" in table.measure(again, pictures, keep=tmp_path / "kept")["rows"][0]["measured"]["ort-fp32"]
+    (tmp_path / "others").mkdir()
+    torch.manual_seed(1)
+    made = checkpoint.new(catalog.spec("yolo12n-cls", classes=3), ("a", "b", "c"), imgsz=64)
+    checkpoint.save(made, tmp_path / "others" / "yolo12n-cls.pt")
+    for other in (replace(again, weights=tmp_path / "others"), replace(again, imgsz=(96, 96))):
+        (row,) = table.measure(other, pictures, keep=tmp_path / "kept")["rows"]
+        assert row["measured"]["ort-fp32"]["not_measured"]["latency"] == "it is built again"
+
+
+@pytest.mark.slow
+def test_the_harness_as_with_coco(shared: Path, edgekit: Any, tmp_path: Path) -> None:
+    """COCO's file format, ids and crowds; a checkpoint of the authors' own make with COCO's classes; INT8 calibrated on
+    another split. What the table says of an artifact is what ``edgekit val`` finds in the very same."""
+    coco = shared / "data" / "coco_mix" / "annotations"
+    names = [c["name"] for c in json.loads((coco / "instances_val2017.json").read_text())["categories"]]
+    (tmp_path / "weights").mkdir()
+    renamed(shared / "fixtures" / "yolo12n-turbo.pt", names, tmp_path / "weights" / "yolov12n.pt")
+    train = open_dataset(coco / "instances_train2017.json", "detect", "train")
+    calibration.write(calibration.choose(train, 16), tmp_path / "calibration.json")
+    assert '"path": "../train2017/' in (tmp_path / "calibration.json").read_text()
+    words = ("--family", "turbo", "--scales", "ns", "--targets", "ort-fp32,ov-int8,trt-fp16", "--imgsz", 96)
+    inputs = ("--weights", tmp_path / "weights", "--data", coco / "instances_val2017.json", "--budget", 1)
+    rest = ("--calibration", tmp_path / "calibration.json", "--max-drop", 5, "--keep", tmp_path / "kept", "--json")
+    code, found, err = edgekit(*words, *inputs, *rest)
+    assert code == 0, err
+    assert found["set"] == {"name": "coco_mix, instances_val2017", "images": 158}
+    first, second = (row["measured"] for row in found["rows"])
+    for target in ("ort-fp32", "ov-int8"):
+        measured = first[target]["accuracy"]
+        assert (measured["set"], measured["images"]) == ("coco_mix, instances_val2017", 158)
+        assert measured["metric"] == "map50_95"
+        bundled = tmp_path / "kept" / f"yolo12n-turbo-{target}"
+        labels = open_dataset(coco / "instances_val2017.json", "detect", names=tuple(names))
+        with Predictor(open_session(bundled)) as predictor:
+            assert measured["value"] == evaluate(predictor, labels).scores.metrics["map50_95"] > 0
+        assert "158 images of coco_mix, instances_val2017" in first[target]["difference"]["accuracy"]["unlike"]
+    assert first["ov-int8"]["calibration"]["images"] == 16
+    assert set(second["ov-int8"]["not_measured"].values()) == {"no yolo12s-turbo.pt in weights"}
+    assert set(first["trt-fp16"]["not_measured"]) == {"latency", "accuracy"}
+    assert "158 images of coco_mix" in err
+
+
+def renamed(published: Path, names: list[str], out: Path) -> None:
+    """A published checkpoint with other names of its 80 classes: strings in a pickle stand behind their lengths."""
+    with zipfile.ZipFile(published) as source, zipfile.ZipFile(out, "w") as made:
+        for entry in source.infolist():
+            data = source.read(entry)
+            if entry.filename.endswith("data.pkl"):
+                for i, name in enumerate(names):
+                    old, new = f"class{i}".encode(), name.encode()
+                    data = data.replace(
+                        b"X" + struct.pack("<I", len(old)) + old, b"X" + struct.pack("<I", len(new)) + new
+                    )
+            made.writestr(entry, data)
 
 
 def test_an_interrupted_table_goes_on_where_it_stopped(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -220,6 +295,13 @@ def test_another_input_size_is_not_like_for_like() -> None:
         ),
         (lambda d: d["rows"][0]["measured"]["ov-fp16"].update(accuracy={**COCO, "value": 41.6}), "must be measured"),
         (lambda d: d["rows"][0].pop("machine"), "KeyError: 'machine'"),
+        (lambda d: d["source"].update(conditions="my own GPU"), "the source it gives of published figures"),
+        (lambda d: d["rows"][0].update(imgsz=[320, 320]), "of another family, task or size"),
+        (
+            lambda d: d["rows"][0]["measured"]["ov-fp16"]["difference"]["latency"].update(unlike=[]),
+            "a difference that is not measured minus published",
+        ),
+        (lambda d: d["rows"][0]["difference"].update(flops=0.0), "not measured minus published"),
     ],
 )
 def test_a_file_that_cannot_be_is_refused(change: Callable[[Any], Any], sentence: str, tmp_path: Path) -> None:
@@ -244,6 +326,7 @@ def test_bad_options(place: Path, edgekit: Any, tmp_path: Path) -> None:
         ((place / "weights",), "drop MODEL"),
         (("--out", tmp_path / "t.xml"), ".json, .md, .csv"),
         (("--threads", "1,2"), "one whole number"),
+        (("--keep", place / "weights" / "yolo12n-cls.pt"), "a file; give the folder"),
     ):
         code, _, err = edgekit(*words)
         assert (code, message in err) == (2, True), (words, err)

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -29,11 +28,11 @@ from edgekit.atomic import replacing
 from edgekit.bench import machine
 from edgekit.bench.clock import ClockOptions
 from edgekit.bench.run import Progress, bench
-from edgekit.bench.table_results import KIND, SCHEMA, Row, counted_differences, differences, set_name
+from edgekit.bench.table_results import KIND, SCHEMA, Row, counted_differences, differences, published_source, set_name
 from edgekit.data.dataset import Dataset
 from edgekit.errors import EdgekitError, InputError, MissingPackageError, UsageError
 from edgekit.image import prepare
-from edgekit.quantize import HALF, INT8, Wishes
+from edgekit.quantize import HALF, INT8, Wishes, calibration
 from edgekit.runtime.predictor import STAGES, Predictor
 from edgekit.spec import FAMILIES, SCALES, ModelSpec, sha256_file
 
@@ -120,7 +119,8 @@ def measure(
         pictures: uint8 BGR arrays to time on.
         dataset: labelled images for accuracy; needs real weights.
         state: file that finished rows are kept in. It is left there: remove it when the document is safe.
-        keep: folder to leave the bundles in, named ``yolo12n-ov-fp16``.
+        keep: folder to leave the bundles in, named ``yolo12n-ov-fp16``. Those it holds already are used again if they
+            were made of the same weights, in the same size and with the same calibration.
         say: called with a line at each step.
         progress: of the clock.
 
@@ -157,7 +157,7 @@ def _identity(plan: Plan, pictures: Sequence[Any], dataset: Dataset | None) -> d
         "threads": plan.threads,
         "timed_on": f"{len(pictures)} images",
         "set": None if dataset is None else {"name": set_name(dataset), "images": len(dataset)},
-        "source": {k: v for k, v in catalog.published_source(plan.spec("n")).items() if k not in SCALES},
+        "source": published_source(plan.spec("n")),
         "files": [[f.name, f.stat().st_size, f.stat().st_mtime_ns] for f in files if f is not None and f.is_file()],
     }
 
@@ -192,17 +192,15 @@ def _row(
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
         try:
-            source, row["weights"] = _weights(plan, spec, scratch)
+            source, row["weights"] = _weights(plan, spec, keep or scratch)
             row |= _counts(_checkpoints().load(source).spec, plan.size)
         except MissingPackageError:
             raise
         except EdgekitError as error:
             row["measured"] = {target: _nothing(error) for target in plan.targets}
         else:
-            row["measured"] = _measured(plan, spec.name, source, scratch, pictures, dataset, say, progress)
-            for bundled in scratch.iterdir() if keep is not None else ():
-                if keep is not None and bundle.is_bundle(bundled):
-                    shutil.copytree(bundled, keep / f"{spec.name}-{bundled.name}", dirs_exist_ok=True)
+            places = {t: scratch / t if keep is None else keep / f"{spec.name}-{t}" for t in plan.targets}
+            row["measured"] = _measured(plan, spec.name, source, places, pictures, dataset, say, progress)
     row |= {"machine": machine.describe(), "difference": counted_differences(row)}
     for target, figures in row["measured"].items():
         figures["difference"] = differences(row, target, figures)
@@ -213,20 +211,19 @@ def _measured(
     plan: Plan,
     name: str,
     source: Path,
-    scratch: Path,
+    places: Mapping[str, Path],
     pictures: Sequence[Any],
     dataset: Dataset | None,
     say: Say,
     progress: Progress | None,
 ) -> dict[str, dict[str, Any]]:
-    """Target → figures of one checkpoint, its bundles left in ``scratch``."""
+    """Target → figures of one checkpoint, whose bundles lie in ``places`` (target → folder) or are put there."""
     found: dict[str, dict[str, Any]] = {}
     with ExitStack() as stack:
         predictors: dict[str, Predictor] = {}
-        for target in plan.targets:
-            say(f"{name}: building {target}")
+        for target, place in places.items():
             try:
-                predictors[target] = stack.enter_context(_open(plan, source, target, scratch))
+                predictors[target] = stack.enter_context(_open(plan, name, source, target, place, say))
             except EdgekitError as error:
                 found[target] = _nothing(error)
         if predictors:
@@ -235,7 +232,7 @@ def _measured(
             found |= {r["target"]: _times(r) for r in bench(predictors, pictures, options, progress=progress)}
         for target, predictor in predictors.items():
             say(f"{name}: accuracy of {target}")
-            found[target] |= _accuracy(predictor, dataset, plan.weights is not None) | _artifact(scratch / target)
+            found[target] |= _accuracy(predictor, dataset, plan.weights is not None) | _artifact(places[target])
     return {target: found[target] for target in plan.targets}
 
 
@@ -266,14 +263,14 @@ def _checkpoints() -> Any:
     return checkpoint
 
 
-def _weights(plan: Plan, spec: ModelSpec, scratch: Path) -> tuple[Path, dict[str, Any]]:
-    """The row's checkpoint and what it is.
+def _weights(plan: Plan, spec: ModelSpec, folder: Path) -> tuple[Path, dict[str, Any]]:
+    """The row's checkpoint and what it is; a random one is put into ``folder``.
 
     Raises:
         InputError: ``--weights`` has none for this scale, or one of another model.
     """
     if plan.weights is None:
-        return _random(spec, plan.size, scratch / "random.pt"), {"file": None, "origin": "random, seed 0"}
+        return _random(spec, plan.size, folder / f"{spec.name}-random.pt"), {"file": None, "origin": "random, seed 0"}
     names = [f"{spec.name}.pt", f"{spec.name.replace('yolo12', 'yolov12')}.pt"]
     if spec.family == "turbo":  # as the authors' repository calls them
         names.append(f"yolov12{spec.scale}.pt")
@@ -287,10 +284,13 @@ def _weights(plan: Plan, spec: ModelSpec, scratch: Path) -> tuple[Path, dict[str
 
 
 def _random(spec: ModelSpec, size: tuple[int, int], path: Path) -> Path:
-    """An untrained network whose answers depend on the image, as those of a trained one do."""
+    """An untrained network whose answers depend on the image, as those of a trained one do. One that is at ``path``
+    already stays: what was built from it is known by its hash."""
     checkpoint = _checkpoints()
     import torch
 
+    if path.is_file() and checkpoint.load(path).spec == spec:
+        return path
     made = checkpoint.new(spec, imgsz=size[0])
     batch, _ = prepare(parity.generated_images(), size, made.info().preprocess, 0)
     checkpoint.settle(made, [torch.from_numpy(np.ascontiguousarray(batch))], calm=CALM)
@@ -298,8 +298,8 @@ def _random(spec: ModelSpec, size: tuple[int, int], path: Path) -> Path:
     return path
 
 
-def _open(plan: Plan, source: Path, target: str, scratch: Path) -> Predictor:
-    """The checkpoint built for ``target`` and loaded.
+def _open(plan: Plan, name: str, source: Path, target: str, place: Path, say: Say) -> Predictor:
+    """The checkpoint built for ``target`` into the folder ``place``, unless that holds it already, and loaded.
 
     Raises:
         EdgekitError: why it could not be; a row's cell says so.
@@ -311,9 +311,29 @@ def _open(plan: Plan, source: Path, target: str, scratch: Path) -> Predictor:
     if reason:
         raise InputError(reason)
     narrow = target in (*INT8, *HALF) and plan.wishes is not None
-    wishes = replace(plan.wishes, timing_s=0.0) if narrow and plan.wishes else None  # times are taken here, together
-    made = build(source, target, scratch / target, plan.size, wishes=wishes)
-    return Predictor(open_session(made.path, threads=plan.threads))
+    # Times are taken here, together; a random network has no accuracy to judge.
+    wishes = replace(plan.wishes, timing_s=0.0, judged=plan.weights is not None) if narrow and plan.wishes else None
+    if _is_of(place, source, target, plan.size, wishes):
+        say(f"{name}: {target} is in {place} already")
+    else:
+        say(f"{name}: building {target}")
+        build(source, target, place, plan.size, wishes=wishes)
+    return Predictor(open_session(place, threads=plan.threads))
+
+
+def _is_of(place: Path, source: Path, target: str, size: tuple[int, int], wishes: Wishes | None) -> bool:
+    """Whether ``place`` is a bundle of this very checkpoint for this target, size and calibration."""
+    if not bundle.is_bundle(place):
+        return False
+    made = bundle.read(place)
+    calibrated = made.manifest.get("calibration", {}).get("sha256")
+    wanted = calibration.read(wishes.calibration).sha256 if wishes and wishes.calibration else calibrated
+    return (
+        made.target == target
+        and made.info.imgsz == size
+        and made.manifest.get("provenance", {}).get("checkpoint_sha256") == sha256_file(source)
+        and (target not in INT8 or calibrated == wanted)
+    )
 
 
 def _times(record: Mapping[str, Any]) -> dict[str, Any]:

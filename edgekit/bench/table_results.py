@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from edgekit import catalog, tasks
 from edgekit.errors import InputError
 from edgekit.runtime.predictor import STAGES
+from edgekit.spec import SCALES, ModelSpec
 
 if TYPE_CHECKING:
     from edgekit.data.dataset import Dataset
@@ -77,6 +78,11 @@ def differences(row: Row, target: str, figures: Mapping[str, Any]) -> dict[str, 
     return found
 
 
+def published_source(spec: ModelSpec) -> dict[str, Any]:
+    """Where the published figures of such models are from and what they were measured on; empty: nothing is."""
+    return {k: v for k, v in catalog.published_source(spec).items() if k not in SCALES}
+
+
 def set_name(dataset: Dataset) -> str:
     """A set's name without the folders it lies in: ``bccd, val``; ``coco_mix, instances_val2017``."""
     source = dataset.source
@@ -124,7 +130,12 @@ def check(document: Any, source: str) -> dict[str, Any]:
 def _check_rows(document: Mapping[str, Any]) -> None:
     if not document["rows"]:
         raise ValueError("it has no rows")
+    known = catalog.build_spec("n", document["task"], document["family"])
+    if document["source"] != published_source(known):
+        raise ValueError("the source it gives of published figures is not that of benchmarks/published.toml")
     for row in document["rows"]:
+        if any(row[key] != document[key] for key in ("family", "task", "imgsz")):
+            raise ValueError(f"{row['name']}: of another family, task or size than the table")
         spec = catalog.build_spec(row["scale"], row["task"], row["family"])
         if row["published"] != catalog.published(spec):
             raise ValueError(f"{spec.name}: what it calls published is not what benchmarks/published.toml says")
@@ -138,6 +149,11 @@ def _check_rows(document: Mapping[str, Any]) -> None:
             raise ValueError(f"{spec.name}: measured {sorted(row['measured'])} of {document['targets']}")
         for target, figures in row["measured"].items():
             _check_figures(figures, f"{spec.name} {target}")
+            scored = figures.get("accuracy")
+            if scored and scored["set"] != document["set"]["name"]:
+                raise ValueError(f"{spec.name} {target}: scored on {scored['set']}, the table on another set")
+            _check_difference(figures["difference"], differences(row, target, figures), f"{spec.name} {target}")
+        _check_difference(row["difference"], counted_differences(row), spec.name)
 
 
 def _check_figures(figures: Mapping[str, Any], what: str) -> None:
@@ -157,6 +173,21 @@ def _check_figures(figures: Mapping[str, Any], what: str) -> None:
     if figures.get("accuracy"):
         _sane(figures["accuracy"]["value"], 0, 1, f"{what}: accuracy")
         _sane(figures["accuracy"]["images"], 1, 1e9, f"{what}: images")
+
+
+def _check_difference(said: Any, computed: Any, what: str) -> None:
+    """The same words, and the same numbers within rounding."""
+    alike = isinstance(said, type(computed))
+    if isinstance(computed, dict):
+        alike = alike and said.keys() == computed.keys()
+        for key in computed if alike else ():
+            _check_difference(said[key], computed[key], what)
+    elif isinstance(computed, float):
+        alike = alike and abs(said - computed) < 1e-6
+    elif said != computed:
+        alike = False
+    if not alike:
+        raise ValueError(f"{what}: a difference that is not measured minus published")
 
 
 def _sane(value: Any, low: float, high: float, what: str) -> None:

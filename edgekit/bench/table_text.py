@@ -75,9 +75,8 @@ def markdown(document: Document) -> str:
         for line in (map(_escaped, headings), rule, *(map(_escaped, x) for x in lines))
     ]
     ends = [f"{i}. {_escaped(note)}" for i, note in enumerate(notes, 1)]
-    return (
-        "\n".join([f"**{title(document)}**", "", *text, "", *caption(document), *([""] if ends else []), *ends]) + "\n"
-    )
+    parts = [_escaped(f"**{title(document)}**"), "", *text, "", *map(_escaped, caption(document))]
+    return "\n".join([*parts, *([""] if ends else []), *ends]) + "\n"
 
 
 def comma_separated(document: Document) -> str:

@@ -80,6 +80,10 @@ def run(plan: Plan, inputs: Inputs, out: Path | None, keep: Path | None, require
 
     if out is not None and out.suffix not in SUFFIXES:
         raise UsageError(f"--out {out}: tables are written as {', '.join(SUFFIXES)}")
+    if keep is not None:
+        if keep.exists() and not keep.is_dir():
+            raise UsageError(f"--keep {keep}: a file; give the folder to keep the bundles in")
+        keep.mkdir(parents=True, exist_ok=True)
     dataset = _dataset(plan, inputs)
     plan = replace(plan, wishes=Wishes(inputs.data, inputs.calibration, inputs.images, max_drop=inputs.max_drop))
     pictures = _spread(dataset) if dataset else parity.read_images(inputs.images, 16) if inputs.images else None

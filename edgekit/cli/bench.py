@@ -89,7 +89,9 @@ def command(
         Path | None, typer.Option(help="A manifest of `edgekit calibrate` for the INT8 targets of --table.")
     ] = None,
     max_drop: Annotated[float, typer.Option("--max-drop", min=0, help="Points INT8 may lose in --table.")] = 0.5,
-    keep: Annotated[Path | None, typer.Option(help="Folder to keep the bundles of --table in.")] = None,
+    keep: Annotated[
+        Path | None, typer.Option(help="Folder to keep the bundles of --table in, and to take them from the next time.")
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Write the JSON document to this file; of --table also .md or .csv.")
     ] = None,

@@ -42,6 +42,7 @@ class Wishes:
         force: calibrate on fewer than 16 images.
         timing_s: seconds that the comparison of speed may take; 0 leaves it out.
         trial: calibrate on a few images and judge nothing: an artifact to time, whose speed depends on neither.
+        judged: False quantizes without looking at accuracy: a random network has none to lose.
     """
 
     data: Path | None = None
@@ -54,6 +55,7 @@ class Wishes:
     force: bool = False
     timing_s: float = 20.0
     trial: bool = False
+    judged: bool = True
 
 
 @dataclass

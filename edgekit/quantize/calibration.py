@@ -182,10 +182,12 @@ def _root(source: Path) -> Path:
 
 
 def _relative(path: Path, root: Path) -> str:
-    try:
-        return path.resolve().relative_to(root.resolve()).as_posix()
-    except ValueError:
-        return path.resolve().as_posix()  # a data.yaml may point anywhere
+    """From the set's folder; from the one above where that holds the images, as COCO's ``annotations`` do."""
+    path, root = path.resolve(), root.resolve()
+    for above, start in (("", root), ("../", root.parent)):
+        if path.is_relative_to(start):
+            return above + path.relative_to(start).as_posix()
+    return path.as_posix()  # a data.yaml may point anywhere
 
 
 def _shared(samples: Sequence[Sample], other: Dataset | None) -> set[Path]:

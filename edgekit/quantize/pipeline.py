@@ -60,12 +60,15 @@ def lower(
         few = _manifest(graph, wishes)
         few = dataclasses.replace(few, images=few.images[: calibration.LEAST])
         return Lowered(_Writer(graph, target, folder, calibration.batches(few, wishes.data, graph.info)).write(()))
-    runner = targets.backend("ort-fp32").open_session(graph.path, graph.info, "ort-fp32")
-    judge = _judge(graph, wishes, runner)
     manifest = _manifest(graph, wishes)
     say(f"calibrating on {len(manifest.images)} images")
     batches = calibration.batches(manifest, wishes.data, graph.info)
     writer = _Writer(graph, target, folder, batches)
+    calibrated, pictures = {"calibration": _calibrated(manifest)}, _pictures(manifest, wishes.data)
+    if not wishes.judged:
+        return Lowered(writer.write(()), calibrated | _kept(writer.kept), pictures)
+    runner = targets.backend("ort-fp32").open_session(graph.path, graph.info, "ort-fp32")
+    judge = _judge(graph, wishes, runner)
     say("judging the floating-point model")
     before = judge.score(runner)
     say(f"judging {target}")
@@ -89,8 +92,7 @@ def lower(
             raise GateError(_sentence(target, row, after), {"accuracy": row})
     row["put_back"] = list(found.groups or ())
     narrow = writer.write(row["put_back"])
-    parts = {"accuracy": row, "calibration": _calibrated(manifest), **_kept(writer.kept)}
-    return Lowered(narrow, parts, _pictures(manifest, wishes.data))
+    return Lowered(narrow, {"accuracy": row, **calibrated, **_kept(writer.kept)}, pictures)
 
 
 class _Writer:
@@ -155,6 +157,11 @@ def _manifest(graph: Graph, wishes: Wishes) -> calibration.Manifest:
                 f"{wishes.calibration}: {len(manifest.images)} images; fewer than {calibration.LEAST} say nothing "
                 "about ranges (--force takes them)"
             )
+    elif wishes.data.suffix.lower() == ".json":
+        raise InputError(
+            f"{wishes.data}: a COCO file is one split, the one accuracy is judged on; choose calibration images from "
+            "another (edgekit calibrate TRAIN.json --out FILE) and give --calibration FILE"
+        )
     else:
         train = open_dataset(wishes.data, graph.info.task, "train", None, graph.info.names)
         manifest = calibration.choose(train, wishes.count, wishes.seed, judged, wishes.force)
@@ -166,9 +173,12 @@ def _manifest(graph: Graph, wishes: Wishes) -> calibration.Manifest:
 def _labelled(graph: Graph, wishes: Wishes) -> Any:
     """The split accuracy is judged on; None where agreement on ``images`` stands in."""
     assert wishes.data is not None
+    beside = wishes.images if wishes.data.suffix.lower() == ".json" else None
     try:
-        return open_dataset(wishes.data, graph.info.task, "val", None, graph.info.names)
+        return open_dataset(wishes.data, graph.info.task, "val", beside, graph.info.names)
     except InputError as error:
+        if beside is not None:
+            raise
         if wishes.images is None:
             raise InputError(f"{error}; or give --images, to measure agreement with the float model on them") from error
         return None

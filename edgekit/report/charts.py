@@ -15,7 +15,7 @@ from html import escape
 from typing import NamedTuple
 
 WIDTH, HEIGHT = 480, 300
-LEFT, RIGHT, TOP, BOTTOM = 58, 18, 34, 46
+LEFT, RIGHT, TOP, BOTTOM = 66, 18, 34, 46
 SERIES = 6  # colours of the style sheet, .s0 to .s5
 
 _numbers = itertools.count(1)
@@ -41,12 +41,11 @@ def pareto(points: Sequence[Point], x_name: str, y_name: str) -> str:
     marks = []
     for i, p in enumerate(points):
         x, y = place.x(p.x), place.y(p.y)
-        end = "end" if x > WIDTH * 0.6 else "start"
-        dx = -10 if end == "end" else 10
+        # The line between points rises to the right: names stand left above it, or right below it at the left edge.
+        left = x > WIDTH * 0.35
+        at = f'x="{x + (-10 if left else 10):.1f}" y="{y + (-10 if left else 18):.1f}"'
         marks.append(f'<circle class="s{i % SERIES}" cx="{x:.1f}" cy="{y:.1f}" r="6"/>')
-        marks.append(
-            f'<text class="label" x="{x + dx:.1f}" y="{y - 10:.1f}" text-anchor="{end}">{escape(p.name)}</text>'
-        )
+        marks.append(f'<text class="label" {at} text-anchor="{"end" if left else "start"}">{escape(p.name)}</text>')
     said = "; ".join(f"{p.name}: {p.x:.1f} {x_name}, {p.y:.1f} {y_name}" for p in points)
     body = [*place.axes(x_name, y_name), f'<polyline class="front" points="{line}"/>', *marks]
     return _svg(f"{y_name} over {x_name}, up and left is better", said, body, WIDTH, HEIGHT)
@@ -129,7 +128,7 @@ class _Frame:
             )
         middle = (LEFT + WIDTH - RIGHT) / 2
         found.append(f'<text x="{middle:.0f}" y="{HEIGHT - 8}" text-anchor="middle">{escape(x_name)}</text>')
-        found.append(f'<text x="4" y="16">{escape(y_name)}</text>')
+        found.append(f'<text class="axis" x="4" y="16">{escape(y_name)}</text>')
         return found
 
 

@@ -53,11 +53,16 @@ def bundles_page(found: Mapping[str, Any]) -> str:
 def run_page(found: Mapping[str, Any]) -> str:
     """The page of ``training.read``'s findings."""
     best, last = found["best"] or {}, found["last"]
-    figures = [
-        [_named(key), *(f"{row[key]:.5g}" if key in row else "–" for row in (best, last))]
-        for key in dict.fromkeys((*last, *best))
-    ]
+    keys = dict.fromkeys((*last, *best))
+    figures = [[_named(key), *(_figure(key, row.get(key)) for row in (best, last))] for key in keys]
     return _filled("run.html", {**found, "figures": figures})
+
+
+def _figure(key: str, value: float | None) -> str:
+    """Accuracy in points, as in the headline; epochs whole; the rest to four digits."""
+    if value is None:
+        return "–"
+    return f"{100 * value:.1f}" if "map" in key or key.startswith("top") else f"{value:.4g}"
 
 
 def points_name(entries: Sequence[Mapping[str, Any]]) -> str:

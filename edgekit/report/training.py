@@ -108,7 +108,7 @@ def _curves(rows: Sequence[Mapping[str, float]]) -> list[dict[str, Any]]:
         series = {n: pairs for n, pairs in series.items() if any(math.isfinite(y) for _, y in pairs)}
         if series:
             best = next((n for n in reversed(MAIN) if n in series), None)
-            drawing = charts.lines(series, "epoch", title.lower(), best)
+            drawing = charts.lines(series, "epoch", title, best)
             found.append({"title": title, "svg": drawing, "names": [n.removeprefix("loss_") for n in series]})
     return found
 
