@@ -106,7 +106,9 @@ def title(document: Document) -> str:
 
 def caption(document: Document) -> list[str]:
     """What the columns mean, as sentences."""
-    source, data = document["source"], document["set"]
+    source = document["source"]
+    done = any(figures.get("accuracy") for row in document["rows"] for figures in row["measured"].values())
+    data = document["set"] if done else None
     scored = f"Accuracy: {data['images']} images of {data['name']}. " if data else ""
     packages = document["rows"][-1]["machine"].get("packages") or {}
     versions = ", ".join(

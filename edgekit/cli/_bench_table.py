@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from edgekit.atomic import replacing
 from edgekit.cli._common import console, emit_json, write_json
@@ -139,18 +139,27 @@ def _write(document: dict[str, Any], out: Path) -> None:
 
 
 def _show(document: dict[str, Any]) -> None:
+    """Two tables, of the networks and of what was measured: side by side they would need 150 columns."""
+    from rich import box
     from rich.table import Table
     from rich.text import Text
 
     from edgekit.bench import table_text
 
     headings, lines, notes = table_text.cells(document)
-    drawn = Table(title=table_text.title(document))
-    for i, heading in enumerate(headings):
-        drawn.add_column(heading, justify="left" if i < 3 else "right", style="dim" if heading == "published" else None)
-    for line, before in zip(lines, [None, *lines], strict=False):
-        shown = line if before is None or line[0] != before[0] else ["", *line[1:3], *[""] * 4, *line[7:]]
-        drawn.add_row(*(Text(cell) for cell in shown))
-    console().print(drawn)
+    counted, measured = (0, 3, 4, 5, 6), (0, 1, 2, 7, 8, 9, 10, 11)
+    for title, columns, named in ((table_text.title(document), counted, 1), ("", measured, 3)):
+        drawn = Table(title=title, title_justify="left", box=box.SIMPLE, padding=(0, 1, 0, 0))
+        for place, i in enumerate(columns):
+            style = "dim" if headings[i] == "published" else None
+            justify: Literal["left", "right"] = "left" if place < named else "right"
+            longest = max(map(len, headings[i].split()))
+            drawn.add_column(headings[i], justify=justify, style=style, min_width=longest, overflow="fold")
+        for line, before in zip(lines, [None, *lines], strict=False):
+            again = before is not None and line[0] == before[0]
+            if again and columns is counted:
+                continue
+            drawn.add_row(*(Text("" if again and i == 0 else line[i]) for i in columns))
+        console().print(drawn)
     for text in (*table_text.caption(document), *(f"[{i}] {note}" for i, note in enumerate(notes, 1))):
         console().print(text, soft_wrap=True, markup=False)

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from edgekit.runtime.predictor import Predictor
 
 MOST_IMAGES = 16  # to time on; more only take memory
+BUDGET_S, TABLE_BUDGET_S = 20.0, 90.0  # most stop long before; scale x takes seconds a call and needs forty
 
 Records = list[dict[str, Any]]
 
@@ -47,7 +48,9 @@ def command(
     data: Annotated[Path | None, typer.Option(help="A labelled set: measure accuracy on it too.")] = None,
     split: Annotated[str, typer.Option(help="Of --data: train, val or test.")] = "val",
     baseline: Annotated[str | None, typer.Option(help="Model that ratios are against. Default: the first.")] = None,
-    budget: Annotated[float, typer.Option(min=1, help="Seconds per model, at most.")] = 20.0,
+    budget: Annotated[
+        float | None, typer.Option(min=1, help="Seconds per model, at most. Default: 20, and 90 with --table.")
+    ] = None,
     width: Annotated[float, typer.Option(help="Stop when medians are known to this fraction.")] = 0.03,
     profile: Annotated[
         bool, typer.Option("--profile", help="Also time each operator type and stage, and say what would save most.")
@@ -107,9 +110,10 @@ def command(
         refuse_existing(out, force)
         if not out.parent.is_dir():
             raise UsageError(f"--out {out}: there is no folder {out.parent}; make it first")
+    seconds = budget or (TABLE_BUDGET_S if table else BUDGET_S)
     if table:
         _alone("--table", model=model, throughput=throughput, **_extra(baseline, profile, cold, against))
-        chosen = _bench_table.options(scales, targets, family, task, imgsz, weights, threads, budget, width)
+        chosen = _bench_table.options(scales, targets, family, task, imgsz, weights, threads, seconds, width)
         inputs = _bench_table.Inputs(data, split, images, calibration, max_drop)
         _bench_table.run(chosen, inputs, out, keep, require_stable, json)
         return
@@ -130,7 +134,7 @@ def command(
             predictors = {name: stack.enter_context(opening.load(name)) for name in names}
             sets = _datasets(data, split, images, predictors)
             pictures = _pictures(images, next(iter(sets.values()), None))
-            records = _times(predictors, pictures, budget * len(names), width, baseline)
+            records = _times(predictors, pictures, seconds * len(names), width, baseline)
             for record, (name, predictor) in zip(records, predictors.items(), strict=True):
                 post_ms = record["post_ms"]["p50"] if profile else None
                 record |= _extras(name, predictor, pictures, opening, sets.get(name), post_ms, cold)

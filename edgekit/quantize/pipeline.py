@@ -163,7 +163,7 @@ def _manifest(graph: Graph, wishes: Wishes) -> calibration.Manifest:
             "another (edgekit calibrate TRAIN.json --out FILE) and give --calibration FILE"
         )
     else:
-        train = open_dataset(wishes.data, graph.info.task, "train", None, graph.info.names)
+        train = open_dataset(wishes.data, graph.info.task, "train", None, _names(graph, wishes))
         manifest = calibration.choose(train, wishes.count, wishes.seed, judged, wishes.force)
     if judged is not None:
         calibration.check_disjoint(manifest, judged)
@@ -175,13 +175,18 @@ def _labelled(graph: Graph, wishes: Wishes) -> Any:
     assert wishes.data is not None
     beside = wishes.images if wishes.data.suffix.lower() == ".json" else None
     try:
-        return open_dataset(wishes.data, graph.info.task, "val", beside, graph.info.names)
+        return open_dataset(wishes.data, graph.info.task, "val", beside, _names(graph, wishes))
     except InputError as error:
         if beside is not None:
             raise
         if wishes.images is None:
             raise InputError(f"{error}; or give --images, to measure agreement with the float model on them") from error
         return None
+
+
+def _names(graph: Graph, wishes: Wishes) -> tuple[str, ...] | None:
+    """The classes that labels must be of, where labels matter."""
+    return graph.info.names if wishes.judged else None
 
 
 def _judge(graph: Graph, wishes: Wishes, runner: Session) -> accuracy.Judge:
