@@ -127,13 +127,17 @@ def entry(name: str, ms: float | None = 40.0, value: float | None = 0.44, **chan
     manifest = {
         "parity": {"boxes": parity}, "provenance": {"checkpoint_sha256": "ab" * 32},
         "rewrites": [{"rule": "attention", "fired": 8, "expected": 8, "refused": []}],
-        "calibration": {"images": 300, "set": "pets"},
+        "calibration": {"images": 300, "set": "pets", "split": "train"},
+        "accuracy": {"metric": "map50_95", "before": 0.44, "after": 0.438, "drop_points": 0.2, "limit_points": 0.5,
+                     "images": 600, "on": "pets, split val", "put_back": []},
+        "speed": {"speedup": 1.6, "low": 1.54, "high": 1.67, "against": "ov-fp16", "reliable": False},
     }  # fmt: skip
     record = None if ms is None else {"precision_executed": "f32"}
     stage = {"name": "stage 6", "ms": 9.0, "share": 0.3, "parts": {}}
     return {
         "name": name, "target": name, "folder": name, "imgsz": "640x640", "head": "topk", "megabytes": 5.4,
-        "manifest": manifest, "record": record, "stages": stages, "ms": ms, "disturbances": [], "accuracy": scored,
+        "manifest": manifest, "at_build": bundles.at_build(manifest),
+        "record": record, "stages": stages, "ms": ms, "disturbances": [], "accuracy": scored,
         "profile": {"total_ms": 30.0, "runs": 20, "by_stage": [stage]}, "ratio": None, "points": None,
         "where": "mAP 50-95 on 600 images of pets, val", **changes,
     }  # fmt: skip
@@ -243,7 +247,10 @@ def test_the_page_of_two_bundles() -> None:
         "Ship ov-int8: 1.6× faster than ov-fp16, −0.2 points",
         "0.625 (0.600 – 0.650)",
         "<b>cat</b>",  # as text: what comes from outside is escaped
-        "calibration at the build",
+        "Calibrated on 300 images of pets, split train.",
+        "mAP 50-95 44.00 in floating point, 43.80 as built: 0.20 points lost, 0.5 may be lost; on 600 images",
+        "1.60 times as fast as ov-fp16 (1.54 to 1.67); the machine was not quiet, so this is not reliable.",
+        "of the graph before it was quantized; what eight bits change is judged by accuracy",
         "only here dog 0.31",
         "AGPL-3.0",
         "A CPU, 2 cores",

@@ -280,6 +280,7 @@ def _entry(
         "head": opened.info.head,
         "megabytes": sum((opened.path / f).stat().st_size for f in manifest["files"]) / 1e6,
         "manifest": manifest,
+        "at_build": at_build(manifest),
         "record": record,
         "stages": {stage: record[stage] for stage in STAGES} if record else None,
         "ms": record["whole_ms"]["p50"] if record else None,
@@ -290,6 +291,34 @@ def _entry(
         "points": None,
         "where": "",
     }
+
+
+def at_build(manifest: Mapping[str, Any]) -> list[str]:
+    """What a build measured, in sentences: calibration, accuracy, speed; a manifest without them says nothing."""
+    said = []
+    if isinstance(found := manifest.get("calibration"), Mapping):
+        said.append(
+            f"Calibrated on {found.get('images', '?')} images of {found.get('set', '?')}"
+            f"{', split ' + str(found['split']) if found.get('split') else ''}."
+        )
+        said += [f"{str(found['warning']).capitalize()}."] if found.get("warning") else []
+    if isinstance(found := manifest.get("accuracy"), Mapping) and {"before", "after", "drop_points"} <= found.keys():
+        metric, lost = str(found.get("metric")), float(found["drop_points"])
+        said.append(
+            f"{METRICS.get(metric, metric)} {100 * found['before']:.2f} in floating point, {100 * found['after']:.2f} "
+            f"as built: {abs(lost):.2f} points {'lost' if lost >= 0 else 'gained'}, "
+            f"{found.get('limit_points', 0):g} may be lost; on {found.get('images', '?')} images "
+            f"of {found.get('on', '?')}."
+        )
+        back = found.get("put_back") or []
+        said.append(f"Put back to floating point for that: {', '.join(back)}." if back else "No part was put back.")
+    if isinstance(found := manifest.get("speed"), Mapping) and "speedup" in found:
+        doubt = "" if found.get("reliable") else "; the machine was not quiet, so this is not reliable"
+        said.append(
+            f"{found['speedup']:.2f} times as fast as {found['against']} "
+            f"({found['low']:.2f} to {found['high']:.2f}){doubt}."
+        )
+    return said
 
 
 def _against_first(entries: Sequence[dict[str, Any]], notes: list[str]) -> None:
