@@ -17,7 +17,6 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-import torch
 
 from edgekit import catalog, checkpoint
 from edgekit.bench import table, table_results, table_text
@@ -144,8 +143,7 @@ def test_a_table_with_weights_for_one_scale_of_two(
     pictures = [np.zeros((64, 64, 3), np.uint8)]
     assert "network_ms" in table.measure(again, pictures, keep=tmp_path / "kept")["rows"][0]["measured"]["ort-fp32"]
     (tmp_path / "others").mkdir()
-    torch.manual_seed(1)
-    made = checkpoint.new(catalog.spec("yolo12n-cls", classes=3), ("a", "b", "c"), imgsz=64)
+    made = checkpoint.new(catalog.spec("yolo12n-cls", classes=3), ("a", "b", "c"), imgsz=64, seed=1)
     checkpoint.save(made, tmp_path / "others" / "yolo12n-cls.pt")
     for other in (replace(again, weights=tmp_path / "others"), replace(again, imgsz=(96, 96))):
         (row,) = table.measure(other, pictures, keep=tmp_path / "kept")["rows"]
