@@ -153,8 +153,8 @@ def test_a_table_with_weights_for_one_scale_of_two(
 @pytest.mark.slow
 def test_the_harness_as_with_coco(shared: Path, edgekit: Any, tmp_path: Path) -> None:
     """COCO's file format, ids and crowds; a checkpoint of the authors' own make with COCO's classes; INT8 calibrated on
-    another split. What the table says of an artifact is what ``edgekit val`` finds in the very same (random weights find
-    nothing; that the figure is the artifact's own is what the classifier's table shows)."""
+    another split. What the table says of an artifact is what ``edgekit val`` finds in the very same
+    (random weights find nothing; that the figure is the artifact's own is what the classifier's table shows)."""
     coco = shared / "data" / "coco_mix" / "annotations"
     names = [c["name"] for c in json.loads((coco / "instances_val2017.json").read_text())["categories"]]
     (tmp_path / "weights").mkdir()
