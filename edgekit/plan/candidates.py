@@ -5,8 +5,8 @@
     left_out["trt-fp16"]              # 'no NVIDIA GPU is seen here'
 
 For latency a target has one form: all cores for one image. For throughput it has as many streams as halve the cores
-evenly, down to one core a stream. Batches are the user's to fix: on CPUs several streams of one image were never slower
-than one of several (``benchmarks/results/auto.json``); engines for GPUs are tried with eight images, too.
+evenly, down to one core a stream. Batches are the user's to fix on CPUs (``benchmarks/auto.py`` measures four images a
+run beside them); engines for GPUs are tried with eight, too.
 """
 
 from __future__ import annotations
