@@ -2,9 +2,11 @@
 
     python benchmarks/train_speed.py data.yaml --imgsz 320 --threads 2 --workers 2 \\
         --peer-python PEER/bin/python --peer-scripts ../shared/peer --out benchmarks/results/train-speed-bccd.json
+    python benchmarks/train_speed.py balloon/data.yaml --task segment --images 48 --measure whole …    # a minute or two
 
 Each side is a process of its own that stays alive; they take turns, with the same number of threads and of image
-readers. What is timed:
+readers. ``--images`` takes that many images of the set, evenly, and a quarter as many to validate on. Of classification
+only the whole is timed. What is timed:
 
 - whole: training yolo12n from its first batch to the end of the last epoch, validation after each included, each side
   with its own default precision (the peer's on a CPU is float32; with ``--amp off`` edgekit's is too);
@@ -21,6 +23,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import sys
 import tempfile
 import time
@@ -33,6 +36,7 @@ from _sides import serve, side
 REPO = Path(__file__).resolve().parents[1]
 NEEDED = {"whole": 1.0, "loader": 1.5, "loader_cached": 1.5, "loader_large": 1.5}
 REPEATS = 4
+SUFFIX = {"detect": "", "segment": "-seg", "pose": "-pose", "obb": "-obb", "classify": "-cls"}
 SEEN: dict[str, Any] = {}
 
 
@@ -40,6 +44,8 @@ def main() -> None:
     options = _options()
     os.environ["OMP_NUM_THREADS"] = str(options.threads)
     if options.worker:
+        if options.images:
+            options.data = str(_some(Path(options.data), options.images))
         {"edgekit": _edgekit, "peer": _peer}[options.worker](options)
         return
     sys.path.insert(0, str(REPO))
@@ -49,8 +55,8 @@ def main() -> None:
     rounds: dict[str, list[dict[str, float]]] = {"edgekit": [], "peer": []}
     with (
         tempfile.TemporaryDirectory() as folder,
-        side(__file__, "edgekit", sys.executable, "--large", _repeated(options, Path(folder))) as edgekit,
-        side(__file__, "peer", options.peer_python, "--large", _repeated(options, Path(folder))) as peer,
+        side(__file__, "edgekit", sys.executable, *_large(options, Path(folder))) as edgekit,
+        side(__file__, "peer", options.peer_python, *_large(options, Path(folder))) as peer,
     ):
         sides = {"edgekit": edgekit, "peer": peer}
         with Watch(helpers=[edgekit.pid, peer.pid]) as watch:
@@ -61,10 +67,10 @@ def main() -> None:
                     watch.tick()
     report = {
         "what": "images per second of training and of its loader alone",
-        "data": Path(options.data).parent.name,
+        "data": _root(Path(options.data)).name,
         "settings": {
             k: getattr(options, k)
-            for k in ("task", "imgsz", "batch", "epochs", "loader_epochs", "threads", "workers", "amp")
+            for k in ("task", "images", "imgsz", "batch", "epochs", "loader_epochs", "threads", "workers", "amp")
         },
         **_summary(rounds, options.measure),
         "rounds": rounds,
@@ -77,6 +83,29 @@ def main() -> None:
         Path(options.out).write_text(text + "\n", encoding="utf-8")
     print(text)
     sys.exit(0 if all(report["ratio"][k]["p50"] >= NEEDED[k] for k in options.measure) else 1)
+
+
+def _root(data: Path) -> Path:
+    return data.parent if data.is_file() else data
+
+
+def _some(data: Path, count: int) -> Path:
+    """A part of the set in the working folder: ``count`` images to train on, a quarter as many to validate on."""
+    root, place = _root(data), Path("some").resolve()
+    found = [path.relative_to(root) for path in sorted(root.rglob("*.*")) if path.suffix in (".jpg", ".png")]
+    for split, wanted in (("train", count), ("val", max(count // 4, 1))):
+        images = [image for image in found if split in image.parts]
+        wanted = min(wanted, len(images))
+        for image in (images[i * len(images) // wanted] for i in range(wanted)):
+            for file in (image, Path("labels", *image.parts[1:]).with_suffix(".txt")):
+                if (root / file).is_file():
+                    (place / file).parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copy(root / file, place / file)
+    return Path(shutil.copy(data, place)) if data.is_file() else place
+
+
+def _large(options: argparse.Namespace, folder: Path) -> list[str]:
+    return ["--large", _repeated(options, folder)] if "loader_large" in options.measure else []
 
 
 def _repeated(options: argparse.Namespace, folder: Path) -> str:
@@ -152,9 +181,8 @@ def _edgekit(options: argparse.Namespace) -> None:
         wanted = TrainOptions(
             epochs=options.epochs, imgsz=size, close_mosaic=0, threads=options.threads, amp=options.amp, **common
         )
-        model = {"detect": "yolo12n", "segment": "yolo12n-seg", "pose": "yolo12n-pose", "obb": "yolo12n-obb"}
         with tempfile.TemporaryDirectory() as folder:
-            train(Path(options.data), model[options.task], Path(folder), wanted, watch=clock)
+            train(Path(options.data), f"yolo12n{SUFFIX[options.task]}", Path(folder), wanted, watch=clock)
         return options.epochs * len(open_dataset(options.data, options.task, "train")) / (clock.end - clock.start)
 
     _serve(
@@ -177,7 +205,6 @@ def _peer(options: argparse.Namespace) -> None:
 
     torch.set_num_threads(options.threads)
     common = {"imgsz": options.imgsz, "task": options.task, "workers": options.workers}
-    suffix = {"detect": "", "segment": "-seg", "pose": "-pose", "obb": "-obb"}[options.task]
 
     def load(data: str, cache: str | bool) -> float:
         if (data, cache) not in SEEN:
@@ -189,7 +216,7 @@ def _peer(options: argparse.Namespace) -> None:
         return _rate(sum(len(batch["img"]) for batch in loader) for _ in range(options.loader_epochs + 1))
 
     def whole() -> float:
-        model, times = YOLO(f"yolo12n{suffix}.yaml"), []
+        model, times = YOLO(f"yolo12n{SUFFIX[options.task]}.yaml"), []
         model.add_callback("on_train_start", lambda trainer: times.append(time.perf_counter()))
         model.add_callback("on_fit_epoch_end", lambda trainer: times.append(time.perf_counter()))
         model.train(
@@ -222,12 +249,13 @@ def _serve(options: argparse.Namespace, **measures: Callable[[], float]) -> None
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data")
-    parser.add_argument("--task", default="detect", choices=("detect", "segment", "pose", "obb"))
+    parser.add_argument("--task", default="detect", choices=SUFFIX)
+    parser.add_argument("--images", type=int, help="so many of the set's; default: all")
     parser.add_argument("--imgsz", type=int, default=320)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--loader-epochs", type=int, default=3, help="timed in a round; one before them is not")
-    parser.add_argument("--measure", nargs="+", default=list(NEEDED), choices=NEEDED)
+    parser.add_argument("--measure", nargs="+", choices=NEEDED, help="default: all there is")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--workers", type=int, default=2)
@@ -238,6 +266,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     parser.add_argument("--large", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    options.measure = options.measure or (["whole"] if options.task == "classify" else list(NEEDED))
     options.data = str(Path(options.data).resolve())
     options.peer_scripts = str(Path(options.peer_scripts).resolve())
     if options.out:

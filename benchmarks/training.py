@@ -10,7 +10,8 @@
 
 A row holds the metric of every run's best checkpoint, their mean and spread, and what they are compared with: the
 checkpoint the peer made with its own defaults at the same epochs, batch and size, or runs that differ in how they began
-(refused if they differ in anything else). Rows of the same name are replaced.
+(refused if they differ in anything else). Boxes' metrics of masks and keypoints stand in ``others``. Rows of the same
+name are replaced.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ from edgekit.evaluate import evaluate
 from edgekit.loading import open_session
 from edgekit.runtime.predictor import Predictor
 
+KEPT = ("map50_95", "map50", "mask_map50", "pose_map50")
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -49,13 +52,15 @@ def main() -> None:
     row = {"name": options.name, **judged(options.runs, options.data)}
     row["settings"] = {key: settings[key] for key in kept}
     if options.peer:
-        row |= {"peer": judge(options.peer, options.data)[1], "peer_checkpoint": options.peer.name}
+        metric, theirs = judge(options.peer, options.data)
+        row |= {"peer": theirs.pop(metric), "peer_checkpoint": options.peer.name}
+        row |= {"peer_others": theirs, "start": Path(settings["model"]).name}
     else:
-        theirs = settings_of(options.against[0])
-        if any(settings[key] != theirs[key] for key in kept):
+        began = settings_of(options.against[0])
+        if any(settings[key] != began[key] for key in kept):
             raise SystemExit(f"{options.against[0]}: has other settings than {options.runs[0]}")
         row |= {"start": Path(settings["model"]).name, "against": judged(options.against, options.data)}
-        row["against"]["start"] = Path(theirs["model"]).name
+        row["against"]["start"] = Path(began["model"]).name
     document: dict[str, Any] = {"schema": 1, "kind": "training", "rows": []}
     if options.out.is_file():
         document = json.loads(options.out.read_text())
@@ -75,18 +80,22 @@ def settings_of(run: Path) -> dict[str, Any]:
 def judged(runs: list[Path], data: Path) -> dict[str, Any]:
     """Every run's seed and metric, and the metric's mean and spread."""
     found = [judge(run / "best.pt", data) for run in runs]
-    metric, values = found[0][0], [value for _, value in found]
+    metric = found[0][0]
+    values = [value.pop(metric) for _, value in found]
     each = [{"seed": settings_of(run)["seed"], metric: value} for run, value in zip(runs, values, strict=True)]
+    for run, (_, others) in zip(each, found, strict=True):
+        run["others"] = others
     return {"metric": metric, "runs": each, "mean": float(np.mean(values)), "spread": float(np.ptp(values))}
 
 
-def judge(checkpoint: Path, data: Path) -> tuple[str, float]:
-    """The task's main metric and its value for a checkpoint, at the checkpoint's own size."""
+def judge(checkpoint: Path, data: Path) -> tuple[str, dict[str, float]]:
+    """The task's main metric; its value and those of ``KEPT`` for a checkpoint, at the checkpoint's own size."""
     session = open_session(checkpoint)
     dataset = open_dataset(data, session.info.task, "val", names=session.info.names)
     metric = tasks.get(session.info.task).metric
     with Predictor(session, batch=16) as predictor:
-        return metric, evaluate(predictor, dataset).scores.metrics[metric]
+        metrics = evaluate(predictor, dataset).scores.metrics
+    return metric, {name: metrics[name] for name in metrics if name in (metric, *KEPT)}
 
 
 if __name__ == "__main__":

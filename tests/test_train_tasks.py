@@ -107,7 +107,7 @@ def noted(data: Path, task: str, out: Path, watcher: Watching | None = None) -> 
     ("line", "says"),
     [
         ("kpt_shape: [4, 3]\n", "13 numbers after the class, kpt_shape \\[4, 3\\] asks for 16"),
-        ("kpt_shape: [3, 3]\nflip_idx: [0, 1]\n", "flip_idx must hold each keypoint's number 0 to 2 once"),
+        ("kpt_shape: [3, 3]\nflip_idx: [0, 1]\n", "number 0 to 2 once, as kpt_shape \\[3, 3\\] says; it holds 2"),
         ("kpt_shape: [3, 3]\nflip_idx: [1, 2, 0]\n", "keypoint 0 becomes 1, which becomes 2; each of a pair"),
         ("kpt_shape: [3]\n", "kpt_shape must be"),
         ("", "has no kpt_shape"),

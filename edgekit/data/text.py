@@ -115,7 +115,9 @@ def _keypoints(path: Path, settings: dict[str, Any]) -> tuple[tuple[int, int] | 
         raise InputError(f"{path}: kpt_shape must be [points, 2] or [points, 3], not {shape}")
     numbers = isinstance(flip_idx, list) and all(type(v) is int for v in flip_idx)
     if not numbers or (flip_idx and sorted(flip_idx) != list(range(shape[0]))):
-        raise InputError(f"{path}: flip_idx must hold each keypoint's number 0 to {shape[0] - 1} once")
+        holds = f"; it holds {len(flip_idx)}" if numbers and len(flip_idx) != shape[0] else ""
+        wanted = f"each keypoint's number 0 to {shape[0] - 1} once, as kpt_shape {shape} says"
+        raise InputError(f"{path}: flip_idx must hold {wanted}{holds}")
     return (shape[0], shape[1]), tuple(flip_idx)
 
 
