@@ -158,6 +158,8 @@ KINDS: dict[str, Callable[[Any], None]] = {
     "half": plain,
     "int8": plain,
     "int8-methods": plain,
+    "pruning": plain,
+    "qat": plain,
     "roofline": roofline,
     "rules": rules,
     "speed": speed,
