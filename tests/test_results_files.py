@@ -140,6 +140,24 @@ def roofline(document: Any) -> None:
         assert row["times_the_floor"]["min"] > 1, "faster than the ceiling that was measured: the ceiling is wrong"
 
 
+def pruning(document: Any) -> None:
+    check_machine(document["machine"])
+    whole, *cuts = document["rows"]
+    for row in cuts:
+        check_times(row["whole_ms"])
+        assert row["parameters"] < whole["parameters"]
+        assert row["ratio"]["low"] <= row["ratio"]["ratio"] <= row["ratio"]["high"]
+
+
+def tune(document: Any) -> None:
+    check_machine(document["machine"])
+    before, after = (document["accuracy"][name][document["metric"]] for name in ("before", "after"))
+    assert document["accuracy"]["points"] == pytest.approx(100 * (after - before))
+    ratio = document["latency"]["whole_ratio"]
+    assert ratio["low"] <= ratio["ratio"] <= ratio["high"]
+    assert document["latency"]["reliable"] == (not document["latency"]["disturbances"])
+
+
 def table(document: Any) -> None:
     table_results.check(document, "here")
 
@@ -158,7 +176,7 @@ KINDS: dict[str, Callable[[Any], None]] = {
     "half": plain,
     "int8": plain,
     "int8-methods": plain,
-    "pruning": plain,
+    "pruning": pruning,
     "qat": plain,
     "roofline": roofline,
     "rules": rules,
@@ -166,6 +184,7 @@ KINDS: dict[str, Callable[[Any], None]] = {
     "table": table,
     "topk": topk,
     "training": training,
+    "tune": tune,
 }
 
 
