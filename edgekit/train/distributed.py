@@ -25,6 +25,7 @@ import re
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -131,9 +132,11 @@ class World:
         if device.type == "cuda":
             nn.SyncBatchNorm.convert_sync_batchnorm(net)  # in place, the tensors stay the same ones
         devices = [device.index] if device.type == "cuda" else None
-        return nn.parallel.DistributedDataParallel(
-            net, device_ids=devices, broadcast_buffers=False, gradient_as_bucket_view=True
-        )
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "`broadcast_buffers`", FutureWarning)  # its other name is too new to use
+            return nn.parallel.DistributedDataParallel(
+                net, device_ids=devices, broadcast_buffers=False, gradient_as_bucket_view=True
+            )
 
     def device(self, name: str) -> str:
         """``--device`` for this process: of ``cuda`` the GPU with its number.
