@@ -95,7 +95,7 @@ def _loses_more(entry: Candidate, limit: float, state: dict[str, Any]) -> bool:
 def _prepare(entry: Candidate, limit: float, state: dict[str, Any], options: argparse.Namespace) -> None:
     """One bundle into the state; the float model is the first, ort-fp32."""
     folder: Path = options.folder
-    own = folder / f"{limit:g} {entry.bundle}"
+    own = folder / f"{limit:g}-{entry.bundle.replace(', ', '-').replace(' ', '')}"  # OpenVINO splits paths at commas
     shutil.rmtree(own, ignore_errors=True)
     own.mkdir()
     size = (options.imgsz, options.imgsz)
