@@ -1,14 +1,14 @@
 """Frames a second of a video through `stream()`, beside a loop over the peer's predict: one interleaved run.
 
     python benchmarks/stream.py BUNDLE VIDEO --peer-model PEER_MODEL --peer-python PEER/bin/python \\
-        --peer-scripts ../shared/peer --threads 2 --streams 2 --out benchmarks/results/stream.json
+        --peer-scripts ../shared/peer --threads 2 --streams 2 --clip 100 --out benchmarks/results/stream.json
     python benchmarks/stream.py BUNDLE VIDEO --frames 20000           # alone: the memory after every 500 frames
     python benchmarks/stream.py BUNDLE VIDEO --soak 900               # bad frames, sources that die and return
     python benchmarks/stream.py BUNDLE VIDEO --share 60               # 8 threads on one predictor
 
-Each side is a process of its own that stays alive with its model loaded and reads the whole video, decoding included,
-when told to; they take turns. The peer is given the same weights (PEER_MODEL: its own export, for the same runtime) and
-cores; it is run, never imported.
+Each side is a process of its own that stays alive with its model loaded and reads the video (or the first ``--clip``
+frames of it), decoding included, when told to; they take turns. The peer is given the same weights (PEER_MODEL: its own
+export, for the same runtime) and cores; it is run, never imported.
 """
 
 from __future__ import annotations
@@ -83,6 +83,7 @@ def _race(options: argparse.Namespace) -> dict[str, Any]:
     found = {"min": float(ratio.min()), "p50": float(np.median(ratio)), "max": float(ratio.max())}
     return {
         "what": "frames per second of a video, decoding to results",
+        "clip": options.clip,
         "bundle": Path(options.bundle).name,
         "peer_model": Path(options.peer_model).name,
         "threads": options.threads,
@@ -103,9 +104,10 @@ def _edgekit(options: argparse.Namespace) -> None:
 
     def run() -> dict[str, Any]:
         start, objects, frames = time.perf_counter(), 0, 0
-        for _, result in model.stream(options.video, workers=options.workers):
-            objects += len(result)
-            frames += 1
+        with model.stream(options.video, workers=options.workers) as answers:
+            for _, result in itertools.islice(answers, options.clip):
+                objects += len(result)
+                frames += 1
         return {"frames": frames, "objects": objects, "seconds": time.perf_counter() - start}
 
     serve(run)
@@ -125,7 +127,7 @@ def _peer(options: argparse.Namespace) -> None:
     def run() -> dict[str, Any]:
         start, objects, frames = time.perf_counter(), 0, 0
         video = cv2.VideoCapture(options.video)
-        while True:
+        while frames != options.clip:
             read, frame = video.read()
             if not read:
                 break
@@ -292,6 +294,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--task", default="detect")
     parser.add_argument("--imgsz", type=int, default=640)
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--clip", type=int)
     parser.add_argument("--threads", type=int)
     parser.add_argument("--streams", type=int)
     parser.add_argument("--workers", type=int)

@@ -26,6 +26,7 @@ from edgekit.runtime import places
 from edgekit.runtime.postprocess import Options, postprocess
 from edgekit.spec import Graph, ModelInfo, Port, Preprocess
 from edgekit.tasks import ports
+from tests.hostile.fuzz import seeds
 from tests.hostile.manifests import NO_OBJECT, WRONG, spoil
 from tests.native import ENVIRONMENT, REPO, Probe, bundle_around, compile_tests, result_of, run, words_of
 from tests.test_postprocess import SIZE, decoded, geometry, outputs
@@ -248,6 +249,12 @@ def test_outputs_that_do_not_fit_together(probe: Probe) -> None:
     for role, array in cuts.items():
         ours, theirs = both(probe, whole | {role: array}, info, geometry(), Options())
         assert ours == theirs and "does not fit the others" in theirs
+    none = {
+        "mask_coefficients": whole["mask_coefficients"][:, :, :0],
+        "mask_prototypes": whole["mask_prototypes"][:, :0],
+    }
+    ours, theirs = both(probe, whole | none, info, geometry(), Options())
+    assert ours == theirs and "'mask_coefficients' does not fit" in theirs
     for shape in ("1", "1x-4x4", "1x99999999x4", "0x50x4", "1x2x2x2x2x2"):
         with pytest.raises(EdgekitError, match="has the shape"):
             probe("post", "raw", 5, *SIZE, "150,260,0.5,0.5,0,0", f"boxes:{shape}:{probe.scratch / 'boxes'}")
@@ -337,13 +344,20 @@ def test_a_backend_that_is_not_compiled_in_is_named(probe: Probe, folder: Path) 
 # ---- whole models -----------------------------------------------------------------------------------------------
 
 
-def built(onnx: Path, target: str, folder: Path) -> Path:
-    """A bundle of an exported file, without the gates of ``edgekit build``."""
+def built(onnx: Path, target: str, folder: Path, seen: list[np.ndarray]) -> Path:
+    """A bundle of an exported file, calibrated on images where it is INT8, without the gates of ``edgekit build``."""
     from edgekit.graph.document import read_document
 
     info = ModelInfo.from_dict(read_document(onnx)["info"])
     folder.mkdir(parents=True)
-    targets.backend(target).build(Graph(onnx, info, ""), target, folder)
+    path = onnx
+    if target == "ov-int8":
+        pytest.importorskip("nncf")
+        from edgekit.quantize import ir
+
+        path = onnx.with_suffix(".xml")
+        ir.quantize(onnx, path, [prepare([image], info.imgsz, info.preprocess)[0] for image in seen])
+    targets.backend(target).build(Graph(path, info, ""), target, folder)
     bundle.write_manifest(folder, bundle.manifest_of(info, target, folder))
     return folder
 
@@ -374,7 +388,7 @@ def noise(count: int) -> list[np.ndarray]:
     return [cv2.resize(c, sizes[i % 4][::-1], interpolation=cv2.INTER_CUBIC) for i, c in enumerate(coarse)]
 
 
-@pytest.mark.parametrize("target", ["ov-fp32", "ov-fp16"])
+@pytest.mark.parametrize("target", ["ov-fp32", "ov-fp16", "ov-int8"])
 @pytest.mark.parametrize("task", ["detect", "segment", "pose", "obb", "classify"])
 def test_every_task_conforms(probe: Probe, tmp_path: Path, task: str, target: str) -> None:
     folder = tiny_bundle(tmp_path / "bundle", task, target)
@@ -428,12 +442,15 @@ def test_many_threads_on_a_fake_backend(programs: Path) -> None:
     assert run(programs / "threads").stdout == "0 wrong of 1600\n"
 
 
-def test_the_fuzzer_runs(programs: Path, folder: Path, tmp_path: Path) -> None:
-    """A moment of it, so that it keeps working; benchmarks/fuzz.py runs it for longer."""
-    seed = tmp_path / "seed"
-    seed.write_bytes(bytes(np.random.default_rng(0).integers(0, 256, 600, np.uint8)))
+def test_the_fuzzer_runs(programs: Path, tmp_path: Path) -> None:
+    """What it starts from and once found, and a moment of chance, so that it keeps working; the README says how to run
+    it for longer."""
+    files = []
+    for number, data in enumerate(seeds()):
+        files.append(tmp_path / f"{number}")
+        files[-1].write_bytes(data)
     environment = ENVIRONMENT | {"EDGEKIT_FUZZ_FOLDER": str(tmp_path)}
-    command = [programs / "fuzz", "2", "1", folder / "manifest.json", seed]
+    command = [programs / "fuzz", "2", "1", *files]
     done = subprocess.run([str(c) for c in command], cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0 and "inputs" in done.stdout, done.stderr
 
@@ -450,7 +467,7 @@ def photos(shared: Path, name: str, most: int) -> list[np.ndarray]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("head", ["raw", "topk"])
-@pytest.mark.parametrize("target", ["ov-fp32", "ov-fp16"])
+@pytest.mark.parametrize("target", ["ov-fp32", "ov-fp16", "ov-int8"])
 @pytest.mark.parametrize("name", FIXTURES)
 def test_every_task_target_and_head_conforms(
     probe: Probe, shared: Path, name: str, target: str, head: str, tmp_path: Path
@@ -458,8 +475,8 @@ def test_every_task_target_and_head_conforms(
     from edgekit.graph.export import export
 
     export(checkpoint.load(shared / "fixtures" / f"{name}.pt"), tmp_path / "m.onnx", head=head, target=target)
-    folder = built(tmp_path / "m.onnx", target, tmp_path / "bundle")
     images = photos(shared, name, 8)
+    folder = built(tmp_path / "m.onnx", target, tmp_path / "bundle", images)
     assert assert_conforms(probe, folder, images, **OPTIONS) > 0
     assert_conforms(probe, folder, images[:2], conf=0.01, iou=0.5, max_det=50, agnostic=True)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -17,6 +18,7 @@ from edgekit.errors import InputError, UsageError
 from edgekit.image import Geometry, letterbox
 from edgekit.runtime.postprocess import Options, assemble_masks, best_first, postprocess
 from edgekit.spec import ModelInfo
+from tests.hostile import fuzz
 
 SIZE = (96, 128)
 CLASSES = 5
@@ -418,3 +420,8 @@ def test_options_in_range() -> None:
     Options(classes=(0, CLASSES - 1)).check(info())
     with pytest.raises(UsageError, match="--classes 5"):
         Options(classes=(CLASSES,)).check(info())
+
+
+def test_what_fuzzers_found_and_start_from_gets_a_result_or_a_sentence(tmp_path: Path) -> None:
+    for data in fuzz.seeds():
+        fuzz.one(data, tmp_path)  # raises what is neither

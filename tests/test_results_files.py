@@ -158,6 +158,43 @@ def tune(document: Any) -> None:
     assert document["latency"]["reliable"] == (not document["latency"]["disturbances"])
 
 
+def beside(document: Any) -> None:
+    check_machine(document["machine"])
+    ours, theirs = document["frames_per_s"]["edgekit"], document["frames_per_s"]["peer"]
+    ratios = sorted(a / b for a, b in zip(ours, theirs, strict=True))
+    assert [document["ratio"][key] for key in ("min", "max")] == [ratios[0], ratios[-1]]
+    assert document["pass"] == (document["ratio"]["p50"] >= 1.3)
+    assert document["objects"]["edgekit"] > 0
+
+
+def calls(document: Any) -> None:
+    check_machine(document["machine"])
+    assert {"cpp", "python", "bare"} == document["ms"].keys()
+    for stages in document["ms"].values():
+        assert 0 < stages["whole_ms"]["min"] <= stages["whole_ms"]["p50"] <= stages["whole_ms"]["p90"]
+
+
+def endurance(document: Any) -> None:
+    check_machine(document["machine"])
+    assert min(document.get("frames", 1), document.get("answered", 1), document.get("calls", 1)) > 0
+    if document["pass"]:
+        assert not document.get("wrong")
+    if "mb" in document:
+        late = document["mb"][len(document["mb"]) // 4 :]
+        assert document["growth_mb"] == pytest.approx(max(late) - late[0])
+
+
+def wheel(document: Any) -> None:
+    check_machine(document["machine"])
+    assert document["pass"] and document["same_answer"] and not document["installed_that_should_not_be"]
+    assert document["mb"]["edgekit"] < 10 and document["import_s"]["all"]["p50"] > 0
+
+
+def fuzzing(document: Any) -> None:
+    for row in document["rows"]:
+        assert row["inputs"] > 0 and row["seconds"] >= row["cpu_seconds"] > 0 and row["crashes"] >= 0
+
+
 def table(document: Any) -> None:
     table_results.check(document, "here")
 
@@ -173,15 +210,22 @@ KINDS: dict[str, Callable[[Any], None]] = {
     "clock-trust": clock_trust,
     "cold": cold,
     "folder": folder,
+    "frames per second of a video, decoding to results": beside,
+    "fuzzing": fuzzing,
     "half": plain,
     "int8": plain,
     "int8-methods": plain,
+    "memory over frames": endurance,
+    "milliseconds a call, interleaved": calls,
     "pruning": pruning,
     "qat": plain,
     "roofline": roofline,
     "rules": rules,
+    "soak": endurance,
     "speed": speed,
     "table": table,
+    "the wheel in an empty environment": wheel,
+    "threads on one predictor": endurance,
     "topk": topk,
     "training": training,
     "tune": tune,

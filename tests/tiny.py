@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from edgekit import bundle, targets
@@ -37,9 +38,22 @@ def tiny_bundle(folder: Path, task: str, target: str, seed: int = 0) -> Path:
     folder.mkdir(parents=True)
     path = folder.parent / f"{folder.name}.onnx"
     onnx.save(_model(roles, rng), path)
+    if target == "ov-int8":
+        path = _eight_bits(path, rng)
     targets.backend(target).build(Graph(path, info, sha256_file(path)), target, folder)
     bundle.write_manifest(folder, bundle.manifest_of(info, target, folder))
     return folder
+
+
+def _eight_bits(path: Path, rng: np.random.Generator) -> Path:
+    """An IR beside the file in which every MatMul is of integers."""
+    nncf = pytest.importorskip("nncf")
+    import openvino
+
+    images = [rng.random((1, 3, *SIZE), np.float32) for _ in range(4)]
+    small = nncf.quantize(openvino.convert_model(str(path)), nncf.Dataset(images), subset_size=len(images))
+    openvino.save_model(small, str(path.with_suffix(".xml")), compress_to_fp16=False)
+    return path.with_suffix(".xml")
 
 
 def _roles(task: str, rng: np.random.Generator) -> dict[str, tuple[tuple[int, ...], Array, float]]:

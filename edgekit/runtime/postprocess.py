@@ -135,15 +135,16 @@ def _check(arrays: Mapping[str, Array], info: ModelInfo, images: int) -> None:
             if is_needed and role not in arrays:
                 raise InputError(f"the model's outputs lack the role {role!r} that the others need; export it again")
         rows = arrays[shape].shape[1] if arrays[shape].ndim > 1 else None
-        masks = arrays["mask_coefficients"].shape[-1] if "mask_coefficients" in arrays else None
+        masks = arrays["mask_coefficients"].shape[-1:] if "mask_coefficients" in arrays else ()
+        count = masks[0] or None if masks else None  # of none at all, no mask can be made
         wanted = {
             "boxes": (rows, 4),
             "rotated_boxes": (rows, 5),
             "scores": (None, rows) if info.head == "raw" else (rows,),
             "labels": (rows,),
             "keypoints": (rows, None, 3),
-            "mask_coefficients": (rows, masks),
-            "mask_prototypes": (masks, None, None),
+            "mask_coefficients": (rows, count),
+            "mask_prototypes": (count, None, None),
         }
     for role, sides in wanted.items():
         if role not in arrays or (role == "labels" and info.head == "raw"):

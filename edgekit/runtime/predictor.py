@@ -174,7 +174,7 @@ class Predictor:
 
 def _each(images: Any) -> Iterable[Any]:
     """One image as well as many: things that hold pixels or name a file are one."""
-    if isinstance(images, (str, Path, np.ndarray)) or not isinstance(images, Iterable):
+    if isinstance(images, (str, bytes, Path, np.ndarray)) or not isinstance(images, Iterable):
         return [images]
     return images
 

@@ -6,12 +6,14 @@
     build/cpp-address/fuzz 600 1 DIR/*                       the same seeds into the C++ library
 
 What was found so far: file names with a zero byte or too long for the system raised ``ValueError`` and ``OSError`` (see
-``manifests.py``), and outputs whose shapes do not belong together raised ``IndexError`` (see ``test_cpp.py``).
+``manifests.py``), and outputs whose shapes do not belong together raised ``IndexError`` (see ``test_cpp.py`` and
+``FINDS``). ``tests/test_postprocess.py`` feeds them all again.
 """
 
 from __future__ import annotations
 
 import argparse
+import base64
 import json
 import random
 import sys
@@ -31,6 +33,12 @@ from tests.hostile.manifests import NO_OBJECT, WRONG, spoil
 
 WORDS = ("null -1 1e999 NaN [] {} \"\" 99999999999999999999 ../ \\u0000 [[[[[[[[ true , : 16777217 0.5 \\ud800 "
          "false -0 1E5 labels keypoints").split()  # fmt: skip
+# Inputs that once raised something else than a sentence, in base64.
+FINDS = (
+    # mask coefficients that are a single number
+    "ZnN7mpmMhGk6AGxlAABsZSJsaWNlbmNlIjogIk1JVCIsICJuYW1lcyI6IFsiY2F0IiwgImRvZyJdLCAib3V0cHV0cyI6IFt7ImR0eXBlIjogImZsb2"
+    "F0MzIiLCAibmFtZSI6ICJib3hlcyIsICJyb2xlIjogImJveGVzIiwgInNoYXBl+w==",
+)
 ODD = np.array([np.nan, np.inf, -np.inf, -1, 3e38, 1e-45, 1e6, 0], np.float32).tobytes()
 
 
@@ -77,8 +85,9 @@ def _tensors(data: bytes) -> None:
 
 
 def seeds() -> list[bytes]:
-    """Every manifest of the table and a sound one, and tensors that make sense."""
-    found = [text.encode() for text in NO_OBJECT if len(text) < 1000]
+    """What was found, every manifest of the table and a sound one, and tensors that make sense."""
+    found = [base64.b64decode(text) for text in FINDS]
+    found += [text.encode() for text in NO_OBJECT if len(text) < 1000]
     info = ports.info(catalog.spec("yolo12n-seg", classes=2), ("cat", "dog"), (64, 96), licence="MIT")
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)

@@ -116,7 +116,8 @@ class Roles {
                       keypoints.sides[1] == 0))
       wrong("keypoints");
     if (!mask_coefficients) return;
-    if (!sides(mask_coefficients, 2) || mask_coefficients.sides[0] != candidates) wrong("mask_coefficients");
+    if (!sides(mask_coefficients, 2) || mask_coefficients.sides[0] != candidates || mask_coefficients.sides[1] == 0)
+      wrong("mask_coefficients");
     if (!sides(mask_prototypes, 3) || mask_prototypes.sides[0] != mask_coefficients.sides[1] ||
         mask_prototypes.width == 0)
       wrong("mask_prototypes");
