@@ -141,7 +141,8 @@ class OpenVinoSession:
         self.info, self.target, self.path, self.streams = info, target, path, streams or 1
         self._core = core = openvino.Core()
         name = (device or "CPU").upper()
-        if name.split(".")[0] not in {d.split(".")[0] for d in core.available_devices} | {"AUTO", "HETERO"}:
+        family = name.partition(":")[0].split(".")[0]  # AUTO:GPU,CPU and GPU.1 are devices too
+        if family not in {d.split(".")[0] for d in core.available_devices} | {"AUTO", "HETERO"}:
             raise UsageError(f"--device {device}: OpenVINO sees {', '.join(core.available_devices)} here")
         properties: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
         if streams:

@@ -1,5 +1,5 @@
-// Bytes into the manifest reader and, as raw output tensors, into postprocess(). With clang: -fsanitize=fuzzer and
-// -DEDGEKIT_LIBFUZZER; otherwise main() below mutates the seeds it is given for so many seconds (no coverage guidance).
+// Bytes into the manifest reader and, as raw output tensors, into postprocess(). libFuzzer's with clang and
+// -DEDGEKIT_LIBFUZZER=ON (CMakeLists.txt); otherwise main() below mutates the seeds it is given for so many seconds (no coverage guidance).
 //
 //   fuzz SECONDS SEED FILE...           the input at work when it dies is left in ./fuzz-last
 #include <chrono>

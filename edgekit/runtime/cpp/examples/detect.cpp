@@ -52,6 +52,10 @@ int main(int count, char** words) {
   try {
     const edgekit::Model model(words[1]);
     cv::Mat picture = cv::imread(words[2]);
+    if (picture.empty()) {
+      std::fprintf(stderr, "error: %s: cannot be read\n", words[2]);
+      return 2;
+    }
     const edgekit::Result found = model.session().predict(edgekit::view(picture));
     const edgekit::Info& info = model.info();
     for (std::size_t i = 0; i < found.labels.size(); ++i)
