@@ -194,6 +194,13 @@ std::vector<std::uint8_t> shrink(const Image& image, int near, int columns, int 
   return small;
 }
 
+// Whole numbers: float holds every sum of their products exactly, so the order of adding does not matter.
+constexpr double weight_one = 8192;
+constexpr double tie = 0.5 + 1e-6;  // rounding that does not depend on the last bit of a weight that is half way
+
+// A sum of weighted values, in whole numbers of `unit`.
+float rounded(float sum, float unit) { return std::floor((sum + unit / 2) / unit); }
+
 // The source pixels under target pixel `i` and their weights: a triangle that widens when shrinking.
 struct Taps {
   int first = 0;
@@ -211,7 +218,7 @@ Taps taps(int i, double step, int length) {
     weights.push_back(std::max(1 - std::abs(k + 0.5 - centre) / reach, 0.0));
     sum += weights.back();
   }
-  for (const double weight : weights) made.weights.push_back(static_cast<float>(weight / sum));
+  for (const double weight : weights) made.weights.push_back(static_cast<float>(std::ceil(weight / sum * weight_one - tie)));
   return made;
 }
 
@@ -226,7 +233,7 @@ void crop_line(const std::vector<float>& line, int channels, const std::vector<T
         sum += weight * line[at];
         at += static_cast<std::size_t>(channels);
       }
-      out[c][i] = static_cast<float>(static_cast<std::uint8_t>(sum + 0.5F)) * scale;
+      out[c][i] = rounded(sum, static_cast<float>(weight_one) * 4) * scale;
     }
 }
 
@@ -266,6 +273,7 @@ Geometry centre_crop(Image image, const Info& info, float* tensor) {
       const std::uint8_t* row = image.data + (down.first + static_cast<int>(k)) * image.stride;
       for (std::size_t i = 0; i < line.size(); ++i) line[i] += down.weights[k] * static_cast<float>(row[i]);
     }
+    for (float& value : line) value = rounded(value, static_cast<float>(weight_one) / 4);  // quarters of a grey level
     float* out = tensor + static_cast<std::ptrdiff_t>(y) * info.width;
     crop_line(line, image.channels, across, static_cast<float>(info.scale), {out, out + plane, out + 2 * plane});
   }
