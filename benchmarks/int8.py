@@ -22,7 +22,8 @@ from edgekit.errors import GateError
 from edgekit.quantize import FLOATS, Wishes
 from edgekit.versions import versions
 
-MANIFEST = ("accuracy", "speed", "calibration")
+MANIFEST = ("accuracy", "speed", "calibration", "quantization")
+GRAPH_ALONE = {"engine": "no"}  # accuracy is that of the graph; engines are benchmarks/rtx_build.py's
 
 
 def main() -> None:
@@ -31,7 +32,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--count", type=int, default=300, help="calibration images")
     parser.add_argument("--seconds", type=float, default=20.0, help="for each comparison of speed; 0 leaves it out")
-    parser.add_argument("--targets", nargs="*", default=list(FLOATS))
+    parser.add_argument("--targets", nargs="*", default=[*FLOATS, "trt-rtx-int8"])
     parser.add_argument("--tasks", nargs="*")
     options = parser.parse_args()
     recorded = json.loads((options.shared / "fixtures" / "expected.json").read_text())["val"]
@@ -60,7 +61,8 @@ def measure(task: str, entry: dict[str, Any], target: str, options: argparse.Nam
         out = Path(scratch) / "bundle"
         source = options.shared / "fixtures" / entry["checkpoint"]
         try:
-            build(source, target, out, (entry["imgsz"],) * 2, wishes=wishes)
+            size = (entry["imgsz"],) * 2
+            build(source, target, out, size, wishes=wishes, options=GRAPH_ALONE if target.startswith("trt") else None)
         except GateError as error:
             return row | {"failed": str(error), **{k: v for k, v in error.evidence.items() if k in MANIFEST}}
         manifest = bundle.read(out, verify=False).manifest

@@ -21,7 +21,7 @@ from typing import Any
 
 from edgekit import bundle, layouts, parity, stages, targets
 from edgekit.errors import GateError, InputError, MissingPackageError, UsageError
-from edgekit.quantize import FLOATS, Lowered, Wishes, needed
+from edgekit.quantize import FLOATS, INT8, Lowered, Wishes, needed
 from edgekit.runtime.predictor import Predictor
 from edgekit.spec import Graph, ModelInfo, Session, sha256_file
 from edgekit.versions import versions
@@ -103,7 +103,7 @@ def build(
         files = folder / "bundle"
         files.mkdir()
         exported = _graph_parity(reference, graph, target, images)
-        lowered = _lowered(graph, target, folder, wishes, backend, arguments, say)
+        lowered = _lowered(source, graph, target, folder, wishes, backend, arguments, say)
         parts = lowered.parts | (backend.build(lowered.graph, target, files, *arguments) or {})
         session, instead = _session(backend, files, graph, target)
         if lowered.graph is not graph and (files / "model.onnx").is_file():
@@ -222,6 +222,7 @@ def _own_options(backend: ModuleType, target: str, texts: Mapping[str, str] | No
 
 
 def _lowered(
+    source: Path,
     graph: Graph,
     target: str,
     folder: Path,
@@ -233,6 +234,8 @@ def _lowered(
     """The graph the target is built from: quantized or halved where that is what the target is, and judged."""
     if not needed(target, wishes):
         return Lowered(graph)
+    if target in INT8 and graph.info.batch is None:
+        raise InputError(f"{source}: INT8 needs a fixed batch and size, not a dynamic shape; leave --dynamic-batch out")
     from edgekit.quantize.pipeline import lower
 
     def artifact(narrow: Graph) -> Session:
@@ -253,15 +256,15 @@ def _speed(
     session: Session, graph: Graph, folder: Path, lowered: Lowered, wishes: Wishes | None, say: Callable[[str], None]
 ) -> dict[str, Any]:
     """``speed`` for the manifest: INT8 against the floating-point targets of the same runtime, interleaved."""
+    if wishes is None or wishes.timing_s == 0 or session.target not in FLOATS:
+        return {}
     opened = {}
-    for target in FLOATS.get(session.target, ()):
+    for target in FLOATS[session.target]:
         backend = targets.backend(target)
         files = folder / target
         files.mkdir()
         backend.build(graph, target, files)
         opened[target] = backend.open_session(files, graph.info, target)
-    if not opened or wishes is None or wishes.timing_s == 0:
-        return {}
     from edgekit.quantize.speed import against
 
     say("timing it against floating point")
@@ -307,8 +310,9 @@ def _existing_graph(
     source: Path, path: Path, target: str, folder: Path, imgsz: tuple[int, int] | None
 ) -> tuple[Graph, Session]:
     from edgekit.graph.document import read_document
-    from edgekit.graph.files import rewrite_file
+    from edgekit.graph.files import load, rewrite_file
     from edgekit.graph.rewrite import LOWERINGS, recipe_for
+    from edgekit.quantize import qdq
 
     if source != path:
         bundle.read(source)
@@ -316,6 +320,8 @@ def _existing_graph(
             raise InputError(f"{source}: this bundle holds no ONNX file to build from; give its checkpoint")
     document = read_document(path)
     info = ModelInfo.from_dict(document["info"])
+    if target in INT8:
+        qdq.check(load(path), path)  # before anything else complains of what it was made for
     if imgsz not in (None, info.imgsz):
         raise InputError(f"{path}: exported for {info.imgsz[0]},{info.imgsz[1]}; export it again with --imgsz")
     counts = [row["fired"] for row in document["rewrites"] if row["rule"] in LOWERINGS]

@@ -6,7 +6,7 @@
 | ``task target imgsz head names preprocess inputs outputs licence spec`` | the ``ModelInfo`` |
 | ``files`` | relative path -> sha256 of every file but the manifest |
 | ``rewrites parity provenance`` | what was done to the graph, how far it is from PyTorch, where it came from |
-| ``accuracy speed calibration engines plan`` | when they apply |
+| ``accuracy speed calibration quantization engines plan`` | when they apply |
 
 Nothing in a bundle is believed before it is checked: paths must stay inside the folder, hashes must match, shapes
 and counts must be sane.

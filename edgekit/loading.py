@@ -7,6 +7,7 @@ predictor("street.jpg")[0].boxes
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgekit import bundle, modelcache, targets
 from edgekit.errors import InputError, MissingPackageError, UsageError
+from edgekit.processor import saturation
 from edgekit.spec import ModelInfo, Session, parse_imgsz
 
 if TYPE_CHECKING:
@@ -82,7 +84,7 @@ def open_session(
     the one they were built with."""
     path = Path(path)
     size = parse_imgsz(imgsz) if imgsz is not None else None
-    found = _artifact(path, size, foreign, task)
+    found = _artifact(path, size, foreign, task, device)
     folder = _cache_folder(path, found, cache)
     if found is None:
         if streams is not None:
@@ -130,7 +132,7 @@ def open_streams(
         UsageError: several streams of a checkpoint; PyTorch has one set of threads a process.
     """
     path = Path(path)
-    found = _artifact(path, parse_imgsz(imgsz) if imgsz is not None else None, foreign, task)
+    found = _artifact(path, parse_imgsz(imgsz) if imgsz is not None else None, foreign, task, device)
     if found is None and count > 1:
         raise UsageError(f"{path}: PyTorch runs one stream a process; build the model for a target")
     if found is None or not hasattr(found.backend, "open_streams"):
@@ -139,7 +141,9 @@ def open_streams(
     return [found.finish(session) for session in opened]
 
 
-def _artifact(path: Path, size: tuple[int, int] | None, foreign: bool, task: str | None) -> _Artifact | None:
+def _artifact(
+    path: Path, size: tuple[int, int] | None, foreign: bool, task: str | None, device: str | None
+) -> _Artifact | None:
     """What ``path`` is; None for what must be a checkpoint."""
     if not path.exists():
         raise InputError(f"{path}: no such file or folder; give a bundle, a checkpoint or an exported ONNX file")
@@ -154,12 +158,21 @@ def _artifact(path: Path, size: tuple[int, int] | None, foreign: bool, task: str
     if path.is_dir():
         opened = bundle.read(path)
         _check_size(path, opened.info, size)
+        _warn_of_saturation(opened, device)
         return _Artifact(targets.backend(opened.target), path, opened.info, opened.target)
     if path.suffix == ".onnx":
         info = _onnx_info(path)
         _check_size(path, info, size)
         return _Artifact(targets.backend("ort-fp32"), path, info, "ort-fp32")
     return None
+
+
+def _warn_of_saturation(opened: bundle.Bundle, device: str | None) -> None:
+    quantization = opened.manifest.get("quantization")
+    bits = quantization.get("weight_bits") if isinstance(quantization, dict) else None
+    sentence = None if opened.target.startswith("trt") else saturation(bits, device)
+    if sentence:
+        warnings.warn(f"{opened.path}: {sentence}", RuntimeWarning, stacklevel=2)
 
 
 def _check_size(path: Path, info: ModelInfo, size: tuple[int, int] | None) -> None:

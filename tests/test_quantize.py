@@ -102,6 +102,19 @@ def test_a_range_covers_what_matters_and_not_the_outlier(method: str) -> None:
         assert 2 < high <= 32  # 128 of the bins, the fewest that eight bits can be told from
 
 
+def test_ranges_do_not_depend_on_the_batch(tmp_path: Path) -> None:
+    """Each image enters with the same values, whether it comes alone or with others."""
+    chain = _changed(_chain(tmp_path / "one.onnx"), tmp_path / "any.onnx", _any_batch)
+    images = np.random.default_rng(0).normal(0, 1, (6, 1, 1, 3 * ranges.SAMPLED)).astype(np.float32)
+    images *= np.arange(1, 7, dtype=np.float32).reshape(6, 1, 1, 1)
+    alone, together = (ranges.collect(chain, np.split(images, parts)) for parts in (6, 2))
+    assert alone.keys() == together.keys() >= {"x", "a"}
+    for name, found in alone.items():
+        np.testing.assert_array_equal(found.counts, together[name].counts)
+        assert (found.low, found.high) == (together[name].low, together[name].high)
+        assert found.channel_means == pytest.approx(together[name].channel_means)
+
+
 def test_ranges_of_one_sided_values_may_be_asymmetric() -> None:
     found = ranges.Statistics()
     found.add(np.linspace(-0.25, 8, 1000, dtype=np.float32))
@@ -119,7 +132,7 @@ def test_weights_are_rounded_to_the_nearest_step_of_their_channel() -> None:
     weights[2] *= 1000
     eight, scales = qdq.int8_weights(weights)
     back = eight * scales[:, None, None, None]
-    assert eight.dtype == np.int8 and np.abs(eight).max() == qdq.WEIGHT_TOP
+    assert eight.dtype == np.int8 and np.abs(eight).max() == 63
     assert (np.abs(back - weights) <= scales[:, None, None, None] / 2 * 1.001).all()
     np.testing.assert_allclose(scales, np.abs(weights).max((1, 2, 3)) / 63, rtol=1e-6)
 
@@ -187,6 +200,12 @@ def _changed(graph: Path, out: Path, change: Callable[[onnx.ModelProto], None]) 
     change(model)
     onnx.save(model, out)
     return out
+
+
+def _any_batch(model: onnx.ModelProto) -> None:
+    for value in (model.graph.input[0], model.graph.output[0]):
+        value.type.tensor_type.shape.dim[0].dim_param = "batch"
+        value.type.tensor_type.shape.dim[3].dim_param = "many"
 
 
 def _with_nan(model: onnx.ModelProto) -> None:
@@ -368,6 +387,13 @@ def test_a_planted_bad_group_is_ranked_first(batches: list[np.ndarray], tmp_path
 
 def _ranking(*names: str) -> list[dict[str, object]]:
     return [{"group": n, "error": 1.0, "cost": c} for n, c in zip(names, (0.1, 0.5, 0.2, 0.05, 0.15), strict=True)]
+
+
+def test_of_the_last_doubling_only_as_many_as_it_takes() -> None:
+    """Of 16 groups each of the first five costs a fifth of a point: the limit holds from the third on."""
+    ranking = [{"group": str(n), "error": 16.0 - n, "cost": 0.1} for n in range(16)]
+    found = search.put_back(ranking, lambda back: 0.5 - 0.002 * (5 - len({*"01234"} & {*back})), 0.0045, 0.5, 0.49)
+    assert [len(t["put_back"]) for t in found.tried[:4]] == [1, 2, 4, 3] and len(found.groups or ()) == 3
 
 
 @pytest.mark.parametrize(

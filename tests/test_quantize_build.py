@@ -13,13 +13,15 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from onnx import numpy_helper
 
 from edgekit import build as building
-from edgekit import bundle, catalog, checkpoint, loading, targets
+from edgekit import bundle, catalog, checkpoint, loading, processor, targets
 from edgekit.data import open_dataset
 from edgekit.errors import EdgekitError, GateError, InputError, UsageError
 from edgekit.graph.export import export
-from edgekit.quantize import Wishes, accuracy, calibration, ir
+from edgekit.processor import adds_exactly
+from edgekit.quantize import Wishes, accuracy, calibration, ir, needed
 from edgekit.results import Result
 
 SIDE = 64
@@ -81,6 +83,7 @@ def test_an_int8_bundle_says_what_eight_bits_cost_and_gained(int8: bundle.Bundle
     chosen = calibration.choose(open_dataset(data, "classify", "train"), 300, 0, open_dataset(data, "classify", "val"))
     assert manifest["calibration"]["sha256"] == chosen.sha256 and manifest["calibration"]["images"] == 16
     assert "16 images" in manifest["calibration"]["warning"]
+    assert manifest["quantization"] == {"weight_bits": 8 if adds_exactly() else 7}
     speed = manifest["speed"]
     assert speed["against"] == "ort-fp32" and speed["low"] <= speed["speedup"] <= speed["high"]
     assert (speed["speedup"] <= 1) == ("warning" in speed)
@@ -119,6 +122,30 @@ def test_a_trial_is_quantized_alike_and_judged_by_nobody_and_an_export_serves_tw
     wishes = Wishes(data, max_drop=100, timing_s=0)
     full = building.build(model, "ort-int8", tmp_path / "full", wishes=wishes, exports=exports)
     assert full.manifest["files"] == int8.manifest["files"]
+
+
+def test_weights_take_the_bits_asked_for(model: Path, wishes: Wishes, tmp_path: Path) -> None:
+    for bits, largest in ((7, 63), (8, 127)):
+        asked = dataclasses.replace(wishes, weight_bits=bits)
+        built = building.build(model, "ort-int8", tmp_path / str(bits), wishes=asked)
+        assert built.manifest["quantization"] == {"weight_bits": bits}
+        eight = [t for t in onnx.load(built.path / "model.onnx").graph.initializer if t.name.endswith("weight/int8")]
+        assert {int(np.abs(numpy_helper.to_array(t).astype(int)).max()) for t in eight} == {largest}
+    with pytest.raises(UsageError, match="--weight-bits 4: 8, or 7 for processors without VNNI"):
+        building.build(model, "ort-int8", tmp_path / "out", wishes=dataclasses.replace(wishes, weight_bits=4))
+
+
+def test_opening_eight_bits_where_sums_saturate_is_warned_of(
+    int8: bundle.Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
+    monkeypatch.setattr(processor, "adds_exactly", lambda text: False)
+    for bits in (7, 8):
+        shutil.copytree(int8.path, tmp_path / str(bits))
+        bundle.write_manifest(tmp_path / str(bits), int8.manifest | {"quantization": {"weight_bits": bits}})
+    loading.open_session(tmp_path / "7")
+    assert not [w for w in recwarn if "saturate" in str(w.message)]
+    with pytest.warns(RuntimeWarning, match=r"8: its weights take eight bits.*saturate.*--weight-bits 7"):
+        loading.open_session(tmp_path / "8")
 
 
 def _judged(monkeypatch: pytest.MonkeyPatch, after: Any) -> None:
@@ -204,10 +231,17 @@ def test_int8_without_data_and_data_without_int8(model: Path, data: Path, tmp_pa
         building.build(model, "ort-int8", tmp_path / "out")
     with pytest.raises(UsageError, match="go with INT8 and trt-. targets, not with ort-fp32"):
         building.build(model, "ort-fp32", tmp_path / "out", wishes=Wishes(data))
+    with pytest.raises(UsageError, match="--require-speedup goes with ort-int8 and ov-int8.*not with trt-rtx-int8"):
+        needed("trt-rtx-int8", Wishes(data, require_speedup=1.1))
+    with pytest.raises(UsageError, match="--weight-bits goes with INT8 targets, not with ov-fp16"):
+        needed("ov-fp16", Wishes(weight_bits=7))
 
 
 def test_a_dynamic_batch_is_refused(model: Path, wishes: Wishes, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="dynamic shape; INT8 needs a fixed batch and size"):
+    with pytest.raises(
+        InputError,
+        match=r"model\.pt: INT8 needs a fixed batch and size, not a dynamic shape; leave --dynamic-batch out",
+    ):
         building.build(model, "ort-int8", tmp_path / "out", batch=None, wishes=wishes)
 
 
@@ -228,8 +262,9 @@ def test_calibrating_on_what_is_judged_is_refused(model: Path, data: Path, tmp_p
 
 
 def test_an_int8_bundle_is_no_source_for_another(int8: bundle.Bundle, wishes: Wishes, tmp_path: Path) -> None:
-    with pytest.raises(EdgekitError, match="already quantized|other function|attention"):
-        building.build(int8.path, "ort-int8", tmp_path / "out", wishes=wishes)
+    for target in ("ort-int8", "ov-int8"):
+        with pytest.raises(EdgekitError, match=r"model\.onnx: already quantized .*; give the floating-point model"):
+            building.build(int8.path, target, tmp_path / "out", wishes=wishes)
 
 
 # OpenVINO

@@ -217,6 +217,7 @@ KINDS: dict[str, Callable[[Any], None]] = {
     "int8-methods": plain,
     "memory over frames": endurance,
     "milliseconds a call, interleaved": calls,
+    "int8-placements": plain,
     "pruning": pruning,
     "qat": plain,
     "roofline": roofline,

@@ -70,6 +70,10 @@ def command(
     require_speedup: Annotated[
         float | None, typer.Option("--require-speedup", min=0, help="Fail unless INT8 is so many times as fast.")
     ] = None,
+    weight_bits: Annotated[
+        int | None,
+        typer.Option("--weight-bits", min=7, max=8, help="Of INT8. Default: 8, on CPUs without VNNI 7."),
+    ] = None,
     seed: Seed = 0,
     force: Force = False,
     json: Json = False,
@@ -82,7 +86,14 @@ def command(
 
     size = parse_imgsz(imgsz) if imgsz else None
     wishes = Wishes(
-        data, calibration, images, seed=seed, max_drop=max_drop, require_speedup=require_speedup, force=force
+        data,
+        calibration,
+        images,
+        seed=seed,
+        max_drop=max_drop,
+        require_speedup=require_speedup,
+        force=force,
+        weight_bits=weight_bits,
     )
     own = target_options(sm, workspace, timing_cache, no_engine, option)
     same = None if dynamic_batch else batch

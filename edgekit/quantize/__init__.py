@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.errors import UsageError
+from edgekit.processor import adds_exactly
 from edgekit.spec import Graph
 
 INT8 = ("ort-int8", "ov-int8", "trt-int8", "trt-rtx-int8")
@@ -40,6 +41,7 @@ class Wishes:
         max_drop: points of the main metric that may be lost.
         require_speedup: the least speedup over the best floating-point artifact; None only records it.
         force: calibrate on fewer than 16 images.
+        weight_bits: 7 or 8; by default what the target's kernels add exactly (``weight_bits`` below).
         timing_s: seconds that the comparison of speed may take; 0 leaves it out.
         trial: calibrate on a few images and judge nothing: an artifact to time, whose speed depends on neither.
         judged: False quantizes without looking at accuracy: a random network has none to lose.
@@ -53,6 +55,7 @@ class Wishes:
     max_drop: float = 0.5
     require_speedup: float | None = None
     force: bool = False
+    weight_bits: int | None = None
     timing_s: float = 20.0
     trial: bool = False
     judged: bool = True
@@ -71,10 +74,28 @@ def needed(target: str, wishes: Wishes | None) -> bool:
     """Whether ``lower`` has something to do for ``target``.
 
     Raises:
-        UsageError: INT8 without data, or data for a target that needs none.
+        UsageError: INT8 without data, or wishes that the target cannot heed.
     """
     if target in INT8 and (wishes is None or wishes.data is None):
         raise UsageError(f"--target {target}: INT8 is calibrated and judged on images; give --data")
     if target not in (*INT8, *HALF) and wishes is not None and (wishes.data or wishes.calibration):
         raise UsageError(f"--data and --calibration go with INT8 and trt-* targets, not with {target}")
+    if wishes is not None and wishes.require_speedup is not None and target not in FLOATS:
+        raise UsageError(f"--require-speedup goes with {' and '.join(FLOATS)}, which are timed here, not with {target}")
+    if wishes is not None and wishes.weight_bits is not None and target not in INT8:
+        raise UsageError(f"--weight-bits goes with INT8 targets, not with {target}")
     return target in (*INT8, *HALF)
+
+
+def weight_bits(target: str, wishes: Wishes) -> int:
+    """Bits of the weights: what was asked for, else eight where sums of products are exact (GPUs, CPUs with VNNI), else
+    seven, which saturate nowhere.
+
+    Raises:
+        UsageError: neither 7 nor 8.
+    """
+    if wishes.weight_bits is not None:
+        if wishes.weight_bits not in (7, 8):
+            raise UsageError(f"--weight-bits {wishes.weight_bits}: 8, or 7 for processors without VNNI")
+        return wishes.weight_bits
+    return 8 if target.startswith("trt") or adds_exactly() else 7

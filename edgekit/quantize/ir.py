@@ -9,8 +9,8 @@ What makes it worth it (figures of an AVX2 machine, YOLO12-n on bccd; ``benchmar
   values to the sum behind it; so does the decode tail;
 - activations are asymmetric: SiLU's are nearly all positive, and a symmetric range wastes half of its steps (0.7
   points of mAP);
-- weights take seven bits of eight: without VNNI, sums of pairs of products saturate in sixteen bits, which cost 0.3
-  points (5 where activations were symmetric); with seven bits nothing was lost;
+- weights take seven bits of eight where there is no VNNI: sums of pairs of products saturate in sixteen bits there,
+  which cost 0.3 points (5 where activations were symmetric); with seven bits nothing was lost;
 - biases are corrected for the mean error that rounding leaves behind, which is worth a point.
 """
 
@@ -46,6 +46,8 @@ def quantize(
     symmetric: bool = False,
     weight_bits: int = 7,
     bias_correction: bool = True,
+    smoothing: float | None = None,
+    alignment: bool = False,
 ) -> qdq.Placement:
     """Write ``graph`` as an INT8 IR, ``out`` and the ``.bin`` beside it.
 
@@ -57,6 +59,9 @@ def quantize(
         method: a key of ``RANGES``: how an activation's range is made of those of the images.
         symmetric: of activations.
         weight_bits: 7, or 8 for processors with VNNI only.
+        smoothing: strength of SmoothQuant between activations and the weights of convolutions, 0 to 1; None leaves it
+            out (G. Xiao et al., "SmoothQuant", ICML 2023).
+        alignment: of channels between a depthwise or plain convolution and the next (cross-layer equalisation).
 
     Raises:
         MissingPackageError: openvino or nncf is not installed.
@@ -77,6 +82,8 @@ def quantize(
     advanced = nncf.AdvancedQuantizationParameters(
         overflow_fix=nncf.OverflowFix.ENABLE if weight_bits == 7 else nncf.OverflowFix.DISABLE,
         disable_bias_correction=not bias_correction,
+        disable_channel_alignment=not alignment,
+        smooth_quant_alphas=nncf.AdvancedSmoothQuantParameters(convolution=-1 if smoothing is None else smoothing),
         # Per image, whatever the artifact's batch: the ranges must not depend on it.
         batchwise_statistics=len(batches[0]) > 1,
         activations_range_estimator_params=getattr(

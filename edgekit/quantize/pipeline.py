@@ -21,7 +21,20 @@ from edgekit import targets
 from edgekit.data import open_dataset
 from edgekit.errors import GateError, InputError
 from edgekit.parity import read_images
-from edgekit.quantize import HALF, Lowered, Wishes, accuracy, calibration, fp16, ir, qdq, ranges, search, sensitivity
+from edgekit.quantize import (
+    HALF,
+    Lowered,
+    Wishes,
+    accuracy,
+    calibration,
+    fp16,
+    ir,
+    qdq,
+    ranges,
+    search,
+    sensitivity,
+    weight_bits,
+)
 from edgekit.spec import Graph, Session
 from edgekit.versions import version
 
@@ -55,16 +68,21 @@ def lower(
         half = folder / "half.onnx"
         kept = fp16.to_fp16(graph.path, half)
         return Lowered(dataclasses.replace(graph, path=half), _kept(kept))
+    bits = weight_bits(target, wishes)
     qdq.check(onnx.load(graph.path), graph.path)
     if wishes.trial:
         few = _manifest(graph, wishes)
         few = dataclasses.replace(few, images=few.images[: calibration.LEAST])
-        return Lowered(_Writer(graph, target, folder, calibration.batches(few, wishes.data, graph.info)).write(()))
+        return Lowered(
+            _Writer(graph, target, folder, calibration.batches(few, wishes.data, graph.info), bits).write(())
+        )
     manifest = _manifest(graph, wishes)
     say(f"calibrating on {len(manifest.images)} images")
     batches = calibration.batches(manifest, wishes.data, graph.info)
-    writer = _Writer(graph, target, folder, batches)
+    writer = _Writer(graph, target, folder, batches, bits)
     calibrated, pictures = {"calibration": _calibrated(manifest)}, _pictures(manifest, wishes.data)
+    if target not in HALF:
+        calibrated["quantization"] = {"weight_bits": bits}
     if not wishes.judged:
         return Lowered(writer.write(()), calibrated | _kept(writer.kept), pictures)
     runner = targets.backend("ort-fp32").open_session(graph.path, graph.info, "ort-fp32")
@@ -98,15 +116,15 @@ def lower(
 class _Writer:
     """Writes the narrow graph with any groups left alone; what calibration found is computed once."""
 
-    def __init__(self, graph: Graph, target: str, folder: Path, batches: Sequence[np.ndarray]) -> None:
-        self.graph, self.target, self.folder, self.batches = graph, target, folder, batches
+    def __init__(self, graph: Graph, target: str, folder: Path, batches: Sequence[np.ndarray], bits: int) -> None:
+        self.graph, self.target, self.folder, self.batches, self.bits = graph, target, folder, batches, bits
         self.kept: list[fp16.Finding] = []  # in float32, by the last graph of FP16
         self._statistics: dict[str, ranges.Statistics] | None = None
 
     def write(self, skip: Collection[str]) -> Graph:
         if self.target == "ov-int8":
             out = self.folder / "int8.xml"
-            ir.quantize(self.graph.path, out, self.batches, skip)
+            ir.quantize(self.graph.path, out, self.batches, skip, weight_bits=self.bits)
         elif self.target == "ort-int8":
             out = self.folder / "int8.onnx"
             self._explicit(out, skip, "onnxruntime")
@@ -126,7 +144,7 @@ class _Writer:
     def rank(self) -> list[dict[str, Any]]:
         statistics = self.statistics()
         limits = ranges.limits(statistics, LIMITS)
-        return sensitivity.rank(self.graph.path, limits, self.batches, self.folder, _means(statistics))
+        return sensitivity.rank(self.graph.path, limits, self.batches, self.folder, _means(statistics), self.bits)
 
     def statistics(self) -> dict[str, ranges.Statistics]:
         """Of the values that INT8 needs; of all where FP16 must not overflow."""
@@ -139,7 +157,7 @@ class _Writer:
     def _explicit(self, out: Path, skip: Collection[str], fuse: str) -> None:
         statistics = self.statistics()
         limits = ranges.limits(statistics, LIMITS, symmetric=fuse == "tensorrt")
-        qdq.quantize(self.graph.path, out, limits, skip, fuse, _means(statistics))
+        qdq.quantize(self.graph.path, out, limits, skip, fuse, _means(statistics), self.bits)
 
 
 def _means(statistics: dict[str, ranges.Statistics]) -> dict[str, np.ndarray]:

@@ -3,8 +3,8 @@
     placed = quantize(Path("model.onnx"), Path("int8.onnx"), limits, skip=["head box stride 8"])
     placed.convolutions, placed.skipped
 
-Weights have a scale per output channel and seven bits (``WEIGHT_TOP``), biases stay float. Attention and the decode
-tail stay in floating point whatever is asked. Pairs are placed as the backend fuses:
+Weights have a scale per output channel and seven bits or eight (``processor.py`` says why), biases stay float.
+Attention and the decode tail stay in floating point whatever is asked. Pairs are placed as the backend fuses:
 
 - ``tensorrt``: the input of every convolution, symmetric int8 (zero point 0); a sum that takes the same value takes the
   quantized one too, so that it exists once. Nothing stands between a convolution and its activation: one kernel.
@@ -29,9 +29,7 @@ from edgekit.graph.files import load
 from edgekit.quantize import groups
 
 TOP = 127
-# Processors without VNNI add pairs of products in sixteen bits, which saturate at 255 · 127 · 2; with one bit less in
-# the weights they cannot.
-WEIGHT_TOP = 63
+WEIGHT_TOP = {7: 63, 8: 127}  # bits → largest weight
 FUSE = ("tensorrt", "onnxruntime")
 _TAKERS = {"tensorrt": ("Conv", "Add"), "onnxruntime": ("Conv", "Add", "Concat", "Sigmoid", "Mul", "Resize", "Split")}
 _MAKERS = ("Conv", "Add", "Concat", "Sigmoid", "Mul", "Resize", "Split")
@@ -58,7 +56,7 @@ def quantize(
     skip: Collection[str] = (),
     fuse: str = "tensorrt",
     means: Mapping[str, np.ndarray] | None = None,
-    weight_top: int = WEIGHT_TOP,
+    weight_bits: int = 7,
 ) -> Placement:
     """Write ``graph`` with Q/DQ pairs to ``out``.
 
@@ -70,7 +68,7 @@ def quantize(
         means: value → [C] mean of every channel (``Statistics.channel_means``); with them, biases make up for what
             rounding the weights adds to a mean output (M. Nagel et al., "Data-free quantization through weight
             equalization and bias correction", ICCV 2019, section 4.2).
-        weight_top: largest quantized weight; 127 uses the whole range.
+        weight_bits: 7, or 8 where sums of products are exact.
 
     Raises:
         InputError: what ``check`` refuses, or a value without a range.
@@ -86,7 +84,7 @@ def quantize(
     if missing is not None:
         raise InputError(f"{graph}: no calibrated range for {missing!r}; calibrate this very graph")
     chosen = {node.name for node in convolutions}
-    _quantize_weights(model, chosen, weight_top, means or {})
+    _quantize_weights(model, chosen, WEIGHT_TOP[weight_bits], means or {})
     _insert_pairs(model, {v: _eight_bits(*limits[v], fuse) for v in values}, chosen, inside, fuse)
     _drop_unused(model)
     onnx.checker.check_model(model, full_check=True)
@@ -278,7 +276,7 @@ def _mean_output(weights: np.ndarray, means: np.ndarray) -> np.ndarray:
     return means_O
 
 
-def int8_weights(weights: np.ndarray, top: int = WEIGHT_TOP) -> tuple[np.ndarray, np.ndarray]:
+def int8_weights(weights: np.ndarray, top: int = WEIGHT_TOP[7]) -> tuple[np.ndarray, np.ndarray]:
     """``[O, ...]`` float32 as (int8 of the same shape, ``[O]`` scales): symmetric, a scale per output channel."""
     largest = np.abs(weights.reshape(len(weights), -1)).max(1)
     scales = (np.maximum(largest, 1e-12) / top).astype(np.float32)

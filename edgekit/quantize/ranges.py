@@ -110,7 +110,9 @@ def collect(graph: Path, batches: Iterable[np.ndarray], names: Iterable[str] | N
             if not np.isfinite(value).all():
                 raise InputError(f"{graph}: {name!r} is not a finite number on a calibration image; check the weights")
             if value.size:
-                found.setdefault(name, Statistics()).add(value)
+                each = len(batch) if value.ndim and len(value) % len(batch) == 0 else 1
+                for part in np.split(value, each):  # image by image: ranges do not depend on the artifact's batch
+                    found.setdefault(name, Statistics()).add(part)
     if not found:
         raise InputError(f"{graph}: no calibration images to run it on")
     return found

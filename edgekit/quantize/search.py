@@ -3,8 +3,9 @@
     found = put_back(ranking, score, limit=0.005, before=0.435, after=0.401)
     found.groups, found.after, found.tried
 
-First the worst groups of the ranking, one, two, four … of them, until the limit holds; then those that turn out not
-to be needed are quantized again, the most expensive first. Every step is judged by the real metric on the artifact.
+First the worst groups of the ranking, one, two, four … of them, until the limit holds; of the last doubling only as
+many as it takes, by bisection; then those that turn out not to be needed are quantized again, the most expensive
+first. Every step is judged by the real metric on the artifact.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-MOST_TRIALS = 14
+MOST_TRIALS = 20
 
 
 @dataclass
@@ -53,11 +54,14 @@ def put_back(
             return True
         return False
 
-    size = 1
+    failed, size = 0, 1
     while not holds(order[:size]):
         if size >= len(order) or len(found.tried) >= most_trials:
             return found
-        size = min(2 * size, len(order))
+        failed, size = size, min(2 * size, len(order))
+    while size - failed > 1 and len(found.tried) < most_trials:
+        middle = (failed + size) // 2
+        failed, size = (failed, middle) if holds(order[:middle]) else (middle, size)
     needed = list(found.groups or ())
     for group in sorted(needed, key=lambda g: -cost[g]):
         fewer = [g for g in needed if g != group]

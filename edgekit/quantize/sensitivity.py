@@ -28,12 +28,13 @@ def rank(
     batches: Sequence[np.ndarray],
     scratch: Path,
     means: Mapping[str, np.ndarray] | None = None,
+    weight_bits: int = 7,
 ) -> list[dict[str, Any]]:
     """Groups with ``error`` and ``cost``, worst error first.
 
     Args:
         graph: the float32 ONNX graph.
-        limits, means: of its values, see ``qdq.quantize``.
+        limits, means, weight_bits: see ``qdq.quantize``.
         batches: float32 ``[B, 3, H, W]``; the first few are used.
         scratch: folder for graphs that are thrown away.
     """
@@ -48,7 +49,8 @@ def rank(
         if not costs[group]:
             continue
         alone = scratch / "alone.onnx"
-        qdq.quantize(graph, alone, limits, [g for g in members if g != group], means=means)
+        others = [g for g in members if g != group]
+        qdq.quantize(graph, alone, limits, others, means=means, weight_bits=weight_bits)
         rows.append({"group": group, "error": _error(expected, _run(alone, ends, batches)), "cost": costs[group]})
     return sorted(rows, key=lambda row: -row["error"])
 

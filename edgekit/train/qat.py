@@ -21,7 +21,7 @@ import torch
 from torch import nn
 
 TOP = 127
-WEIGHT_TOP = 63  # as quantize/qdq.py has it: seven bits, for processors without VNNI
+WEIGHT_TOP = 63  # as quantize/qdq.py has it: seven bits, which every processor adds exactly
 SMALLEST = 1e-12  # scale of a tensor that is all zeros
 _FLOAT = re.compile(r"model\.\d+\.(dfl\.conv|cv4\.\d\.2)")  # the decode tail, and the last of a task's own branches
 
