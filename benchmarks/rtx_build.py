@@ -34,10 +34,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         rows = [_built(target, options, Path(scratch) / target) for target in LIMITS]
     report = {
+        "kind": "tensorrt-rtx",
         "what": "engines built by TensorRT-RTX without a GPU; accuracy of the graphs that went in",
         "model": options.model.name,
         "data": options.data.parent.name,
-        "builds": rows,
+        "rows": rows,
         "engine_seconds": round(sum(engine["seconds"] for row in rows for engine in row["engines"]), 2),
         "machine": machine.describe(),
     }

@@ -218,6 +218,8 @@ def _own_options(backend: ModuleType, target: str, texts: Mapping[str, str] | No
     reason = backend.missing() if getattr(chosen, "engine", True) else None
     if reason:
         raise InputError(reason)
+    if hasattr(backend, "prepare") and getattr(chosen, "engine", True):
+        backend.prepare(target, chosen or backend.OPTIONS())  # refuses now what it would after the export
     return () if chosen is None else (chosen,)
 
 

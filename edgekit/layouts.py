@@ -9,7 +9,8 @@
     # tritonserver --model-repository BUNDLE/triton
 
 The files are the bundle's own under other names (hard links where the file system has them). Triton picks an engine by
-the GPU's compute capability. Checked here against the servers' documents, not by running them.
+the GPU's compute capability. Checked against the servers' own schemas (Triton's ``model_config.proto``, OpenVINO Model
+Server's of ``config.json``), not by running them.
 """
 
 from __future__ import annotations
@@ -99,9 +100,11 @@ def triton_config(name: str, kind: str, info: ModelInfo, engines: Sequence[Mappi
     """
     dynamic = info.batch is None
     batches = next((row.get("options", {}).get("batches") for row in engines), None) or (1, 4, 16)
+    old = any(str(row.get("sdk_version", "")).startswith("8.") for row in engines)  # whose integers are all int32
+    types = _TRITON_TYPES | ({"int64": "TYPE_INT32"} if old else {})
     lines = [f'name: "{name}"', f'backend: "{kind}"', f"max_batch_size: {batches[2] if dynamic else 0}"]
     for what, ports in (("input", info.inputs), ("output", info.outputs)):
-        lines += [f"{what} [", ",\n".join(_port(port, dynamic) for port in ports), "]"]
+        lines += [f"{what} [", ",\n".join(_port(port, types, dynamic) for port in ports), "]"]
     if dynamic:
         lines.append(f"dynamic_batching {{ max_queue_delay_microseconds: {_QUEUE_US} }}")
     lines.append(f"instance_group [ {{ count: 1, kind: {'KIND_GPU' if kind == 'tensorrt' else 'KIND_CPU'} }} ]")
@@ -115,6 +118,6 @@ def triton_config(name: str, kind: str, info: ModelInfo, engines: Sequence[Mappi
     return "\n".join(lines) + "\n"
 
 
-def _port(port: Port, dynamic: bool) -> str:
+def _port(port: Port, types: Mapping[str, str], dynamic: bool) -> str:
     dims = ", ".join(str(side or -1) for side in (port.shape[1:] if dynamic else port.shape))
-    return f'  {{ name: "{port.name}", data_type: {_TRITON_TYPES[port.dtype]}, dims: [ {dims} ] }}'
+    return f'  {{ name: "{port.name}", data_type: {types[port.dtype]}, dims: [ {dims} ] }}'

@@ -19,6 +19,7 @@ class _Code(enum.IntEnum):
     cudaSuccess = 0
     cudaErrorInvalidValue = 1
     cudaErrorMemoryAllocation = 2
+    cudaErrorStreamCaptureUnsupported = 900
     cudaErrorStreamCaptureInvalidated = 901
 
 
@@ -39,7 +40,9 @@ class FakeRuntime:
         self.recording: dict[int, list[Callable[[], None]]] = {}
         self.graphs: dict[int, list[Callable[[], None]]] = {}
         self.waits: list[tuple[int, int]] = []
-        self.launches = 0
+        self.launches = self.events = 0
+        self.unsupported = _Code.cudaErrorStreamCaptureUnsupported
+        self.driver: Any = None
         self.most = 1 << 30
         self.capture_fails = False
 
@@ -64,6 +67,7 @@ class FakeRuntime:
     cudaFreeHost = cudaFree
 
     def cudaSetDevice(self, index: int) -> Any:
+        self.driver.stack[-1] = self.driver.primary
         return (OK,)
 
     def cudaStreamCreateWithFlags(self, flags: int) -> Any:
@@ -116,6 +120,7 @@ class FakeRuntime:
         return (OK,)
 
     def cudaEventCreateWithFlags(self, flags: int) -> Any:
+        self.events += 1
         return (OK, SimpleNamespace(stream=None))
 
     def cudaEventRecord(self, event: Any, stream: int) -> Any:
@@ -124,9 +129,11 @@ class FakeRuntime:
 
     def cudaStreamWaitEvent(self, stream: int, event: Any, flags: int) -> Any:
         self.waits.append((stream, event.stream))
+        self.queue(stream, lambda: self.cudaStreamSynchronize(event.stream))
         return (OK,)
 
     def cudaEventDestroy(self, event: Any) -> Any:
+        self.events -= 1
         return (OK,)
 
 
@@ -134,16 +141,17 @@ class FakeDriver:
     """``cuda.bindings.driver``: a stack of contexts. ``primary`` becomes current when the runtime is first used."""
 
     def __init__(self, current: int = 0) -> None:
-        self.stack = [current]
+        self.stack, self.devices = [current], {current: 0}
         self.runtime: Any = None
         self.kernels: dict[bytes, Callable[..., Any]] = {}
         self.pushed: list[int] = []
+        self.primary = 9  # context of GPU 0
 
     def cuInit(self, flags: int) -> Any:
         return (OK,)
 
-    def cuModuleLoadData(self, ptx: bytes) -> Any:
-        assert ptx == PTX
+    def cuModuleLoadData(self, image: bytes) -> Any:
+        assert image == CUBIN
         return (OK, "module")
 
     def cuModuleGetFunction(self, module: Any, name: bytes) -> Any:
@@ -160,6 +168,13 @@ class FakeDriver:
     def cuCtxGetCurrent(self) -> Any:
         return (OK, self.stack[-1])
 
+    def cuCtxGetDevice(self) -> Any:
+        return (OK, self.devices[self.stack[-1]])
+
+    def cuCtxSetCurrent(self, context: int) -> Any:
+        self.stack[-1] = context
+        return (OK,)
+
     def cuCtxPushCurrent(self, context: int) -> Any:
         self.pushed.append(context)
         self.stack.append(context)
@@ -169,24 +184,24 @@ class FakeDriver:
         return (OK, self.stack.pop())
 
 
-PTX = b".version 8.0"
+CUBIN = b"\x7fELF"
 
 
 class FakeNvrtc:
-    """``cuda.bindings.nvrtc``, whose answer to any source is ``PTX``."""
+    """``cuda.bindings.nvrtc``, whose answer to any source is ``CUBIN``."""
 
     def nvrtcCreateProgram(self, source: bytes, name: bytes, headers: int, texts: list[Any], names: list[Any]) -> Any:
         return (OK, source)
 
     def nvrtcCompileProgram(self, program: bytes, count: int, options: list[bytes]) -> Any:
-        assert len(options) == count
+        assert len(options) == count and options[0].startswith(b"--gpu-architecture=sm_")
         return (OK,)
 
-    def nvrtcGetPTXSize(self, program: bytes) -> Any:
-        return (OK, len(PTX))
+    def nvrtcGetCUBINSize(self, program: bytes) -> Any:
+        return (OK, len(CUBIN))
 
-    def nvrtcGetPTX(self, program: bytes, ptx: bytes) -> Any:
-        ctypes.memmove(ptx, PTX, len(PTX))  # into the caller's buffer, as the binding does
+    def nvrtcGetCUBIN(self, program: bytes, image: bytes) -> Any:
+        ctypes.memmove(image, CUBIN, len(CUBIN))  # into the caller's buffer, as the binding does
         return (OK,)
 
 

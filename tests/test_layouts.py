@@ -80,6 +80,12 @@ def test_triton_batches_what_takes_any_batch() -> None:
     assert plain["max_batch_size"] == 16 and plain["instance_group"][0]["kind"] == "KIND_CPU"
 
 
+def test_engines_of_8_6_put_out_int32(tmp_path: Path) -> None:
+    engines = [row | {"sdk_version": "8.6.0"} for row in _engines(75)]
+    found = parsed(layouts.triton_config("yolo12n", "tensorrt", _info(), engines))
+    assert {port["name"]: port["data_type"] for port in found["output"]}["labels"] == "TYPE_INT32"
+
+
 def test_engines_lie_where_triton_looks(tmp_path: Path) -> None:
     for row in _engines(75, 86):
         (tmp_path / row["file"]).write_bytes(str(row["sm"]).encode())

@@ -199,6 +199,17 @@ def table(document: Any) -> None:
     table_results.check(document, "here")
 
 
+def tensorrt_rtx(document: Any) -> None:
+    check_machine(document["machine"])
+    for row in document["rows"]:
+        judged = row["accuracy"]
+        assert judged["drop_points"] == pytest.approx(100 * (judged["before"] - judged["after"]))
+        assert judged["drop_points"] <= judged["limit_points"]
+        assert all(0 < e["attention"]["fused"] <= e["attention"]["of"] for e in row["engines"])
+    seconds = sum(engine["seconds"] for row in document["rows"] for engine in row["engines"])
+    assert document["engine_seconds"] == pytest.approx(seconds, abs=0.01)
+
+
 def plain(document: Any) -> None:
     """Kinds without figures of their own to hold against each other: they say what they are and where they ran."""
     assert document["rows"]
@@ -227,6 +238,7 @@ KINDS: dict[str, Callable[[Any], None]] = {
     "table": table,
     "the wheel in an empty environment": wheel,
     "threads on one predictor": endurance,
+    "tensorrt-rtx": tensorrt_rtx,
     "topk": topk,
     "training": training,
     "tune": tune,

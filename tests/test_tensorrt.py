@@ -271,9 +271,10 @@ def test_the_engine_of_the_architecture_is_chosen(tmp_path: Path) -> None:
         (Gpu(0, "NVIDIA A10", 86, 12020), "10.3.0", {}, "its engines are for SM 75, and NVIDIA A10 is SM 86"),
         (T4, "10.13.0", {}, "built with tensorrt 10.3.0, and 10.13.0 is installed here"),
         (T4, "10.2.0", {"options": {"version_compatible": True}}, "built with tensorrt 10.3.0, and 10.2.0"),
-        (T4, "11.0.0", {"options": {"version_compatible": True}}, "built with tensorrt 10.3.0, and 11.0.0"),
+        (T4, "11.0.0", {"sdk_version": "8.6.0", "options": {"version_compatible": True}}, "8.6.0, and 11.0.0"),
+        (T4, "10.3.0", {"platform": "Windows AMD64"}, "built on Windows AMD64, and this is Linux"),
         (T4, "10.3.0", {"sdk": "tensorrt_rtx"}, "an engine of tensorrt_rtx, which tensorrt cannot load"),
-        (Gpu(0, "T4", 75, 11040), "10.3.0", {}, "driver here runs CUDA 11.4 at most; install driver 525 or newer"),
+        (Gpu(0, "T4", 75, 11040), "10.3.0", {}, "driver here runs CUDA 11.4 at most; install driver 525 or newer, or "),
         (T4, "10.3.0", {"bytes": 9}, "6 of 9 bytes are there, so it was cut off"),
     ],
 )
@@ -284,14 +285,24 @@ def test_an_engine_that_does_not_fit_gets_one_sentence(
     with pytest.raises(EdgekitError, match=sentence) as caught:
         _choose(folder, gpu, version)
     assert "\n" not in str(caught.value)
-    if "driver" not in sentence:
-        assert f"edgekit build --from {folder} --target trt-fp16 --out {folder}-here" in str(caught.value)
+    assert f"edgekit build --from {folder} --target trt-fp16 --out {folder}-here" in str(caught.value)
+
+
+def test_the_command_that_rebuilds_has_the_options_of_the_engine(tmp_path: Path) -> None:
+    options = TensorRTOptions.parse({"workspace": "64", "sparsity": "yes", "batches": "1,2,8", "gpu-fallback": "no"})
+    folder = _bundle(tmp_path / "b", [_row(options=options.changed())])
+    with pytest.raises(InputError, match="is SM 86") as caught:
+        _choose(folder, Gpu(0, "NVIDIA A10", 86, 12020))
+    words = str(caught.value).partition("-here ")[2].replace("--workspace ", "--option workspace=").split()
+    assert words[::2] == ["--option"] * 4
+    assert TensorRTOptions.parse(dict(word.split("=") for word in words[1::2])) == options
 
 
 def test_a_version_compatible_engine_runs_on_later_versions_and_an_ampere_one_on_later_cards(tmp_path: Path) -> None:
     row = _row(sm=80, file="model.sm80.engine", options={"version_compatible": True, "hardware": "ampere+"})
     folder = _bundle(tmp_path / "b", [row])
-    assert _choose(folder, Gpu(0, "L4", 89, 13000), "10.9.0") == row
+    for later in ("10.9.0", "11.0.0"):  # the next major version too
+        assert _choose(folder, Gpu(0, "L4", 89, 13000), later) == row
     with pytest.raises(InputError, match="is SM 75"):
         _choose(folder, T4, "10.9.0")
 
@@ -365,10 +376,23 @@ def test_the_driver_floors_are_those_of_cuda_compatibility() -> None:
     ("row", "batch", "line"),
     [
         (
-            _row(sdk_version="8.6.0", options={"workspace": 512, "builder_level": 4, "dla": 0}),
+            _row(sdk_version="8.6.0", options={"workspace": 512, "builder_level": 4, "dla": 0}, int8=True),
             1,
-            "trtexec --onnx=model.onnx --saveEngine=model.sm75.engine --fp16 --int8 --precisionConstraints=obey "
+            "trtexec --onnx=model.onnx --saveEngine=model.sm75.engine --fp16 --int8 "
             "--memPoolSize=workspace:512 --builderOptimizationLevel=4 --useDLACore=0 --allowGPUFallback "
+            "--profilingVerbosity=detailed --skipInference",
+        ),
+        (
+            _row(sdk_version="8.6.1", int8=False, float32={"a/Mul": "fp32", "a/TopK": "fp32+int32"}),
+            1,
+            "trtexec --onnx=model.onnx --saveEngine=model.sm75.engine --fp16 --precisionConstraints=obey "
+            "--layerPrecisions=a/Mul:fp32,a/TopK:fp32 --layerOutputTypes=a/Mul:fp32,a/TopK:fp32+int32 "
+            "--profilingVerbosity=detailed --skipInference",
+        ),
+        (
+            _row(sdk_version="11.1.0", options={"dla": 1, "gpu_fallback": False, "strip_weights": True}),
+            1,
+            "trtexec --onnx=model.onnx --saveEngine=model.sm75.engine --useDLACore=1 --stripWeights "
             "--profilingVerbosity=detailed --skipInference",
         ),
         (
@@ -409,7 +433,7 @@ def runtime(monkeypatch: pytest.MonkeyPatch) -> FakeRuntime:
 
 def _install(monkeypatch: pytest.MonkeyPatch, driver: FakeDriver) -> FakeRuntime:
     runtime = FakeRuntime()
-    driver.runtime = runtime
+    driver.runtime, runtime.driver = runtime, driver
     bindings = SimpleNamespace(runtime=runtime, driver=driver, nvrtc=FakeNvrtc())
     monkeypatch.setitem(sys.modules, "cuda", SimpleNamespace(bindings=bindings))  # type: ignore[arg-type]
     monkeypatch.setitem(sys.modules, "cuda.bindings", bindings)  # type: ignore[arg-type]
@@ -447,6 +471,21 @@ def test_a_session_whose_run_cannot_be_recorded_still_answers(folder: Path, runt
         assert session.run(_image(value))["class_probabilities"][0, 0] == value * 3 * 32 * 32
     assert runtime.launches == 0
     session.close()
+
+
+def test_what_may_not_happen_during_a_recording_runs_without_one(
+    folder: Path, runtime: FakeRuntime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [session] = _sessions(folder, runtime)
+    copy = runtime.cudaMemcpyAsync
+
+    def refused(*arguments: Any) -> Any:
+        return (runtime.unsupported,) if runtime.recording else copy(*arguments)
+
+    monkeypatch.setattr(runtime, "cudaMemcpyAsync", refused)
+    for value in (0.5, 1.0):
+        assert session.run(_image(value))["class_probabilities"][0, 0] == value * 3 * 32 * 32
+    assert runtime.launches == 0 and runtime.recording == {}
 
 
 def test_replaying_can_be_turned_off_to_compare(folder: Path, runtime: FakeRuntime) -> None:
@@ -494,6 +533,16 @@ def test_a_thread_without_the_context_gets_it_for_the_call(folder: Path, monkeyp
     assert driver.pushed == [42] and driver.stack == [0]
 
 
+def test_a_context_of_another_gpu_is_left_alone(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    driver = FakeDriver(current=42)
+    driver.devices[42] = 1
+    runtime = _install(monkeypatch, driver)
+    [session] = _sessions(folder, runtime)
+    assert driver.stack == [42] and driver.pushed == [9]  # the primary context of GPU 0, for the call alone
+    session.run(_image(1.0))
+    assert driver.stack == [42] and driver.pushed == [9, 9]
+
+
 def test_an_engine_the_sdk_refuses(folder: Path, runtime: FakeRuntime) -> None:
     with pytest.raises(GateError, match=r"cannot be loaded \(plan is corrupt\); rebuild with: edgekit build --from"):
         _sessions(folder, runtime, refuses="plan is corrupt")
@@ -535,15 +584,36 @@ def test_on_the_callers_stream_nothing_is_waited_for(folder: Path, runtime: Fake
     mine = SimpleNamespace(cuda_stream=5)  # PyTorch's stream
     image = OnGpu(_image(0.5), stream=9)  # filled on another one
     found = session.run_device(image, mine)["class_probabilities"]
-    assert runtime.waits == [(5, 9)] and len(runtime.queues[5]) == 1  # queued behind it, not run
+    assert runtime.waits == [(5, 9)] and len(runtime.queues[5]) == 2  # queued behind it, not run
     assert found.__cuda_array_interface__["stream"] == 5
     runtime.cudaStreamSynchronize(5)
     assert np.frombuffer((ctypes.c_uint8 * 4).from_address(found.pointer), np.float32)[0] == 0.5 * 3 * 32 * 32
 
 
+def test_what_follows_on_another_stream_waits_for_what_was_queued(folder: Path, runtime: FakeRuntime) -> None:
+    [session] = _sessions(folder, runtime)
+    first = session.run_device(OnGpu(_image(0.5)), 5)["class_probabilities"]
+    second = session.run_device(OnGpu(_image(0.25)), 6)["class_probabilities"]  # nobody holds the image but the session
+    assert runtime.waits == [(6, 5)]
+    runtime.cudaStreamSynchronize(6)
+    assert not runtime.queues[5]  # done before
+    assert first.pointer == second.pointer  # valid until the next call
+    assert np.frombuffer((ctypes.c_uint8 * 4).from_address(second.pointer), np.float32)[0] == 0.25 * 3 * 32 * 32
+    assert session.run(_image(1.0))["class_probabilities"][0, 0] == 3 * 32 * 32
+    session.close()
+    assert runtime.memory == {} and runtime.events == 0
+
+
+class WantsGradient:
+    @property
+    def __cuda_array_interface__(self) -> Any:
+        raise RuntimeError("Can't get __cuda_array_interface__ on Variable that requires grad")
+
+
 @pytest.mark.parametrize(
     ("image", "sentence"),
     [
+        (WantsGradient(), "cannot be read: Can't get .* requires grad"),
         (OnGpu(np.zeros((1, 3, 32, 32), np.float64)), "takes float32 images, got float64"),
         (OnGpu(np.zeros((1, 3, 64, 32), np.float32)), r"takes \[1, 3, 32, 32\], got \[1, 3, 64, 32\]"),
         (OnGpu(np.zeros((1, 3, 32, 32), np.float32), strides=(12288, 4, 384, 12)), "not contiguous"),
@@ -621,7 +691,7 @@ extern "C" void all_pixels(const unsigned char* image, int height, int width, fl
         for (blockIdx.x = 0; blockIdx.x < W; ++blockIdx.x)
             letterbox(image, height, width, planes, H, W, top, left, h, w, fill, scale);
 }
-extern "C" void one_block(const float* boxes, const float* scores, const long long* labels, unsigned char* keep,
+extern "C" void one_block(const float* boxes, const float* scores, const int* labels, int step, unsigned char* keep,
                           int count, float conf, float iou, int agnostic, int threads) {
     std::barrier<> mine(threads);
     gate = &mine;
@@ -629,7 +699,7 @@ extern "C" void one_block(const float* boxes, const float* scores, const long lo
     for (int j = 0; j < threads; ++j)
         all.emplace_back([=] {
             threadIdx = {j, 0, 0};
-            suppress(boxes, scores, labels, keep, count, conf, iou, agnostic);
+            suppress(boxes, scores, labels, step, keep, count, conf, iou, agnostic);
         });
     for (auto& one : all) one.join();
 }
@@ -669,16 +739,15 @@ def test_letterbox_is_what_the_host_does(kernels: ctypes.CDLL, shape: tuple[int,
     assert gap.max() <= 1.01  # a grey level: cv2 resizes in fixed point
 
 
-@pytest.mark.parametrize("agnostic", [False, True])
-def test_suppression_is_what_the_host_does(kernels: ctypes.CDLL, agnostic: bool) -> None:
+@pytest.mark.parametrize(("agnostic", "kind"), [(False, np.int64), (True, np.int64), (False, np.int32)])
+def test_suppression_is_what_the_host_does(kernels: ctypes.CDLL, agnostic: bool, kind: Any) -> None:
     rng = np.random.default_rng(3)
     corners = rng.uniform(0, 60, (40, 2))
     found = np.concatenate([corners, corners + rng.uniform(10, 40, (40, 2))], 1).astype(np.float32)
-    scores, labels = np.sort(rng.random(40).astype(np.float32))[::-1].copy(), rng.integers(0, 2, 40)
+    scores, labels = np.sort(rng.random(40).astype(np.float32))[::-1].copy(), rng.integers(0, 2, 40).astype(kind)
     keep = np.zeros(40, np.uint8)
-    kernels.one_block(
-        *map(_pointer, (found, scores, labels, keep)), 40, ctypes.c_float(0.1), ctypes.c_float(0.3), int(agnostic), 64
-    )
+    step, limits = labels.itemsize // 4, (ctypes.c_float(0.1), ctypes.c_float(0.3))
+    kernels.one_block(*map(_pointer, (found, scores, labels)), step, _pointer(keep), 40, *limits, int(agnostic), 64)
     above = scores > 0.1
     expected = boxes.nms(found[above], None if agnostic else labels[above], 0.3, 300)
     assert 0 < len(expected) < above.sum()

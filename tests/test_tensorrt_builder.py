@@ -40,9 +40,13 @@ class Layer:
     """A network's layer; in TensorRT 11 it has no precision to set."""
 
     def __init__(self, name: str, kind: str, typed: bool) -> None:
-        self.name, self.type, self.num_outputs, self.types = name, f"LayerType.{kind}", 1, {}
+        self.name, self.type, self.types = name, f"LayerType.{kind}", {}
+        self.num_outputs = 2 if kind == "TOPK" else 1
         if not typed:
             self.precision = None
+
+    def get_output(self, place: int) -> Any:
+        return SimpleNamespace(dtype="int32" if place else "float32")
 
     def set_output_type(self, place: int, kind: Any) -> None:
         assert hasattr(self, "precision")
@@ -66,11 +70,14 @@ class Config:
     def create_timing_cache(self, data: bytes) -> Any:
         if data.startswith(b"damaged"):
             return None
-        return SimpleNamespace(serialize=lambda: data + b"+measured")
+        return SimpleNamespace(data=data, serialize=lambda: data + b"+measured")
 
-    def set_timing_cache(self, cache: Any, ignore_mismatch: bool) -> None:
+    def set_timing_cache(self, cache: Any, ignore_mismatch: bool) -> bool:
         assert not ignore_mismatch
+        if cache.data.startswith(b"of other clocks"):
+            return False
         self.cache = cache
+        return True
 
     def get_timing_cache(self) -> Any:
         return self.cache
@@ -81,7 +88,8 @@ class Config:
 
 def sdk_of(version: str, layers: list[tuple[str, str]], says: str = "") -> Any:
     """A module like ``tensorrt`` of that version, whose parser makes ``layers`` of any graph."""
-    sdk = SimpleNamespace(__name__="tensorrt", __version__=version, float32="float32", asked=SimpleNamespace())
+    kinds = {"float32": "float32", "int32": "int32"}
+    sdk = SimpleNamespace(__name__="tensorrt", __version__=version, **kinds, asked=SimpleNamespace())
 
     class ILogger:
         def __init__(self) -> None:
@@ -171,9 +179,14 @@ def graph(tmp_path: Path) -> Path:
 
 
 def _build(
-    version: str, path: Path, options: dict[str, str] | None = None, batch: int | None = 1, says: str = ""
+    version: str,
+    path: Path,
+    options: dict[str, str] | None = None,
+    batch: int | None = 1,
+    says: str = "",
+    layers: list[tuple[str, str]] = LAYERS,
 ) -> Any:
-    sdk = sdk_of(version, LAYERS, says)
+    sdk = sdk_of(version, layers, says)
     built = build(
         sdk, generation_of("tensorrt", version), path, _info(batch), TensorRTOptions.parse(options or {}), gpu=T4
     )
@@ -183,11 +196,23 @@ def _build(
 def test_8_6_is_permitted_narrow_types_and_held_to_float32_where_the_graph_is(graph: Path) -> None:
     asked, record = _build("8.6.0", graph)
     assert asked.creation == 1  # explicit batch
-    assert asked.config.flags == {"FP16", "INT8", "OBEY_PRECISION_CONSTRAINTS"}
+    assert asked.config.flags == {"FP16", "OBEY_PRECISION_CONSTRAINTS"}  # int8 without scales would want ranges
     pinned = {layer.name: layer.precision for layer in asked.layers}
     assert pinned == {"model.0.conv/Conv": None, "model.6.attn.core/Softmax": None, "model.21/Mul": "float32"}
     assert asked.layers[2].types == {0: "float32"}
     assert record["attention"] == {"source": "not checked", "of": 1, "fused": None, "apart": []}
+    assert (record["int8"], record["float32"]) == (False, {"model.21/Mul": "fp32"})
+
+
+def test_8_6_is_permitted_int8_where_the_graph_quantizes(graph: Path) -> None:
+    asked, record = _build("8.6.0", graph, layers=[*LAYERS, ("model.0.conv/input/q", "QUANTIZE")])
+    assert asked.config.flags == {"FP16", "INT8", "OBEY_PRECISION_CONSTRAINTS"} and record["int8"]
+
+
+def test_8_6_leaves_the_indices_of_a_pinned_top_k_alone(graph: Path) -> None:
+    layers = [(name, "TOPK" if name == "model.21/Mul" else kind) for name, kind in LAYERS]
+    asked, record = _build("8.6.0", graph, layers=layers)
+    assert asked.layers[2].types == {0: "float32"} and record["float32"] == {"model.21/Mul": "fp32+int32"}
 
 
 def test_8_6_keeps_the_decode_tail_of_a_float32_graph_in_float32(graph: Path) -> None:
@@ -243,9 +268,10 @@ def test_timings_are_kept_for_each_gpu_and_version(graph: Path, tmp_path: Path) 
         "tensorrt-10.13.0-sm75-Tesla-T4.timing": b"+measured+measured",
         "tensorrt-11.1.0-sm75-Tesla-T4.timing": b"+measured",
     }
-    (tmp_path / "timings" / "tensorrt-11.1.0-sm75-Tesla-T4.timing").write_bytes(b"damaged")
-    _build("11.1.0", graph, options)
-    assert (tmp_path / "timings" / "tensorrt-11.1.0-sm75-Tesla-T4.timing").read_bytes() == b"+measured"
+    for unfit in (b"damaged", b"of other clocks"):
+        (tmp_path / "timings" / "tensorrt-11.1.0-sm75-Tesla-T4.timing").write_bytes(unfit)
+        _build("11.1.0", graph, options)
+        assert (tmp_path / "timings" / "tensorrt-11.1.0-sm75-Tesla-T4.timing").read_bytes() == b"+measured"
 
 
 def test_layers_that_do_not_go_on_the_dla_are_listed_or_refused(graph: Path) -> None:

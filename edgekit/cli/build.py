@@ -233,6 +233,8 @@ def _print_engines(manifest: dict[str, Any]) -> None:
         )
         for each in attention["apart"]:
             console().print(f"  [yellow]not one kernel: {each['node']}: {', '.join(each['layers'])}[/yellow]")
+        if row.get("dla_fallback"):
+            console().print(f"  on the GPU, not the DLA: {', '.join(row['dla_fallback'])}")
     if manifest.get("evaluated"):
         console().print(manifest["evaluated"])
 

@@ -89,7 +89,7 @@ class Cuda:
     """The dozen calls of CUDA's runtime that a session makes, each checked.
 
     Everything happens in the context that is current in the calling thread when this is made (PyCUDA's own, say), or in
-    the GPU's primary context where there is none. Unchecked on hardware.
+    the GPU's primary context where there is none, or one of another GPU. Unchecked on hardware.
 
     Raises:
         MissingPackageError: cuda-python is not installed.
@@ -102,11 +102,15 @@ class Cuda:
         except ImportError as error:
             raise MissingPackageError("cuda-python", "running an engine", "cuda") from error
         self._driver, self._runtime = driver, runtime
+        found = self._current()
+        if int(found) and int(self._call(driver.cuCtxGetDevice)) == gpu.index:
+            self._context = found
+            return
+        self._call(runtime.cudaSetDevice, gpu.index)
+        self._call(runtime.cudaFree, 0)  # makes the primary context
         self._context = self._current()
-        if not int(self._context):
-            self._call(runtime.cudaSetDevice, gpu.index)
-            self._call(runtime.cudaFree, 0)  # makes the primary context
-            self._context = self._current()
+        if int(found):  # of another GPU, and whoever made it goes on with it
+            self._call(driver.cuCtxSetCurrent, found)
 
     def _current(self) -> Any:
         self._call(self._driver.cuInit, 0)
@@ -138,13 +142,24 @@ class Cuda:
     def synchronize(self, stream: int) -> None:
         self._call(self._runtime.cudaStreamSynchronize, stream)
 
+    def mark(self, stream: int) -> Any:
+        """An event: the moment when what is queued on ``stream`` now is done, for ``wait`` and ``drop``."""
+        event = self._call(self._runtime.cudaEventCreateWithFlags, self._runtime.cudaEventDisableTiming)
+        self._call(self._runtime.cudaEventRecord, event, stream)
+        return event
+
+    def wait(self, event: Any, stream: int) -> None:
+        """What ``stream`` does from here on comes after ``event``; the host does not wait."""
+        self._call(self._runtime.cudaStreamWaitEvent, stream, event, 0)
+
+    def drop(self, event: Any) -> None:
+        self._call(self._runtime.cudaEventDestroy, event)
+
     def wait_for(self, producer: int, stream: int) -> None:
         """What ``stream`` does from here on comes after what is queued on ``producer`` now; the host does not wait."""
-        runtime = self._runtime
-        event = self._call(runtime.cudaEventCreateWithFlags, runtime.cudaEventDisableTiming)
-        self._call(runtime.cudaEventRecord, event, producer)
-        self._call(runtime.cudaStreamWaitEvent, stream, event, 0)
-        self._call(runtime.cudaEventDestroy, event)
+        event = self.mark(producer)
+        self.wait(event, stream)
+        self.drop(event)
 
     def device_memory(self, size: int) -> int:
         return int(self._call(self._runtime.cudaMalloc, max(size, 1)))
@@ -174,11 +189,14 @@ class Cuda:
         runtime = self._runtime
         mode = runtime.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
         self._call(runtime.cudaStreamBeginCapture, stream, mode)
+        queued = True
         try:
             work()
+        except InputError:  # something in it may not happen during a capture
+            queued = False
         finally:
             code, graph = runtime.cudaStreamEndCapture(stream)
-        if int(code) != 0:
+        if int(code) != 0 or not queued:
             return None
         ready = self._call(runtime.cudaGraphInstantiate, graph, 0)
         self._call(runtime.cudaGraphDestroy, graph)
@@ -187,8 +205,8 @@ class Cuda:
     def launch(self, graph: Any, stream: int) -> None:
         self._call(self._runtime.cudaGraphLaunch, graph, stream)
 
-    def load_module(self, ptx: bytes) -> Any:
-        return self._call(self._driver.cuModuleLoadData, ptx)
+    def load_module(self, image: bytes) -> Any:
+        return self._call(self._driver.cuModuleLoadData, image)
 
     def function(self, module: Any, name: bytes) -> Any:
         return self._call(self._driver.cuModuleGetFunction, module, name)
@@ -251,7 +269,10 @@ def view(array: Any, stream: int | None = None) -> DeviceArray:
     Raises:
         UsageError: it is neither, not on a GPU, or not contiguous.
     """
-    found = getattr(array, "__cuda_array_interface__", None)
+    try:
+        found = getattr(array, "__cuda_array_interface__", None)
+    except RuntimeError as error:  # PyTorch, of a tensor that a gradient is wanted of
+        raise UsageError(f"the array cannot be read: {error}") from error
     if found is not None:
         shape, dtype = tuple(found["shape"]), np.dtype(found["typestr"])
         _contiguous(shape, found.get("strides"), dtype.itemsize)

@@ -2,7 +2,7 @@
 
     kernels = Kernels(cuda, sm=86)                                   # compiled here and now, by NVIDIA's NVRTC
     kernels.letterbox(image, height, width, target, (640, 640), preprocess, stream)
-    kernels.suppress(boxes, scores, labels, keep, 300, conf=0.25, iou=0.7, agnostic=False, stream=stream)
+    kernels.suppress(boxes, scores, labels, True, keep, 300, conf=0.25, iou=0.7, agnostic=False, stream=stream)
 
 Both do what ``edgekit.image.letterbox`` and ``edgekit.boxes.nms`` do on the host. The sources were compiled as C++ and
 compared with those on the CPU, and compiled by NVRTC 13.5 for SM 75 to 120; as kernels they are unchecked on hardware.
@@ -45,15 +45,17 @@ extern "C" __global__ void letterbox(const unsigned char* image, int height, int
     }
 }
 
-/* Greedy suppression of one image's candidates, best first: keep[i] is 1 for those that stay. A thread each. */
-extern "C" __global__ void suppress(const float* boxes, const float* scores, const long long* labels,
+/* Greedy suppression of one image's candidates, best first: keep[i] is 1 for those that stay. A thread each.
+   Labels are int32 (step 1) or int64 (step 2: the lower half of each, little-endian). */
+extern "C" __global__ void suppress(const float* boxes, const float* scores, const int* labels, int step,
                                     unsigned char* keep, int count, float conf, float iou, int agnostic)
 {
     int j = threadIdx.x;
     if (j < count) keep[j] = scores[j] > conf;
     for (int i = 0; i < count - 1; ++i) {
         __syncthreads();
-        if (j <= i || j >= count || !keep[i] || !keep[j] || (!agnostic && labels[i] != labels[j])) continue;
+        if (j <= i || j >= count || !keep[i] || !keep[j]) continue;
+        if (!agnostic && labels[i * step] != labels[j * step]) continue;
         const float *p = boxes + 4 * i, *q = boxes + 4 * j;
         float wide = fminf(p[2], q[2]) - fmaxf(p[0], q[0]), tall = fminf(p[3], q[3]) - fmaxf(p[1], q[1]);
         float shared = fmaxf(wide, 0.0f) * fmaxf(tall, 0.0f);
@@ -116,6 +118,7 @@ class Kernels:
         boxes: int,
         scores: int,
         labels: int,
+        wide: bool,
         keep: int,
         count: int,
         conf: float,
@@ -123,16 +126,17 @@ class Kernels:
         agnostic: bool,
         stream: int,
     ) -> None:
-        """Queue: boxes float32 ``[count, 4]``, scores float32, labels int64, best first -> uint8 ``[count]`` at
-        ``keep``."""
-        values = (boxes, scores, labels, keep, count, conf, iou, int(agnostic))
-        kinds = (*(ctypes.c_void_p,) * 4, ctypes.c_int, ctypes.c_float, ctypes.c_float, ctypes.c_int)
+        """Queue: boxes float32 ``[count, 4]``, scores float32, labels int64 (``wide``) or int32, best first ->
+        uint8 ``[count]`` at ``keep``."""
+        values = (boxes, scores, labels, 2 if wide else 1, keep, count, conf, iou, int(agnostic))
+        pointer, number, real = ctypes.c_void_p, ctypes.c_int, ctypes.c_float
+        kinds = (pointer, pointer, pointer, number, pointer, number, real, real, number)
         threads = min(-(-count // 32) * 32, MOST)
         self._cuda.launch_kernel(self._suppress, (1, 1, 1), (threads, 1, 1), (values, kinds), stream)
 
 
 def _compile(nvrtc: Any, sm: int) -> bytes:
-    """PTX of ``SOURCE`` for ``sm``."""
+    """``SOURCE`` compiled for ``sm``: machine code, since drivers refuse the PTX of a newer NVRTC than they know."""
 
     def call(function: Any, *arguments: Any) -> Any:
         code, *values = function(*arguments)
@@ -144,8 +148,8 @@ def _compile(nvrtc: Any, sm: int) -> bytes:
         program = call(nvrtc.nvrtcCreateProgram, SOURCE.encode(), b"edgekit.cu", 0, [], [])
     except RuntimeError as error:  # cuda-python finds the library when it is first called
         raise InputError(f"CUDA's compiler NVRTC is not installed ({error}); pip install nvidia-cuda-nvrtc") from error
-    options = [f"--gpu-architecture=compute_{sm}".encode(), b"--fmad=false"]
+    options = [f"--gpu-architecture=sm_{sm}".encode(), b"--fmad=false"]
     call(nvrtc.nvrtcCompileProgram, program, len(options), options)
-    ptx = b" " * int(call(nvrtc.nvrtcGetPTXSize, program))
-    call(nvrtc.nvrtcGetPTX, program, ptx)
-    return ptx
+    image = b" " * int(call(nvrtc.nvrtcGetCUBINSize, program))
+    call(nvrtc.nvrtcGetCUBIN, program, image)
+    return image

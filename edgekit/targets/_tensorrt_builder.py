@@ -109,7 +109,7 @@ def build(
         trt: the SDK's module.
         info: whose head and batch the graph has.
         sms: architectures to build for (TensorRT-RTX).
-        gpu: the GPU to build on and for (TensorRT).
+        gpu: the GPU here: the one to build on and for (TensorRT), or whose engine can be inspected (TensorRT-RTX).
 
     Raises:
         InputError: the SDK does not read or build the graph; the sentence names the operator and what to do.
@@ -121,8 +121,7 @@ def build(
     builder = trt.Builder(log)
     network = builder.create_network(_creation_flags(trt, generation))
     _parse(trt, network, log, path, generation)
-    if generation.typing == "flags":
-        _pin_float32(trt, network, path)
+    pinned = _pin_float32(trt, network, path) if generation.typing == "flags" else None
     found = {}
     for sm in sms or ([gpu.sm] if gpu else []):
         log.lines = Lines()
@@ -137,14 +136,16 @@ def build(
         if serialized is None:
             raise InputError(f"{path}: {generation.name} builds no engine for SM {sm}: {_meaning(log.lines.errors)}")
         _keep_timings(config, cache)
-        seen = _inspected(trt, log, serialized) if gpu else []
-        layers, source = (seen, "engine inspector") if seen else (log.lines.layers, "builder's log")
+        seen = _inspected(trt, log, serialized, options.version_compatible) if gpu and gpu.sm == sm else []
+        told = any(layer.nodes for layer in seen)
+        layers, source = (seen, "engine inspector") if told else (log.lines.layers, "builder's log")
         record = {
             "sm": sm,
             "seconds": round(seconds, 2),
             "layers": network.num_layers,
             "attention": attention(_attentions(network), layers, source),
             **({"dla_fallback": fallback} if fallback else {}),
+            **({"int8": _quantized(network), "float32": pinned} if generation.typing == "flags" else {}),
         }
         found[sm] = Built(bytes(serialized), record)
     return found
@@ -203,8 +204,10 @@ def _configuration(
     config = builder.create_builder_config()
     flags = trt.BuilderFlag
     if generation.typing == "flags":
-        for flag in (flags.FP16, flags.INT8, flags.OBEY_PRECISION_CONSTRAINTS):
-            config.set_flag(flag)
+        config.set_flag(flags.FP16)
+        config.set_flag(flags.OBEY_PRECISION_CONSTRAINTS)
+        if _quantized(network):  # permitted without scales, int8 would want ranges of its own
+            config.set_flag(flags.INT8)
     if options.workspace is not None:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace << 20)
     if options.builder_level is not None:
@@ -219,8 +222,8 @@ def _configuration(
     if options.sparsity:
         config.set_flag(flags.SPARSE_WEIGHTS)
     if options.strip_weights:
-        config.set_flag(flags.STRIP_PLAN)
-        config.set_flag(flags.REFIT_IDENTICAL)
+        config.set_flag(flags.STRIP_PLAN)  # beside it, what "Refitting Engines" of either SDK asks for
+        config.set_flag(flags.REFIT_IDENTICAL if generation.here else flags.REFIT)
     verbosity = trt.ProfilingVerbosity
     config.profiling_verbosity = {
         "none": verbosity.NONE,
@@ -233,6 +236,14 @@ def _configuration(
         profile.set_shape(name, *((batch, *shape) for batch in options.batches))
         config.add_optimization_profile(profile)
     return config
+
+
+def _quantized(network: Any) -> bool:
+    return any(_kind(network.get_layer(place)) == "QUANTIZE" for place in range(network.num_layers))
+
+
+def _kind(layer: Any) -> str:
+    return str(layer.type).rpartition(".")[2]
 
 
 def _aim(trt: Any, config: Any, sm: int) -> None:
@@ -268,11 +279,11 @@ def _timing_cache(config: Any, options: TensorRTOptions, trt: Any, gpu: Gpu | No
         return None
     words = re.sub(r"[^A-Za-z0-9]+", "-", gpu.name).strip("-")
     path = options.timing_cache / f"{trt.__name__}-{trt.__version__}-sm{gpu.sm}-{words}.timing"
-    cache = config.create_timing_cache(path.read_bytes() if path.is_file() else b"")
-    if cache is None:  # a file of another version, or damaged: begin anew
-        cache = config.create_timing_cache(b"")
-    config.set_timing_cache(cache, False)
-    return path
+    for data in (path.read_bytes() if path.is_file() else b"", b""):  # one damaged or of other clocks: begin anew
+        cache = config.create_timing_cache(data)
+        if cache is not None and config.set_timing_cache(cache, False):
+            return path
+    return None
 
 
 def _keep_timings(config: Any, path: Path | None) -> None:
@@ -282,9 +293,12 @@ def _keep_timings(config: Any, path: Path | None) -> None:
             partial.write_bytes(bytes(config.get_timing_cache().serialize()))
 
 
-def _inspected(trt: Any, log: Any, serialized: Any) -> list[Layer]:
+def _inspected(trt: Any, log: Any, serialized: Any, version_compatible: bool) -> list[Layer]:
     """The engine's kernels as its inspector lists them, which takes loading it; none if that fails here."""
-    engine = trt.Runtime(log).deserialize_cuda_engine(serialized)
+    runtime = trt.Runtime(log)
+    if version_compatible:
+        runtime.engine_host_code_allowed = True  # such engines bring the lean runtime along
+    engine = runtime.deserialize_cuda_engine(serialized)
     if engine is None:
         return []
     return from_inspector(engine.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON))
@@ -295,7 +309,7 @@ def _attentions(network: Any) -> list[str]:
     found = []
     for place in range(network.num_layers):
         layer = network.get_layer(place)
-        kind, name = str(layer.type).rpartition(".")[2], str(layer.name)
+        kind, name = _kind(layer), str(layer.name)
         if kind == "ATTENTION_INPUT":
             found.append(name.removesuffix("_AttentionInput"))
         elif kind == "SOFTMAX" and ".attn" in name:
@@ -303,9 +317,12 @@ def _attentions(network: Any) -> list[str]:
     return found
 
 
-def _pin_float32(trt: Any, network: Any, path: Path) -> None:
+def _pin_float32(trt: Any, network: Any, path: Path) -> dict[str, str]:
     """Keep in float32 what TensorRT 8.6 would choose a type for by speed: what a graph with float16 tensors computes in
     float32, and of one without (Q/DQ of float16 came after 8.6) the decode tail.
+
+    Returns:
+        Layer -> the types it puts out, as ``trtexec --layerOutputTypes`` has them.
 
     Raises:
         MissingPackageError: onnx, which knows the types of a graph, is not installed.
@@ -326,9 +343,14 @@ def _pin_float32(trt: Any, network: Any, path: Path) -> None:
         and types.get(node.output[0]) == onnx.TensorProto.FLOAT
         and (half or node.name.startswith(tail))
     }
+    pinned = {}
     for place in range(network.num_layers):
         layer = network.get_layer(place)
         if layer.name in float32:
             layer.precision = trt.float32
-            for output in range(layer.num_outputs):
-                layer.set_output_type(output, trt.float32)
+            whole = [layer.get_output(output).dtype == trt.int32 for output in range(layer.num_outputs)]
+            for output, indices in enumerate(whole):
+                if not indices:  # those of a TopK stay int32
+                    layer.set_output_type(output, trt.float32)
+            pinned[layer.name] = "+".join("int32" if indices else "fp32" for indices in whole)
+    return pinned

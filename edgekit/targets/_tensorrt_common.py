@@ -224,6 +224,17 @@ def _flag(name: str) -> str:
     return f"{name} " if name in ("sm", "workspace", "timing-cache") else f"option {name}="
 
 
+def spelt(changed: Mapping[str, Any]) -> list[str]:
+    """What ``TensorRTOptions.changed`` gave, as it is typed."""
+    words = []
+    for field, value in changed.items():
+        text = {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
+        if isinstance(value, list):
+            text = ",".join(map(str, value))
+        words.append(f"--{_flag(field.replace('_', '-'))}{text}")
+    return words
+
+
 def check(options: TensorRTOptions, generation: Generation) -> None:
     """Refuse what this generation cannot do.
 

@@ -21,7 +21,15 @@ from edgekit.errors import GateError, InputError
 from edgekit.spec import ModelInfo, sha256_file
 from edgekit.targets._cuda import Gpu, find_gpu
 from edgekit.targets._tensorrt_builder import Built
-from edgekit.targets._tensorrt_common import DRIVER_FLOORS, GENERATIONS, MODEL, Generation, TensorRTOptions, cuda_major
+from edgekit.targets._tensorrt_common import (
+    DRIVER_FLOORS,
+    GENERATIONS,
+    MODEL,
+    Generation,
+    TensorRTOptions,
+    cuda_major,
+    spelt,
+)
 
 # Why TensorRT-RTX does not build for an architecture, and what does.
 _ELSEWHERE = {
@@ -31,6 +39,8 @@ _ELSEWHERE = {
     103: "B300 takes engines of TensorRT: build trt-fp16 or trt-int8 on a machine that has one",
     110: "Jetson Thor takes engines of its own TensorRT: build trt-fp16 or trt-int8 on the Jetson",
 }
+# Major versions whose version-compatible engines run on the next one, by the "Support Matrix" of TensorRT 11.4.
+_NEXT = (((8,), (10,)), ((10,), (11,)))
 _BEFORE_TURING = (
     "GPUs before Turing (75) take engines of TensorRT 8.6 or, from 70 on, 10: build trt-fp16 on the machine"
 )
@@ -78,7 +88,7 @@ def write(
                 "sdk_version": sdk_version,
                 "cuda": major,
                 "driver": DRIVER_FLOORS.get(major) if major else None,
-                "platform": f"{platform.system()} {platform.machine()}",
+                "platform": _platform(),
                 "onnx_sha256": sha256_file(folder / MODEL),
                 "options": options.changed(),
                 **made.record,
@@ -133,8 +143,8 @@ def choose(folder: Path, target: str, gpu: Gpu, sdk: str, sdk_version: str) -> d
         InputError: no engine for the architecture or the version, or the driver is too old.
         GateError: the file is not whole.
     """
-    again = rebuild_command(folder, target)
     rows = rows_of(folder)
+    again = rebuild_command(folder, target, rows[0] if rows else {})
     if not rows:
         raise InputError(f"{folder}: it holds the graph but no engine; build one here with: {again}")
     fitting = [row for row in rows if _runs_on(row, gpu.sm)]
@@ -149,7 +159,8 @@ def choose(folder: Path, target: str, gpu: Gpu, sdk: str, sdk_version: str) -> d
     if isinstance(major, int) and gpu.cuda // 1000 < major:
         raise InputError(
             f"{folder / row['file']}: built for CUDA {major}, but the driver here runs CUDA {gpu.cuda // 1000}."
-            f"{gpu.cuda % 1000 // 10} at most; install driver {row.get('driver') or 'of a newer branch'} or newer"
+            f"{gpu.cuda % 1000 // 10} at most; install driver {row.get('driver') or 'of a newer branch'} or newer, or "
+            f"rebuild with an SDK for this one: {again}"
         )
     size = (folder / row["file"]).stat().st_size
     if size != row.get("bytes", size):
@@ -170,19 +181,28 @@ def _version_trouble(row: Mapping[str, Any], sdk: str, sdk_version: str) -> str 
     built = str(row.get("sdk_version", sdk_version))
     if row.get("sdk", sdk) != sdk:
         return f"an engine of {row['sdk']}, which {sdk} cannot load"
-    later = row.get("options", {}).get("version_compatible") and built.split(".")[0] == sdk_version.split(".")[0]
+    here = _platform()
+    if sdk == "tensorrt" and row.get("platform", here) != here:  # those of TensorRT-RTX are for Linux and Windows alike
+        return f"built on {row['platform']}, and this is {here}"
+    majors = (_number(built)[:1], _number(sdk_version)[:1])
+    later = row.get("options", {}).get("version_compatible") and (majors[0] == majors[1] or majors in _NEXT)
     if built == sdk_version or (later and _number(built) <= _number(sdk_version)):
         return None
     return f"built with {sdk} {built}, and {sdk_version} is installed here; an engine runs with its own version only"
+
+
+def _platform() -> str:
+    return f"{platform.system()} {platform.machine()}"
 
 
 def _number(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in version.split(".") if part.isdigit())
 
 
-def rebuild_command(folder: Path, target: str) -> str:
-    """What makes the same bundle anew for the machine it is typed on."""
-    return f"edgekit build --from {folder} --target {target} --out {folder}-here"
+def rebuild_command(folder: Path, target: str, row: Mapping[str, Any]) -> str:
+    """What makes the same bundle anew, with the options of the engine ``row``, for the machine it is typed on."""
+    words = ["edgekit build --from", str(folder), "--target", target, "--out", f"{folder}-here"]
+    return " ".join([*words, *spelt(row.get("options", {}))])
 
 
 def reproduce(row: Mapping[str, Any], info: ModelInfo) -> str:
@@ -197,18 +217,21 @@ def reproduce(row: Mapping[str, Any], info: ModelInfo) -> str:
     if rtx:
         words.append(f"--computeCapabilities={row['sm']}")
     typing = next((g.typing for g in GENERATIONS if g.sdk == row["sdk"] and _within(g, row["sdk_version"])), "always")
-    words += {"flags": ["--fp16", "--int8", "--precisionConstraints=obey"], "asked": ["--stronglyTyped"]}.get(
-        typing, []
-    )
-    spelt = {
+    if typing == "flags":
+        words += ["--fp16", *(["--int8"] if row.get("int8") else []), *_pinned(row.get("float32", {}))]
+    elif typing == "asked":
+        words.append("--stronglyTyped")
+    theirs = {
         "workspace": "--memPoolSize=workspace:{}",
         "builder_level": "--builderOptimizationLevel={}",
         "version_compatible": "--versionCompatible",
         "sparsity": "--sparsity=enable",
-        "dla": "--useDLACore={} --allowGPUFallback",
+        "dla": "--useDLACore={}",
         "strip_weights": "--stripWeights",
     }
-    words += [spelt[name].format(value) for name, value in options.items() if name in spelt]
+    words += [theirs[name].format(value) for name, value in options.items() if name in theirs]
+    if "dla" in options and options.get("gpu_fallback", True):
+        words.append("--allowGPUFallback")
     levels = {"same-sm": "sameComputeCapability", "ampere+": "ampere+"}
     if options.get("hardware") in levels:
         words.append(f"--hardwareCompatibilityLevel={levels[options['hardware']]}")
@@ -222,6 +245,15 @@ def reproduce(row: Mapping[str, Any], info: ModelInfo) -> str:
             for what, batch in zip(("min", "opt", "max"), batches, strict=True)
         ]
     return " ".join([*words, "--skipInference"])
+
+
+def _pinned(types: Mapping[str, str]) -> list[str]:
+    """How ``trtexec`` 8.6 is told which layers stay float32."""
+    if not types:
+        return []
+    precisions = ",".join(f"{name}:fp32" for name in types)
+    outputs = ",".join(f"{name}:{kinds}" for name, kinds in types.items())
+    return ["--precisionConstraints=obey", f"--layerPrecisions={precisions}", f"--layerOutputTypes={outputs}"]
 
 
 def _within(generation: Generation, version: str) -> bool:

@@ -54,7 +54,7 @@ def open_contexts(
         engine = runtime.deserialize_cuda_engine(path.read_bytes())
         if engine is None:
             said = (log.lines.errors or ["it gives no reason"])[-1]
-            raise GateError(f"{path}: cannot be loaded ({said}); rebuild with: {rebuild_command(folder, target)}")
+            raise GateError(f"{path}: cannot be loaded ({said}); rebuild with: {rebuild_command(folder, target, row)}")
         if row.get("options", {}).get("strip_weights"):
             _refit(trt, engine, log, folder / MODEL)
         return [TensorRTSession(trt, runtime, engine, log, cuda, gpu, path, info, target) for _ in range(count)]
@@ -102,6 +102,8 @@ class TensorRTSession:
         self._context.nvtx_verbosity = trt.ProfilingVerbosity.NONE  # marking every layer for a profiler costs time
         self._stream = cuda.stream()
         self._graphs: dict[tuple[int, ...], Any] = {}
+        # A caller's stream, the end of what was last queued on it, and the array that is read there.
+        self._last: tuple[int, Any, DeviceArray] | None = None
         self._input = info.inputs[0].name
         names = [engine.get_tensor_name(place) for place in range(engine.num_io_tensors)]
         absent = [port.name for port in (*info.inputs, *info.outputs) if port.name not in names]
@@ -137,6 +139,7 @@ class TensorRTSession:
         """
         shape = tuple(batch.shape)
         with self._cuda.current():
+            self._follow(self._stream)
             if shape not in self._graphs:
                 self._use(shape)
             self._context.set_tensor_address(self._input, self._device[self._input])  # run_device() gave it another
@@ -213,14 +216,29 @@ class TensorRTSession:
             wanted = self._types[self._input]
             if array.dtype != wanted:
                 raise UsageError(f"{self.path}: takes {wanted} images, got {array.dtype}; convert them")
+            self._follow(queue)
             self._use(array.shape)
             if array.stream is not None and array.stream != queue:
                 self._cuda.wait_for(array.stream, queue)
             self._context.set_tensor_address(self._input, array.pointer)
             self._enqueue(queue)
-            if handle is None:
-                self._cuda.synchronize(queue)
+            self._leave(handle, array)
             return {port.role: self._on_device(port.name, handle) for port in self.info.outputs}
+
+    def _follow(self, queue: int) -> None:
+        """Come after what was last queued on another stream: a context does one thing at a time."""
+        if self._last is not None:
+            if self._last[0] != queue:
+                self._cuda.wait(self._last[1], queue)
+            self._cuda.drop(self._last[1])
+            self._last = None
+
+    def _leave(self, handle: int | None, array: DeviceArray) -> None:
+        """Wait for the own stream; remember where a caller's stands, and keep what it reads."""
+        if handle is None:
+            self._cuda.synchronize(self._stream)
+        else:
+            self._last = (handle, self._cuda.mark(handle), array)
 
     def run_image(
         self, image: Any, stream: Any = None, conf: float = 0.25, iou: float = 0.7, agnostic: bool = False
@@ -249,6 +267,7 @@ class TensorRTSession:
             picture = view(image, queue)
             if picture.dtype != np.uint8 or len(picture.shape) != 3 or picture.shape[2] != 3:
                 raise UsageError(f"an image is uint8 [h, w, 3], got {picture.dtype} {list(picture.shape)}")
+            self._follow(queue)
             if picture.stream is not None and picture.stream != queue:
                 self._cuda.wait_for(picture.stream, queue)
             height, width = picture.shape[:2]
@@ -257,10 +276,9 @@ class TensorRTSession:
             self._context.set_tensor_address(self._input, planes)
             self._enqueue(queue)
             found = {port.role: self._on_device(port.name, handle) for port in self.info.outputs}
-            if {"boxes", "scores", "labels"} <= found.keys() and found["labels"].dtype == np.int64:
+            if {"boxes", "scores", "labels"} <= found.keys():
                 found["keep"] = self._suppress(found, (conf, iou, agnostic), queue, handle)
-            if handle is None:
-                self._cuda.synchronize(queue)
+            self._leave(handle, picture)
             return found
 
     @functools.cached_property
@@ -274,7 +292,8 @@ class TensorRTSession:
         if "keep" not in self._device:
             self._device["keep"], self._pinned["keep"] = self._cuda.device_memory(count), self._cuda.host_memory(count)
         boxes, scores, labels = (found[role].pointer for role in ("boxes", "scores", "labels"))
-        self._kernels.suppress(boxes, scores, labels, self._device["keep"], count, *options, queue)
+        wide = found["labels"].dtype == np.int64  # TensorRT 8.6 has int32 only
+        self._kernels.suppress(boxes, scores, labels, wide, self._device["keep"], count, *options, queue)
         return DeviceArray(self._device["keep"], (1, count), np.dtype("uint8"), handle, self)
 
     def _on_device(self, name: str, stream: int | None) -> DeviceArray:
@@ -307,6 +326,8 @@ class TensorRTSession:
         if self._context is None:
             return
         with self._cuda.current():
+            self._follow(self._stream)
+            self._cuda.synchronize(self._stream)
             self._release_graphs()
             for name in self._device:
                 self._cuda.free(self._device[name], self._pinned[name][0])

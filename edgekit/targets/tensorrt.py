@@ -19,8 +19,8 @@ from edgekit.errors import InputError
 from edgekit.spec import Graph, ModelInfo
 from edgekit.targets import _tensorrt_builder as builder
 from edgekit.targets import _tensorrt_engines as engines
-from edgekit.targets._cuda import find_gpu
-from edgekit.targets._tensorrt_common import MODEL, TensorRTOptions, check, generation_of
+from edgekit.targets._cuda import Gpu, find_gpu
+from edgekit.targets._tensorrt_common import MODEL, Generation, TensorRTOptions, check, generation_of
 from edgekit.targets._tensorrt_session import TensorRTSession, open_contexts
 from edgekit.versions import version
 
@@ -70,6 +70,23 @@ def graph_target(target: str) -> str:
     return target.replace("trt-", "trt-rtx-") if reads else target
 
 
+def prepare(target: str, options: TensorRTOptions) -> tuple[Any, Generation, Gpu]:
+    """What engines are built with here: the SDK's module, its generation, and the GPU.
+
+    Raises:
+        UsageError, InputError: there is no GPU, or this version does not do what is asked for.
+    """
+    trt = _sdk(target)
+    generation = generation_of("tensorrt", trt.__version__)
+    check(options, generation)
+    try:
+        return trt, generation, find_gpu()
+    except InputError as error:
+        raise InputError(
+            f"{target}: TensorRT builds on the GPU that will run the engine, and {error}; {_WITHOUT}"
+        ) from error
+
+
 def build(graph: Graph, target: str, folder: Path, options: TensorRTOptions | None = None) -> dict[str, Any]:
     """An engine for the first GPU here, and the graph beside it.
 
@@ -81,15 +98,7 @@ def build(graph: Graph, target: str, folder: Path, options: TensorRTOptions | No
         shutil.copyfile(graph.path, folder / MODEL)
     if not options.engine:
         return {"engines": []}
-    trt = _sdk(target)
-    generation = generation_of("tensorrt", trt.__version__)
-    check(options, generation)
-    try:
-        gpu = find_gpu()
-    except InputError as error:
-        raise InputError(
-            f"{target}: TensorRT builds on the GPU that will run the engine, and {error}; {_WITHOUT}"
-        ) from error
+    trt, generation, gpu = prepare(target, options)
     built = builder.build(trt, generation, folder / MODEL, graph.info, options, gpu=gpu)
     return {"engines": engines.write(folder, generation, trt.__version__, built, options, gpu)}
 

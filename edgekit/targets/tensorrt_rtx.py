@@ -19,7 +19,8 @@ from edgekit.errors import InputError, MissingPackageError
 from edgekit.spec import Graph, ModelInfo
 from edgekit.targets import _tensorrt_builder as builder
 from edgekit.targets import _tensorrt_engines as engines
-from edgekit.targets._tensorrt_common import MODEL, TensorRTOptions, check, generation_of
+from edgekit.targets._cuda import Gpu, find_gpu
+from edgekit.targets._tensorrt_common import MODEL, Generation, TensorRTOptions, check, generation_of
 from edgekit.targets._tensorrt_session import TensorRTSession, open_contexts
 
 TARGETS = {"trt-rtx-fp16": "TensorRT-RTX, half precision", "trt-rtx-int8": "TensorRT-RTX, int8 and half precision"}
@@ -51,6 +52,20 @@ def architectures() -> tuple[int, ...]:
     return tuple(sorted(int(name[2:]) for name in names if name[:2] == "SM" and name[2:].isdigit()))
 
 
+def prepare(target: str, options: TensorRTOptions) -> tuple[Any, Generation, tuple[int, ...]]:
+    """What engines are built with: the SDK's module, its generation, and the architectures.
+
+    Raises:
+        UsageError, InputError: this version does not do what is asked for.
+    """
+    trt = _sdk(target)
+    generation = generation_of("tensorrt_rtx", trt.__version__)
+    check(options, generation)
+    sms = options.sm or DEFAULT_SMS
+    engines.check_architectures(sms, architectures(), f"TensorRT-RTX {trt.__version__}")
+    return trt, generation, sms
+
+
 def build(graph: Graph, target: str, folder: Path, options: TensorRTOptions | None = None) -> dict[str, Any]:
     """An engine for each architecture of ``options.sm`` (Turing to Blackwell by default), and the graph beside them.
 
@@ -62,13 +77,17 @@ def build(graph: Graph, target: str, folder: Path, options: TensorRTOptions | No
         shutil.copyfile(graph.path, folder / MODEL)
     if not options.engine:
         return {"engines": []}
-    trt = _sdk(target)
-    generation = generation_of("tensorrt_rtx", trt.__version__)
-    check(options, generation)
-    sms = options.sm or DEFAULT_SMS
-    engines.check_architectures(sms, architectures(), f"TensorRT-RTX {trt.__version__}")
-    built = builder.build(trt, generation, folder / MODEL, graph.info, options, sms)
+    trt, generation, sms = prepare(target, options)
+    built = builder.build(trt, generation, folder / MODEL, graph.info, options, sms, _gpu())
     return {"engines": engines.write(folder, generation, trt.__version__, built, options, None)}
+
+
+def _gpu() -> Gpu | None:
+    """The GPU here, if there is one: engines for its architecture can be looked into."""
+    try:
+        return find_gpu()
+    except InputError:
+        return None
 
 
 def reproduce(engine: dict[str, Any], info: ModelInfo) -> str:
