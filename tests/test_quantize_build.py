@@ -273,7 +273,7 @@ def test_an_int8_bundle_is_no_source_for_another(int8: bundle.Bundle, wishes: Wi
 @pytest.fixture(scope="module")
 def quantized(model: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("nncf")
-    folder = tmp_path_factory.mktemp("ir")
+    folder = tmp_path_factory.mktemp("ir,folder")  # a comma once ended the path
     graph = export(checkpoint.load(model), folder / "model.onnx", target="ov-int8")
     chosen = calibration.choose(open_dataset(data, "classify", "train"), 16)
     ir.quantize(graph.path, folder / "int8.xml", calibration.batches(chosen, data, graph.info)[:4])

@@ -20,6 +20,8 @@ import contextlib
 import io
 import logging
 import re
+import shutil
+import tempfile
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -75,7 +77,9 @@ def quantize(
         raise MissingPackageError(error.name or "nncf", "building ov-int8", "int8") from error
     exported = load(graph)
     qdq.check(exported, graph)
-    model = openvino.convert_model(str(graph))
+    with tempfile.TemporaryDirectory() as scratch:
+        plain = shutil.copyfile(graph, Path(scratch) / "model.onnx")  # a comma in a path would be the end of it
+        model = openvino.convert_model(str(plain))
     left = _left_alone(model, skip, graph)
     left |= {name + _SUFFIX for name in qdq.last_convolutions(exported) if qdq.keeps_float(name)}
     known = {op.get_friendly_name() for op in model.get_ops()}
