@@ -10,6 +10,7 @@ published(spec("yolo12n"))["map50_95"]
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -129,7 +130,11 @@ def published_source(model: ModelSpec) -> dict[str, Any]:
 
 def expected_rewrites(model: ModelSpec) -> dict[str, int]:
     """How often each graph rewrite must fire on this model: ``{"attention": 8, …}``."""
-    return dict(_scales()[model.scale][model.family]["rewrites"])
+    record = _scales()[model.scale][model.family]
+    counts = Counter(record["rewrites"])
+    if model.task != "classify":  # which has no neck
+        counts.update(record["neck_rewrites"])
+    return dict(counts)
 
 
 def attention_counts() -> set[int]:

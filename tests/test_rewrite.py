@@ -504,7 +504,7 @@ def test_recipes_that_cannot_be(arguments: dict, sentence: str) -> None:
 def test_the_expected_counts_are_those_of_the_networks() -> None:
     """Counted from the networks themselves, all scales and families of detectors."""
     torch = pytest.importorskip("torch")
-    from edgekit.nn.blocks import AAttn
+    from edgekit.nn.blocks import AAttn, C3k2
     from edgekit.tasks.network import build
 
     for scale in "nsmlx":
@@ -516,11 +516,18 @@ def test_the_expected_counts_are_those_of_the_networks() -> None:
             cut = [m.qk if suffix else m.qkv for m in attentions]
             pieces = sum(m.conv.out_channels // m.conv.in_channels for m in cut)
             assert all(isinstance(m.conv, torch.nn.Conv2d) for m in cut)
-            assert catalog.expected_rewrites(spec) == {
+            expected = {
                 "attention": len(attentions),
                 "channel_selection": len(attentions) if suffix else pieces,
                 "selected_convolution": pieces,
+                "split_convolution": sum(isinstance(m, C3k2) for m in net.modules()),
+                "upsampled_convolution": sum(isinstance(m, torch.nn.Upsample) for m in net.modules()),
             }
+            assert catalog.expected_rewrites(spec) == expected
+    spec = catalog.spec("yolo12n-cls")
+    cut = sum(isinstance(m, C3k2) for m in build(spec, "meta").modules())
+    counts = catalog.expected_rewrites(spec)
+    assert (counts["split_convolution"], counts.get("upsampled_convolution")) == (cut, None)
     assert catalog.attention_counts() == {8, 16}
 
 

@@ -26,6 +26,7 @@ from edgekit.graph.rules.attention_decomposed import AttentionDecomposed
 from edgekit.graph.rules.attention_found import AttentionFound
 from edgekit.graph.rules.attention_operator import AttentionOperator
 from edgekit.graph.rules.channel_selection import ChannelSelection
+from edgekit.graph.rules.gathered_branch import GatheredBranch
 from edgekit.graph.rules.integer_division import IntegerDivision
 from edgekit.graph.rules.layout_chain import LayoutChain
 from edgekit.graph.rules.reduce_axes import ReduceAxes
@@ -34,8 +35,10 @@ from edgekit.graph.rules.resize_by_two import ResizeByTwo
 from edgekit.graph.rules.scale_into_weights import ScaleIntoWeights
 from edgekit.graph.rules.selected_convolution import SelectedConvolution
 from edgekit.graph.rules.softmax_spelled_out import SoftmaxSpelledOut
+from edgekit.graph.rules.split_convolution import SplitConvolution
 from edgekit.graph.rules.split_sizes import SplitSizes
 from edgekit.graph.rules.swish import Swish
+from edgekit.graph.rules.upsampled_convolution import UpsampledConvolution
 
 # Every rule, in the order they are applied.
 RULES: tuple[type[Rule], ...] = (
@@ -44,6 +47,9 @@ RULES: tuple[type[Rule], ...] = (
     LayoutChain,  # before attention is lowered: through a lowered one, chains would reach further and not cancel
     ChannelSelection,
     SelectedConvolution,
+    SplitConvolution,
+    UpsampledConvolution,
+    GatheredBranch,
     ScaleIntoWeights,
     AttentionDecomposed,
     AttentionOperator,
@@ -57,6 +63,7 @@ RULES: tuple[type[Rule], ...] = (
 FINDING = (SoftmaxSpelledOut, AttentionFound)
 LOWERINGS = (AttentionDecomposed.NAME, AttentionOperator.NAME)  # one of them is in every recipe
 _MAPS = (LayoutChain, ChannelSelection, SelectedConvolution)
+_COPIES = (SplitConvolution, UpsampledConvolution, GatheredBranch)  # saves copies and cells that nobody reads
 _FORMS = (ReshapeStatic, IntegerDivision, ResizeByTwo)
 _OLD_FORMS = (SplitSizes, ReduceAxes)
 LARGEST_CONSTANT = 1 << 22  # elements of what is folded; cell centres of a 4096-pixel image are a tenth of it
@@ -73,13 +80,14 @@ class Recipe:
 # By measurement (benchmarks/rules.py) where that was possible, else what the vendor's documentation asks for.
 PORTABLE = Recipe(18, (*_MAPS, AttentionDecomposed, *_FORMS))
 _OPERATOR = Recipe(23, (*_MAPS, AttentionOperator, *_FORMS))
+_OPENVINO = Recipe(23, (*_MAPS, *_COPIES, AttentionOperator, *_FORMS))
 _OLDER = Recipe(17, (*_MAPS, AttentionDecomposed, *_FORMS, *_OLD_FORMS))  # TensorRT 8.6 reads up to 17
 TARGETS: dict[str, Recipe] = {
     "ort-fp32": PORTABLE,
     "ort-int8": PORTABLE,  # static quantization stumbles over opset 21 and later
-    "ov-fp32": _OPERATOR,
-    "ov-fp16": _OPERATOR,
-    "ov-int8": _OPERATOR,
+    "ov-fp32": _OPENVINO,
+    "ov-fp16": _OPENVINO,
+    "ov-int8": _OPENVINO,
     "trt-fp16": _OLDER,
     "trt-int8": _OLDER,
     "trt-rtx-fp16": _OPERATOR,

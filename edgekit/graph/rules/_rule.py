@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 from onnxscript import ir
+
+ACTIVATIONS = ("Relu", "HardSwish", "Swish", "Sigmoid")
+GATES = ("Sigmoid", "HardSigmoid")  # what an activation of two operators multiplies its input by
 
 
 class Rule:
@@ -71,3 +75,55 @@ def static(shape: ir.Shape | None, first_too: bool = False) -> tuple[int, ...] |
 def int_tensor(*values: int) -> ir.TensorProtocol:
     """An int64 tensor, for ``op.Constant(value=...)``."""
     return ir.tensor(np.array(values, dtype=np.int64))
+
+
+def activation_behind(value: ir.Value | None) -> tuple[ir.Value, Callable[[Any, Any], Any]] | None:
+    """What an activated value was before, and ``apply(op, x)``, which activates another: ``x·g(x)`` (SiLU, Hardswish)
+    or one operator of ``ACTIVATIONS``. None where the value is nothing of the kind."""
+    node = producer(value, "Mul", *ACTIVATIONS)
+    if node is None:
+        return None
+    if node.op_type != "Mul":
+        return _activated_by(node)
+    for x, gate in (node.inputs, node.inputs[::-1]):
+        inner = producer(gate, *GATES)
+        if inner is not None and x is not None and inner.inputs[0] is x:
+            return x, partial(_gated, _activated_by(inner)[1])
+    return None
+
+
+def _gated(gate: Callable[[Any, Any], Any], op: Any, value: Any) -> Any:
+    return op.Mul(value, gate(op, value))
+
+
+def _activated_by(node: ir.Node) -> tuple[ir.Value, Callable[[Any, Any], Any]]:
+    attributes = {name: attribute.value for name, attribute in node.attributes.items()}
+    assert node.inputs[0] is not None
+    return node.inputs[0], lambda op, v: getattr(op, node.op_type)(v, **attributes)
+
+
+def only_user(value: ir.Value, *users: ir.Node | None) -> bool:
+    """Whether nothing but these nodes uses ``value``."""
+    return not value.is_graph_output() and {id(node) for node, _ in value.uses()} <= {id(node) for node in users}
+
+
+def plain_convolution(value: ir.Value | None, kernel: int) -> ir.Node | None:
+    """The convolution that makes ``value`` if it is square, of one group, stride 1 and "same" padding, with constant
+    weights and bias."""
+    node = producer(value, "Conv")
+    if node is None or len(node.inputs) != 3 or any(constant(v) is None for v in node.inputs[1:]):
+        return None
+    weight = constant(node.inputs[1])
+    assert weight is not None
+    attributes = {name: attribute.value for name, attribute in node.attributes.items()}
+    usual = {
+        "group": 1,
+        "strides": [1, 1],
+        "dilations": [1, 1],
+        "pads": [kernel // 2] * 4,
+        "kernel_shape": [kernel, kernel],
+        "auto_pad": "NOTSET",
+    }
+    given = {k: list(v) if isinstance(v, (tuple, list)) else v for k, v in attributes.items()}
+    same = weight.shape[2:] == (kernel, kernel) and all(given.get(k, v) == v for k, v in usual.items())
+    return node if same and (kernel == 1 or "pads" in given) else None
