@@ -79,12 +79,7 @@ def _leading_digits(parts: Sequence[str]) -> list[str]:
 
 
 def first_difference(
-    reference: Session,
-    artifact: Session,
-    batch: np.ndarray,
-    stages: Stages,
-    reference_stages: Stages | None = None,
-    hints: bool = True,
+    reference: Session, artifact: Session, batch: np.ndarray, stages: Stages, reference_stages: Stages | None = None
 ) -> dict[str, Any] | None:
     """The first stage where the error of ``artifact`` against ``reference`` jumps, and that of everything around it.
 
@@ -96,7 +91,6 @@ def first_difference(
         artifact: the model in doubt.
         batch: float32 ``[B, 3, H, W]``.
         stages: (module path, value name) of ``artifact``, in order of computation.
-        hints: where no error jumps, the largest step of it will do; for outputs that are known to differ.
 
     Returns:
         ``path``, ``words``, ``error`` and ``error_before`` (relative), ``max_abs`` and ``reference_max``, or None where
@@ -123,7 +117,7 @@ def first_difference(
             return step
         hint = max(hint or step, step, key=lambda s: s["error"] / s["error_before"])
         before = max(before, error)
-    return hint if hints else None
+    return hint
 
 
 def narrowest(session: Session) -> str:

@@ -157,7 +157,7 @@ def test_compare_finds_equal_models_equal_and_names_the_fault(model: checkpoint.
     images = parity.generated_images(2, side=80)
     report = compare.compare(path, graph, images)
     assert report["roles"]["class_probabilities"]["pass"] and report["stage"] is None
-    assert report["detections"] == {"images": 2, "same_top1": 2, "max_probability": pytest.approx(0, abs=1e-5)}
+    assert report["detections"] == {"images": 2, "same_top1": 2, "max_probability": pytest.approx(0, abs=1e-4)}
     bad = compare.compare(path, _faulty(model, _wrong_scale, tmp_path), images)
     assert bad["stage"]["words"] == "stage 6, block 4, attention"
     both = compare.compare(graph, tmp_path / "faulty.onnx", images)

@@ -189,6 +189,8 @@ def _finish(model: ir.Model, original: onnx.ModelProto, reports: list[RuleReport
     if METADATA_KEY in model.metadata_props:
         document: dict[str, Any] = json.loads(model.metadata_props[METADATA_KEY])
         document["rewrites"] = [*document["rewrites"], *(r.to_dict() for r in reports)]
+        values = {value.name for node in model.graph for value in node.outputs}
+        document["stages"] = [stage for stage in document["stages"] if stage[1] in values]  # some may be gone
         model.metadata_props[METADATA_KEY] = json.dumps(document, sort_keys=True)
 
 
