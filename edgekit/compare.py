@@ -41,7 +41,8 @@ def compare(
         size: input size of checkpoints; by default that of the other model, if it has a fixed one.
 
     Returns:
-        ``roles`` (None where the heads differ), ``detections`` and ``stage`` (None where roles agree or none stands out).
+        ``roles`` (None where the heads differ), ``detections`` and ``stage`` (None where roles agree or none stands
+            out).
 
     Raises:
         UsageError: the models are of different tasks, classes or input sizes.

@@ -174,6 +174,17 @@ def calls(document: Any) -> None:
         assert 0 < stages["whole_ms"]["min"] <= stages["whole_ms"]["p50"] <= stages["whole_ms"]["p90"]
 
 
+def beside(document: Any) -> None:
+    check_machine(document["machine"])
+    assert document["reliable"] == (not document["disturbances"])
+    names = {row["contestant"] for row in document["rows"]}
+    assert len(names) == len(document["rows"])
+    for row in document["rows"]:
+        assert 0 < row["whole_ms"]["min"] <= row["whole_ms"]["p50"] <= row["whole_ms"]["p90"]
+    for ratio in document["ratios"]:
+        assert {ratio["of"], ratio["to"]} <= names and ratio["low"] <= ratio["ratio"] <= ratio["high"]
+
+
 def endurance(document: Any) -> None:
     check_machine(document["machine"])
     assert min(document.get("frames", 1), document.get("answered", 1), document.get("calls", 1)) > 0
@@ -228,6 +239,7 @@ KINDS: dict[str, Callable[[Any], None]] = {
     "int8-methods": plain,
     "memory over frames": endurance,
     "milliseconds a call, interleaved": calls,
+    "calls": beside,
     "int8-placements": plain,
     "pruning": pruning,
     "qat": plain,
