@@ -39,12 +39,13 @@ def main() -> None:
 
     images = [read_image(path) for path in options.images]
     with tempfile.TemporaryDirectory() as scratch:
-        sides = {"cpp": _cpp(options, Path(scratch)), "python": _python(options), "bare": _bare(options)}
+        cpp, process = _cpp(options, Path(scratch))
+        sides = {"cpp": cpp, "python": _python(options), "bare": _bare(options)}
         for call in sides.values():
             for image in images:
                 call(image)
         times: dict[str, list[Times]] = {name: [] for name in sides}
-        with Watch() as watch:
+        with Watch(helpers=[process]) as watch:
             for number in range(options.rounds):
                 for image in images:
                     for name in sorted(sides, key=lambda n: (list(sides).index(n) + number) % 3):
@@ -62,6 +63,7 @@ def main() -> None:
         "bundle": Path(options.bundle).name,
         "threads": options.threads,
         "conf": options.conf,
+        "iou": options.iou,
         "detections": {"min": int(count.min()), "max": int(count.max())},
         "ratios": ratios,
         "ms": {name: _stages(rows) for name, rows in times.items()},
@@ -93,7 +95,8 @@ def _stages(rows: list[Times]) -> dict[str, dict[str, float]]:
     return found
 
 
-def _cpp(options: argparse.Namespace, scratch: Path) -> Callable[[Any], Times]:
+def _cpp(options: argparse.Namespace, scratch: Path) -> tuple[Callable[[Any], Times], int]:
+    """A call of the C++ library, and the process it runs in."""
     from edgekit.runtime import places
 
     folder = REPO / "build/cpp-release"
@@ -118,18 +121,18 @@ def _cpp(options: argparse.Namespace, scratch: Path) -> Callable[[Any], Times]:
         pixels = scratch / "pixels"
         pixels.write_bytes(image.tobytes())
         height, width, channels = image.shape
-        words = [f"conf={options.conf}", "max_det=300"]
+        words = [f"conf={options.conf}", f"iou={options.iou}", "max_det=300"]
         answer = ask("predict", options.bundle, pixels, width, height, channels, 0, *words)
         names = ("pre_ms", "network_ms", "post_ms", "whole_ms")
         return {**dict(zip(names, answer["times"], strict=True)), "count": len(answer["labels"])}
 
-    return call
+    return call, process.pid
 
 
 def _python(options: argparse.Namespace) -> Callable[[Any], Times]:
     import edgekit
 
-    model = edgekit.load(options.bundle, threads=options.threads, conf=options.conf, max_det=300)
+    model = edgekit.load(options.bundle, threads=options.threads, conf=options.conf, iou=options.iou, max_det=300)
     return lambda image: model.timed(image)[1]
 
 
@@ -170,6 +173,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=50)
     parser.add_argument("--threads", type=int)
     parser.add_argument("--conf", type=float, default=0.25)
+    parser.add_argument("--iou", type=float, default=0.7, help="near 1 keeps all 300 candidates")
     parser.add_argument("--out")
     return parser.parse_args()
 

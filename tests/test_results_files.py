@@ -174,7 +174,7 @@ def calls(document: Any) -> None:
         assert 0 < stages["whole_ms"]["min"] <= stages["whole_ms"]["p50"] <= stages["whole_ms"]["p90"]
 
 
-def beside(document: Any) -> None:
+def peer_calls(document: Any) -> None:
     check_machine(document["machine"])
     assert document["reliable"] == (not document["disturbances"])
     names = {row["contestant"] for row in document["rows"]}
@@ -239,7 +239,7 @@ KINDS: dict[str, Callable[[Any], None]] = {
     "int8-methods": plain,
     "memory over frames": endurance,
     "milliseconds a call, interleaved": calls,
-    "calls": beside,
+    "calls": peer_calls,
     "int8-placements": plain,
     "pruning": pruning,
     "qat": plain,
