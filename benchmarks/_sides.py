@@ -58,3 +58,13 @@ def side(script: str, name: str, python: str, *more: str) -> Iterator[Side]:
             with suppress(OSError):
                 process.stdin.close()  # type: ignore[union-attr]
             process.wait(60)
+
+
+def take_turns(sides: dict[Any, Side], rounds: int, tick: Callable[[], None]) -> dict[Any, list[dict[str, Any]]]:
+    """What every side answers in each round; the order turns round every time, ``tick`` follows every answer."""
+    answers: dict[Any, list[dict[str, Any]]] = {name: [] for name in sides}
+    for number in range(rounds):
+        for name in sorted(sides, reverse=bool(number % 2)):
+            answers[name].append(sides[name]())
+            tick()
+    return answers

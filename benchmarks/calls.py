@@ -23,7 +23,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from _sides import serve, side
+from _sides import serve, side, take_turns
 
 REPO = Path(__file__).resolve().parents[1]
 WARM = 3  # calls of each image, not counted
@@ -48,14 +48,10 @@ def main() -> None:
             )
             for path in paths
         }
-        answers: dict[tuple[str, str], list[dict[str, Any]]] = {name: [] for name in sides}
         for work in sides.values():
             work()
         with Watch(helpers=[work.pid for work in sides.values()]) as watch:
-            for number in range(options.rounds):
-                for name in sorted(sides, reverse=bool(number % 2)):
-                    answers[name].append(sides[name]())
-                    watch.tick()
+            answers = take_turns(sides, options.rounds, watch.tick)
     document = {
         "schema": 1,
         "kind": "calls",

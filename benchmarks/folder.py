@@ -22,7 +22,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from _sides import serve, side
+from _sides import serve, side, take_turns
 
 REPO = Path(__file__).resolve().parents[1]
 NEEDED = 1.3  # times the peer's best
@@ -48,16 +48,10 @@ def main() -> None:
             name = f"peer {Path(export).name}"
             names[name] = export
             sides[name] = stack.enter_context(side(__file__, "peer", options.peer_python, "--one", export))
-        rounds: dict[str, list[dict[str, Any]]] = {name: [] for name in sides}
         for work in sides.values():
             work()
         with Watch(helpers=[work.pid for work in sides.values()]) as watch:
-            for number in range(options.rounds):
-                for name in sorted(sides, reverse=bool(number % 2)):
-                    rounds[name].append(sides[name]())
-                    watch.tick()
-                said = ", ".join(f"{name} {runs[-1]['seconds']:.2f} s" for name, runs in rounds.items())
-                print(f"round {number + 1}: {said}", file=sys.stderr, flush=True)
+            rounds = take_turns(sides, options.rounds, watch.tick)
     seconds = {name: np.array([run["seconds"] for run in runs]) for name, runs in rounds.items()}
     best = min((name for name in sides if name != "edgekit"), key=lambda name: float(np.median(seconds[name])))
     ratio = dict(zip(("ratio", "low", "high"), ratio_interval(seconds[best], seconds["edgekit"]), strict=True))
