@@ -27,7 +27,7 @@ from edgekit.errors import InputError, UsageError
 from edgekit.image import Geometry
 from edgekit.masks import Crop, Masks
 from edgekit.results import Result
-from edgekit.spec import ModelInfo
+from edgekit.spec import ROLES, ModelInfo
 
 Array = NDArray[Any]
 
@@ -107,7 +107,8 @@ def postprocess(
     Raises:
         InputError: the outputs lack a role that the others need, or their shapes do not fit together.
     """
-    arrays = {role: np.asarray(array, np.float32) for role, array in outputs.items()}
+    read = ROLES.keys() - ({"labels"} if info.head == "raw" else set())  # others may hold anything
+    arrays = {role: np.asarray(array, np.float32) for role, array in outputs.items() if role in read}
     _check(arrays, info, len(geometries))
     results = []
     for i, geometry in enumerate(geometries):
@@ -147,7 +148,7 @@ def _check(arrays: Mapping[str, Array], info: ModelInfo, images: int) -> None:
             "mask_prototypes": (count, None, None),
         }
     for role, sides in wanted.items():
-        if role not in arrays or (role == "labels" and info.head == "raw"):
+        if role not in arrays:
             continue
         found = arrays[role].shape
         fits = len(found) == len(sides) + 1 and found[0] >= images

@@ -38,6 +38,10 @@ FINDS = (
     # mask coefficients that are a single number
     "ZnN7mpmMhGk6AGxlAABsZSJsaWNlbmNlIjogIk1JVCIsICJuYW1lcyI6IFsiY2F0IiwgImRvZyJdLCAib3V0cHV0cyI6IFt7ImR0eXBlIjogImZsb2"
     "F0MzIiLCAibmFtZSI6ICJib3hlcyIsICJyb2xlIjogImJveGVzIiwgInNoYXBl+w==",
+    # a role nobody reads that is a single number
+    "AgIKtGQAAAQAAwEACAAEAKn870FZlTJCJIciQhb8h0LKhHFAHzYuQgmjEEFHhIZCO6VRQkS04kFcVtZCCpaUQoGtW0IhnUJtQPQ0VfLRPUFo"
+    "hlBCQi0YMkLj2aNCXm0/Qi+yIUL6pZhBUiemQjjPOkLllfNBEIU9QjsNEEL+NaRCdlg9QezzQUJdqCRCr57XQgICAQAIAH9VOz4AqfzvQVmV"
+    "M0IkhyJCFvyHQsqEcUAfNi5CCaMQQUeEhkI7pVFCRNE28kBtPVX0QWiGUEJCLRhpPwNHhHAaQMDBKkI=",
 )
 ODD = np.array([np.nan, np.inf, -np.inf, -1, 3e38, 1e-45, 1e6, 0], np.float32).tobytes()
 
