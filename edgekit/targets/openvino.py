@@ -229,15 +229,13 @@ class OpenVinoSession:
         }
         request = compiled.create_infer_request()
         times: dict[str, list[float]] = {}
-        for _ in range(runs + WARM_RUNS):
+        for number in range(runs + WARM_RUNS):
             request.infer([batch], share_inputs=True)
-            for entry in request.profiling_info:
-                if entry.status == entry.Status.EXECUTED:
+            for entry in request.profiling_info:  # not every layer is in every run's
+                if number >= WARM_RUNS and entry.status == entry.Status.EXECUTED:
                     times.setdefault(entry.node_name, []).append(1e3 * entry.real_time.total_seconds())
         kinds = {entry.node_name: entry.node_type for entry in request.profiling_info}
-        return [
-            (sources.get(n) or n, kinds[n], float(np.median(t[WARM_RUNS:]))) for n, t in times.items() if n in kinds
-        ]
+        return [(sources.get(n) or n, kinds[n], float(np.median(t))) for n, t in times.items() if n in kinds]
 
     def variant(self, kind: str) -> OpenVinoSession | None:
         """The same model as it would be with another lever pulled (``_openvino_variants``), for its speed alone; None
