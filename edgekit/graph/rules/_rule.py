@@ -77,6 +77,11 @@ def int_tensor(*values: int) -> ir.TensorProtocol:
     return ir.tensor(np.array(values, dtype=np.int64))
 
 
+def initializer(op: Any, name: str, array: np.ndarray) -> Any:
+    """A constant of the graph with this name, which no other has."""
+    return op.initializer(ir.tensor(np.ascontiguousarray(array), name=name), name)
+
+
 def activation_behind(value: ir.Value | None) -> tuple[ir.Value, Callable[[Any, Any], Any]] | None:
     """What an activated value was before, and ``apply(op, x)``, which activates another: ``x·g(x)`` (SiLU, Hardswish)
     or one operator of ``ACTIVATIONS``. None where the value is nothing of the kind."""

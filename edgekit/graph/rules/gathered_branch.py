@@ -24,6 +24,7 @@ from edgekit.graph.rules._rule import (
     Rule,
     activation_behind,
     constant,
+    initializer,
     int_tensor,
     ints,
     only_user,
@@ -31,7 +32,6 @@ from edgekit.graph.rules._rule import (
     producer,
     static,
 )
-from edgekit.graph.rules._weights import initializer
 
 WORTH = 2  # times as many cells as are computed
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from onnxscript import ir
 
-from edgekit.graph.rules._rule import Rule, constant, producer
+from edgekit.graph.rules._rule import Rule, constant, initializer, producer
 
 
 class SelectedConvolution(Rule):
@@ -64,7 +64,7 @@ class SelectedConvolution(Rule):
 def _rows(op: Any, value: ir.Value, rows: np.ndarray, number: int) -> Any:
     array, name = constant(value), f"{value.name}.{number}"
     assert array is not None
-    return op.initializer(ir.tensor(np.ascontiguousarray(array[rows]), name=name), name)
+    return initializer(op, name, array[rows])
 
 
 def _shared_out(y: ir.Value, outputs: int) -> bool:

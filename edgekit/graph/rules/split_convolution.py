@@ -15,8 +15,7 @@ from typing import Any
 
 from onnxscript import ir
 
-from edgekit.graph.rules._rule import Rule, activation_behind, constant, only_user, producer
-from edgekit.graph.rules._weights import initializer
+from edgekit.graph.rules._rule import Rule, activation_behind, constant, initializer, only_user, producer
 
 
 class SplitConvolution(Rule):

@@ -15,8 +15,7 @@ from typing import Any
 
 from onnxscript import ir
 
-from edgekit.graph.rules._rule import Rule, constant, only_user, plain_convolution, producer
-from edgekit.graph.rules._weights import initializer
+from edgekit.graph.rules._rule import Rule, constant, initializer, only_user, plain_convolution, producer
 
 
 class UpsampledConvolution(Rule):
