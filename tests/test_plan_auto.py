@@ -100,7 +100,7 @@ def test_int8_brings_the_accuracy_its_build_measured(
     def build(source: Path, target: str, out: Path, *words: Any, wishes: Any = None, **more: Any) -> None:
         plain(source, target, out, *words, wishes=wishes, **more)  # type: ignore[call-arg]
         manifest = json.loads((out / "manifest.json").read_text())
-        bundle.write_manifest(out, manifest | ({} if wishes.trial else {"accuracy": row}))
+        bundle.write_manifest(out, manifest | ({} if not wishes.judged else {"accuracy": row}))
 
     monkeypatch.setattr(building, "build", build)
     world["offered"] = [Candidate("ort-int8")]
@@ -108,7 +108,7 @@ def test_int8_brings_the_accuracy_its_build_measured(
         run(world, tmp_path / "none")
     plan = run(world, tmp_path / "out", limit=10).manifest["plan"]
     assert plan["accuracy"] == {"metric": "map50_95", "kind": "labels", "on": "set", "images": 8, "float": 0.5}
-    assert [w.trial for w in world["wishes"]] == [True, False] * 2 and all(w.timing_s == 0 for w in world["wishes"])
+    assert [w.judged for w in world["wishes"]] == [False, True] * 2 and all(w.timing_s == 0 for w in world["wishes"])
 
 
 def test_a_bound_that_nobody_reaches(world: Any, tmp_path: Path) -> None:
@@ -166,7 +166,7 @@ def test_a_replayed_int8_keeps_the_plan_s_limit_and_is_not_timed(world: Any, tmp
     path.write_text(json.dumps(plan))
     auto.replay(world["source"], path, tmp_path / "there", Wishes(data=tmp_path, max_drop=9))
     last = world["wishes"][-1]
-    assert (last.max_drop, last.timing_s, last.trial) == (0.25, 0, False)
+    assert (last.max_drop, last.timing_s, last.judged) == (0.25, 0, True)
 
 
 @pytest.mark.parametrize(

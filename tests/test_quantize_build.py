@@ -113,7 +113,7 @@ def test_a_trial_is_quantized_alike_and_judged_by_nobody_and_an_export_serves_tw
 ) -> None:
     exports = building.Exports(tmp_path)
     trial = building.build(
-        model, "ort-int8", tmp_path / "trial", wishes=Wishes(data, timing_s=0, trial=True), exports=exports
+        model, "ort-int8", tmp_path / "trial", wishes=Wishes(data, timing_s=0, judged=False), exports=exports
     )
     assert "accuracy" not in trial.manifest
     kinds = [[node.op_type for node in onnx.load(b.path / "model.onnx").graph.node] for b in (trial, int8)]

@@ -327,7 +327,9 @@ def _is_of(place: Path, source: Path, target: str, size: tuple[int, int], wishes
         return False
     made = bundle.read(place)
     calibrated = made.manifest.get("calibration", {}).get("sha256")
-    wanted = calibration.read(wishes.calibration).sha256 if wishes and wishes.calibration else calibrated
+    wanted = calibrated
+    if wishes and wishes.calibration and wishes.judged:  # what is not judged is calibrated on a part of the manifest
+        wanted = calibration.read(wishes.calibration).sha256
     return (
         made.target == target
         and made.info.imgsz == size

@@ -110,7 +110,7 @@ class Contest:
         self._reference = "ort-fp32" if "ort-fp32" in self.bundles else None
 
     def _built(self, entry: Candidate, trial: bool) -> Path:
-        wishes = dataclasses.replace(self.job.wishes, trial=trial, timing_s=0) if entry.target in INT8 else None
+        wishes = dataclasses.replace(self.job.wishes, judged=not trial, timing_s=0) if entry.target in INT8 else None
         out = self.folder / (entry.bundle.replace(", ", "-").replace(" ", "") + ("-trial" if trial else ""))
         self.say(f"building {entry.bundle}{' (a trial, to time)' if trial else ''}")
         job = self.job

@@ -43,8 +43,8 @@ class Wishes:
         force: calibrate on fewer than 16 images.
         weight_bits: 7 or 8; by default what the target's kernels add exactly (``weight_bits`` below).
         timing_s: seconds that the comparison of speed may take; 0 leaves it out.
-        trial: calibrate on a few images and judge nothing: an artifact to time, whose speed depends on neither.
-        judged: False quantizes without looking at accuracy: a random network has none to lose.
+        judged: False calibrates on a few images and looks at no accuracy: an artifact to time, whose speed depends on
+            neither, or a random network, which has none to lose.
     """
 
     data: Path | None = None
@@ -57,7 +57,6 @@ class Wishes:
     force: bool = False
     weight_bits: int | None = None
     timing_s: float = 20.0
-    trial: bool = False
     judged: bool = True
 
 

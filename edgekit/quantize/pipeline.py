@@ -70,13 +70,9 @@ def lower(
         return Lowered(dataclasses.replace(graph, path=half), _kept(kept))
     bits = weight_bits(target, wishes)
     qdq.check(onnx.load(graph.path), graph.path)
-    if wishes.trial:
-        few = _manifest(graph, wishes)
-        few = dataclasses.replace(few, images=few.images[: calibration.LEAST])
-        return Lowered(
-            _Writer(graph, target, folder, calibration.batches(few, wishes.data, graph.info), bits).write(())
-        )
     manifest = _manifest(graph, wishes)
+    if not wishes.judged:
+        manifest = dataclasses.replace(manifest, images=manifest.images[: calibration.LEAST])
     say(f"calibrating on {len(manifest.images)} images")
     batches = calibration.batches(manifest, wishes.data, graph.info)
     writer = _Writer(graph, target, folder, batches, bits)
