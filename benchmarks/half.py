@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from edgekit import checkpoint, targets
+from edgekit.bench import machine
 from edgekit.data import open_dataset
 from edgekit.graph.export import export
 from edgekit.quantize import accuracy, fp16
@@ -35,7 +36,8 @@ def main() -> None:
         rows.append({"checkpoint": entry["checkpoint"], "task": task, **measure(task, entry, options.shared)})
         print(rows[-1], flush=True)
         packages = versions("edgekit", "onnx", "onnxruntime")
-        document = {"schema": 1, "kind": "half", "versions": packages, "rows": rows}
+        about = {"versions": packages, "machine": machine.describe()}
+        document = {"schema": 1, "kind": "half", **about, "rows": rows}
         options.out.write_text(json.dumps(document, indent=1) + "\n")
 
 

@@ -30,6 +30,7 @@ import numpy as np
 import onnx
 
 from edgekit import checkpoint, targets
+from edgekit.bench import machine
 from edgekit.data import open_dataset
 from edgekit.errors import EdgekitError
 from edgekit.graph.export import export
@@ -212,7 +213,8 @@ def main() -> None:
             packages = versions("edgekit", "onnx", "onnxruntime", "nncf", "tensorrt-rtx")
             if options.modelopt:
                 packages["nvidia-modelopt"] = bench.modelopt_version()
-            about = {"checkpoint": CHECKPOINT, "imgsz": SIDE, "images": IMAGES, "versions": packages}
+            about = {"checkpoint": CHECKPOINT, "imgsz": SIDE, "images": IMAGES}
+            about |= {"versions": packages, "machine": machine.describe()}
             document = {"schema": 1, "kind": "int8-placements", **about, "rows": rows}
             options.out.write_text(json.dumps(document, indent=1) + "\n")
 
