@@ -72,12 +72,18 @@ class BoxBranches(nn.Module):
         self.dfl = BinExpectation()
 
     def reset_biases(self, classes: int, imgsz: int = 640) -> None:
-        """Starting biases: boxes 2.0; classes so that about five objects per image are expected."""
+        """Starting biases: boxes of about four cells a side, classes so that about five objects per image are expected.
+
+        With the same bias for all bins boxes start fifteen cells a side. The first overlap of a small object is then so
+        low, and with it the weight of what it teaches, that a rare kind of small object may never be learnt.
+        """
+        box_start = 2.0 - 0.4 * torch.arange(BINS).repeat(4)  # expects 1 / (e^0.4 - 1), about two cells to each side
         for box, cls, stride in zip(self.cv2, self.cv3, STRIDES, strict=True):
-            for branch_, start in ((box, 2.0), (cls, math.log(5 / classes / (imgsz / stride) ** 2))):
+            class_start = torch.tensor(math.log(5 / classes / (imgsz / stride) ** 2))
+            for branch_, start in ((box, box_start), (cls, class_start)):
                 last = list(branch_.children())[-1]
                 assert isinstance(last, nn.Conv2d) and last.bias is not None
-                last.bias.data.fill_(start)
+                last.bias.data.copy_(start)
 
 
 def flatten(branches: nn.ModuleList, features: Sequence[torch.Tensor]) -> torch.Tensor:
