@@ -97,6 +97,13 @@ def test_a_coco_file_is_no_split_to_calibrate_on(folders: Path) -> None:
         pipeline._labelled(SimpleNamespace(info=SimpleNamespace(task="detect", names=("cat",))), wishes)  # type: ignore[arg-type]
 
 
+def test_images_without_labels_are_no_way_out_where_there_is_no_set(tmp_path: Path) -> None:
+    graph = SimpleNamespace(info=SimpleNamespace(task="detect", names=("dog",)))
+    for name in ("absent.json", "absent.yaml", "absent"):
+        with pytest.raises(InputError, match=r"absent.*no such file or folder; give a data.yaml.* or a folder$"):
+            pipeline._manifest(graph, Wishes(tmp_path / name))  # type: ignore[arg-type]
+
+
 def test_a_smaller_calibration_is_the_beginning_of_a_larger_one(folders: Path) -> None:
     train = _train(folders)
     assert calibration.choose(train, 40).images[:16] == calibration.choose(train, 16).images
@@ -120,8 +127,10 @@ def test_few_images_are_warned_of_and_very_few_refused(folders: Path) -> None:
         calibration.choose(train, 15)
     assert len(calibration.choose(train, 4, force=True).images) == 4
     few = Dataset(train.task, train.names, train.samples[:9], train.source, train.split)
-    with pytest.raises(InputError, match="9 images of split train"):
+    with pytest.raises(InputError, match=r"9 images of split train.*\(--force takes fewer\)"):
         calibration.choose(few, 300)
+    with pytest.raises(InputError, match=r"0 images of split train.*more are in the split.*at least 16 are needed$"):
+        calibration.choose(train, 300, judged_on=train)
     entries = tuple(calibration.Entry(str(i), "0", "x") for i in range(128))
     assert calibration.Manifest("set", "train", "classify", 0, entries).warning is None
 

@@ -213,7 +213,8 @@ def _print(out: Path, manifest: dict[str, Any]) -> None:
         )
     console().print(table)
     for row in manifest["rewrites"]:
-        console().print(f"rewrite {row['rule']}: fired {row['fired']} of {row['expected']}")
+        expected = f" of {row['expected']}" if row["expected"] is not None else ""  # of a file's graph none is known
+        console().print(f"rewrite {row['rule']}: fired {row['fired']}{expected}")
     if manifest.get("licence"):
         console().print(f"licence of the weights: {manifest['licence']}")
     _print_quantization(manifest)

@@ -234,6 +234,8 @@ class Contest:
         try:
             self._dataset = open_dataset(data, info.task, "val", None, info.names)
         except InputError as error:
+            if not data.exists():
+                raise
             if self.job.images is None:
                 raise InputError(f"{error}; or give --images, to measure agreement with the float model") from error
         return self._dataset

@@ -103,7 +103,7 @@ def choose(
         raise InputError(
             f"{dataset.source}: {len(candidates)} images of split {dataset.split} to calibrate on"
             f"{f' ({len(barred)} more are in the split that is judged)' if barred else ''}; "
-            f"at least {LEAST} are needed (--force takes fewer)"
+            f"at least {LEAST} are needed{' (--force takes fewer)' if candidates else ''}"
         )
     root = _root(dataset.source)
     entries = tuple(

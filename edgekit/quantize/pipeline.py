@@ -163,21 +163,22 @@ def _means(statistics: dict[str, ranges.Statistics]) -> dict[str, np.ndarray]:
 
 def _manifest(graph: Graph, wishes: Wishes) -> calibration.Manifest:
     assert wishes.data is not None
-    judged = _labelled(graph, wishes)
     if wishes.calibration is not None:
-        manifest = calibration.read(wishes.calibration)
+        judged, manifest = _labelled(graph, wishes), calibration.read(wishes.calibration)
         if len(manifest.images) < calibration.LEAST and not wishes.force:
             raise InputError(
                 f"{wishes.calibration}: {len(manifest.images)} images; fewer than {calibration.LEAST} say nothing "
                 "about ranges (--force takes them)"
             )
     elif wishes.data.suffix.lower() == ".json":
+        _labelled(graph, wishes)  # what is wrong with the set itself is said first
         raise InputError(
             f"{wishes.data}: a COCO file is one split, the one accuracy is judged on; choose calibration images from "
             "another (edgekit calibrate TRAIN.json --out FILE) and give --calibration FILE"
         )
     else:
         train = open_dataset(wishes.data, graph.info.task, "train", None, _names(graph, wishes))
+        judged = _labelled(graph, wishes)
         manifest = calibration.choose(train, wishes.count, wishes.seed, judged, wishes.force)
     if judged is not None:
         calibration.check_disjoint(manifest, judged)
@@ -191,7 +192,7 @@ def _labelled(graph: Graph, wishes: Wishes) -> Any:
     try:
         return open_dataset(wishes.data, graph.info.task, "val", beside, _names(graph, wishes))
     except InputError as error:
-        if beside is not None:
+        if beside is not None or not wishes.data.exists():
             raise
         if wishes.images is None:
             raise InputError(f"{error}; or give --images, to measure agreement with the float model on them") from error
