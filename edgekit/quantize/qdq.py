@@ -10,7 +10,8 @@ Attention and the decode tail stay in floating point whatever is asked. Pairs ar
   quantized one too, so that it exists once. Nothing stands between a convolution and its activation: one kernel.
 - ``onnxruntime``: besides, what convolutions, activations, sums and concatenations give, since its kernels are for
   operators whose inputs and outputs are all quantized; uint8 with a zero point, since on x86 those kernels exist for no
-  other type: symmetric int8 ran half as fast as float32 there, uint8 1.2 times as fast.
+  other type: with VNNI symmetric int8 took 1.5 times float32's CPU time, uint8 0.6 to 0.9 of it
+  (``benchmarks/results/int8-methods.json``).
 """
 
 from __future__ import annotations
