@@ -150,7 +150,9 @@ def _times(figures: Mapping[str, Any], published: Mapping[str, float], notes: _N
     if "network_ms" not in figures:
         own = f"{DASH} {notes.mark('not measured: ' + figures['not_measured']['latency'])}"
         return own, _beside(reference, "{:.2f}", None, ""), DASH
-    doubt = "" if figures["reliable"] else " " + notes.mark("unreliable: " + "; ".join(figures["disturbances"]))
+    first, *more = figures["disturbances"] or [""]
+    rest = f"; and {len(more)} more" if more else ""
+    doubt = "" if figures["reliable"] else " " + notes.mark(f"unreliable: {first}{rest}")
     difference = figures["difference"].get("latency")
     whole = figures["whole_ms"]
     return (
