@@ -41,6 +41,8 @@ class Roles {
     for (const Tensor& tensor : outputs) {
       Part* part = named(tensor.role);
       if (part == nullptr) fail(tensor);
+      if (*part)
+        throw Error(Error::Kind::input, "the model has two outputs '" + tensor.role + "'; build the bundle again");
       if (tensor.data == nullptr)
         throw Error(Error::Kind::usage, "the output '" + tensor.role + "' is not on the host; copy it there first");
       if (tensor.shape.size() < 2 || tensor.shape.size() > 5 || place < 0 || tensor.shape[0] <= place) fail(tensor);
