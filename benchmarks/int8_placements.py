@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import shutil
 import subprocess
 import tempfile
@@ -199,7 +200,8 @@ class Bench:
 
 
 def _short(error: Exception) -> str:
-    return str(error).strip().splitlines()[-1][-300:].replace(str(Path(tempfile.gettempdir())), "") or repr(error)
+    text = re.sub(rf"{re.escape(tempfile.gettempdir())}/\w+/", "", str(error).strip())
+    return text.splitlines()[-1][-300:] if text else repr(error)
 
 
 def main() -> None:

@@ -7,7 +7,9 @@ Weights have a scale per output channel and seven bits or eight (``processor.py`
 Attention and the decode tail stay in floating point whatever is asked. Pairs are placed as the backend fuses:
 
 - ``tensorrt``: the input of every convolution, symmetric int8 (zero point 0); a sum that takes the same value takes the
-  quantized one too, so that it exists once. Nothing stands between a convolution and its activation: one kernel.
+  quantized one too, so that it exists once. Nothing stands between a convolution and its activation: one kernel. Other
+  tools, told to leave the same alone, need 1.4 to 3.3 times as many pairs and lose no less beyond the noise
+  (``benchmarks/results/int8-placements.json``).
 - ``onnxruntime``: besides, what convolutions, activations, sums and concatenations give, since its kernels are for
   operators whose inputs and outputs are all quantized; uint8 with a zero point, since on x86 those kernels exist for no
   other type: with VNNI symmetric int8 took 1.5 times float32's CPU time, uint8 0.6 to 0.9 of it
