@@ -9,6 +9,7 @@ at the destination and its evidence in ``OUT.failed.json``.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -22,7 +23,6 @@ from typing import Any
 from edgekit import bundle, layouts, parity, stages, targets
 from edgekit.errors import GateError, InputError, MissingPackageError, UsageError
 from edgekit.quantize import FLOATS, INT8, Lowered, Wishes, needed
-from edgekit.runtime.predictor import Predictor
 from edgekit.spec import Graph, ModelInfo, Session, sha256_file
 from edgekit.versions import versions
 
@@ -104,8 +104,10 @@ def build(
         files.mkdir()
         exported = _graph_parity(reference, graph, target, images)
         lowered = _lowered(source, graph, target, folder, wishes, backend, arguments, say)
-        parts = lowered.parts | (backend.build(lowered.graph, target, files, *arguments) or {})
-        session, instead = _session(backend, files, graph, target)
+        built = _described(lowered.graph, backend, arguments)
+        info = built.info
+        parts = lowered.parts | (backend.build(built, target, files, *arguments) or {})
+        session, instead = _session(backend, files, info, target)
         if lowered.graph is not graph and (files / "model.onnx").is_file():
             from edgekit.quantize.precision import by_group
 
@@ -114,18 +116,18 @@ def build(
             report = exported  # of the graph; what eight bits change is judged by accuracy
             if instead is None and hasattr(backend, "runs_here"):  # judged was the engine's graph: is it the same?
                 parts |= _engine_parity(backend, files, graph, target)
-            parts |= _speed(session, graph, folder, lowered, wishes, say)
+            parts |= _speed(session, graph, folder, lowered, wishes, arguments, say)
         else:
             say("comparing with the reference")
             report = _parity(reference, session, target, images)
             _check(report, reference, session, graph, f"{source} as {target}", images)
         session.close()
-        layouts.write(layout, files, graph.info, target, parts.get("engines", []))
+        layouts.write(layout, files, info, target, parts.get("engines", []))
         provenance = {k: v for k, v in graph.provenance.items() if k not in ("rewrites", "stages")}
         provenance["onnx_sha256"] = graph.sha256
         provenance["versions"] = {**provenance.get("versions", {}), **versions("edgekit", *_SDKS)}
         manifest = bundle.manifest_of(
-            graph.info,
+            info,
             target,
             files,
             rewrites=graph.provenance["rewrites"],
@@ -197,7 +199,7 @@ def _engine_parity(backend: ModuleType, files: Path, graph: Graph, target: str) 
         return {}
     reference = runner.open_session(files / "model.onnx", graph.info, "ort-fp32")
     session = backend.open_session(files, graph.info, target)
-    batches = (Predictor(session).preprocess([picture])[0] for picture in parity.generated_images())
+    batches = (parity.batch_of(picture, session.info) for picture in parity.generated_images())
     # Eight bits round to the one or the other side of a step: what follows differs by about as much as in bf16.
     report = parity.compare(reference, session, batches, "f16" if target.endswith("fp16") else "bf16")
     session.close()
@@ -244,18 +246,31 @@ def _lowered(
         files = folder / "trial"
         shutil.rmtree(files, ignore_errors=True)
         files.mkdir()
+        built = _described(narrow, backend, arguments)
         if hasattr(backend, "runs_here"):  # an engine takes long to build, and its graph says as much
             shutil.copyfile(narrow.path, files / "model.onnx")
         else:
-            backend.build(narrow, target, files, *arguments)
-        session: Session = _session(backend, files, graph, target)[0]
+            backend.build(built, target, files, *arguments)
+        session: Session = _session(backend, files, built.info, target)[0]
         return session
 
     return lower(graph, target, folder, wishes, artifact, say)
 
 
+def _described(graph: Graph, backend: ModuleType, arguments: tuple[Any, ...]) -> Graph:
+    """The graph with the ``info`` of what the backend will make of it."""
+    takes = getattr(backend, "takes", lambda info, *_: info)
+    return dataclasses.replace(graph, info=takes(graph.info, *arguments))
+
+
 def _speed(
-    session: Session, graph: Graph, folder: Path, lowered: Lowered, wishes: Wishes | None, say: Callable[[str], None]
+    session: Session,
+    graph: Graph,
+    folder: Path,
+    lowered: Lowered,
+    wishes: Wishes | None,
+    arguments: tuple[Any, ...],
+    say: Callable[[str], None],
 ) -> dict[str, Any]:
     """``speed`` for the manifest: INT8 against the floating-point targets of the same runtime, interleaved."""
     if wishes is None or wishes.timing_s == 0 or session.target not in FLOATS:
@@ -265,26 +280,27 @@ def _speed(
         backend = targets.backend(target)
         files = folder / target
         files.mkdir()
-        backend.build(graph, target, files)
-        opened[target] = backend.open_session(files, graph.info, target)
+        built = _described(graph, backend, arguments)
+        backend.build(built, target, files, *arguments)
+        opened[target] = backend.open_session(files, built.info, target)
     from edgekit.quantize.speed import against
 
     say("timing it against floating point")
     return {"speed": against(opened, session, lowered.pictures, wishes.require_speedup, wishes.timing_s)}
 
 
-def _session(backend: ModuleType, files: Path, graph: Graph, target: str) -> tuple[Any, str | None]:
+def _session(backend: ModuleType, files: Path, info: ModelInfo, target: str) -> tuple[Any, str | None]:
     """A session of the artifact, and None. Where it cannot run here: of the very graph it was built from, with what
     every operator puts out rounded as the artifact's would be, and the sentence that says so."""
     reason = backend.runs_here(files, target) if hasattr(backend, "runs_here") else None
     if reason is None:
-        return backend.open_session(files, graph.info, target), None
+        return backend.open_session(files, info, target), None
     from edgekit.quantize import fp16
 
     rounded = files.parent / "rounded.onnx"
     fp16.rounded(files / "model.onnx", rounded)
     runner = targets.backend("ort-fp32")
-    return runner.open_session(rounded, graph.info, "ort-fp32"), "graph evaluated; engine not run here"
+    return runner.open_session(rounded, info, "ort-fp32"), "graph evaluated; engine not run here"
 
 
 def _graph(
@@ -348,7 +364,7 @@ def _check(
         parity.check(report, name)
     except GateError as error:
         picture = (parity.read_images(images, 1) if images else parity.generated_images(1))[0]
-        batch, _ = Predictor(session).preprocess([picture])
+        batch = parity.batch_of(picture, graph.info)
         known = graph.provenance["stages"]
         own = None if reference.target == "pytorch" else known
         found = stages.first_difference(reference, session, batch, known, own)
@@ -374,9 +390,8 @@ def _graph_parity(
 
 
 def _parity(reference: Session, session: Session, target: str, images: Path | None) -> dict[str, dict[str, Any]]:
-    predictor = Predictor(session)
     pictures = parity.read_images(images) if images else parity.generated_images()
-    batches = (predictor.preprocess([picture])[0] for picture in pictures)
+    batches = (parity.batch_of(picture, session.info) for picture in pictures)
     narrow = "bf16" if "bf16" in session.precision_by_type() else "f16"
     return parity.compare(reference, session, batches, narrow if target.endswith("fp16") else "f32")
 

@@ -2,7 +2,7 @@
 
 | key | what it holds |
 |---|---|
-| ``schema`` | integer; newer code reads older schemas, older code refuses newer ones |
+| ``schema`` | 1, or 2 where the input takes pixels; newer code reads older schemas, older code refuses newer ones |
 | ``task target imgsz head names preprocess inputs outputs licence spec`` | the ``ModelInfo`` |
 | ``files`` | relative path -> sha256 of every file but the manifest |
 | ``rewrites parity provenance`` | what was done to the graph, how far it is from PyTorch, where it came from |
@@ -26,7 +26,7 @@ from typing import Any
 from edgekit.errors import GateError, InputError, UnsafeFileError
 from edgekit.spec import HEADS, ROLES, ModelInfo, sha256_file
 
-SCHEMA = 1
+SCHEMA = 2
 MANIFEST = "manifest.json"
 _INFO_KEYS = ("task", "imgsz", "head", "names", "inputs", "outputs", "preprocess", "licence", "spec")
 _MOST_BYTES = 32 << 20  # of a manifest
@@ -52,7 +52,7 @@ def manifest_of(info: ModelInfo, target: str, folder: Path, **parts: Any) -> dic
     """The manifest of the files now in ``folder``. ``parts`` are further top-level keys; None leaves one out."""
     files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST)
     return {
-        "schema": SCHEMA,
+        "schema": SCHEMA if info.takes_pixels else 1,
         "target": target,
         **info.to_dict(),
         "files": {p.relative_to(folder).as_posix(): sha256_file(p) for p in files},
@@ -150,13 +150,16 @@ def _check_info(info: ModelInfo, where: Path) -> None:
             fail(f"the port {port.name!r} has the shape {list(dims)}")
         if math.prod(d or 1 for d in dims) > _MOST_ELEMENTS:
             fail(f"the port {port.name!r} has an absurd shape, {list(dims)}")
-    if info.inputs[0].shape[-2:] != sides or len(info.inputs[0].shape) != 4:
-        fail(f"the input's shape {list(info.inputs[0].shape)} does not agree with imgsz {list(sides)}")
-    prep = info.preprocess
-    if prep.mode not in ("letterbox", "centre_crop") or not _whole(prep.fill, 0, 255) or prep.colour != "RGB":
+    shape, pixels = info.inputs[0].shape, info.takes_pixels
+    if len(shape) != 4 or (shape[1:] != (*sides, 3) if pixels else shape[2:] != sides):
+        fail(f"the input's shape {list(shape)} does not agree with imgsz {list(sides)}")
+    prep, colour = info.preprocess, "BGR" if pixels else "RGB"
+    if prep.mode not in ("letterbox", "centre_crop") or not _whole(prep.fill, 0, 255) or prep.colour != colour:
         fail(f"preprocess {prep.mode!r}, fill {prep.fill!r}, colour {prep.colour!r} is not something edgekit does")
     if not isinstance(prep.scale, (int, float)) or not math.isfinite(prep.scale) or prep.scale <= 0:
         fail(f"preprocess scale {prep.scale!r} is not a positive number")
+    if pixels and prep.scale != 1:
+        fail(f"preprocess scale {prep.scale!r} is not 1, as it must be for pixels")
 
 
 def _whole(value: Any, least: int, most: int) -> bool:

@@ -50,7 +50,7 @@ def compare(
     a, b = _open_both(first, second, size)
     with Predictor(a, Options(conf)) as left, Predictor(b, Options(conf)) as right:
         same_form = {p.role: p.shape[1:] for p in a.info.outputs} == {p.role: p.shape[1:] for p in b.info.outputs}
-        batches = [right.preprocess([image])[0] for image in images]
+        batches = [parity.batch_of(image, b.info) for image in images]
         narrow = stages.narrowest(b)
         roles = parity.compare(a, b, batches, narrow) if same_form else None
         pairs = [(left(image)[0], right(image)[0]) for image in images]

@@ -6,7 +6,7 @@ coordinates are continuous: 0 is the left edge of the first pixel, the width the
 
     image = read_image("photo.jpg")
     canvas, geometry = letterbox(image, (640, 640))
-    batch = to_input([canvas])                     # float32 [1, 3, 640, 640], RGB, 0..1
+    batch = to_input([canvas])                     # float32 [1, 3, 640, 640], RGB, 0..1; some take the canvas itself
     boxes = geometry.boxes_to_image(boxes_on_canvas)
 """
 
@@ -253,18 +253,21 @@ def write_image(path: str | Path, image: Array) -> None:
 # ---- to the network's input -------------------------------------------------------------------------------------
 
 
-def letterbox(image: Array, size: tuple[int, int], fill: int = 114) -> tuple[Array, Geometry]:
+def letterbox(image: Array, size: tuple[int, int], fill: int = 114, out: Array | None = None) -> tuple[Array, Geometry]:
     """The whole image, aspect kept, centred on a canvas of ``size`` (H, W): uint8 BGR ``[H, W, 3]`` and where it lies.
 
     The published convention: one ratio for both sides (enlarging too), bilinear, and an odd row or column of padding
-    goes below and to the right.
+    goes below and to the right. ``out`` is a canvas to use again.
     """
     height, width = image.shape[:2]
     ratio = min(size[0] / height, size[1] / width)
     new_w, new_h = max(round(width * ratio), 1), max(round(height * ratio), 1)
     left, top = max(round((size[1] - new_w) / 2 - 0.1), 0), max(round((size[0] - new_h) / 2 - 0.1), 0)
-    canvas = np.full((*size, 3), fill, np.uint8)
-    place = canvas[top : top + new_h, left : left + new_w]
+    canvas = np.empty((*size, 3), np.uint8) if out is None else out
+    canvas[:top], canvas[top + new_h :] = fill, fill
+    place = canvas[top : top + new_h]
+    place[:, :left], place[:, left + new_w :] = fill, fill
+    place = place[:, left : left + new_w]
     if (new_h, new_w) == (height, width):
         place[:] = image
     else:
@@ -313,16 +316,21 @@ def _resample(lines: Array, step: float, start: int, length: int, unit: float) -
     return np.floor((resized + unit / 2) / unit).reshape(length, *lines.shape[1:])
 
 
-def fit(image: Array, size: tuple[int, int], preprocess: Preprocess) -> tuple[Array, Geometry]:
-    """The image on a canvas of ``size`` (H, W), in the way the model asks for.
+def fit(
+    image: Array, size: tuple[int, int], preprocess: Preprocess, out: Array | None = None
+) -> tuple[Array, Geometry]:
+    """The image on a canvas of ``size`` (H, W), in the way the model asks for; on the canvas ``out`` where given.
 
     Raises:
         InputError: the model asks for a way this version does not know.
     """
     if preprocess.mode == "letterbox":
-        return letterbox(image, size, preprocess.fill)
+        return letterbox(image, size, preprocess.fill, out)
     if preprocess.mode == "centre_crop":
-        return centre_crop(image, size)
+        canvas, geometry = centre_crop(image, size)
+        if out is not None:
+            out[:] = canvas
+        return canvas if out is None else out, geometry
     raise InputError(
         f"images prepared by {preprocess.mode!r} are unknown to this edgekit; it has letterbox and centre_crop"
     )
@@ -347,6 +355,24 @@ def to_input(canvases: Sequence[Array], scale: float = 1 / 255, colour: str = "R
             np.multiply(channel, np.float32(scale), out=plane, dtype=np.float32)
     tensor[len(canvases) :] = 0
     return tensor
+
+
+def canvases(
+    images: Sequence[Array],
+    size: tuple[int, int],
+    preprocess: Preprocess,
+    batch: int = 0,
+    out: Array | None = None,
+) -> tuple[Array, list[Geometry]]:
+    """``fit`` every image: one contiguous uint8 BGR ``[B, H, W, 3]``, ``out`` where given, and a Geometry per image.
+
+    Args:
+        batch: smallest B; places without an image are zero.
+    """
+    made = np.empty((max(batch, len(images)), *size, 3), np.uint8) if out is None else out
+    geometries = [fit(image, size, preprocess, canvas)[1] for image, canvas in zip(images, made, strict=False)]
+    made[len(images) :] = 0
+    return made, geometries
 
 
 def prepare(

@@ -11,6 +11,7 @@ extrapolated, may be off by as much more as it lies further away.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,8 @@ import cv2
 import numpy as np
 
 from edgekit.errors import GateError
-from edgekit.spec import Session
+from edgekit.image import prepare
+from edgekit.spec import ModelInfo, Session
 
 GEOMETRY = ("boxes", "rotated_boxes", "keypoints")
 PER_CANDIDATE = (*GEOMETRY, "mask_coefficients")
@@ -159,6 +161,12 @@ def check(report: Mapping[str, Mapping[str, Any]], name: str) -> None:
             f"tolerance {row['tolerance']:.3g}",
             {"parity": {k: dict(v) for k, v in report.items()}},
         )
+
+
+def batch_of(image: np.ndarray, info: ModelInfo) -> np.ndarray:
+    """One image in the form that every session takes, whatever form its own input has: float32 ``[B, 3, H, W]``."""
+    wanted = dataclasses.replace(info.preprocess, colour="RGB", scale=1 / 255) if info.takes_pixels else info.preprocess
+    return prepare([image], info.imgsz, wanted, info.batch or 0)[0]
 
 
 def generated_images(count: int = 3, side: int = 480, seed: int = 0) -> list[np.ndarray]:

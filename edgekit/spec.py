@@ -108,8 +108,8 @@ class Preprocess:
         mode: ``letterbox`` (aspect kept, centred, padded with ``fill``) or ``centre_crop`` (short side resized,
             centre cut out).
         fill: grey level of the padding, 0 to 255.
-        colour: channel order of the tensor, ``RGB``.
-        scale: factor on 8-bit values.
+        colour: channel order of the tensor: ``RGB``, or ``BGR`` where the input takes pixels.
+        scale: factor on 8-bit values; 1 where the input takes pixels.
     """
 
     mode: str = "letterbox"
@@ -148,6 +148,11 @@ class ModelInfo:
         """The artifact's fixed batch, or None where any batch goes."""
         return self.inputs[0].shape[0]
 
+    @property
+    def takes_pixels(self) -> bool:
+        """Whether the input takes canvases as they are, uint8 ``[B, H, W, 3]`` BGR; else float32 ``[B, 3, H, W]``."""
+        return self.inputs[0].dtype == "uint8"
+
     def replace(self, **changes: Any) -> ModelInfo:
         return dataclasses.replace(self, **changes)
 
@@ -174,7 +179,8 @@ class Session(Protocol):
     """A loaded model: what ``edgekit/targets/*.open`` and the PyTorch session return.
 
     ``run`` takes float32 ``[B, 3, H, W]`` (values 0..1, RGB; B equal to ``info.batch`` where that is fixed) and
-    returns one array per role. Arrays may be reused by the next call unless copied.
+    returns one array per role. Arrays may be reused by the next call unless copied. Where ``info.takes_pixels``, it
+    also takes uint8 ``[B, H, W, 3]`` BGR, and rounds floats to those.
     """
 
     info: ModelInfo

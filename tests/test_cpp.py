@@ -20,11 +20,12 @@ import pytest
 from edgekit import bundle, catalog, checkpoint, loading, targets
 from edgekit.conformance import OPTIONS, TOLERANCES, differences
 from edgekit.errors import EdgekitError
-from edgekit.image import Geometry, as_image, prepare, read_image
+from edgekit.image import Geometry, as_image, fit, prepare, read_image
 from edgekit.results import Result
 from edgekit.runtime import places
 from edgekit.runtime.postprocess import Options, postprocess
 from edgekit.spec import Graph, ModelInfo, Port, Preprocess
+from edgekit.targets import openvino as openvino_target
 from edgekit.tasks import ports
 from tests.hostile.fuzz import seeds
 from tests.hostile.manifests import NO_OBJECT, WRONG, spoil
@@ -60,6 +61,8 @@ def plain_info(size: tuple[int, int], preprocess: Preprocess | None = None) -> M
 def tensor(probe: Probe, folder: Path, image: np.ndarray, info: ModelInfo) -> tuple[np.ndarray, list[float]]:
     out = probe.scratch / "tensor"
     found = probe("prepare", folder, *probe.pixels(image), out)
+    if info.takes_pixels:
+        return np.fromfile(out, np.uint8).reshape(*info.imgsz, 3), found
     return np.fromfile(out, np.float32).reshape(3, *info.imgsz), found
 
 
@@ -102,6 +105,21 @@ def test_centre_crop_is_pythons_to_the_last_bit(probe: Probe, tmp_path: Path, si
         image = rng.integers(0, 256, (height, width, 3), np.uint8)
         found, _ = tensor(probe, folder, image, info)
         np.testing.assert_array_equal(found, prepare([image], size, info.preprocess)[0][0])
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("mode", ["letterbox", "centre_crop"])
+def test_pixels_are_pythons_canvas(probe: Probe, tmp_path: Path, channels: int, mode: str) -> None:
+    for k, size in enumerate([(96, 128), (64, 64)]):
+        info = openvino_target.takes(plain_info(size, Preprocess(mode=mode, fill=114 + k)))
+        folder = bundle_around(tmp_path / str(k), info)
+        for height, width in SIZES:
+            whole = np.random.default_rng(height).integers(0, 256, (height + 4, width + 3, channels), np.uint8)
+            view = whole[1 : 1 + height, 2 : 2 + width]
+            found, where = tensor(probe, folder, view, info)
+            canvas, g = fit(as_image(view), size, info.preprocess)
+            np.testing.assert_array_equal(found, canvas)
+            assert where == [g.height, g.width, g.scale_x, g.scale_y, g.left, g.top]
 
 
 @pytest.mark.parametrize("shape", [(0, 0, 3), (1, 5, 3), (5, 1, 1), (9, 9, 2)])
@@ -356,6 +374,7 @@ def built(onnx: Path, target: str, folder: Path, seen: list[np.ndarray]) -> Path
 
         path = onnx.with_suffix(".xml")
         ir.quantize(onnx, path, [prepare([image], info.imgsz, info.preprocess)[0] for image in seen])
+    info = targets.backend(target).takes(info)
     targets.backend(target).build(Graph(path, info, ""), target, folder)
     bundle.write_manifest(folder, bundle.manifest_of(info, target, folder))
     return folder
@@ -387,10 +406,11 @@ def noise(count: int) -> list[np.ndarray]:
     return [cv2.resize(c, sizes[i % 4][::-1], interpolation=cv2.INTER_CUBIC) for i, c in enumerate(coarse)]
 
 
+@pytest.mark.parametrize("pixels", [False, True])
 @pytest.mark.parametrize("target", ["ov-fp32", "ov-fp16", "ov-int8"])
 @pytest.mark.parametrize("task", ["detect", "segment", "pose", "obb", "classify"])
-def test_every_task_conforms(probe: Probe, tmp_path: Path, task: str, target: str) -> None:
-    folder = tiny_bundle(tmp_path / "bundle", task, target)
+def test_every_task_conforms(probe: Probe, tmp_path: Path, task: str, target: str, pixels: bool) -> None:
+    folder = tiny_bundle(tmp_path / "bundle", task, target, pixels=pixels)
     assert assert_conforms(probe, folder, noise(8), **OPTIONS) > 20
     assert assert_conforms(probe, folder, noise(4), conf=0.01, iou=0.4, max_det=9, agnostic=True, multi_label=True) > 9
 
@@ -402,8 +422,17 @@ def test_a_model_runs_from_c_and_from_many_threads(programs: Path, tiny_classifi
     assert run(programs / "threads", tiny_classifier, 5).stdout == "0 wrong of 40\n"
 
 
-def test_the_steps_and_the_callers_memory(programs: Path, tmp_path: Path) -> None:
-    assert run(programs / "steps", tiny_bundle(tmp_path / "bundle", "detect", "ov-fp32")).stdout == "0 failures\n"
+@pytest.mark.parametrize("pixels", [False, True])
+def test_the_steps_and_the_callers_memory(programs: Path, tmp_path: Path, pixels: bool) -> None:
+    folder = tiny_bundle(tmp_path / "bundle", "detect", "ov-fp32", pixels=pixels)
+    assert run(programs / "steps", folder).stdout == "0 failures\n"
+
+
+def test_pixels_are_for_openvino_alone(probe: Probe, tmp_path: Path) -> None:
+    info = openvino_target.takes(plain_info((64, 96)))
+    folder = bundle_around(tmp_path / "bundle", info)  # of ort-fp32
+    with pytest.raises(EdgekitError, match=r"the input 'images' is not float32 \[batch, 3, height, width\]"):
+        probe("open", folder)
 
 
 def test_a_device_that_is_not_there_gets_pythons_sentence(probe: Probe, tiny_classifier: Path) -> None:

@@ -226,6 +226,17 @@ def plain(document: Any) -> None:
     assert document["rows"]
 
 
+def pixels(document: Any) -> None:
+    """Float and uint8 input of the same model: the stages, and ratios inside their intervals."""
+    assert document["machine"] and document["rows"]
+    for row in document["rows"]:
+        assert row["target"].startswith("ov-") and row["rounds"] > 0
+        for stage in ("pre_ms", "network_ms", "whole_ms"):
+            ratio = row["ratio"][stage]
+            assert ratio["low"] <= ratio["ratio"] <= ratio["high"]
+            assert 0 < row["pixels"][stage]["min"] <= row["pixels"][stage]["p50"]
+
+
 KINDS: dict[str, Callable[[Any], None]] = {
     "accuracy": accuracy,
     "auto": auto,
@@ -235,6 +246,7 @@ KINDS: dict[str, Callable[[Any], None]] = {
     "frames per second of a video, decoding to results": beside,
     "fuzzing": fuzzing,
     "half": plain,
+    "input": pixels,
     "int8": plain,
     "int8-methods": plain,
     "memory over frames": endurance,

@@ -25,8 +25,9 @@ POINTS, PROTOTYPES = 5, 8
 Array = np.ndarray
 
 
-def tiny_bundle(folder: Path, task: str, target: str, seed: int = 0) -> Path:
-    """A bundle of ``detect``, ``segment``, ``pose``, ``obb`` or ``classify`` with a raw head and random weights.
+def tiny_bundle(folder: Path, task: str, target: str, seed: int = 0, pixels: bool = False) -> Path:
+    """A bundle of ``detect``, ``segment``, ``pose``, ``obb`` or ``classify`` with a raw head and random weights; with
+    ``pixels`` (ov-*) its input is uint8.
 
     The image is averaged in cells of 16 px; every output is a linear function of those means (scores: its sigmoid).
     """
@@ -40,7 +41,9 @@ def tiny_bundle(folder: Path, task: str, target: str, seed: int = 0) -> Path:
     onnx.save(_model(roles, rng), path)
     if target == "ov-int8":
         path = _eight_bits(path, rng)
-    targets.backend(target).build(Graph(path, info, sha256_file(path)), target, folder)
+    backend = targets.backend(target)
+    info = backend.takes(info) if pixels else info
+    backend.build(Graph(path, info, sha256_file(path)), target, folder)
     bundle.write_manifest(folder, bundle.manifest_of(info, target, folder))
     return folder
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from time import perf_counter
 from types import TracebackType
@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.errors import UsageError
-from edgekit.image import Geometry, as_image, prepare, read_image
+from edgekit.image import Geometry, as_image, canvases, prepare, read_image
 from edgekit.results import Result
 from edgekit.runtime.postprocess import Options, postprocess
 from edgekit.runtime.stream import Stream
@@ -64,6 +64,8 @@ class Predictor:
         # A session that is not made for it may use its output arrays again in the next call: one call at a time then.
         concurrent = getattr(session, "concurrent", False)
         self._turn: Any = contextlib.nullcontext() if concurrent else threading.Lock()
+        # Where this thread's next run reads its input, if the session says so: canvases are drawn right there.
+        self._memory: Callable[[], Array | None] = getattr(session, "memory", lambda: None)
 
     @classmethod
     def from_session(cls, session: Session, **options: Any) -> Predictor:
@@ -76,8 +78,15 @@ class Predictor:
         return self.session.info
 
     def preprocess(self, images: Sequence[Array]) -> tuple[Array, list[Geometry]]:
-        """uint8 BGR images -> float32 ``[B, 3, H, W]`` (padded to the session's batch) and where each one lies."""
-        return prepare(images, self.info.imgsz, self.info.preprocess, self.info.batch or 0)
+        """uint8 BGR images -> what the session takes, padded to its batch, and where each one lies: float32
+        ``[B, 3, H, W]``, or uint8 ``[B, H, W, 3]`` where it takes pixels."""
+        return self._preprocess(images, None)
+
+    def _preprocess(self, images: Sequence[Array], memory: Array | None) -> tuple[Array, list[Geometry]]:
+        info = self.info
+        if info.takes_pixels:
+            return canvases(images, info.imgsz, info.preprocess, info.batch or 0, memory)
+        return prepare(images, info.imgsz, info.preprocess, info.batch or 0)
 
     def predict(self, images: Any, **options: Any) -> list[Result]:
         """Results of one or many images, in their order.
@@ -158,7 +167,7 @@ class Predictor:
     def _run(self, loaded: Sequence[Loaded], options: Options) -> tuple[list[Result], dict[str, float]]:
         """One run of the session on at most a batch of images."""
         start = perf_counter()
-        batch, geometries = self.preprocess([image for _, image in loaded])
+        batch, geometries = self._preprocess([image for _, image in loaded], self._memory())
         with self._turn:
             ready = perf_counter()
             outputs = self.session.run(batch)

@@ -4,8 +4,9 @@
 execute what the hardware has: bf16 with AMX or AVX512-BF16, f16 on GPUs and ARM, float32 elsewhere;
 ``precision_by_type`` says which. ``ov-int8`` takes an IR that ``edgekit.quantize`` has made.
 
-    build(graph, "ov-fp16", folder)                       # folder/model.xml, model.bin
-    session = open_session(folder, info, "ov-fp16", threads=2)
+    graph = dataclasses.replace(graph, info=takes(graph.info))      # 8-bit canvases instead of floats
+    build(graph, "ov-fp16", folder)                                 # folder/model.xml, model.bin
+    session = open_session(folder, graph.info, "ov-fp16", threads=2)
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ import importlib.util
 import shutil
 import threading
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ import numpy as np
 
 from edgekit.errors import GateError, InputError, MissingPackageError, UsageError
 from edgekit.spec import Graph, ModelInfo, Port
+from edgekit.targets._openvino_input import MARK, take_pixels
 from edgekit.targets._openvino_variants import varied
 
 TARGETS = {
@@ -34,11 +37,39 @@ EXTRA = "openvino"
 MODEL = "model.xml"
 
 _KERNELS = ("f32", "f16", "bf16", "i8", "u8", "i32", "i64")
-_NOTES = ("layerType", "primitiveType", "runtimePrecision")
+_NOTES = ("layerType", "primitiveType", "runtimePrecision", "originalLayersNames")
 _NOT_COMPUTING = ("Input", "Output", "Const", "Reorder", "Reshape", "Parameter", "Result", "Constant")
 
 
 WARM_RUNS = 3  # of a profile, not counted
+
+
+@dataclass(frozen=True)
+class OpenVinoOptions:
+    """What can be asked of a build by ``--option NAME=VALUE``.
+
+    Attributes:
+        input: ``uint8`` (canvases as they are, ``_openvino_input``) or ``float`` (float32 RGB 0..1).
+    """
+
+    input: str = "uint8"
+
+    @classmethod
+    def parse(cls, texts: Mapping[str, str]) -> OpenVinoOptions:
+        """Options from their spelling on the command line.
+
+        Raises:
+            UsageError: no such option or value; the sentence names it.
+        """
+        for name, text in texts.items():
+            if name != "input":
+                raise UsageError(f"--option {name}: OpenVINO targets have no such option; they have input")
+            if text.lower() not in ("uint8", "float"):
+                raise UsageError(f"--option input={text}: must be uint8 or float")
+        return cls(**{name: text.lower() for name, text in texts.items()})
+
+
+OPTIONS = OpenVinoOptions
 
 
 def missing() -> str | None:
@@ -56,10 +87,20 @@ def _openvino(target: str) -> Any:
     return openvino
 
 
-def build(graph: Graph, target: str, folder: Path) -> None:
-    """Convert the ONNX graph to an IR; ``ov-fp16`` compresses the weights. What is an IR already is taken as it is."""
+def takes(info: ModelInfo, options: OpenVinoOptions | None = None) -> ModelInfo:
+    """What the artifact of a graph with ``info`` will take and give."""
+    batch, planes, height, width = info.inputs[0].shape
+    if (options or OpenVinoOptions()).input == "float" or info.takes_pixels or planes != 3:
+        return info
+    port = replace(info.inputs[0], shape=(batch, height, width, 3), dtype="uint8")
+    return info.replace(inputs=(port,), preprocess=replace(info.preprocess, colour="BGR", scale=1.0))
+
+
+def build(graph: Graph, target: str, folder: Path, options: OpenVinoOptions | None = None) -> None:
+    """Convert the graph, an ONNX file or an IR, to an IR with the input that ``graph.info`` describes; ``ov-fp16``
+    compresses the weights."""
     openvino = _openvino(target)
-    if graph.path.suffix == ".xml":
+    if graph.path.suffix == ".xml" and not graph.info.takes_pixels:
         for suffix in (".xml", ".bin"):
             shutil.copyfile(graph.path.with_suffix(suffix), (folder / MODEL).with_suffix(suffix))
         return
@@ -67,6 +108,8 @@ def build(graph: Graph, target: str, folder: Path) -> None:
         model = openvino.Core().read_model(str(graph.path))
     except Exception as error:
         raise InputError(f"{graph.path}: OpenVINO cannot read it ({str(error).splitlines()[0]})") from error
+    if graph.info.takes_pixels:
+        take_pixels(model)
     openvino.save_model(model, str(folder / MODEL), compress_to_fp16=target == "ov-fp16")
 
 
@@ -180,9 +223,27 @@ class OpenVinoSession:
             self._requests.own = self._compiled.create_infer_request()
         return self._requests.own
 
+    def memory(self) -> np.ndarray | None:
+        """What this thread's request reads where it lies, to be filled and given to ``run``: uint8 ``[B, H, W, 3]``;
+        None where the input is float, or of any batch."""
+        if not self.info.takes_pixels or self.info.batch is None:
+            return None
+        if not hasattr(self._requests, "memory"):
+            self._requests.memory = np.zeros([d or 1 for d in self.info.inputs[0].shape], np.uint8)
+        made: np.ndarray = self._requests.memory
+        return made
+
+    def _taken(self, batch: np.ndarray) -> np.ndarray:
+        """The batch as the compiled model takes it: floats become the pixels that they are or are nearest to."""
+        if not self.info.takes_pixels or batch.dtype == np.uint8:
+            return batch
+        pixels = np.rint(np.asarray(batch, np.float32)[:, ::-1] * 255).clip(0, 255).astype(np.uint8)
+        return np.ascontiguousarray(pixels.transpose(0, 2, 3, 1))
+
     def run(self, batch: np.ndarray) -> dict[str, np.ndarray]:
-        """``[B, 3, H, W]`` float32 in 0..1 -> one array per role, valid until this thread's next call."""
-        results = self._request().infer([batch], share_inputs=True, share_outputs=True)
+        """uint8 ``[B, H, W, 3]`` where that is the input, or ``[B, 3, H, W]`` float32 in 0..1 -> one array per role,
+        valid until this thread's next call."""
+        results = self._request().infer([self._taken(batch)], share_inputs=True, share_outputs=True)
         return {role: results[port] for role, port in self._ports}
 
     def taps(self, batch: np.ndarray, names: Sequence[str]) -> dict[str, np.ndarray]:
@@ -193,7 +254,7 @@ class OpenVinoSession:
         outputs = {name for port in model.outputs for name in port.get_names()}
         model.add_outputs([name for name in wanted if name not in outputs])
         compiled = self._core.compile_model(model, *self._how)
-        results = compiled.create_infer_request().infer([batch])
+        results = compiled.create_infer_request().infer([self._taken(batch)])
         return {name: np.array(results[compiled.output(name)]) for name in wanted}
 
     def precision_by_type(self) -> dict[str, int]:
@@ -215,7 +276,9 @@ class OpenVinoSession:
     def _computing(self) -> list[dict[str, str]]:
         nodes = self._compiled.get_runtime_model().get_ordered_ops()
         found = [{k: str(v.value) for k, v in node.get_rt_info().items() if k in _NOTES} for node in nodes]
-        return [notes for notes in found if notes.get("layerType", "Const") not in _NOT_COMPUTING]
+        return [
+            notes for notes in found if notes.get("layerType", "Const") not in _NOT_COMPUTING and not _enters(notes)
+        ]
 
     def profile(self, batch: np.ndarray, runs: int) -> list[tuple[str, str, float]]:
         """(names of the layers it was made of, operator type, milliseconds) of every kernel executed, in order; medians
@@ -227,7 +290,7 @@ class OpenVinoSession:
             for node in compiled.get_runtime_model().get_ordered_ops()
             if "originalLayersNames" in node.get_rt_info()
         }
-        request = compiled.create_infer_request()
+        request, batch = compiled.create_infer_request(), self._taken(batch)
         times: dict[str, list[float]] = {}
         for number in range(runs + WARM_RUNS):
             request.infer([batch], share_inputs=True)
@@ -259,6 +322,12 @@ class OpenVinoSession:
         """Release the request and the compiled model."""
         self._requests = threading.local()
         self._compiled = self._core = None
+
+
+def _enters(notes: Mapping[str, str]) -> bool:
+    """Whether a layer only brings pixels into the model's type and order."""
+    names = notes.get("originalLayersNames", "").split(",")
+    return all(name.startswith(MARK) for name in names)
 
 
 def _key(name: str) -> str | int:

@@ -5,7 +5,7 @@
 //   load FOLDER THREADS                                    the same with so many CPU threads
 //   settings FOLDER DEVICE THREADS                         whether it opens so
 //   predict FOLDER PIXELS W H CHANNELS STRIDE [option=value ...]
-//   prepare FOLDER PIXELS W H CHANNELS STRIDE OUT          the tensor as floats in the file OUT
+//   prepare FOLDER PIXELS W H CHANNELS STRIDE OUT          the tensor in the file OUT
 //   post HEAD CLASSES H W GEOMETRY ROLE:SHAPE:FILE,... [option=value ...]
 #include <fstream>
 #include <iostream>
@@ -141,13 +141,20 @@ class Probe {
             std::stoi(words.at(4)), std::stoi(words.at(5)), std::stol(words.at(6))};
   }
 
+  template <class Value>
+  static edgekit::Geometry written(const edgekit::Image& image, const edgekit::Info& info, const std::string& path) {
+    std::vector<Value> tensor(3U * static_cast<std::size_t>(info.height) * static_cast<std::size_t>(info.width));
+    const edgekit::Geometry g = edgekit::prepare(image, info, tensor.data());
+    const auto size = static_cast<std::streamsize>(sizeof(Value) * tensor.size());
+    std::ofstream(path, std::ios::binary).write(reinterpret_cast<const char*>(tensor.data()), size);
+    return g;
+  }
+
   static std::string prepare(const Words& words) {
     const edgekit::Info info = edgekit::read_bundle(words.at(1));
     const std::string pixels = read_file(words.at(2));
-    std::vector<float> tensor(3U * static_cast<std::size_t>(info.height) * static_cast<std::size_t>(info.width));
-    const edgekit::Geometry g = edgekit::prepare(image(words, pixels), info, tensor.data());
-    std::ofstream(words.at(7), std::ios::binary)
-        .write(reinterpret_cast<const char*>(tensor.data()), static_cast<std::streamsize>(4 * tensor.size()));
+    const edgekit::Geometry g = info.takes_pixels() ? written<std::uint8_t>(image(words, pixels), info, words.at(7))
+                                                    : written<float>(image(words, pixels), info, words.at(7));
     std::ostringstream out;
     out.precision(17);
     out << '[' << g.height << ", " << g.width << ", " << g.scale_x << ", " << g.scale_y << ", " << g.left << ", "

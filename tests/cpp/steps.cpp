@@ -62,12 +62,20 @@ int main(int count, char** words) {
          "so is postprocess");
 
   const edgekit::Info& info = model.info();
+  const bool bytes = info.takes_pixels();
   std::vector<float> input(3U * static_cast<std::size_t>(info.height) * static_cast<std::size_t>(info.width));
   const auto& shape = info.outputs[0].shape;
   std::vector<float> output(static_cast<std::size_t>(shape[1] * shape[2]), -1.0F);
   other.bind("images", input.data());
   other.bind(info.outputs[0].role, output.data());
-  expect(other.input() == input.data(), "the input is the caller's");
+  const void* floats_at = other.input();
+  const void* pixels_at = other.pixels();
+  expect((bytes ? pixels_at : floats_at) == input.data(), "the input is the caller's");
+  expect((bytes ? floats_at : pixels_at) == nullptr, "and not of the other kind");
+  float value = 0;
+  std::uint8_t byte = 0;
+  const auto other_kind = [&] { bytes ? edgekit::prepare(image, info, &value) : edgekit::prepare(image, info, &byte); };
+  expect(refused(other_kind, Kind::usage), "the other kind of tensor is refused");
   expect(equal(other.predict(image, options), expected), "bound memory changes nothing");
   expect(other.outputs()[0].data == output.data(), "the output is the caller's");
   expect(std::memcmp(output.data(), session.outputs()[0].data, output.size() * sizeof(float)) == 0, "and holds it");

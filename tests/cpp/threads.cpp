@@ -17,7 +17,7 @@ class FakeRunner : public detail::Runner {
     results_[0] = {"boxes", box_.data(), {1, 1, 4}};
     results_[1] = {"scores", &score_, {1, 1, 1}};
   }
-  float* input() override { return input_.data(); }
+  void* input() override { return input_.data(); }
   void bind(std::size_t, void*, Memory) override {}
   void run() override {
     const float x = input_[32 * 64 + 32] * 255 / 10;

@@ -35,6 +35,20 @@ def put(*path: Any) -> Change:
     return change
 
 
+def pixels(*keys: Any) -> Change:
+    """A manifest whose input is pixels, and then ``put(*keys)``, or the last key gone where no value is given."""
+
+    def change(manifest: dict[str, Any]) -> None:
+        manifest["inputs"][0].update(dtype="uint8", shape=[1, 64, 96, 3])
+        manifest["preprocess"].update(colour="BGR", scale=1.0)
+        if len(keys) == 2:
+            manifest[keys[0]].pop(keys[1])
+        else:
+            put(*keys)(manifest)
+
+    return change
+
+
 WRONG: dict[str, tuple[Change, str]] = {
     "newer schema": (put("schema", 99), "upgrade edgekit"),
     "schema beyond 64 bits": (put("schema", 10**30), "upgrade edgekit"),
@@ -82,6 +96,13 @@ WRONG: dict[str, tuple[Change, str]] = {
     "scale below zero": (put("preprocess", "scale", -0.25), "scale -0.25"),
     "scale is no number": (put("preprocess", "scale", float("nan")), "scale nan"),
     "scale is infinite": (put("preprocess", "scale", float("inf")), "scale inf"),
+    "pixels in planes": (put("inputs", 0, "dtype", "uint8"), "does not agree with imgsz"),
+    "pixels of four bytes": (pixels("inputs", 0, "shape", [1, 64, 96, 4]), "does not agree with imgsz"),
+    "pixels of another size": (pixels("inputs", 0, "shape", [1, 96, 64, 3]), "does not agree with imgsz"),
+    "pixels in RGB": (pixels("preprocess", "colour", "RGB"), "colour 'RGB'"),
+    "pixels of no colour": (pixels("preprocess", "colour"), "colour 'RGB'"),
+    "pixels scaled": (pixels("preprocess", "scale", 0.5), "scale 0.5 is not 1"),
+    "pixels of no scale": (pixels("preprocess", "scale"), "scale 0.00392156862745098 is not 1"),
     "preprocess is null": (put("preprocess", None), "manifest"),
     "preprocess of more": (put("preprocess", "crop", 1), "no field 'crop'"),
     "outputs is null": (put("outputs", None), "manifest"),

@@ -20,7 +20,7 @@ class Runner {
   Runner(const Runner&) = delete;
   Runner& operator=(const Runner&) = delete;
   virtual ~Runner() = default;
-  virtual float* input() = 0;  // [batch, 3, height, width] on the host; null where it is bound to a device
+  virtual void* input() = 0;  // a batch as the manifest says, on the host; null where it is bound to a device
   virtual void bind(std::size_t port, void* data, Memory memory) = 0;  // port 0 is the input, 1... the outputs
   virtual void cuda_stream(void* stream);                              // refused unless a backend has them
   virtual void run() = 0;

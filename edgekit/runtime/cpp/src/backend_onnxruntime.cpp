@@ -83,7 +83,7 @@ class OnnxRuntimeRunner : public Runner {
     input_ = memory_.data();
   }
 
-  float* input() override { return input_; }
+  void* input() override { return input_; }
 
   void bind(std::size_t port, void* data, Memory memory) override {
     if (memory != Memory::host) throw Error(Error::Kind::usage, "bind: ONNX Runtime bundles take host memory only");

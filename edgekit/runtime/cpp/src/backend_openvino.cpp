@@ -41,19 +41,20 @@ class OpenVinoRunner : public Runner {
       : info_(info), request_(std::move(request)), results_(info.outputs.size()), converted_(info.outputs.size()) {
     input_port_ = model.input();
     for (const Port& port : info.outputs) ports_.push_back(model.output(port.name));
-    const ov::Shape shape = {static_cast<std::size_t>(info.batch()), 3, static_cast<std::size_t>(info.height),
-                             static_cast<std::size_t>(info.width)};
-    input_ = ov::Tensor(ov::element::f32, shape);
+    const auto batch = static_cast<std::size_t>(info.batch()), height = static_cast<std::size_t>(info.height),
+               width = static_cast<std::size_t>(info.width);
+    input_ = info.takes_pixels() ? ov::Tensor(ov::element::u8, {batch, height, width, 3})
+                                 : ov::Tensor(ov::element::f32, {batch, 3, height, width});
     request_.set_tensor(input_port_, input_);
   }
 
-  float* input() override { return input_.data<float>(); }
+  void* input() override { return input_.data(); }
 
   void bind(std::size_t port, void* data, Memory memory) override {
     if (memory != Memory::host) throw Error(Error::Kind::usage, "bind: OpenVINO bundles take host memory only");
     try {
       if (port == 0) {
-        input_ = ov::Tensor(ov::element::f32, input_.get_shape(), data);
+        input_ = ov::Tensor(input_.get_element_type(), input_.get_shape(), data);
         request_.set_tensor(input_port_, input_);
         return;
       }

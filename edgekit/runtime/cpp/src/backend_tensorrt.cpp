@@ -101,9 +101,9 @@ class TensorRtRunner : public Runner {
     if (own_ != nullptr) cudaStreamDestroy(own_);
   }
 
-  float* input() override {
+  void* input() override {
     const Place& place = places_[0];
-    return place.bound != nullptr && place.memory == Memory::device ? nullptr : static_cast<float*>(place.staging());
+    return place.bound != nullptr && place.memory == Memory::device ? nullptr : place.staging();
   }
 
   void bind(std::size_t port, void* data, Memory memory) override {

@@ -20,6 +20,41 @@ std::array<int, 3> planes_of(int channels) {
   return channels == 1 ? std::array<int, 3>{0, 0, 0} : std::array<int, 3>{2, 1, 0};
 }
 
+// The two forms of an input. Values of a row are `step` apart and lie in `runs` runs: run(y, x, 0...) is where one goes
+// on from column x. at(y, x, c) is a value's place, c being 0 for red, 1 for green, 2 for blue.
+struct Planes {  // float32 [3, height, width], RGB, scaled
+  using Value = float;
+  static constexpr std::size_t step = 1;
+  static constexpr int runs = 3;
+  float* data;
+  int height, width;
+  float scale;
+  static std::size_t first(std::size_t c, std::size_t count) { return c * count; }  // of colour c in a row of its own
+  float* at(int y, int x, int c) const {
+    return data + (static_cast<std::ptrdiff_t>(c) * height + y) * width + x;
+  }
+  float* run(int y, int x, int c) const { return at(y, x, c); }
+  template <class Number>
+  float value(Number grey) const {
+    return static_cast<float>(grey) * scale;
+  }
+};
+
+struct Pixels {  // uint8 [height, width, 3], BGR
+  using Value = std::uint8_t;
+  static constexpr std::size_t step = 3;
+  static constexpr int runs = 1;
+  std::uint8_t* data;
+  int width;
+  static std::size_t first(std::size_t c, std::size_t) { return 2 - c; }
+  std::uint8_t* at(int y, int x, int c) const { return run(y, x, 0) + 2 - c; }
+  std::uint8_t* run(int y, int x, int) const { return data + 3 * (static_cast<std::ptrdiff_t>(y) * width + x); }
+  template <class Number>
+  std::uint8_t value(Number grey) const {
+    return static_cast<std::uint8_t>(grey);
+  }
+};
+
 Image checked(Image image) {
   const auto fail = [](const std::string& what) { throw Error(Error::Kind::input, "image: " + what); };
   const std::string shape = "(" + std::to_string(image.height) + ", " + std::to_string(image.width) + ", " +
@@ -68,27 +103,31 @@ Axis axis(int source, int target, bool stay_inside) {
   return made;
 }
 
-// One source row resized: three planes of `width` sums, 15 bits each.
+// One source row resized: sums of 15 bits, in the order of the target.
+template <class Target>
 void resize_row(const Image& image, int row, const Axis& x, std::int16_t* out) {
   const std::uint8_t* pixels = image.data + row * image.stride;
   const auto planes = planes_of(image.channels);
   const std::size_t width = x.at.size();
-  std::int16_t *red = out, *green = out + width, *blue = out + 2 * width;
+  constexpr std::size_t step = Target::step;
+  std::int16_t *red = out + Target::first(0, width), *green = out + Target::first(1, width),
+               *blue = out + Target::first(2, width);
   for (std::size_t i = 0; i < width; ++i) {
     const std::uint8_t* a = pixels + static_cast<std::ptrdiff_t>(x.at[i]) * image.channels;
     const std::uint8_t* b = x.second[i] == 0 ? a : a + image.channels;  // the last pixel has no next
     const int left = x.first[i], right = x.second[i];
-    red[i] = static_cast<std::int16_t>((a[planes[0]] * left + b[planes[0]] * right) >> 4);
-    green[i] = static_cast<std::int16_t>((a[planes[1]] * left + b[planes[1]] * right) >> 4);
-    blue[i] = static_cast<std::int16_t>((a[planes[2]] * left + b[planes[2]] * right) >> 4);
+    red[i * step] = static_cast<std::int16_t>((a[planes[0]] * left + b[planes[0]] * right) >> 4);
+    green[i * step] = static_cast<std::int16_t>((a[planes[1]] * left + b[planes[1]] * right) >> 4);
+    blue[i * step] = static_cast<std::int16_t>((a[planes[2]] * left + b[planes[2]] * right) >> 4);
   }
 }
 
-void mix_rows(const std::int16_t* above, const std::int16_t* below, int first, int second, std::size_t width,
-              float scale, float* out) {
-  for (std::size_t i = 0; i < width; ++i) {
+template <class Target>
+void mix_rows(const Target& to, const std::int16_t* above, const std::int16_t* below, int first, int second,
+              std::size_t count, typename Target::Value* out) {
+  for (std::size_t i = 0; i < count; ++i) {
     const int sum = ((above[i] * first) >> 16) + ((below[i] * second) >> 16);
-    out[i] = static_cast<float>((sum + 2) >> 2) * scale;
+    out[i] = to.value((sum + 2) >> 2);
   }
 }
 
@@ -96,37 +135,48 @@ struct Place {
   int left, top, width, height;
 };
 
-void fill_around(float* tensor, const Info& info, const Place& place, float grey) {
-  const auto width = static_cast<std::size_t>(info.width), height = static_cast<std::size_t>(info.height);
-  const auto left = static_cast<std::size_t>(place.left), top = static_cast<std::size_t>(place.top);
-  const std::size_t right = left + static_cast<std::size_t>(place.width);
-  const std::size_t bottom = top + static_cast<std::size_t>(place.height);
-  for (std::size_t c = 0; c < 3; ++c) {
-    float* plane = tensor + c * width * height;
-    std::fill(plane, plane + top * width, grey);
-    for (std::size_t y = top; y < bottom && place.width < info.width; ++y) {
-      std::fill(plane + y * width, plane + y * width + left, grey);
-      std::fill(plane + y * width + right, plane + (y + 1) * width, grey);
-    }
-    std::fill(plane + bottom * width, plane + height * width, grey);
+// Columns `begin` to `end` of a row in grey.
+template <class Target>
+void fill_row(const Target& to, int y, int begin, int end, typename Target::Value grey) {
+  const std::size_t count = static_cast<std::size_t>(end - begin) * Target::step;
+  for (int c = 0; c < Target::runs; ++c) std::fill_n(to.run(y, begin, c), count, grey);
+}
+
+template <class Target>
+void fill_around(const Target& to, const Info& info, const Place& place) {
+  const auto grey = to.value(info.fill);
+  for (int y = 0; y < info.height; ++y) {
+    const bool beside = y >= place.top && y < place.top + place.height;
+    fill_row(to, y, 0, beside ? place.left : info.width, grey);
+    if (beside) fill_row(to, y, place.left + place.width, info.width, grey);
   }
 }
 
-void copy_into(const Image& image, const Info& info, const Place& place, float scale, float* tensor) {
+template <class Target>
+void copy_into(const Target& to, const Image& image, const Place& place) {
   const auto planes = planes_of(image.channels);
   for (int y = 0; y < place.height; ++y) {
     const std::uint8_t* row = image.data + y * image.stride;
+    if (Target::step == 3 && image.channels == 3) {
+      auto* out = to.run(place.top + y, place.left, 0);
+      for (int i = 0; i < 3 * place.width; ++i) out[i] = to.value(row[i]);
+      continue;
+    }
     for (int c = 0; c < 3; ++c) {
-      float* out = tensor + (static_cast<std::ptrdiff_t>(c) * info.height + place.top + y) * info.width + place.left;
+      auto* out = to.at(place.top + y, place.left, c);
       const std::uint8_t* in = row + planes[static_cast<std::size_t>(c)];
-      for (int x = 0; x < place.width; ++x) out[x] = static_cast<float>(in[x * image.channels]) * scale;
+      for (int x = 0; x < place.width; ++x) {
+        *out = to.value(in[x * image.channels]);
+        out += Target::step;
+      }
     }
   }
 }
 
-void resize_into(const Image& image, const Info& info, const Place& place, float scale, float* tensor) {
+template <class Target>
+void resize_into(const Target& to, const Image& image, const Place& place) {
   const Axis x = axis(image.width, place.width, true), y = axis(image.height, place.height, false);
-  const auto width = static_cast<std::size_t>(place.width);
+  const auto width = static_cast<std::size_t>(place.width), count = width * Target::step;
   std::vector<std::int16_t> memory(6 * width);
   std::array<std::int16_t*, 2> rows = {memory.data(), memory.data() + 3 * width};
   std::array<int, 2> held = {-1, -1};  // which source rows they are
@@ -139,17 +189,19 @@ void resize_into(const Image& image, const Info& info, const Place& place, float
     }
     for (std::size_t k = 0; k < 2; ++k)
       if (held[k] != wanted[k]) {
-        resize_row(image, wanted[k], x, rows[k]);
+        resize_row<Target>(image, wanted[k], x, rows[k]);
         held[k] = wanted[k];
       }
-    for (std::size_t c = 0; c < 3; ++c) {
-      float* out = tensor + (static_cast<std::ptrdiff_t>(c) * info.height + place.top + line) * info.width + place.left;
-      mix_rows(rows[0] + c * width, rows[1] + c * width, y.first[i], y.second[i], width, scale, out);
+    for (int c = 0; c < Target::runs; ++c) {
+      const std::size_t from = static_cast<std::size_t>(c) * width;
+      mix_rows(to, rows[0] + from, rows[1] + from, y.first[i], y.second[i], count,
+               to.run(place.top + line, place.left, c));
     }
   }
 }
 
-Geometry letterbox(const Image& image, const Info& info, float* tensor) {
+template <class Target>
+Geometry letterbox(const Image& image, const Info& info, const Target& to) {
   const double ratio =
       std::min(static_cast<double>(info.height) / image.height, static_cast<double>(info.width) / image.width);
   const auto side = [ratio](int length) { return std::max(static_cast<int>(std::nearbyint(length * ratio)), 1); };
@@ -158,12 +210,11 @@ Geometry letterbox(const Image& image, const Info& info, float* tensor) {
   };
   const int width = side(image.width), height = side(image.height);
   const Place place = {gap(info.width, width), gap(info.height, height), width, height};
-  const auto scale = static_cast<float>(info.scale);
-  fill_around(tensor, info, place, static_cast<float>(info.fill) * scale);
+  fill_around(to, info, place);
   if (width == image.width && height == image.height)
-    copy_into(image, info, place, scale, tensor);
+    copy_into(to, image, place);
   else
-    resize_into(image, info, place, scale, tensor);
+    resize_into(to, image, place);
   return {image.height,
           image.width,
           static_cast<double>(width) / image.width,
@@ -222,22 +273,25 @@ Taps taps(int i, double step, int length) {
   return made;
 }
 
-void crop_line(const std::vector<float>& line, int channels, const std::vector<Taps>& across, float scale,
-               std::array<float*, 3> out) {
+template <class Target>
+void crop_line(const Target& to, const std::vector<float>& line, int channels, const std::vector<Taps>& across, int y) {
   const auto planes = planes_of(channels);
-  for (std::size_t i = 0; i < across.size(); ++i)
-    for (std::size_t c = 0; c < 3; ++c) {
+  for (std::size_t c = 0; c < 3; ++c) {
+    auto* out = to.at(y, 0, static_cast<int>(c));
+    for (std::size_t i = 0; i < across.size(); ++i) {
       float sum = 0;
       auto at = static_cast<std::size_t>(across[i].first * channels + planes[c]);
       for (const float weight : across[i].weights) {
         sum += weight * line[at];
         at += static_cast<std::size_t>(channels);
       }
-      out[c][i] = rounded(sum, static_cast<float>(weight_one) * 4) * scale;
+      out[i * Target::step] = to.value(rounded(sum, static_cast<float>(weight_one) * 4));
     }
+  }
 }
 
-Geometry centre_crop(Image image, const Info& info, float* tensor) {
+template <class Target>
+Geometry centre_crop(Image image, const Info& info, const Target& to) {
   const double ratio =
       std::max(static_cast<double>(info.height) / image.height, static_cast<double>(info.width) / image.width);
   if (ratio * std::max(image.height, image.width) > longest)
@@ -265,7 +319,6 @@ Geometry centre_crop(Image image, const Info& info, float* tensor) {
   std::vector<Taps> across;
   for (int x = 0; x < info.width; ++x) across.push_back(taps(x + left, step_x / near, image.width));
   std::vector<float> line(static_cast<std::size_t>(image.width) * static_cast<std::size_t>(image.channels));
-  const auto plane = static_cast<std::ptrdiff_t>(info.height) * info.width;
   for (int y = 0; y < info.height; ++y) {
     const Taps down = taps(y + top, step_y / near, image.height);
     std::fill(line.begin(), line.end(), 0.0F);
@@ -274,20 +327,30 @@ Geometry centre_crop(Image image, const Info& info, float* tensor) {
       for (std::size_t i = 0; i < line.size(); ++i) line[i] += down.weights[k] * static_cast<float>(row[i]);
     }
     for (float& value : line) value = rounded(value, static_cast<float>(weight_one) / 4);  // quarters of a grey level
-    float* out = tensor + static_cast<std::ptrdiff_t>(y) * info.width;
-    crop_line(line, image.channels, across, static_cast<float>(info.scale), {out, out + plane, out + 2 * plane});
+    crop_line(to, line, image.channels, across, y);
   }
   return geometry;
+}
+
+template <class Target>
+Geometry prepared(const Image& image, const Info& info, const Target& to) {
+  const Image sound = checked(image);
+  if (info.mode == "letterbox") return letterbox(sound, info, to);
+  if (info.mode == "centre_crop") return centre_crop(sound, info, to);
+  throw Error(Error::Kind::input,
+              "images prepared by '" + info.mode + "' are unknown to this edgekit; it has letterbox and centre_crop");
 }
 
 }  // namespace
 
 Geometry prepare(const Image& image, const Info& info, float* tensor) {
-  const Image sound = checked(image);
-  if (info.mode == "letterbox") return letterbox(sound, info, tensor);
-  if (info.mode == "centre_crop") return centre_crop(sound, info, tensor);
-  throw Error(Error::Kind::input,
-              "images prepared by '" + info.mode + "' are unknown to this edgekit; it has letterbox and centre_crop");
+  if (info.takes_pixels()) throw Error(Error::Kind::usage, "prepare: the model takes uint8 pixels, not floats");
+  return prepared(image, info, Planes{tensor, info.height, info.width, static_cast<float>(info.scale)});
+}
+
+Geometry prepare(const Image& image, const Info& info, std::uint8_t* tensor) {
+  if (!info.takes_pixels()) throw Error(Error::Kind::usage, "prepare: the model takes floats, not uint8 pixels");
+  return prepared(image, info, Pixels{tensor, info.width});
 }
 
 }  // namespace edgekit

@@ -91,7 +91,9 @@ class Check {
     for (const Value& port : inputs) info.inputs.push_back(read(port));
     for (const Value& port : outputs) info.outputs.push_back(read(port));
     const auto& shape = info.inputs[0].shape;
-    if (shape.size() != 4 || shape[2] != info.height || shape[3] != info.width)
+    const std::size_t side = info.takes_pixels() ? 1 : 2;  // where the height stands
+    if (shape.size() != 4 || shape[side] != info.height || shape[side + 1] != info.width ||
+        (info.takes_pixels() && shape[3] != 3))
       fail("the input's shape " + json::repr(*inputs[0].find("shape")) + " does not agree with imgsz " +
            json::repr(get("imgsz")));
     prepared(preprocess, info);
@@ -184,22 +186,27 @@ class Check {
   }
 
   void prepared(const Value& given, Info& info) const {
+    const bool pixels = info.takes_pixels();
+    const char* order = pixels ? "BGR" : "RGB";
     const Value *mode = given.find("mode"), *fill = given.find("fill"), *colour = given.find("colour"),
                 *scale = given.find("scale");
     const bool known = (mode == nullptr || (mode->is(Type::text) && one_of(mode->text, "letterbox centre_crop"))) &&
                        (fill == nullptr || whole(*fill, 0, 255)) &&
-                       (colour == nullptr || (colour->is(Type::text) && colour->text == "RGB"));
+                       (colour == nullptr ? !pixels : colour->is(Type::text) && colour->text == order);
     if (!known)
       fail("preprocess " + (mode == nullptr ? "'letterbox'" : json::repr(*mode, true)) + ", fill " +
            (fill == nullptr ? "114" : json::repr(*fill, true)) + ", colour " +
            (colour == nullptr ? "'RGB'" : json::repr(*colour, true)) + " is not something edgekit does");
     if (mode != nullptr) info.mode = mode->text;
     if (fill != nullptr) info.fill = static_cast<int>(fill->whole);
+    if (scale == nullptr && pixels) fail("preprocess scale 0.00392156862745098 is not 1, as it must be for pixels");
     if (scale == nullptr) return;
     const bool number = scale->is(Type::integer) || scale->is(Type::real);
     if (!number || !std::isfinite(scale->number) || scale->number <= 0)
       fail("preprocess scale " + json::repr(*scale, true) + " is not a positive number");
     info.scale = scale->number;
+    if (pixels && info.scale != 1)
+      fail("preprocess scale " + json::repr(*scale, true) + " is not 1, as it must be for pixels");
   }
 
   std::string where_;

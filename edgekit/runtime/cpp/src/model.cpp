@@ -1,6 +1,7 @@
 // Model and Session: the order in which the parts are called.
 #include <algorithm>
 #include <chrono>
+#include <cstring>
 #include <filesystem>
 
 #include "backend.hpp"
@@ -20,6 +21,12 @@ std::size_t values_of(const Info& info) {
   return 3U * static_cast<std::size_t>(info.height) * static_cast<std::size_t>(info.width);
 }
 
+// Zeros in the places from `first` on: padding of a batch that is not full. Zero is all bits zero in floats, too.
+void clear(void* input, const Info& info, std::size_t first) {
+  const std::size_t image = values_of(info) * detail::size_of(info.inputs[0].dtype);
+  std::memset(static_cast<char*>(input) + first * image, 0, (static_cast<std::size_t>(info.batch()) - first) * image);
+}
+
 std::shared_ptr<const detail::ModelParts> open(const std::string& folder, const Settings& settings) {
   std::error_code failed;
   if (!std::filesystem::exists(folder, failed))
@@ -31,7 +38,8 @@ std::shared_ptr<const detail::ModelParts> open(const std::string& folder, const 
   auto parts = std::make_shared<detail::ModelParts>();
   parts->info = read_manifest(folder, settings.verify);
   const Port& input = parts->info.inputs[0];
-  if (input.dtype != "float32" || input.shape[1] != 3)
+  const bool pixels = parts->info.takes_pixels() && parts->info.target.compare(0, 3, "ov-") == 0;
+  if (!pixels && (input.dtype != "float32" || input.shape[1] != 3))
     throw Error(Error::Kind::input, folder + ": the input '" + input.name +
                                         "' is not float32 [batch, 3, height, width]; build the bundle again");
   if (static_cast<std::size_t>(parts->info.batch()) * values_of(parts->info) > (1U << 31U))
@@ -64,16 +72,22 @@ Session::~Session() = default;
 
 const Info& Session::info() const noexcept { return parts_->info; }
 
-float* Session::input() { return runner_->input(); }
+float* Session::input() { return info().takes_pixels() ? nullptr : static_cast<float*>(runner_->input()); }
+
+std::uint8_t* Session::pixels() {
+  return info().takes_pixels() ? static_cast<std::uint8_t*>(runner_->input()) : nullptr;
+}
 
 Geometry Session::prepare(const Image& image, int place) {
-  float* input = runner_->input();
+  void* input = runner_->input();
   if (input == nullptr)
     throw Error(Error::Kind::usage, "prepare: the input is bound to device memory; fill that and call run()");
   if (place < 0 || place >= info().batch())
     throw Error(Error::Kind::usage,
                 "prepare: place " + std::to_string(place) + " of a batch of " + std::to_string(info().batch()));
-  return edgekit::prepare(image, info(), input + static_cast<std::size_t>(place) * values_of(info()));
+  const std::size_t at = static_cast<std::size_t>(place) * values_of(info());
+  if (info().takes_pixels()) return edgekit::prepare(image, info(), static_cast<std::uint8_t*>(input) + at);
+  return edgekit::prepare(image, info(), static_cast<float*>(input) + at);
 }
 
 void Session::run() { runner_->run(); }
@@ -94,9 +108,7 @@ void Session::predict(const Image& image, const Options& options, Result& result
   check_options(options, info());
   const auto start = Clock::now();
   const Geometry geometry = prepare(image);
-  if (info().batch() > 1)  // other places are padding
-    std::fill(input() + values_of(info()), input() + static_cast<std::size_t>(info().batch()) * values_of(info()),
-              0.0F);
+  if (info().batch() > 1) clear(runner_->input(), info(), 1);
   const auto ready = Clock::now();
   run();
   const auto answered = Clock::now();
@@ -114,7 +126,7 @@ std::vector<Result> Session::predict(const std::vector<Image>& images, const Opt
     const auto start = Clock::now();
     const std::size_t count = std::min(batch, images.size() - first);
     for (std::size_t i = 0; i < count; ++i) geometries[i] = prepare(images[first + i], static_cast<int>(i));
-    std::fill(input() + count * values_of(info()), input() + batch * values_of(info()), 0.0F);
+    clear(runner_->input(), info(), count);
     const auto ready = Clock::now();
     run();
     const auto answered = Clock::now();

@@ -88,6 +88,8 @@ struct Info {
   int fill = 114;                  // grey level of the padding
   double scale = 1.0 / 255;        // factor on 8-bit values
   std::vector<Port> inputs, outputs;
+  // Whether the input is canvases as they are, uint8 [batch, height, width, 3] BGR; else float32 planes, RGB.
+  bool takes_pixels() const noexcept { return !inputs.empty() && inputs[0].dtype == "uint8"; }
   int batch() const noexcept {  // images a run takes
     return inputs.empty() || inputs[0].shape.empty() || inputs[0].shape[0] < 1 ? 1
                                                                                : static_cast<int>(inputs[0].shape[0]);
@@ -161,9 +163,11 @@ class Session {
   std::vector<Result> predict(const std::vector<Image>& images, const Options& options = {});
 
   // The same in steps, for those who fill the input themselves. input(): float32 [batch, 3, height, width], RGB,
-  // values times info().scale; null once the input is bound to device memory.
+  // values times info().scale; where info().takes_pixels(), pixels() instead: uint8 [batch, height, width, 3], BGR.
+  // Each is null for the other kind of model, and once the input is bound to device memory.
   float* input();
-  Geometry prepare(const Image& image, int place = 0);  // into input(), as the model wants it
+  std::uint8_t* pixels();
+  Geometry prepare(const Image& image, int place = 0);  // into the input, as the model wants it
   void run();
   const std::vector<Tensor>& outputs() const;  // valid until the next run
   Result finish(const Geometry& geometry, const Options& options = {}, int place = 0) const;
@@ -201,8 +205,10 @@ std::vector<std::string> backends();
 // The manifest of a bundle, checked as Model does, without opening the model.
 Info read_bundle(const std::string& folder, bool verify = true);
 
-// `image` as the model wants it: `tensor` is float32 [3, info.height, info.width].
+// `image` as the model wants it: `tensor` is float32 [3, info.height, info.width], or, where info.takes_pixels(), uint8
+// [info.height, info.width, 3].
 Geometry prepare(const Image& image, const Info& info, float* tensor);
+Geometry prepare(const Image& image, const Info& info, std::uint8_t* tensor);
 
 // Outputs of any origin to a Result; `place` is the image's in the batch.
 Result postprocess(const std::vector<Tensor>& outputs, const Info& info, const Geometry& geometry,
