@@ -369,7 +369,9 @@ def test_every_detector_exports_for_every_form(scale: str, suffix: str, tmp_path
         if isinstance(module, torch.nn.BatchNorm2d):
             module.momentum = None
     with torch.no_grad():
-        loaded.net.train()(torch.rand(2, 3, 64, 64))
+        loaded.net.train()(
+            torch.rand(4, 3, 192, 192)
+        )  # of fewer cells normalisation makes noise that rounding shows in
         loaded.net.eval()
         batch = torch.rand(1, 3, 64, 64)
         expected = loaded.net(batch)
@@ -378,5 +380,5 @@ def test_every_detector_exports_for_every_form(scale: str, suffix: str, tmp_path
     for path in (portable.path, tmp_path / "operator.onnx"):
         session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
         found = session.run(["boxes", "scores"], {"images": batch.numpy()})
-        np.testing.assert_allclose(found[0], expected["boxes"].numpy(), atol=1e-2)
-        np.testing.assert_allclose(found[1], expected["scores"].numpy(), atol=1e-4)
+        np.testing.assert_allclose(found[0], expected["boxes"].numpy(), atol=1e-3)
+        np.testing.assert_allclose(found[1], expected["scores"].numpy(), atol=1e-5)
