@@ -26,17 +26,19 @@ from edgekit.spec import ModelInfo, Session
 GEOMETRY = ("boxes", "rotated_boxes", "keypoints")
 PER_CANDIDATE = (*GEOMETRY, "mask_coefficients")
 SEEN = 0.25
-PER_SCORE = 100.0  # pixels that a difference of 1 in score weighs: about the ratio of the two tolerances
+PER_SCORE = 100.0  # pixels that a difference of 1 in score weighs: about the ratio of the tolerances
+_MEAN = 0.05  # in bf16, of the tolerance: rounding has rare outliers, a fault shows everywhere
 _HUGE = 1e9  # stands for NaN and infinity, which JSON has no word for
 
 Roles = dict[str, np.ndarray]
 
 # Largest difference allowed per role. float32: rounding of another order of summation. f16: weights rounded to half
-# precision. bf16: eight bits of mantissa in every operator.
+# precision. bf16: eight bits of mantissa in every operator; a score that a model is unsure of was seen to move by 0.15
+# where the mean was 0.001, so the mean is held to a twentieth of the largest.
 _TOLERANCES = {
     "f32": {"geometry": 5e-2, "scores": 1e-3, "masks": 1e-2},
     "f16": {"geometry": 1.0, "scores": 1e-2, "masks": 1e-1},
-    "bf16": {"geometry": 12.0, "scores": 8e-2, "masks": 5e-1},
+    "bf16": {"geometry": 12.0, "scores": 0.25, "masks": 5e-1},
 }
 
 
@@ -85,7 +87,7 @@ def compare(
             "max_abs": min(worst, _HUGE),
             "mean_abs": min(mean, _HUGE),
             "tolerance": tolerances[role],
-            "pass": worst <= tolerances[role],
+            "pass": worst <= tolerances[role] and (precision != "bf16" or mean <= _MEAN * tolerances[role]),
         }
     return report
 
@@ -156,9 +158,11 @@ def check(report: Mapping[str, Mapping[str, Any]], name: str) -> None:
     failed = {role: row for role, row in report.items() if not row["pass"]}
     if failed:
         role, row = max(failed.items(), key=lambda item: item[1]["max_abs"] / item[1]["tolerance"])
+        far = f"up to {row['max_abs']:.3g}, tolerance {row['tolerance']:.3g}"
+        if row["max_abs"] <= row["tolerance"]:
+            far = f"{row['mean_abs']:.3g} on average, tolerance {_MEAN * row['tolerance']:.3g}"
         raise GateError(
-            f"{name}: not the same function as the checkpoint: {role} differ by up to {row['max_abs']:.3g}, "
-            f"tolerance {row['tolerance']:.3g}",
+            f"{name}: not the same function as the checkpoint: {role} differ by {far}",
             {"parity": {k: dict(v) for k, v in report.items()}},
         )
 

@@ -247,3 +247,23 @@ def test_conformance_is_made_checked_and_broken(model: checkpoint.Checkpoint, tm
         conformance.make(tmp_path / "set", built, [tmp_path / "photos"])
     with pytest.raises(InputError, match="no conformance set"):
         conformance.check(tmp_path)
+
+
+def test_in_bf16_one_score_may_stray_but_not_all_of_them() -> None:
+    class Fixed:
+        target, path = "ov-fp16", Path("x")
+
+        def __init__(self, scores: np.ndarray) -> None:
+            self.scores = scores
+
+        def run(self, batch: np.ndarray) -> dict[str, np.ndarray]:
+            return {"boxes": np.zeros((1, 100, 4), np.float32), "scores": self.scores[None, None]}
+
+    batch, scores = [np.zeros((1, 3, 64, 64))], np.full(100, 0.5)
+    one = scores.copy()
+    one[7] += 0.15
+    for moved, passes in ((one, True), (scores + 0.1, False)):
+        assert parity.compare(Fixed(scores), Fixed(moved), batch, "bf16")["scores"]["pass"] == passes
+        assert not parity.compare(Fixed(scores), Fixed(moved), batch, "f16")["scores"]["pass"]
+    with pytest.raises(GateError, match=r"scores differ by 0\.1 on average, tolerance 0\.0125"):
+        parity.check(parity.compare(Fixed(scores), Fixed(scores + 0.1), batch, "bf16"), "it")
