@@ -338,7 +338,7 @@ def test_compiled_training_is_the_same_training(shapes: Path, tmp_path: Path) ->
         loop.train(shapes, "yolo12n", tmp_path / str(on), once.replace(compile=on)).history[0] for on in (False, True)
     )
     for name in ("loss_box", "loss_cls", "loss_dfl"):
-        assert compiled[name] == pytest.approx(eager[name], rel=0.01)  # ties between cells fall otherwise
+        assert compiled[name] == pytest.approx(eager[name], rel=1e-3)
     assert (
         checkpoint.load(tmp_path / "True/last.pt").net.state_dict().keys()
         == checkpoint.load(tmp_path / "False/last.pt").net.state_dict().keys()

@@ -49,11 +49,12 @@ def area_attention(q_BCHW: torch.Tensor, k_BCHW: torch.Tensor, v_BCHW: torch.Ten
         )
     heads, tokens = C // HEAD_WIDTH, H * W // area
 
+    # Areas join the batch: fused kernels take four dimensions, and PyTorch 2.13 compiles five to something else.
     def split(x_BCHW: torch.Tensor) -> torch.Tensor:
-        return x_BCHW.reshape(B, heads, HEAD_WIDTH, area, tokens).permute(0, 3, 1, 4, 2)
+        return x_BCHW.reshape(B, heads, HEAD_WIDTH, area, tokens).permute(0, 3, 1, 4, 2).flatten(0, 1)
 
-    out_BANTD = F.scaled_dot_product_attention(split(q_BCHW), split(k_BCHW), split(v_BCHW))
-    return out_BANTD.permute(0, 2, 4, 1, 3).reshape(B, C, H, W)
+    out_BA_NTD = F.scaled_dot_product_attention(split(q_BCHW), split(k_BCHW), split(v_BCHW))
+    return out_BA_NTD.unflatten(0, (B, area)).permute(0, 2, 4, 1, 3).reshape(B, C, H, W)
 
 
 class Attend(nn.Module):
