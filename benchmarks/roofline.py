@@ -10,12 +10,15 @@ The floors of a bundle:
 
 - operations: multiply-adds of every convolution and product of matrices, from the shapes in its IR, times two, over the
   ceiling of the precision each runs in (INT8 where its input is quantized, else what the compiled model executes);
+- SiLU: its values over the values a second that it costs where a convolution applies it to what it just computed (two
+  chains of four convolutions, one with SiLU and one with ReLU, in turns: the difference). It has the same units to
+  itself as the operations have, so both are added; Hardswish costs nothing that can be told from chance.
 - bytes: weights, input and outputs over the bandwidth, as if all in between stayed in the caches;
 - bytes, layer by layer: what every convolution and product reads and writes, as if nothing stayed there.
 
-No network reaches the first: depthwise convolutions, three input channels and 32-wide attention heads cannot use the
-units that the ceiling was measured with, and activations, softmax and concatenations count as nothing.
-`times_the_floor` is the network's fastest and median time over the larger of the first two.
+No network reaches them: depthwise convolutions, three input channels and 32-wide attention heads cannot use the units
+that the ceiling was measured with, and softmax and concatenations count as nothing. `times_the_floor` is the network's
+fastest and median time over the larger of operations with SiLU and bytes.
 """
 
 from __future__ import annotations
@@ -39,8 +42,9 @@ from edgekit.bench.run import REST_S
 from edgekit.image import read_image
 from edgekit.runtime.predictor import Predictor
 from edgekit.spec import Session
-from edgekit.targets._openvino_variants import varied
+from edgekit.targets._openvino_variants import silu_input, varied
 
+SILU_LAYER = (128, 80, 1)
 LAYERS = ((256, 80, 3), (256, 40, 3), (128, 80, 3), (512, 40, 3), (512, 40, 1), (256, 80, 1))  # channels, cells, kernel
 STREAM_MB = 256
 CHAIN = 4  # convolutions in a row
@@ -52,6 +56,7 @@ def main() -> None:
     options = _options()
     image = read_image(options.image)
     ceilings = {kind: operations(kind, options.budget) for kind in ("f32", "bf16", "int8")}
+    silu = {kind: silu_values(kind, options.budget) for kind in ("f32", "bf16", "int8")}
     bandwidth = bytes_a_second(options.budget)
     predictors = {path.name: Predictor(loading.open_session(path)) for path in options.bundles}
     batches = {name: predictor.preprocess([image])[0] for name, predictor in predictors.items()}
@@ -62,14 +67,16 @@ def main() -> None:
     for path in options.bundles:
         work = count(path, predictors[path.name].session.precision_by_type())
         floor_ops = sum(1e3 * flops / ceilings[kind]["per_s"] for kind, flops in work["flops"].items())
+        floor_silu = sum(1e3 * values / silu[kind]["per_s"] for kind, values in work["silu"].items())
         floor_bytes = 1e3 * work["bytes_once"] / bandwidth["per_s"]
         times = race.stages[path.name][WHOLE]
-        floor = max(floor_ops, floor_bytes)
+        floor = max(floor_ops + floor_silu, floor_bytes)
         rows.append({
             "bundle": path.name,
             "target": predictors[path.name].session.target,
             **work,
             "floor_operations_ms": floor_ops,
+            "floor_silu_ms": floor_silu,
             "floor_bytes_ms": floor_bytes,
             "bytes_layer_by_layer_ms": 1e3 * work["bytes_by_layer"] / bandwidth["per_s"],
             "network_ms": {key: times[key] for key in ("min", "p50", "n")},
@@ -79,6 +86,7 @@ def main() -> None:
         "schema": 1,
         "kind": "roofline",
         "ceilings": ceilings,
+        "silu": silu,
         "bandwidth": bandwidth,
         "rows": rows,
         "reliable": race.reliable,
@@ -87,7 +95,7 @@ def main() -> None:
     }
     if options.out:
         options.out.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-    print(json.dumps({k: document[k] for k in ("ceilings", "bandwidth", "rows", "reliable")}, indent=1))
+    print(json.dumps({k: document[k] for k in ("ceilings", "silu", "bandwidth", "rows", "reliable")}, indent=1))
 
 
 def operations(kind: str, budget: float) -> dict[str, Any]:
@@ -104,18 +112,29 @@ def operations(kind: str, budget: float) -> dict[str, Any]:
     return best
 
 
+def silu_values(kind: str, budget: float) -> dict[str, Any]:
+    """Values a second of SiLU behind a convolution in a precision: what it adds to the time of ReLU."""
+    channels, cells, kernel = SILU_LAYER
+    runs = {name: _layer(kind, channels, cells, kernel, name)[0] for name in ("relu", "swish")}
+    batch = np.random.default_rng(0).random((1, channels, cells, cells), dtype=np.float32)
+    times = measure(runs, [batch], ClockOptions(budget_s=budget, min_rounds=30)).stages
+    least = {name: times[name][WHOLE]["min"] for name in runs}
+    values = channels * cells * cells
+    return {"per_s": 1e3 * values / (least["swish"] - least["relu"]), "ms": least}
+
+
 def _run(session: Session, batch: np.ndarray, _: np.ndarray) -> None:
     session.run(batch)
 
 
-def _layer(kind: str, channels: int, cells: int, kernel: int) -> tuple[Any, list[str]]:
+def _layer(kind: str, channels: int, cells: int, kernel: int, activation: str = "relu") -> tuple[Any, list[str]]:
     """Four such convolutions in a row, so that converting the input counts little; a call of one fourth of them."""
     rng = np.random.default_rng(0)
     value = image = ops.parameter([1, channels, cells, cells], np.float32)
     for _ in range(CHAIN):
         weights = ops.constant(rng.normal(0, 0.02, (channels, channels, kernel, kernel)).astype(np.float32))
         pad = [kernel // 2] * 2
-        value = ops.relu(ops.convolution(value, weights, [1, 1], pad, pad, [1, 1]))
+        value = getattr(ops, activation)(ops.convolution(value, weights, [1, 1], pad, pad, [1, 1]))
     model = openvino.Model([value], [image])
     if kind == "int8":
         varied(model, "int8")
@@ -157,8 +176,13 @@ def count(path: Path, executed: dict[str, int]) -> dict[str, Any]:
     floats = {kind: n for kind, n in executed.items() if kind in ("f32", "bf16", "f16")}
     plain = max(floats, key=floats.__getitem__)
     flops: Rows = {}
+    silu: Rows = {}
     layered = 0.0
     for node in model.get_ordered_ops():
+        source = silu_input(node)
+        if source is not None:
+            kind = "int8" if _from_quantized(source) else plain
+            silu[kind] = silu.get(kind, 0.0) + math.prod(node.output(0).get_shape())
         work = _multiply_adds(node)
         if not work:
             continue
@@ -169,7 +193,7 @@ def count(path: Path, executed: dict[str, int]) -> dict[str, Any]:
     weights = (path / "model.bin").stat().st_size
     ports = [*model.inputs, *model.outputs]
     once = weights + sum(port.get_element_type().size * math.prod(port.get_shape()) for port in ports)
-    return {"flops": flops, "bytes_once": float(once), "bytes_by_layer": layered, "float_executed": plain}
+    return {"flops": flops, "silu": silu, "bytes_once": float(once), "bytes_by_layer": layered, "float_executed": plain}
 
 
 def _multiply_adds(node: Any) -> float:
@@ -184,6 +208,14 @@ def _multiply_adds(node: Any) -> float:
         tokens, width = node.input_value(1).get_shape()[-2:]
         return 2.0 * math.prod(node.input_value(0).get_shape()[:-1]) * tokens * width
     return 0.0
+
+
+def _from_quantized(value: Any) -> bool:
+    """Whether the convolution that made a value reads eight bits."""
+    node = value.get_node()
+    while node.get_type_name() == "Add":
+        node = node.input_value(0).get_node()
+    return "Convolution" in node.get_type_name() and _quantized(node.input_value(0))
 
 
 def _quantized(value: Any) -> bool:

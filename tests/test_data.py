@@ -265,6 +265,14 @@ def test_oriented_rows(tmp_path: Path) -> None:
     np.testing.assert_allclose(rotated_from_corners(corners_N42)[0, :4], [20, 10, 20, 20])
 
 
+def test_polygons_without_area(tmp_path: Path) -> None:
+    line, bow_tie, triangle = "0.2 0.2 0.4 0.4 0.6 0.6", "0.2 0.2 0.8 0.8 0.8 0.2 0.2 0.8", "0.2 0.2 0.4 0.4 0.6 0.2"
+    rows = [f"0 {polygon}" for polygon in (line, bow_tie, triangle)]
+    sample = open_dataset(text_set(tmp_path, {"a": "\n".join(rows)}), "segment").samples[0]
+    assert [i.kind for i in sample.issues] == ["degenerate", "degenerate"]
+    assert "without area" in sample.issues[0].sentence and "crosses itself" in sample.issues[1].sentence
+
+
 def test_eight_numbers_are_oriented_boxes_only_if_they_look_it(tmp_path: Path) -> None:
     slanted = "0 0.5 0.2 0.8 0.5 0.5 0.8 0.2 0.5"
     assert open_dataset(text_set(tmp_path / "a", {"a": slanted})).task == "obb"

@@ -135,7 +135,9 @@ def roofline(document: Any) -> None:
     for row in document["rows"]:
         operations = sum(1e3 * f / document["ceilings"][kind]["per_s"] for kind, f in row["flops"].items())
         assert row["floor_operations_ms"] == pytest.approx(operations)
-        floor = max(row["floor_operations_ms"], row["floor_bytes_ms"])
+        silu = sum(1e3 * values / document["silu"][kind]["per_s"] for kind, values in row["silu"].items())
+        assert row["floor_silu_ms"] == pytest.approx(silu)
+        floor = max(row["floor_operations_ms"] + row["floor_silu_ms"], row["floor_bytes_ms"])
         assert row["times_the_floor"]["min"] == pytest.approx(row["network_ms"]["min"] / floor)
         assert row["times_the_floor"]["min"] > 1, "faster than the ceiling that was measured: the ceiling is wrong"
 

@@ -72,5 +72,8 @@ def outline(values: Sequence[float], least: int, what: str) -> tuple[np.ndarray,
         raise BadRow("malformed", f"{len(values)} numbers after the class are no {what}; left out")
     points, beyond = clip_points(np.array(values, np.float64).reshape(-1, 2))
     if shoelace(points) < SMALLEST:
-        raise BadRow("degenerate", f"a {what} without area; left out")
+        to_a, to_b = points[1:-1] - points[0], points[2:] - points[0]
+        fan = np.abs(to_a[:, 0] * to_b[:, 1] - to_a[:, 1] * to_b[:, 0]).sum() / 2  # parts cannot cancel out here
+        how = "that crosses itself, so that its parts cancel out" if fan >= SMALLEST else "without area"
+        raise BadRow("degenerate", f"a {what} {how}; left out")
     return points, beyond

@@ -27,14 +27,14 @@ def varied(model: Any, kind: str) -> tuple[Any, int]:
 def _activated(model: Any, kind: str) -> int:
     import openvino.opset13 as ops
 
-    found = [node for node in model.get_ordered_ops() if _silu(node) is not None]
+    found = [node for node in model.get_ordered_ops() if silu_input(node) is not None]
     for node in found:
-        source = _silu(node)
+        source = silu_input(node)
         node.output(0).replace(ops.hswish(source).output(0) if kind == "hardswish" else source)
     return len(found)
 
 
-def _silu(node: Any) -> Any:
+def silu_input(node: Any) -> Any:
     """What ``node`` is the SiLU of, as one operator or as x · sigmoid(x); None if it is something else."""
     if node.get_type_name() == "Swish":
         return node.input_value(0)
