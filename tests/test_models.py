@@ -100,6 +100,18 @@ def test_area_attention_against_loops() -> None:
     np.testing.assert_allclose(found.numpy().reshape(heads, 32, -1), expected, atol=1e-12)
 
 
+@pytest.mark.parametrize("narrow", [torch.bfloat16, torch.float16])
+def test_area_attention_in_16_bits_learns_what_it_does_in_64(narrow: torch.dtype) -> None:
+    """Answers and gradients of the form that CPUs take, within what the format rounds to."""
+    maps = torch.randn(3, 2, 64, 8, 10, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    wide, short = maps.clone().requires_grad_(), maps.to(narrow).requires_grad_()
+    for leaf in (wide, short):
+        area_attention(*leaf, 4).square().sum().backward()
+    close = {"rtol": 0, "atol": 12 * torch.finfo(narrow).eps}
+    torch.testing.assert_close(area_attention(*short, 4).double(), area_attention(*wide, 4), **close)
+    torch.testing.assert_close(short.grad.double(), wide.grad, **close)
+
+
 def test_tokens_that_do_not_divide_are_refused_with_the_sizes() -> None:
     x = torch.zeros(1, 32, 3, 3)
     with pytest.raises(InputError, match="3x3 map has 9 tokens"):
