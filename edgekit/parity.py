@@ -168,9 +168,15 @@ def check(report: Mapping[str, Mapping[str, Any]], name: str) -> None:
 
 
 def batch_of(image: np.ndarray, info: ModelInfo) -> np.ndarray:
-    """One image in the form that every session takes, whatever form its own input has: float32 ``[B, 3, H, W]``."""
+    """One image in the form that every session takes, whatever form its own input has: float32 ``[B, 3, H, W]``.
+
+    Of a fixed batch every place holds it, moved round by another share of its width: empty places, where nothing is
+    seen, would be judged by noise, and equal ones would hide that places are mixed up.
+    """
     wanted = dataclasses.replace(info.preprocess, colour="RGB", scale=1 / 255) if info.takes_pixels else info.preprocess
-    return prepare([image], info.imgsz, wanted, info.batch or 0)[0]
+    places = info.batch or 1
+    images = [np.roll(image, place * image.shape[1] // places, axis=1) for place in range(places)]
+    return prepare(images, info.imgsz, wanted, places)[0]
 
 
 def generated_images(count: int = 3, side: int = 480, seed: int = 0) -> list[np.ndarray]:

@@ -205,7 +205,11 @@ def test_what_can_run_here(monkeypatch: pytest.MonkeyPatch) -> None:
     found, left_out = candidates(Wish("latency"), data=False)
     assert "--data" in left_out["ov-int8"] and [c.target for c in found] == ["ort-fp32", "ov-fp32", "ov-fp16"]
     found, _ = candidates(Wish("throughput"), data=False, cores=4)
-    assert [(c.streams, c.threads) for c in found if c.target == "ov-fp32"] == [(1, None), (2, 4), (4, 4)]
+    forms = [(1, None), (2, 4), (4, 4)]
+    assert [(c.streams, c.threads) for c in found if c.target == "ort-fp32"] == forms
+    assert [(c.batch, c.streams, c.threads) for c in found if c.target == "ov-fp32"] == [
+        (batch, *form) for batch in (1, 4) for form in forms
+    ]
     monkeypatch.setattr(candidates_module.machine, "gpus", lambda: [{"model": "a GPU"}])
     found, left_out = candidates(Wish("throughput"), data=True, cores=2)
     assert not left_out and {c.batch for c in found if c.target == "trt-fp16"} == {1, 8}

@@ -17,6 +17,7 @@ from edgekit.errors import GateError, InputError, UsageError
 from edgekit.graph.document import read_document
 from edgekit.graph.export import export
 from edgekit.nn.session import TorchSession
+from edgekit.spec import ModelInfo, Port
 
 SIZE = (64, 64)
 
@@ -267,3 +268,15 @@ def test_in_bf16_one_score_may_stray_but_not_all_of_them() -> None:
         assert not parity.compare(Fixed(scores), Fixed(moved), batch, "f16")["scores"]["pass"]
     with pytest.raises(GateError, match=r"scores differ by 0\.1 on average, tolerance 0\.0125"):
         parity.check(parity.compare(Fixed(scores), Fixed(scores + 0.1), batch, "bf16"), "it")
+
+
+def test_every_place_of_a_fixed_batch_holds_the_image_in_another_position() -> None:
+    """Empty places would be judged by the noise found there; equal ones would hide that places are mixed up."""
+    image = parity.generated_images(1, side=64)[0]
+    info = ModelInfo("detect", (64, 64), "raw", ("a",), (Port("images", "image", (4, 3, 64, 64)),), ())
+    batch = parity.batch_of(image, info)
+    assert batch.shape == (4, 3, 64, 64)
+    for place in range(4):
+        np.testing.assert_array_equal(batch[place], np.roll(batch[0], 16 * place, axis=2))
+    single = info.replace(inputs=(Port("images", "image", (None, 3, 64, 64)),))
+    np.testing.assert_array_equal(batch[:1], parity.batch_of(image, single))
