@@ -11,8 +11,8 @@ The floors of a bundle:
 - operations: multiply-adds of every convolution and product of matrices, from the shapes in its IR, times two, over the
   ceiling of the precision each runs in (INT8 where its input is quantized, else what the compiled model executes);
 - SiLU: its values over the values a second that it costs where a convolution applies it to what it just computed (two
-  chains of four convolutions, one with SiLU and one with ReLU, in turns: the difference). It has the same units to
-  itself as the operations have, so both are added; Hardswish costs nothing that can be told from chance.
+  chains of four convolutions, one with SiLU and one with ReLU, in turns: the difference). It keeps the units busy that
+  the operations need, so both are added. Other activations count as nothing.
 - bytes: weights, input and outputs over the bandwidth, as if all in between stayed in the caches;
 - bytes, layer by layer: what every convolution and product reads and writes, as if nothing stayed there.
 
@@ -44,8 +44,9 @@ from edgekit.runtime.predictor import Predictor
 from edgekit.spec import Session
 from edgekit.targets._openvino_variants import silu_input, varied
 
+# channels, cells a side, kernel
+LAYERS = ((256, 80, 3), (256, 40, 3), (128, 80, 3), (512, 40, 3), (512, 40, 1), (256, 80, 1))
 SILU_LAYER = (128, 80, 1)
-LAYERS = ((256, 80, 3), (256, 40, 3), (128, 80, 3), (512, 40, 3), (512, 40, 1), (256, 80, 1))  # channels, cells, kernel
 STREAM_MB = 256
 CHAIN = 4  # convolutions in a row
 WIDTH = {"f32": 4, "bf16": 2, "f16": 2, "int8": 1}
@@ -211,7 +212,7 @@ def _multiply_adds(node: Any) -> float:
 
 
 def _from_quantized(value: Any) -> bool:
-    """Whether the convolution that made a value reads eight bits."""
+    """Whether a value comes from a convolution that reads eight bits."""
     node = value.get_node()
     while node.get_type_name() == "Add":
         node = node.input_value(0).get_node()

@@ -113,6 +113,14 @@ def test_streams_of_one_target_drop_each_other_before_anything_is_judged() -> No
     assert outcome.rows["ov-int8"].against == "ov-int8, 2 streams"
 
 
+def test_a_batch_that_loses_too_much_gives_way_to_the_same_target_without() -> None:
+    """Another batch is another bundle, calibrated by itself."""
+    world = World({"ov-fp16": (14, 0), "ov-int8": (12, 0.4), "ov-int8, batch 4": (9, 0.6)})
+    entries = [Candidate("ov-fp16"), Candidate("ov-int8"), Candidate("ov-int8", 4)]
+    assert world.choose(entries).winner == "ov-int8"
+    assert world.judged == ["ov-int8, batch 4", "ov-int8"]
+
+
 def test_a_bundle_that_got_slower_when_it_was_built_in_full_may_lose() -> None:
     """INT8 with groups put back is slower than its trial was: it is timed again as it is."""
     world = World({"ov-fp16": (12, 0), "ov-int8": (10, 0.1)}, 0.005)

@@ -3,7 +3,7 @@
     outcome = choose(candidates, time=clock, judge=accuracy, limit=0.5, order=ORDER)
     outcome.winner, outcome.rows["ov-int8"].verdict
 
-1. Everybody is timed shortly, in turns. Of one target's forms (streams), which share their accuracy, those that are
+1. Everybody is timed shortly, in turns. Of one bundle's forms (streams), which share their accuracy, those that are
    clearly slower than the best form are dropped at once.
 2. The fastest that is not judged yet is judged: its bundle is built in full and its accuracy measured. Within the limit
    it may win; whoever is clearly slower than the best of those is dropped *unjudged*, since it could not win.
@@ -146,8 +146,8 @@ def _race(rows: dict[str, Row], clock: Clock, names: Sequence[str], baseline: st
 
 def _drop_slower_forms(rows: dict[str, Row], alive: list[str], say: Say) -> None:
     for name in list(alive):
-        target = rows[name].candidate.target
-        forms = [other for other in alive if rows[other].candidate.target == target]
+        bundle = rows[name].candidate.bundle
+        forms = [other for other in alive if rows[other].candidate.bundle == bundle]
         best = min(forms, key=lambda other: _ms(rows[other]))
         _drop_if_slower(rows, alive, name, best, say)
 
