@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,7 @@ class World:
 
     def judge(self, entry: Candidate) -> Judged:
         self.judged.append(entry.bundle)
-        drop = next(d for name, (_, d) in self.truth.items() if name.split(", ")[0] == entry.target)
+        drop = next(d for name, (_, d) in self.truth.items() if re.sub(", [0-9]+ streams", "", name) == entry.bundle)
         return Judged(None, None, "parity is off") if drop is None else Judged(0.5 - drop / 100, drop)
 
     def choose(self, entries: Sequence[Candidate], limit: float = 0.5) -> Outcome:
