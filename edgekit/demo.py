@@ -29,7 +29,8 @@ from edgekit.errors import EdgekitError, InputError
 
 NAMES = ("circle", "square", "triangle", "cross", "star")
 HERE = ("ort-", "ov-")  # targets that run on any machine
-RECIPE = ("--nominal", 16, "--lr", 0.002, "--close-mosaic", 8, "--val-every", 5)  # many small steps: a short run
+# Many small steps: a short run. Of 8000 images seen, batches of 16 leave an mAP50-95 of 0.48, of 8 0.58.
+RECIPE = ("--batch", 8, "--nominal", 8, "--lr", 0.002, "--close-mosaic", 8, "--val-every", 5)
 VISIBLE = 0.5  # the least part of a shape that must stay visible
 SMALLEST = 24  # pixels a shape must show: below, it is a speck nobody could name
 
