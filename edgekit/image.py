@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 import os
-import re
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,18 +25,24 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from edgekit import jpeg
 from edgekit.errors import InputError
 from edgekit.spec import Preprocess
 
 Array = NDArray[Any]
 
-SUFFIXES = (".bmp", ".jpg", ".jpeg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+SUFFIXES = (
+    *(".avif", ".bmp", ".dib", ".gif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".mpo"),
+    *(".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"),
+)
 WEIGHT_ONE = 8192  # what the filter's weights add up to, nearly
 TIE = 0.5 + 1e-6  # rounding that does not depend on the last bit of a weight that is half way
 SMALLEST = 2  # pixels a side; anything less is a tracking pixel or a mistake, and leaves nothing to resize
 
-# A marker that ends JPEG scan data: not a stuffed zero, not a restart marker, not a fill byte.
-_JPEG_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
+# Whole numbers and fractions are told apart by their range. What lies between a white of 1 and this is neither: a
+# picture of 0 to 1 that resampling or exposure took beyond it, or one of 0 to 255 that is black.
+DARK = 16
+NEARLY_BLACK = 4096  # 16-bit values below this are more likely 10 or 12 bits that nobody scaled
 
 
 @dataclass(frozen=True)
@@ -104,8 +110,9 @@ _REDUCED = {2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4, 8: cv2
 def read_image(path: str | Path, reduce: int = 1) -> Array:
     """The image in a file as uint8 BGR ``[H, W, 3]``, turned upright by its EXIF orientation.
 
-    16-bit files are scaled to 8 bits (65535 becomes 255), grey ones get three equal channels, and transparency is
-    dropped: colours stay as stored, which is also what training loaders see.
+    Other numbers than 8 bits are scaled as ``as_image`` says (65535 becomes 255), grey ones get three equal channels,
+    and transparency is dropped: colours stay as stored, which is also what training loaders see. Of an animation or a
+    file of several pages the first is read. A JPEG that lacks nothing but the two bytes of its end is used.
 
     Args:
         path: the file.
@@ -114,56 +121,46 @@ def read_image(path: str | Path, reduce: int = 1) -> Array:
     Raises:
         InputError: not there, not an image cv2 reads, cut short, or a side under 2 pixels.
     """
-    data = _read_bytes(path)
-    flags = _REDUCED.get(reduce, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
-    try:
-        with _opencv_silent():
-            image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-    except cv2.error as error:
-        raise InputError(f"{path}: cannot be decoded ({error.err}); save it again as JPEG or PNG") from None
-    if image is None:
-        raise InputError(f"{path}: not a readable image; it is damaged, cut short or of an unknown format")
-    return as_image(image, str(path))
-
-
-def _read_bytes(path: str | Path) -> bytes:
-    """The file's bytes, after a look whether it is all there.
-
-    cv2 fills what is missing of a JPEG with grey and says so on standard error at most, hence the look.
-    """
     try:
         data = Path(path).read_bytes()
     except IsADirectoryError:
         raise InputError(f"{path}: is a folder, not an image") from None
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
+    return decoded(data, str(path), reduce)
+
+
+def decoded(data: bytes, name: str, reduce: int = 1) -> Array:
+    """``read_image`` for the bytes of a file, which an error calls ``name``."""
+    data = _whole(data, name)
+    flags = _REDUCED.get(reduce, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
+    try:
+        with _opencv_silent():
+            image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+            if image is None and data[:2] in (b"II", b"MM"):  # a TIFF of 32-bit whole numbers
+                image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    except cv2.error as error:
+        raise InputError(f"{name}: cannot be decoded ({error.err}); save it again as JPEG or PNG") from None
+    if image is None:
+        raise InputError(f"{name}: not a readable image; it is damaged, cut short or of an unknown format")
+    return as_image(image, name)
+
+
+def _whole(data: bytes, name: str) -> bytes:
+    """The file's bytes, after a look whether it is all there.
+
+    cv2 fills what is missing of a JPEG with grey and says so on standard error at most, hence the look.
+    """
     if not data:
-        raise InputError(f"{path}: is an empty file, not an image")
-    is_jpeg, is_png = data.startswith(b"\xff\xd8\xff"), data.startswith(b"\x89PNG\r\n\x1a\n")
-    if (is_jpeg and not _jpeg_is_whole(data)) or (is_png and not _png_is_whole(data)):
-        raise InputError(f"{path}: the image is cut short (its end is missing); copy or download it again")
-    return data
-
-
-def _jpeg_is_whole(data: bytes) -> bool:
-    """Whether the end-of-image marker is reached by walking the segments (thumbnails inside have ends of their own;
-    bytes after it, as phones add, do not matter)."""
-    at = 2
-    while 0 <= at < len(data) - 1:
-        if data[at] != 0xFF:
-            at = data.find(b"\xff", at)  # stray bytes between segments: decoders skip them too
-            continue
-        marker = data[at + 1]
-        if marker == 0xD9:
-            return True
-        if marker == 0xFF or marker <= 0x01 or 0xD0 <= marker <= 0xD8:  # fill bytes and markers without a segment
-            at += 1 if marker == 0xFF else 2
-            continue
-        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-        if marker == 0xDA:  # start of scan: coded data up to the next marker
-            found = _JPEG_MARKER.search(data, at)
-            at = found.start() if found else -1
-    return False
+        raise InputError(f"{name}: is an empty file, not an image")
+    whole: bytes | None = data
+    if data.startswith(b"\xff\xd8\xff") and not jpeg.is_whole(data):
+        whole = jpeg.completed(data)
+    elif data.startswith(b"\x89PNG\r\n\x1a\n") and not _png_is_whole(data):
+        whole = None
+    if whole is None:
+        raise InputError(f"{name}: the image is cut short (its end is missing); copy or download it again")
+    return whole
 
 
 def _png_is_whole(data: bytes) -> bool:
@@ -189,18 +186,25 @@ def _opencv_silent() -> Iterator[None]:
 
 
 def as_image(value: Any, name: str = "image") -> Array:
-    """An array or PIL image as uint8 BGR ``[H, W, 3]``.
+    """An array, tensor or PIL image as uint8 BGR ``[H, W, 3]``.
+
+    8-bit values are taken as they are and 16-bit ones (uint16) of 0 to 65535; bool is black and white. Fractions
+    (float) are of 0 to 1 or, where they go beyond ``DARK``, of 0 to 255. Other whole numbers are of 0 to 255 or, where
+    they go beyond it, of 0 to 65535.
 
     Args:
-        value: uint8 or uint16 array ``[H, W]``, ``[H, W, 1]``, ``[H, W, 3]`` BGR or ``[H, W, 4]`` BGRA (alpha is
-            dropped), or a PIL image (turned upright by its EXIF orientation).
+        value: array ``[H, W]``, ``[H, W, 1]``, ``[H, W, 3]`` BGR or ``[H, W, 4]`` BGRA (alpha is dropped); a tensor in
+            main memory of PyTorch or another library that offers DLPack, ``[3, H, W]`` RGB, ``[1, H, W]`` or
+            ``[H, W]``; or a PIL image of any mode (turned upright by its EXIF orientation).
         name: what to call it in an error.
 
     Raises:
-        InputError: another type, dtype or shape, or a side under 2 pixels.
+        InputError: another type or shape, values that are of neither range, or a side under 2 pixels.
     """
     if type(value).__module__.partition(".")[0] == "PIL":
-        value = _from_pil(value)
+        value = _from_pil(value, name)
+    elif is_array(value) and not isinstance(value, np.ndarray):
+        value = _from_tensor(value, name)
     if not isinstance(value, np.ndarray):
         raise InputError(f"{name}: a {type(value).__name__} is no image; give a path, a uint8 BGR array or a PIL image")
     channels = value.shape[2] if value.ndim == 3 else 1
@@ -209,22 +213,70 @@ def as_image(value: Any, name: str = "image") -> Array:
     if min(value.shape[:2]) < SMALLEST:
         raise InputError(f"{name}: {value.shape[1]} x {value.shape[0]} pixels is too small; "
                          f"an image has at least {SMALLEST} pixels a side")  # fmt: skip
-    if value.dtype == np.uint16:
-        value = cv2.convertScaleAbs(value, alpha=255 / 65535)
     if value.dtype != np.uint8:
-        raise InputError(f"{name}: values of type {value.dtype}; give 8-bit (uint8, 0 to 255) or 16-bit (uint16) ones")
+        value = _eight_bits(value, name)
     if channels == 1:
         return np.ascontiguousarray(cv2.cvtColor(np.ascontiguousarray(value), cv2.COLOR_GRAY2BGR))
     return np.ascontiguousarray(value[:, :, :3])
 
 
-def _from_pil(image: Any) -> Array:
+def is_array(value: Any) -> bool:
+    """Whether ``value`` holds numbers itself: an array of numpy, or a tensor of any library that offers DLPack."""
+    return hasattr(value, "__dlpack__")
+
+
+def _eight_bits(value: Array, name: str) -> Array:
+    """Pixels of other numbers as uint8."""
+    kind = value.dtype.kind
+    if kind not in "buif":
+        raise InputError(f"{name}: values of type {value.dtype}; give 8-bit (uint8, 0 to 255) ones")
+    low, high = value.min(), value.max()
+    if kind in "bf":
+        whites = (1, 255)
+        white = 1 if kind == "b" or not high > DARK else 255
+    else:
+        whites = (255, 65535)
+        white = 65535 if high > 255 or value.dtype.newbyteorder("=") == np.uint16 else 255
+    room = white / 510 if kind == "f" else 0  # half a level: resampling leaves as much
+    if not -room <= low <= high <= white + room:
+        raise InputError(f"{name}: {value.dtype} values from {low:g} to {high:g}; "
+                         f"give them from 0 to {whites[0]} or 0 to {whites[1]}, or 8-bit ones (uint8)")  # fmt: skip
+    if white == 65535 and 0 < high < NEARLY_BLACK:
+        warnings.warn(f"{name}: nearly black, its brightest 16-bit value is {high} of 65535; "
+                      "scale values of fewer bits up", RuntimeWarning, stacklevel=3)  # fmt: skip
+    wide = value.astype(np.float32 if kind in "bf" else np.uint16)
+    return np.asarray(cv2.convertScaleAbs(wide, alpha=255 / white)).reshape(value.shape)
+
+
+def _from_pil(image: Any, name: str) -> Array:
     from PIL import ImageOps
 
-    image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I;16"):
-        return np.asarray(image, np.uint16)
-    return np.asarray(image.convert("RGB"))[:, :, ::-1]
+    try:
+        image = ImageOps.exif_transpose(image)
+        if image.mode.startswith("I;16"):
+            return np.asarray(image).astype(np.uint16)
+        if image.mode in ("I", "F"):
+            return np.asarray(image)
+        return np.asarray(image.convert("RGB"))[:, :, ::-1]
+    except (OSError, ValueError) as error:
+        raise InputError(f"{name}: PIL cannot give its pixels ({error}); convert it to RGB") from None
+
+
+def _from_tensor(tensor: Any, name: str) -> Array:
+    """``[3, H, W]`` RGB, ``[1, H, W]`` or ``[H, W]`` as ``[H, W, 3]`` BGR or ``[H, W]``; the numbers as they are."""
+    try:
+        array = np.from_dlpack(tensor)
+    except (BufferError, RuntimeError, TypeError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+        raise InputError(f"{name}: a {type(tensor).__name__} whose numbers cannot be read ({reason}); "
+                         "give it detached, in main memory and as float32 or uint8")  from None  # fmt: skip
+    if array.ndim == 3 and array.shape[0] == 3:
+        return array[::-1].transpose(1, 2, 0)
+    if array.ndim == 3 and array.shape[0] == 1:
+        return array[0]
+    if array.ndim == 2:
+        return array
+    raise InputError(f"{name}: a tensor of shape {array.shape} is no image; give [3, H, W] RGB, or [H, W]")
 
 
 def write_image(path: str | Path, image: Array) -> None:
@@ -236,7 +288,7 @@ def write_image(path: str | Path, image: Array) -> None:
     path = Path(path)
     try:
         with _opencv_silent():
-            done, data = cv2.imencode(path.suffix, image)
+            done, data = cv2.imencode(path.suffix, image) if path.suffix.isascii() else (False, None)
     except cv2.error:
         done = False
     if not done:

@@ -25,8 +25,8 @@ OPTIONAL = tuple(
     "matplotlib faster_coco_eval pycocotools supervision scipy psutil PIL jinja2".split(" ")
 )
 HEAVY = (*OPTIONAL, "cv2", "numpy", "yaml")
-PLAIN = "spec errors versions atomic processor"  # rooms everyone may use
-HOST = f"{PLAIN} boxes masks image drawing results metrics runtime data tasks"  # what only running bundles takes
+PLAIN = "spec errors versions atomic filenames processor"  # rooms everyone may use
+HOST = f"{PLAIN} boxes masks image jpeg drawing results metrics runtime data tasks"  # what only running bundles takes
 TABLE = "checkpoint build loading evaluate quantize"  # rooms of what goes all the way from weights to figures
 
 
@@ -39,7 +39,7 @@ class Wall:
 
 
 WALLS = (
-    Wall("spec.py errors.py versions.py atomic.py processor.py", rooms=PLAIN),
+    Wall("spec.py errors.py versions.py atomic.py filenames.py processor.py", rooms=PLAIN),
     # Reading other people's checkpoints: as little as can be behind it.
     Wall("published/inert_*.py published/torch_archive.py", rooms="errors published"),
     Wall("published/__init__.py", "numpy", rooms="errors published"),
@@ -48,7 +48,7 @@ WALLS = (
     # Host code: runs where there is neither torch nor onnx.
     Wall("boxes.py masks.py", "numpy", rooms=PLAIN),
     Wall("runtime/examples/*", "numpy cv2", "supervision trackers", rooms=HOST),
-    Wall("image.py drawing.py results.py runtime/*", "numpy cv2", "supervision PIL", rooms=HOST),
+    Wall("image.py jpeg.py drawing.py results.py runtime/*", "numpy cv2", "supervision PIL", rooms=HOST),
     Wall("data/*", "numpy cv2 yaml", rooms=f"{PLAIN} boxes masks image drawing data tasks"),
     Wall("metrics/*", "numpy cv2", "faster_coco_eval", rooms=HOST),
     Wall("bundle.py modelcache.py", rooms=PLAIN),

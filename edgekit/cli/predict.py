@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,9 +30,22 @@ from edgekit.cli._common import (
 
 def command(
     model: Annotated[Path, typer.Argument(help="A bundle, a checkpoint, or an ONNX file edgekit exported.")],
-    source: Annotated[list[str], typer.Argument(help="Images, videos, folders or globs.")],
+    source: Annotated[
+        list[str],
+        typer.Argument(
+            help="Images, videos, folders, globs, numbered series (shot_%04d.png) or their http addresses; or one "
+            "camera (0, /dev/video0) or stream (rtsp://…), which Ctrl-C or --frames ends."
+        ),
+    ],
     out: Annotated[
         Path | None, typer.Option(help="Folder for the annotated pictures and videos. Default: none are written.")
+    ] = None,
+    video: Annotated[
+        str, typer.Option(help="What annotated videos are written as: mp4, h264 (where OpenCV has it) or gif.")
+    ] = "mp4",
+    stride: Annotated[int, typer.Option(min=1, help="Of videos and streams, use one in so many frames.")] = 1,
+    frames: Annotated[
+        int | None, typer.Option(min=1, help="End after so many frames.", show_default=False)
     ] = None,
     imgsz: ImgSz = None,
     conf: Conf = 0.25,
@@ -45,60 +61,86 @@ def command(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Find objects in images and videos; draw them, or print them as JSON."""
+    """Find objects in images, videos and streams; draw them, or print them as JSON."""
     from edgekit.errors import InputError, UsageError
     from edgekit.loading import open_session
     from edgekit.runtime.postprocess import Options
     from edgekit.runtime.predictor import Predictor
-    from edgekit.runtime.sources import open_sources
+    from edgekit.runtime.writer import open_writer
 
     if out is None and not json:
         raise UsageError("predict: nothing to do with the results; give --out DIR, --json or both")
-    sources = open_sources(source)
+    opened = _opened(source, stride)
+    writer = open_writer(out, video) if out else None
     session = open_session(model, device, threads, imgsz, cache=cache or False)
     options = Options(conf, iou, max_det, parse_classes(classes, session.info.names), agnostic)
+    errors: list[InputError] = []
     with Predictor(session, options, session.info.batch or batch) as predictor:
-        documents, errors, written = _run(predictor, sources, out, json)
+        answers = _answers(predictor, opened, errors)
+        documents = _taken(itertools.islice(answers, frames), writer, json)
     if json:
         emit_json(documents)
-    for path in written:
-        console().print(f"wrote {path}")
+    for path in writer.paths if writer else ():
+        console().print(f"wrote {path}", soft_wrap=True, markup=False)
     if len(errors) == 1:
         raise errors[0]
     for error in errors:
-        console().print(f"[red]skipped[/red] {error}", soft_wrap=True)
+        console().print(f"skipped {error}", soft_wrap=True, markup=False)
     if errors:
-        raise InputError(f"{len(errors)} of {len(sources)} sources could not be used (named above)")
+        raise InputError(f"{len(errors)} of {len(opened)} sources could not be used whole (named above)")
 
 
-def _run(
-    predictor: Any, sources: Any, out: Path | None, json: bool
-) -> tuple[list[dict[str, Any]], list[Exception], list[Path]]:
-    """Every frame through the model, a batch at a time. Returns the JSON documents, what failed, what was written."""
-    import contextlib
+def _opened(source: list[str], stride: int) -> Any:
+    """``Sources``, or ``Live`` for a camera or stream, which goes alone.
 
-    from edgekit.runtime.writer import open_writer
+    Raises:
+        UsageError: a camera or stream beside other sources.
+    """
+    from edgekit.errors import UsageError
+    from edgekit.runtime.live import Live, is_live
+    from edgekit.runtime.sources import open_sources, shown
 
-    documents: list[dict[str, Any]] = []
-    errors: list[Exception] = []
+    named: list[Any] = [int(s) if s.isdecimal() and not Path(s).exists() else s for s in source]
+    live = [s for s in named if is_live(s)]
+    if not live:
+        return open_sources(source, stride)
+    if len(named) > 1:
+        raise UsageError(f"predict: {shown(str(live[0]))} has no end, so it goes alone, without other sources")
+    return Live(live[0], stride=stride)
+
+
+def _answers(predictor: Any, opened: Any, errors: list[Any]) -> Iterator[tuple[Any, Any]]:
+    """Every frame with its result: a batch at a time, or the newest of a live source. What fails goes to ``errors``."""
+    from edgekit.runtime.live import Live
+
+    if isinstance(opened, Live):
+        with predictor.stream(opened, on_error=lambda frame: errors.append(frame.error)) as answers:
+            try:
+                yield from answers
+            except KeyboardInterrupt:  # how a source without an end is ended
+                pass
+            finally:
+                console().print(f"{answers.answered} frames, {answers.dropped} dropped for newer ones")
+        return
     waiting: list[Any] = []
-    with open_writer(out) if out else contextlib.nullcontext() as writer:
-
-        def flush() -> None:
-            for frame, result in zip(waiting, predictor.predict([f.image for f in waiting]), strict=True):
-                result.image, result.frame = str(frame.path), frame.frame
-                if json:
-                    documents.append(result.to_dict())
-                if writer:
-                    writer.write(frame, result.plot(frame.image))
-            waiting.clear()
-
-        for frame in track(sources, "predicting", sources.total):
-            if frame.error is not None:
-                errors.append(frame.error)
-                continue
+    for frame in itertools.chain(track(opened, "predicting", opened.total), [None]):
+        if frame is not None and frame.error is not None:
+            errors.append(frame.error)
+        elif frame is not None:
             waiting.append(frame)
-            if len(waiting) == predictor.batch:
-                flush()
-        flush()
-    return documents, errors, writer.paths if writer else []
+        if len(waiting) == predictor.batch or (frame is None and waiting):
+            yield from zip(waiting, predictor.predict([f.image for f in waiting]), strict=True)
+            waiting = []
+
+
+def _taken(answers: Iterator[tuple[Any, Any]], writer: Any, json: bool) -> list[dict[str, Any]]:
+    """The JSON documents of all answers, which are drawn and written where there is a writer."""
+    documents = []
+    with writer or contextlib.nullcontext():
+        for frame, result in answers:
+            result.image, result.frame = frame.name, frame.frame
+            if json:
+                documents.append(result.to_dict())
+            if writer:
+                writer.write(frame, result.plot(frame.image))
+    return documents

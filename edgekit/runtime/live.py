@@ -1,6 +1,7 @@
 """Live sources: cameras and network streams, which die and return. Numpy and cv2.
 
-A live source is a camera's number, an address with a scheme (``rtsp://``, ``http://`` …) or a device (``/dev/video0``).
+A live source is a camera's number, an address with a scheme (``rtsp://``, ``http://`` …) or a device (``/dev/video0``);
+an ``http`` address whose name is an image's or a video's is none (``edgekit.runtime.sources`` reads it).
 Its frames have no end; where they stop coming it is opened again, with pauses that grow, until ``patience`` runs out.
 
     for frame in Live("rtsp://camera/1").frames(stop):
@@ -9,7 +10,6 @@ Its frames have no end; where they stop coming it is opened again, with pauses t
 
 from __future__ import annotations
 
-import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,13 +20,11 @@ import cv2
 
 from edgekit.errors import InputError
 from edgekit.image import as_image
-from edgekit.runtime.sources import Frame
+from edgekit.runtime.frames import Frame
+from edgekit.runtime.sources import is_address, is_remote_file, shown
 
 PAUSES = (0.1, 5.0)  # seconds before trying again: the first, and the longest that doubling leads to
 TIMEOUT_MS = 5000.0  # for opening and reading; without one a dead camera holds a thread for half a minute
-
-_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
-_USER = re.compile(r"(?<=://)[^/@]*@")
 
 
 def is_live(source: Any) -> bool:
@@ -34,7 +32,7 @@ def is_live(source: Any) -> bool:
     if isinstance(source, int):
         return not isinstance(source, bool)
     text = str(source) if isinstance(source, (str, Path)) else ""
-    return bool(_ADDRESS.match(text)) or text.startswith("/dev/video")
+    return (is_address(text) and not is_remote_file(text)) or text.startswith("/dev/video")
 
 
 class Live:
@@ -44,12 +42,19 @@ class Live:
         source: as ``is_live`` knows it.
         patience: seconds without a frame after which it is given up; infinity never gives up.
         opened: makes the capture; for sources that OpenCV does not know.
+        stride: every so many frames one is given.
     """
 
-    def __init__(self, source: int | str, patience: float = 30.0, opened: Callable[[Any], Any] | None = None) -> None:
-        self.source, self.patience = source, patience
+    def __init__(
+        self,
+        source: int | str,
+        patience: float = 30.0,
+        opened: Callable[[Any], Any] | None = None,
+        stride: int = 1,
+    ) -> None:
+        self.source, self.patience, self.stride = source, patience, stride
         # Addresses may hold a password: it is nobody's business in results and errors.
-        self.name = f"camera {source}" if isinstance(source, int) else _USER.sub("", str(source))
+        self.name = f"camera {source}" if isinstance(source, int) else shown(str(source))
         self.reconnects = 0
         self._opened = opened or _open
 
@@ -68,7 +73,8 @@ class Live:
                     read, image = capture.read()
                     if not read:
                         break
-                    yield self._frame(image, number, fps)
+                    if number % self.stride == 0:
+                        yield self._frame(image, number, fps)
                     number, pause, last = number + 1, PAUSES[0], time.monotonic()
             finally:
                 capture.release()
@@ -81,11 +87,12 @@ class Live:
             self.reconnects += 1
 
     def _frame(self, image: Any, number: int, fps: float) -> Frame:
-        rate = fps if 0 < fps < 1000 else None
+        rate = fps / self.stride if 0 < fps < 1000 else None
+        place, index = Path(self.name), number // self.stride
         try:
-            return Frame(Path(self.name), number, as_image(image, self.name), number, None, rate)
+            return Frame(place, index, as_image(image, self.name), number, None, rate, name=self.name)
         except InputError as error:
-            return Frame(Path(self.name), number, None, number, None, rate, error)
+            return Frame(place, index, None, number, None, rate, error, self.name)
 
 
 def _open(source: int | str) -> Any:

@@ -27,9 +27,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.errors import UsageError
-from edgekit.image import Geometry, as_image, canvases, prepare, read_image
+from edgekit.image import Geometry, as_image, canvases, is_array, prepare, read_image
 from edgekit.results import Result
 from edgekit.runtime.postprocess import Options, postprocess
+from edgekit.runtime.sources import is_address, read_address, shown
 from edgekit.runtime.stream import Stream
 from edgekit.spec import ModelInfo, Session
 
@@ -92,8 +93,9 @@ class Predictor:
         """Results of one or many images, in their order.
 
         Args:
-            images: a path, a uint8 BGR array ``[h, w, 3]`` or a PIL image, or an iterable of those. Read a batch at
-                a time, so many paths do not fill the memory.
+            images: a path or an image's ``http`` address, whatever ``edgekit.image.as_image`` takes (a uint8 BGR array ``[h, w, 3]``, other numbers,
+                a tensor ``[3, h, w]`` RGB, a PIL image), an array or tensor of several with the batch first, or an
+                iterable of those. Read a batch at a time, so many paths do not fill the memory.
             **options: fields of ``Options`` to change for this call.
 
         Raises:
@@ -183,13 +185,17 @@ class Predictor:
 
 def _each(images: Any) -> Iterable[Any]:
     """One image as well as many: things that hold pixels or name a file are one."""
-    if isinstance(images, (str, bytes, Path, np.ndarray)) or not isinstance(images, Iterable):
+    if is_array(images):
+        return images if getattr(images, "ndim", 0) == 4 else [images]
+    if isinstance(images, (str, bytes, Path)) or not isinstance(images, Iterable):
         return [images]
     return images
 
 
 def _load(image: Any) -> Loaded:
     """Whatever the user calls an image, read and checked."""
+    if isinstance(image, str) and is_address(image):
+        return shown(image), read_address(image)
     if isinstance(image, (str, Path)):
         return str(image), read_image(image)
     return None, as_image(image)

@@ -19,14 +19,13 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from edgekit.errors import InputError, UsageError
-from edgekit.image import as_image
+from edgekit.image import as_image, is_array
 from edgekit.results import Result
 from edgekit.runtime.belt import Belt
+from edgekit.runtime.frames import Frame
 from edgekit.runtime.live import Live, is_live
-from edgekit.runtime.sources import Frame, Sources, open_sources
+from edgekit.runtime.sources import Sources, open_sources
 
 if TYPE_CHECKING:
     from edgekit.runtime.predictor import Predictor
@@ -155,7 +154,7 @@ def _open(source: Any, patience: float) -> Live | Iterable[Any]:
         return open_sources([source])
     if isinstance(source, (list, tuple)) and source and all(isinstance(s, (str, Path)) for s in source):
         return open_sources(source)
-    if isinstance(source, np.ndarray) or not isinstance(source, Iterable):
+    if (is_array(source) and getattr(source, "ndim", 0) != 4) or not isinstance(source, Iterable):
         raise InputError(f"stream: a {type(source).__name__} is no source; give a path, a camera, an address or images")
     return source
 
@@ -193,7 +192,7 @@ def _work(predictor: Predictor, belt: Belt, options: dict[str, Any]) -> None:
                 belt.give(number, (frame, error))
             continue
         for (number, frame), result in zip(good, results, strict=True):
-            result.image, result.frame = str(frame.path), frame.frame
+            result.image, result.frame = frame.name, frame.frame
             belt.give(number, (frame, result))
 
 

@@ -1,41 +1,177 @@
 """Saving annotated pictures and videos into a folder. Numpy and cv2.
 
 Pictures keep their names; a name that is taken in this run gets ``-2``, ``-3``. A video is written under a hidden
-temporary name and appears as ``NAME.mp4`` when it is complete: after an error there is no half of one.
+temporary name, opened again when it is complete, and only then appears under its own: after an error, or on a full
+disk, there is no half of one.
 
     with open_writer("out") as writer:
         for frame in open_sources(["clip.mp4"]):
             writer.write(frame, annotated)
+    with VideoFile(Path("seen.mp4"), 25.0) as video:
+        video.write(picture)
 """
 
 from __future__ import annotations
 
 import os
+import tempfile
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import cv2
+import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.errors import EdgekitError, InputError, UsageError
+from edgekit.filenames import utf8_name
 from edgekit.image import write_image
-from edgekit.runtime.sources import Frame
+from edgekit.runtime.frames import Frame
 
 FPS = 25.0  # for videos that do not say theirs
-WRITTEN_AS = {".pgm": ".png"}  # a grey-only format cannot hold coloured lines
+LEAST_FPS = 0.01
+MOST_TICKS = 65535  # of MPEG-4's clock: a rate is a ratio of two numbers of at most this
+FORMATS = {"mp4": (".mp4", "mp4v"), "h264": (".mp4", "avc1"), "gif": (".gif", "")}
+MOST_GIF_BYTES = 1_000_000_000  # of pixels; all frames of a GIF are there at once
+# What cannot hold coloured lines, or has no writer.
+WRITTEN_AS = {".gif": ".png", ".jfif": ".jpg", ".mpo": ".jpg", ".pbm": ".png", ".pgm": ".png"}
+
+
+class VideoFile:
+    """A video that is there whole or not at all; use it in a ``with`` block, or ``close`` or ``discard`` it.
+
+    Args:
+        path: what it will be called.
+        fps: frames per second; the nearest rate that the format can hold is taken.
+        form: one of ``FORMATS``.
+    """
+
+    def __init__(self, path: Path, fps: float, form: str = "mp4") -> None:
+        self.path, self.fps, self.form = path, held_rate(fps), form
+        self.frames = 0
+        self._gif: list[NDArray[Any]] = []
+        self._video: cv2.VideoWriter | None = None
+        self._names = ExitStack()
+        folder = Path(self._names.enter_context(utf8_name(path.parent)))  # OpenCV crashes on other names
+        self._partial = folder / f".{os.getpid()}-{id(self):x}.partial{FORMATS[form][0]}"
+
+    def write(self, picture: NDArray[Any]) -> None:
+        """Append a uint8 BGR picture; all have the size of the first.
+
+        Raises:
+            EdgekitError: the format cannot be written here, or the picture is of another size.
+        """
+        if self.form == "gif":
+            self._gif.append(picture.copy())
+            if picture.nbytes * len(self._gif) > MOST_GIF_BYTES:
+                raise InputError(f"{self.path}: {len(self._gif)} frames are too many for a GIF; use mp4, or a stride")
+        else:
+            self._video = self._video or self._opened(picture)
+            self._video.write(picture)
+        self.frames += 1
+
+    def close(self) -> None:
+        """Finish it and give it its name.
+
+        Raises:
+            EdgekitError: it was not written whole.
+        """
+        try:
+            if self._gif:
+                self._write_gif()
+            if self._video is not None:
+                self._video.release()
+            if self.frames:
+                self._check()
+                os.replace(self._partial, self.path)
+        finally:
+            self.discard()
+
+    def discard(self) -> None:
+        """Close it and remove what there is of it."""
+        if self._video is not None:
+            self._video.release()
+        self._video, self._gif = None, []
+        self._partial.unlink(missing_ok=True)
+        self._names.close()
+
+    def __enter__(self) -> VideoFile:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close() if kind is None else self.discard()
+
+    def _opened(self, picture: NDArray[Any]) -> cv2.VideoWriter:
+        height, width = picture.shape[:2]
+        code = cv2.VideoWriter.fourcc(*FORMATS[self.form][1])
+        video = cv2.VideoWriter(str(self._partial), code, self.fps, (width, height))
+        if not video.isOpened():
+            if self._partial.parent.is_dir() and os.access(self._partial.parent, os.W_OK):
+                raise EdgekitError(f"{self.path}: OpenCV cannot write {width} x {height} pixels at {self.fps:g} frames "
+                                   f"per second as {self.form} here")  # fmt: skip
+            raise InputError(f"{self.path}: cannot be written; is the folder there, and yours?")
+        return video
+
+    def _write_gif(self) -> None:
+        animation = cv2.Animation()
+        animation.frames = self._gif
+        animation.durations = np.full(len(self._gif), max(round(100 / self.fps), 2) * 10, np.int32)  # of 1/100 s
+        if not cv2.imwriteanimation(str(self._partial), animation):
+            raise InputError(f"{self.path}: cannot be written whole; is its disk full?")
+
+    def _check(self) -> None:
+        """Open what was written again: libraries say nothing of a full disk."""
+        seen = cv2.VideoCapture(str(self._partial))
+        try:
+            count = int(seen.get(cv2.CAP_PROP_FRAME_COUNT))
+            seen.set(cv2.CAP_PROP_POS_FRAMES, max(self.frames - 1, 0))
+            if count != self.frames or not seen.read()[0]:
+                raise InputError(f"{self.path}: cannot be written whole ({max(count, 0)} of {self.frames} frames can "
+                                 "be read again); is its disk full?")  # fmt: skip
+        finally:
+            seen.release()
+
+
+def held_rate(fps: float) -> float:
+    """The nearest rate to ``fps`` that a video can hold: with as many digits as its clock has room for."""
+    if not LEAST_FPS <= fps <= MOST_TICKS:
+        return min(max(fps, LEAST_FPS), MOST_TICKS) if fps > 0 else FPS
+    return next(round(fps * base) / base for base in (1000, 100, 10, 1) if round(fps * base) <= MOST_TICKS)
+
+
+def check_format(form: str) -> None:
+    """Whether videos can be written as ``form`` here, found out by writing one.
+
+    Raises:
+        UsageError: they cannot, or there is no such form.
+    """
+    if form not in FORMATS:
+        raise UsageError(f"--video {form}: forms are {', '.join(FORMATS)}")
+    if form == "gif" and not hasattr(cv2, "imwriteanimation"):
+        raise UsageError(f"--video gif: OpenCV {cv2.__version__} cannot write it; 4.11 and later can")
+    picture = np.zeros((64, 64, 3), np.uint8)
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            with VideoFile(Path(folder) / "try", FPS, form) as video:
+                video.write(picture)
+                video.write(picture)
+        except EdgekitError:
+            raise UsageError(f"--video {form}: this OpenCV has no encoder for it; leave it out for MPEG-4") from None
 
 
 class Writer:
     """Writes what belongs to each Frame; use it in a ``with`` block. ``paths`` lists what is complete."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, form: str = "mp4") -> None:
+        self.folder, self.form = folder, form
         self.paths: list[Path] = []
         self._taken: set[str] = set()
-        self._video: cv2.VideoWriter | None = None
+        self._video: VideoFile | None = None
         self._source: Path | None = None
-        self._final = self._partial = folder
 
     def write(self, frame: Frame, picture: NDArray[Any]) -> None:
         """Save the annotated uint8 BGR ``picture`` of ``frame``; a video's frames come in order.
@@ -53,24 +189,28 @@ class Writer:
             return
         if self._video is None or frame.frame == 0 or frame.path != self._source:
             self.finish_video()
-            self._start_video(frame, picture)
-        assert self._video is not None
+            self._source = frame.path
+            self._video = VideoFile(self._free_name(frame.path, FORMATS[self.form][0]), frame.fps or FPS, self.form)
         self._video.write(picture)
 
     def finish_video(self) -> None:
-        """Close the video in progress, if any, and give it its name."""
-        if self._video is not None:
-            self._video.release()
-            self._video = None
-            os.replace(self._partial, self._final)
-            self.paths.append(self._final)
+        """Close the video in progress, if any, and give it its name.
+
+        Raises:
+            EdgekitError: it was not written whole.
+        """
+        self._end(VideoFile.close)
 
     def discard_video(self) -> None:
         """Close the video in progress, if any, and remove what there is of it."""
-        if self._video is not None:
-            self._video.release()
-            self._video = None
-            self._partial.unlink(missing_ok=True)
+        self._end(VideoFile.discard)
+
+    def _end(self, how: Callable[[VideoFile], None]) -> None:
+        video, self._video = self._video, None
+        if video is not None:
+            how(video)
+            if how is VideoFile.close:
+                self.paths.append(video.path)
 
     def __enter__(self) -> Writer:
         return self
@@ -79,18 +219,6 @@ class Writer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.finish_video() if kind is None else self.discard_video()
-
-    def _start_video(self, frame: Frame, picture: NDArray[Any]) -> None:
-        self._source = frame.path
-        self._final = self._free_name(frame.path, ".mp4")
-        self._partial = self._final.with_name(f".{self._final.stem}.partial.mp4")  # the suffix chooses the container
-        height, width = picture.shape[:2]
-        fourcc = cv2.VideoWriter.fourcc(*"mp4v")
-        video = cv2.VideoWriter(str(self._partial), fourcc, frame.fps or FPS, (width, height))
-        if not video.isOpened():
-            self._partial.unlink(missing_ok=True)
-            raise EdgekitError(f"{self._final}: this OpenCV cannot write MP4 video; install opencv-python-headless")
-        self._video = video
 
     def _free_name(self, source: Path, suffix: str) -> Path:
         number, path = 1, self.folder / f"{source.stem}{suffix}"
@@ -103,15 +231,22 @@ class Writer:
         return path
 
 
-def open_writer(folder: str | Path) -> Writer:
+def open_writer(folder: str | Path, form: str = "mp4") -> Writer:
     """A Writer into ``folder``, which is made if needed.
+
+    Args:
+        folder: where to write.
+        form: of videos, one of ``FORMATS``.
 
     Raises:
         InputError: it cannot be made.
+        UsageError: videos cannot be written in that form here.
     """
+    if form != "mp4":
+        check_format(form)
     folder = Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"--out {folder}: cannot be made ({error.strerror or error})") from None
-    return Writer(folder)
+    return Writer(folder, form)
