@@ -10,6 +10,7 @@ go through ``published.py``, which runs no code from them. Commands take either 
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -106,7 +107,11 @@ def load(path: str | Path) -> Checkpoint:
 
 
 def save(checkpoint: Checkpoint, path: str | Path) -> Path:
-    """Write edgekit's own format, under a temporary name first."""
+    """Write edgekit's own format, under a temporary name first.
+
+    Raises:
+        InputError: it could not be written whole.
+    """
     path = Path(path)
     document = {
         "edgekit": SCHEMA,
@@ -117,7 +122,7 @@ def save(checkpoint: Checkpoint, path: str | Path) -> Path:
         "provenance": checkpoint.provenance,
         "state_dict": checkpoint.net.state_dict(),
     }
-    with replacing(path) as partial:
+    with replacing(path, zipfile.is_zipfile) as partial:
         torch.save(document, partial)
     return path
 

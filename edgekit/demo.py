@@ -26,6 +26,7 @@ import numpy.typing as npt
 
 from edgekit.doctor import target_states
 from edgekit.errors import EdgekitError, InputError
+from edgekit.runtime.writer import VideoFile
 
 NAMES = ("circle", "square", "triangle", "cross", "star")
 HERE = ("ort-", "ov-")  # targets that run on any machine
@@ -94,7 +95,8 @@ def make_set(folder: Path, train: int = 64, val: int = 16, size: int = 320, seed
         labels.mkdir(parents=True)
         for index in range(count):
             scene = draw_scene(np.random.default_rng((seed, number, index)), size)
-            cv2.imwrite(str(images / f"{index:04d}.jpg"), scene.image, [cv2.IMWRITE_JPEG_QUALITY, 92])
+            data = cv2.imencode(".jpg", scene.image, [cv2.IMWRITE_JPEG_QUALITY, 92])[1]
+            (images / f"{index:04d}.jpg").write_bytes(data.tobytes())  # cv2.imwrite says nothing of a full disk
             (labels / f"{index:04d}.txt").write_text(_label_lines(scene), encoding="utf-8")
     names = "".join(f"  {i}: {name}\n" for i, name in enumerate(NAMES))
     data = folder / "data.yaml"
@@ -106,25 +108,22 @@ def make_video(path: Path, frames: int = 60, size: int = 320, seed: int = 0, fps
     """Draw a video of shapes that move, turn and bounce off the borders; returns ``path`` (``.mp4``).
 
     Raises:
-        InputError: OpenCV cannot write a video there.
+        EdgekitError: OpenCV cannot write a video there.
     """
     rng = np.random.default_rng((seed, 2))
     background = _background(rng, size)
     shapes = [_random_shape(rng, size) for _ in range(5)]
     speeds = [(rng.uniform(-0.02, 0.02) * size, rng.uniform(-0.02, 0.02) * size) for _ in shapes]
     turns = [rng.uniform(-0.1, 0.1) for _ in shapes]
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), fps, (size, size))
-    if not writer.isOpened():
-        raise InputError(f"{path}: OpenCV cannot write a video there; give a writable folder and a name ending in .mp4")
-    for frame in range(frames):
-        moved = [
-            replace(
-                s, x=_bounce(s.x + vx * frame, size), y=_bounce(s.y + vy * frame, size), angle=s.angle + turn * frame
-            )
-            for s, (vx, vy), turn in zip(shapes, speeds, turns, strict=True)
-        ]
-        writer.write(compose(background, moved).image)
-    writer.release()
+    with VideoFile(path, fps) as video:
+        for frame in range(frames):
+            moved = [
+                replace(
+                    s, x=_bounce(s.x + vx * frame, size), y=_bounce(s.y + vy * frame, size), angle=s.angle + turn * frame
+                )
+                for s, (vx, vy), turn in zip(shapes, speeds, turns, strict=True)
+            ]
+            video.write(compose(background, moved).image)
     return path
 
 

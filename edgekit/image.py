@@ -135,7 +135,7 @@ def decoded(data: bytes, name: str, reduce: int = 1) -> Array:
     data = _whole(data, name)
     flags = _REDUCED.get(reduce, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
     try:
-        with _opencv_silent():
+        with opencv_silent():
             image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
             if image is None and data[:2] in (b"II", b"MM"):  # a TIFF of 32-bit whole numbers
                 image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
@@ -174,7 +174,7 @@ def _png_is_whole(data: bytes) -> bool:
 
 
 @contextmanager
-def _opencv_silent() -> Iterator[None]:
+def opencv_silent() -> Iterator[None]:
     """OpenCV's own messages off: edgekit says what is wrong, once."""
     logging: Any = getattr(cv2.utils, "logging", cv2)  # OpenCV 5 moved these two functions
     level = logging.getLogLevel()
@@ -287,7 +287,7 @@ def write_image(path: str | Path, image: Array) -> None:
     """
     path = Path(path)
     try:
-        with _opencv_silent():
+        with opencv_silent():
             done, data = cv2.imencode(path.suffix, image) if path.suffix.isascii() else (False, None)
     except cv2.error:
         done = False

@@ -10,8 +10,10 @@ import errno
 import logging
 import sys
 import traceback
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import typer
 
@@ -22,7 +24,7 @@ BROKEN_PIPE = 141  # 128 + SIGPIPE
 BUG = 70  # EX_SOFTWARE of sysexits.h
 
 # The system's refusals a user can mend: these are no bugs.
-_REFUSALS = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT}
+_REFUSALS = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 
 _verbose = False
 
@@ -37,7 +39,9 @@ def set_verbose(verbose: bool) -> None:
 
 @contextmanager
 def boundary() -> Iterator[None]:
-    """Turn what is raised inside into a message on standard error and ``SystemExit``."""
+    """Turn what is raised inside into a message on standard error and ``SystemExit``, and warnings into lines."""
+    usual = warnings.formatwarning
+    warnings.formatwarning = _line
     try:
         yield
     except (typer.Exit, typer.Abort, typer.BadParameter):
@@ -55,6 +59,15 @@ def boundary() -> Iterator[None]:
         _leave(f"{where}{error.strerror}", EdgekitError.exit_code)
     except Exception:
         _report_bug()
+    finally:
+        warnings.formatwarning = usual
+
+
+def _line(message: Warning | str, category: type[Warning], *place: Any) -> str:
+    """A warning that is for the user without the line of code it comes from; others as Python shows them."""
+    if category is RuntimeWarning:
+        return f"warning: {message}\n"
+    return f"{place[0]}:{place[1]}: {category.__name__}: {message}\n"
 
 
 def _leave(sentence: str, code: int) -> None:

@@ -35,7 +35,9 @@ import numpy as np
 
 from edgekit.errors import InputError, MissingPackageError, UsageError
 from edgekit.graph.files import load
+from edgekit.home import ensure_home
 from edgekit.quantize import groups, qdq
+from edgekit.targets.openvino import save
 
 # Where a walk back from attention ends: what is quantized may make its inputs.
 _COMPUTES = ("Convolution", "GroupConvolution", "Parameter", "Constant")
@@ -75,6 +77,7 @@ def quantize(
         InputError: what ``qdq.check`` refuses, or no attention that OpenVINO could keep whole.
         UsageError: ``skip`` names neither a group nor a node.
     """
+    ensure_home()
     try:
         import nncf
         import openvino
@@ -110,7 +113,7 @@ def quantize(
             advanced_parameters=advanced,
         )
     _make_repeatable(quantized, known)
-    openvino.save_model(quantized, str(out), compress_to_fp16=False)
+    save(quantized, out)
     return _placement(quantized, left)
 
 

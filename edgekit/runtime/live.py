@@ -19,7 +19,7 @@ from typing import Any
 import cv2
 
 from edgekit.errors import InputError
-from edgekit.image import as_image
+from edgekit.image import as_image, opencv_silent
 from edgekit.runtime.frames import Frame
 from edgekit.runtime.sources import is_address, is_remote_file, shown
 
@@ -62,7 +62,7 @@ class Live:
         """Frames until ``stop`` is set. One that is no image carries the error.
 
         Raises:
-            InputError: nothing came for ``patience`` seconds.
+            InputError: nothing came for ``patience`` seconds, or a camera of this machine is not there to begin with.
         """
         number, pause, last = 0, PAUSES[0], time.monotonic()
         while not stop.is_set():
@@ -78,6 +78,8 @@ class Live:
                     number, pause, last = number + 1, PAUSES[0], time.monotonic()
             finally:
                 capture.release()
+            if not number and self._opened is _open and _is_local(self.source):
+                raise InputError(f"{self.name}: cannot be opened; is it connected, and free?")
             if time.monotonic() - last > self.patience:
                 raise InputError(
                     f"{self.name}: no frame for {self.patience:g} seconds; is it on, and the address right?"
@@ -95,8 +97,13 @@ class Live:
             return Frame(place, index, None, number, None, rate, error, self.name)
 
 
+def _is_local(source: int | str) -> bool:
+    return isinstance(source, int) or str(source).startswith("/dev/")
+
+
 def _open(source: int | str) -> Any:
-    if isinstance(source, int) or str(source).startswith("/dev/"):
-        return cv2.VideoCapture(source)
+    if _is_local(source):
+        with opencv_silent():
+            return cv2.VideoCapture(source)
     limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, int(TIMEOUT_MS), cv2.CAP_PROP_READ_TIMEOUT_MSEC, int(TIMEOUT_MS)]
     return cv2.VideoCapture(str(source), cv2.CAP_FFMPEG, limits)

@@ -14,6 +14,7 @@ Cameras and streams, which have no end, are in ``edgekit.runtime.live``.
 
 from __future__ import annotations
 
+import base64
 import glob
 import os
 import re
@@ -131,7 +132,11 @@ def read_address(address: str) -> NDArray[Any]:
     if not address.lower().startswith(("http://", "https://")):
         raise InputError(f"{name}: not the http address of an image; streams are for model.stream")
     try:
-        with urllib.request.urlopen(address, timeout=TIMEOUT_S) as answer:
+        user = unquote(urlsplit(address).netloc.rpartition("@")[0])
+        request = urllib.request.Request(shown(address))
+        if user:
+            request.add_header("Authorization", "Basic " + base64.b64encode(user.encode()).decode())
+        with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:
             data: bytes = answer.read(LARGEST + 1)
     except (OSError, ValueError, HTTPException) as error:
         raise InputError(f"{name}: cannot be fetched ({getattr(error, 'reason', None) or error})") from None

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from edgekit.errors import EdgekitError, InputError, UsageError
 from edgekit.filenames import utf8_name
-from edgekit.image import write_image
+from edgekit.image import opencv_silent, write_image
 from edgekit.runtime.frames import Frame
 
 FPS = 25.0  # for videos that do not say theirs
@@ -46,11 +46,17 @@ class VideoFile:
         path: what it will be called.
         fps: frames per second; the nearest rate that the format can hold is taken.
         form: one of ``FORMATS``.
+
+    Raises:
+        UsageError: the name does not end as the format's do.
     """
 
     def __init__(self, path: Path, fps: float, form: str = "mp4") -> None:
+        if path.suffix.lower() != FORMATS[form][0]:
+            raise UsageError(f"{path}: {form} videos have names ending in {FORMATS[form][0]}")
         self.path, self.fps, self.form = path, held_rate(fps), form
         self.frames = 0
+        self._shape: tuple[int, ...] = ()
         self._gif: list[NDArray[Any]] = []
         self._video: cv2.VideoWriter | None = None
         self._names = ExitStack()
@@ -58,11 +64,14 @@ class VideoFile:
         self._partial = folder / f".{os.getpid()}-{id(self):x}.partial{FORMATS[form][0]}"
 
     def write(self, picture: NDArray[Any]) -> None:
-        """Append a uint8 BGR picture; all have the size of the first.
+        """Append a uint8 BGR picture, resized to the first one's size: OpenCV leaves others out without a word.
 
         Raises:
-            EdgekitError: the format cannot be written here, or the picture is of another size.
+            EdgekitError: the format cannot be written here.
         """
+        self._shape = self._shape or picture.shape
+        if picture.shape != self._shape:
+            picture = cv2.resize(picture, self._shape[1::-1], interpolation=cv2.INTER_AREA)
         if self.form == "gif":
             self._gif.append(picture.copy())
             if picture.nbytes * len(self._gif) > MOST_GIF_BYTES:
@@ -108,12 +117,13 @@ class VideoFile:
     def _opened(self, picture: NDArray[Any]) -> cv2.VideoWriter:
         height, width = picture.shape[:2]
         code = cv2.VideoWriter.fourcc(*FORMATS[self.form][1])
-        video = cv2.VideoWriter(str(self._partial), code, self.fps, (width, height))
+        with opencv_silent():
+            video = cv2.VideoWriter(str(self._partial), code, self.fps, (width, height))
         if not video.isOpened():
             if self._partial.parent.is_dir() and os.access(self._partial.parent, os.W_OK):
                 raise EdgekitError(f"{self.path}: OpenCV cannot write {width} x {height} pixels at {self.fps:g} frames "
                                    f"per second as {self.form} here")  # fmt: skip
-            raise InputError(f"{self.path}: cannot be written; is the folder there, and yours?")
+            raise InputError(f"{self.path}: OpenCV cannot write a video there; is the folder there, and yours?")
         return video
 
     def _write_gif(self) -> None:

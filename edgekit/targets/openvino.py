@@ -23,7 +23,9 @@ from typing import Any
 
 import numpy as np
 
+from edgekit.atomic import written_whole
 from edgekit.errors import GateError, InputError, MissingPackageError, UsageError
+from edgekit.home import ensure_home
 from edgekit.spec import Graph, ModelInfo, Port
 from edgekit.targets._openvino_input import MARK, take_pixels
 from edgekit.targets._openvino_variants import varied
@@ -80,6 +82,7 @@ def missing() -> str | None:
 
 
 def _openvino(target: str) -> Any:
+    ensure_home()
     try:
         import openvino
     except ImportError as error:
@@ -110,7 +113,19 @@ def build(graph: Graph, target: str, folder: Path, options: OpenVinoOptions | No
         raise InputError(f"{graph.path}: OpenVINO cannot read it ({str(error).splitlines()[0]})") from error
     if graph.info.takes_pixels:
         take_pixels(model)
-    openvino.save_model(model, str(folder / MODEL), compress_to_fp16=target == "ov-fp16")
+    save(model, folder / MODEL, target == "ov-fp16")
+
+
+def save(model: Any, path: Path, compressed: bool = False) -> None:
+    """Write an IR, its weights in half precision where ``compressed``, and open it again.
+
+    Raises:
+        InputError: it could not be written whole.
+    """
+    openvino = _openvino(path.name)
+    with written_whole(path):
+        openvino.save_model(model, str(path), compress_to_fp16=compressed)
+        openvino.Core().read_model(str(path))
 
 
 def open_session(

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,7 @@ class Folder:
             return True
         try:
             write(self.path / name)
-        except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
+        except (OSError, RuntimeError, InputError) as error:  # the last where a library did not write all
             self.failed = f"{self.path / name}: could not be written ({str(error).splitlines()[0]})"
             self._note(f"{self.failed}; the older one is kept and training goes on")
             return False
@@ -73,7 +74,7 @@ class Folder:
         """Writes ``resume.pt``, the file that makes a save complete."""
 
         def write(path: Path) -> None:
-            with replacing(path) as partial:
+            with replacing(path, zipfile.is_zipfile) as partial:
                 torch.save({"edgekit_run": SCHEMA, **state}, partial)
 
         self.keep("resume.pt", write)

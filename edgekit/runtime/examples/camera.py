@@ -11,11 +11,13 @@ from __future__ import annotations
 import sys
 import time
 from collections import deque
+from pathlib import Path
 from typing import Any
 
 import cv2
 
 import edgekit
+from edgekit.runtime.writer import VideoFile
 
 WINDOW = "edgekit"
 
@@ -31,7 +33,7 @@ def main(bundle: str, source: str, out: str = "") -> None:
             picture = result.plot(frame.image)
             cv2.putText(picture, f"{rate:.1f} FPS", (12, 36), cv2.FONT_HERSHEY_SIMPLEX, 1.0, (0, 255, 0), 2)
             if out:
-                writer = writer or opened(out, frame.fps or 25.0, picture)
+                writer = writer or VideoFile(Path(out), frame.fps or 25.0)
                 writer.write(picture)
             else:
                 cv2.imshow(WINDOW, picture)
@@ -39,12 +41,7 @@ def main(bundle: str, source: str, out: str = "") -> None:
                     break
         sys.stdout.write(f"{answers.answered} frames, {answers.dropped} dropped\n")
     if writer:
-        writer.release()
-
-
-def opened(path: str, fps: float, picture: Any) -> cv2.VideoWriter:
-    height, width = picture.shape[:2]
-    return cv2.VideoWriter(path, cv2.VideoWriter.fourcc(*"mp4v"), fps, (width, height))
+        writer.close()  # opened again, and an error where it is not whole
 
 
 def skip(frame: Any) -> None:

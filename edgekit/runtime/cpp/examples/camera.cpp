@@ -4,11 +4,13 @@
 // Reading and predicting overlap: while one frame is in the network, the next is decoded.
 #include <cctype>
 #include <chrono>
+#include <cmath>
 #include <cstdio>
 #include <future>
 #include <opencv2/highgui.hpp>
 #include <opencv2/imgproc.hpp>
 #include <opencv2/videoio.hpp>
+#include <stdexcept>
 
 #include "edgekit/edgekit.hpp"
 
@@ -25,15 +27,36 @@ void draw(cv::Mat& picture, const edgekit::Result& found, double rate) {
   cv::putText(picture, text, cv::Point(12, 36), cv::FONT_HERSHEY_SIMPLEX, 1.0, cv::Scalar(0, 255, 0), 2);
 }
 
+// MPEG-4 counts time in ratios of numbers up to 65535, so a rate has as many digits as fit.
+double held(double fps) {
+  if (!(fps >= 0.01 && fps <= 65535)) return 25.0;
+  for (const double base : {1000.0, 100.0, 10.0})
+    if (std::round(fps * base) <= 65535) return std::round(fps * base) / base;
+  return std::round(fps);
+}
+
 bool show(const cv::Mat& picture, cv::VideoWriter& writer, const char* out, double fps) {
   if (out == nullptr) {
     cv::imshow("edgekit", picture);
     return cv::waitKey(1) != 'q';
   }
-  if (!writer.isOpened())
-    writer.open(out, cv::VideoWriter::fourcc('m', 'p', '4', 'v'), fps > 0 ? fps : 25.0, picture.size());
+  if (!writer.isOpened() &&
+      !writer.open(out, cv::VideoWriter::fourcc('m', 'p', '4', 'v'), held(fps), picture.size()))
+    throw std::runtime_error(std::string(out) + ": OpenCV cannot write a video there");
   writer.write(picture);
   return true;
+}
+
+// OpenCV says nothing of a full disk: what was written is opened again.
+void check(cv::VideoWriter& writer, const char* out, long frames) {
+  writer.release();
+  cv::VideoCapture written(out);
+  const long found = written.isOpened() ? static_cast<long>(written.get(cv::CAP_PROP_FRAME_COUNT)) : 0;
+  if (found == frames) return;
+  written.release();
+  std::remove(out);
+  throw std::runtime_error(std::string(out) + ": cannot be written whole, " + std::to_string(found) + " of " +
+                           std::to_string(frames) + " frames can be read again; is the disk full?");
 }
 
 int watch(const char* bundle, const std::string& source, const char* out) {
@@ -62,6 +85,7 @@ int watch(const char* bundle, const std::string& source, const char* out) {
     more = reading.get() && more;
     std::swap(frame, next);
   }
+  if (out != nullptr && frames > 0) check(writer, out, frames);
   std::printf("%ld frames\n", frames);
   return 0;
 }
@@ -75,7 +99,7 @@ int main(int count, char** words) {
   }
   try {
     return watch(words[1], words[2], count > 3 ? words[3] : nullptr);
-  } catch (const edgekit::Error& error) {
+  } catch (const std::exception& error) {
     std::fprintf(stderr, "error: %s\n", error.what());
     return 2;
   }

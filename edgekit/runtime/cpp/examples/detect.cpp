@@ -3,6 +3,7 @@
 #include <cstdio>
 #include <opencv2/imgcodecs.hpp>
 #include <opencv2/imgproc.hpp>
+#include <stdexcept>
 
 #include "edgekit/edgekit.hpp"
 
@@ -66,8 +67,9 @@ int main(int count, char** words) {
     std::printf("%.1f ms: %.1f before, %.1f network, %.1f after\n", found.times.whole, found.times.pre,
                 found.times.network, found.times.post);
     draw(picture, found, info);
-    return cv::imwrite(words[3], picture) ? 0 : 1;
-  } catch (const edgekit::Error& error) {
+    if (!cv::imwrite(words[3], picture)) throw std::runtime_error(std::string(words[3]) + ": cannot be written");
+    return 0;
+  } catch (const std::exception& error) {
     std::fprintf(stderr, "error: %s\n", error.what());
     return 2;
   }
