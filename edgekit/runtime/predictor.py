@@ -9,13 +9,15 @@ may be a PyTorch checkpoint, an ONNX file or a vendor's engine: here they look t
         for frame, result in predictor.stream("street.mp4"):
             ...
 
-Threads may share a predictor: what a session does not say to be ``concurrent`` runs in one of them at a time.
+Threads may share a predictor: what a session does not say to be ``concurrent`` runs in one of them at a time. A process
+forked afterwards may use it where the session says to be ``forkable``; others refuse, as their threads stayed behind.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -63,8 +65,8 @@ class Predictor:
         self.options.check(session.info)
         self.batch = fixed or batch or 1
         # A session that is not made for it may use its output arrays again in the next call: one call at a time then.
-        concurrent = getattr(session, "concurrent", False)
-        self._turn: Any = contextlib.nullcontext() if concurrent else threading.Lock()
+        self._turn = self._new_turn()
+        self._opened_in = self._process = os.getpid()
         # Where this thread's next run reads its input, if the session says so: canvases are drawn right there.
         self._memory: Callable[[], Array | None] = getattr(session, "memory", lambda: None)
 
@@ -146,9 +148,10 @@ class Predictor:
         self._options(options)
 
     def close(self) -> None:
-        """Let go of the session; the predictor cannot be used afterwards."""
+        """Let go of the session; the predictor cannot be used afterwards. Does nothing in a forked process, where a
+        runtime would wait for threads that only the first one has."""
         close = getattr(self.session, "close", None)
-        if close is not None:
+        if close is not None and os.getpid() == self._opened_in:
             close()
 
     def __enter__(self) -> Predictor:
@@ -166,8 +169,23 @@ class Predictor:
         chosen.check(self.info)
         return chosen
 
+    def _new_turn(self) -> Any:
+        return contextlib.nullcontext() if getattr(self.session, "concurrent", False) else threading.Lock()
+
+    def _check_process(self) -> None:
+        """Refuse in a forked process what would wait there for threads that only the first one has."""
+        if os.getpid() == self._process:
+            return
+        if not getattr(self.session, "forkable", False):
+            raise UsageError(
+                f"{self.session.path}: was loaded before this process was forked, and its threads stayed behind; load "
+                "it in every process (gunicorn: without --preload, or in post_fork; multiprocessing: spawn)"
+            )
+        self._turn, self._process = self._new_turn(), os.getpid()  # another thread may have held the lock
+
     def _run(self, loaded: Sequence[Loaded], options: Options) -> tuple[list[Result], dict[str, float]]:
         """One run of the session on at most a batch of images."""
+        self._check_process()
         start = perf_counter()
         batch, geometries = self._preprocess([image for _, image in loaded], self._memory())
         with self._turn:

@@ -12,6 +12,7 @@ One thread reads, ``workers`` threads predict, and whoever iterates takes the an
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 import weakref
@@ -83,6 +84,7 @@ class Stream:
         self._belt = belt = Belt(waiting, (workers + (not newest)) * batch, newest)
         self._on_error = on_error
         self.answered = 0
+        self._process = os.getpid()
         stop = threading.Event()
         jobs: list[tuple[Callable[..., None], tuple[Any, ...]]] = [(_read, (opened, belt, stop))]
         jobs += [(_work, (predictor, belt, options))] * workers
@@ -100,6 +102,8 @@ class Stream:
         return self
 
     def __next__(self) -> Answer:
+        if os.getpid() != self._process:  # its threads are not in a forked process
+            raise UsageError("stream: was begun before this process was forked; begin it in the process that takes it")
         try:
             while True:
                 frame, outcome = self._belt.next()

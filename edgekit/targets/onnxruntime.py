@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from edgekit.errors import InputError, MissingPackageError, UsageError
+from edgekit.forks import keep_in_children
 from edgekit.spec import Graph, ModelInfo
 from edgekit.targets._onnx_variants import KINDS, varied
 
@@ -62,6 +63,7 @@ class OrtSession:
     """
 
     concurrent = True  # threads may call run() at once
+    forkable = True  # and processes forked after loading
 
     def __init__(
         self, path: Path, info: ModelInfo, target: str, device: str | None = None, threads: int | None = None
@@ -80,6 +82,7 @@ class OrtSession:
             raise InputError(f"{path}: ONNX Runtime cannot load it ({str(error).splitlines()[0]})") from error
         self._names = [port.name for port in info.outputs]
         self._roles = [port.role for port in info.outputs]
+        keep_in_children(self)
 
     def _options(self) -> Any:
         options = self._runtime.SessionOptions()

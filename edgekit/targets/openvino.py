@@ -25,6 +25,7 @@ import numpy as np
 
 from edgekit.atomic import written_whole
 from edgekit.errors import GateError, InputError, MissingPackageError, UsageError
+from edgekit.forks import keep_in_children
 from edgekit.home import ensure_home
 from edgekit.spec import Graph, ModelInfo, Port
 from edgekit.targets._openvino_input import MARK, take_pixels
@@ -217,6 +218,8 @@ class OpenVinoSession:
         except Exception as error:
             raise InputError(f"{path}: OpenVINO cannot compile it ({str(error).splitlines()[0]})") from error
         self._requests = threading.local()  # one for each thread that runs this session
+        keep_in_children(self)
+        self.forkable = streams is None and name == "CPU"  # a single stream runs in the thread that asks
         try:
             # By port, not by position or name: fusions may drop names, never ports of results.
             self._ports = [(port.role, self._compiled.output(_key(port.name))) for port in info.outputs]
