@@ -18,12 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.boxes import corners
+from edgekit.lettering import FONT as FONT
+from edgekit.lettering import legible
 from edgekit.masks import Masks
 
 Array = NDArray[Any]
 Colour = tuple[int, int, int]
 
-FONT = cv2.FONT_HERSHEY_SIMPLEX
 WHITE, BLACK = (255, 255, 255), (0, 0, 0)
 VISIBLE = 0.5  # keypoints less certain than this are left out of the picture
 
@@ -106,7 +107,7 @@ def draw_keypoints(image: Array, keypoints: Array, colours: Sequence[Colour], wi
 def draw_probabilities(image: Array, probs: Array, names: Sequence[str], top: int = 5) -> None:
     """The ``top`` likeliest classes in the upper left corner, each with a bar as long as it is likely."""
     best = np.argsort(-probs, kind="stable")[:top]
-    lines = [f"{probs[i]:.2f} {names[i] if i < len(names) else i}" for i in best]
+    lines = [f"{probs[i]:.2f} {legible(names[i]) if i < len(names) else i}" for i in best]
     scale = max(min(image.shape[:2]) / 900, 0.36)
     pad = max(round(scale * 10), 3)
     sizes = [cv2.getTextSize(line, FONT, scale, 1)[0] for line in lines]
@@ -132,6 +133,7 @@ def _tag(image: Array, corner: tuple[int, int], text: str, shade: Colour, width:
     """``text`` on a filled plate whose lower left corner is at ``corner``, moved as needed to stay on the image."""
     if not text:
         return
+    text = legible(text)
     scale = max(width * 0.22, 0.4)
     (text_w, text_h), below = cv2.getTextSize(text, FONT, scale, max(width // 2, 1))
     pad = max(width, 2)

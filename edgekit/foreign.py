@@ -11,6 +11,15 @@ and, N being the cells of strides 8, 16 and 32,
 | segment | ``[B, 4+C+M, N]`` and ``[B, M, H/4, W/4]`` | the same, then mask coefficients; and the prototypes |
 | classify | ``[B, C]`` | probabilities |
 
+or, where suppression is part of the file (Ultralytics' ``nms=True``, end-to-end heads), K finished detections:
+
+| task | output | values of a detection |
+|---|---|---|
+| detect | ``[B, K, 6]`` | x1, y1, x2, y2 in pixels, score, class |
+| obb | ``[B, K, 7]`` | centre x, centre y, width, height, score, class, angle |
+| pose | ``[B, K, 6+P*V]`` | as detect, then the keypoints |
+| segment | ``[B, K, 6+M]`` and ``[B, M, H/4, W/4]`` | as detect, then mask coefficients; and the prototypes |
+
 Task, class names and keypoints come from the metadata such files carry (ONNX ``metadata_props``, or ``metadata.yaml``
 beside an IR); where there is none, the task is asked for. Anything else is refused in a sentence.
 
@@ -23,6 +32,7 @@ from __future__ import annotations
 
 import ast
 import math
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,14 +99,20 @@ class ForeignSession:
         roles = [port.role for port in self.info.outputs]
         if roles == ["class_probabilities"]:
             return {"class_probabilities": arrays[0]}
-        values = arrays[0].transpose(0, 2, 1)
-        classes = len(self.info.names)
-        found = {"scores": arrays[0][:, 4 : 4 + classes]}
-        centre, size, extra = values[..., :2], values[..., 2:4], values[..., 4 + classes :]
+        if self.info.head == "nms":
+            places, extra = arrays[0][..., :4], arrays[0][..., 6:]
+            found = {"scores": arrays[0][..., 4], "labels": arrays[0][..., 5]}
+        else:
+            values, classes = arrays[0].transpose(0, 2, 1), len(self.info.names)
+            found = {"scores": arrays[0][:, 4 : 4 + classes]}
+            places, extra = values[..., :4], values[..., 4 + classes :]
         if "rotated_boxes" in roles:
-            found["rotated_boxes"] = np.concatenate([centre, size, extra], 2)
+            found["rotated_boxes"] = np.concatenate([places, extra], 2)
             return found
-        found["boxes"] = np.concatenate([centre - size / 2, centre + size / 2], 2)
+        if self.info.head == "raw":
+            centre, size = places[..., :2], places[..., 2:]
+            places = np.concatenate([centre - size / 2, centre + size / 2], 2)
+        found["boxes"] = places
         if "mask_coefficients" in roles:
             found |= {"mask_coefficients": extra, "mask_prototypes": arrays[1]}
         if "keypoints" in roles:
@@ -112,6 +128,9 @@ class ForeignSession:
         outputs = self.run(grey)
         scores = np.asarray(outputs.get("scores", outputs.get("class_probabilities")), np.float32)
         low, high = float(scores.min()), float(scores.max())
+        if self.info.head == "nms":
+            warnings.warn(f"{self.path}: suppresses by itself, with the confidence, IoU and number of detections it was "
+                          "exported with; options can only leave out more", RuntimeWarning, stacklevel=2)  # fmt: skip
         sums_to_one = "scores" in outputs or np.allclose(scores.sum(1), 1.0, atol=_SLACK)
         if not (-_SLACK <= low <= high <= 1 + _SLACK and sums_to_one):
             raise InputError(f"{self.path}: its scores ({low:.3g} to {high:.3g}) are no probabilities; {_SAY}")
@@ -123,7 +142,10 @@ class ForeignSession:
         return getattr(self._session, name)
 
 
-_SAY = "edgekit understands plain exports that end in [batch, 4 + classes (+ extra), cells], see edgekit/foreign.py"
+_SAY = (
+    "edgekit understands exports that end in [batch, 4 + classes (+ extra), cells] or in finished detections "
+    "[batch, detections, 6 (+ extra)], see edgekit/foreign.py"
+)
 
 
 def is_foreign(path: Path) -> bool:
@@ -273,41 +295,71 @@ def _info(task: tasks.Task, said: _Said, image: Port, outputs: list[Port], path:
     batch, _, height, width = image.shape
     assert height and width
     names = said.names()
+    per_cell = _values_per_cell(task, said, outputs)
     cells = sum(math.ceil(height / s) * math.ceil(width / s) for s in _STRIDES) if task.detects else None
+    finished = task.detects and _is_finished(outputs, per_cell, cells)
+    if finished and not names:
+        raise InputError(f"{path}: gives finished detections, and no names that tell how many classes there are; "
+                         "export it with its metadata")  # fmt: skip
+    _check_outputs(task, names, outputs, per_cell, finished, cells, (height, width), path)
+    count = outputs[0].shape[1] if finished else cells
+    classes = len(names or ()) if finished else (outputs[0].shape[1] or 0) - per_cell
+    shapes = {
+        "boxes": (batch, count, 4),
+        "rotated_boxes": (batch, count, 5),
+        "scores": (batch, count) if finished else (batch, classes, count),
+        "labels": (batch, count),
+        "mask_coefficients": (batch, count, per_cell - 4),
+        "mask_prototypes": outputs[-1].shape,
+        "keypoints": (batch, count, said.keypoint_shape(task)[0], 3),
+        "class_probabilities": (batch, classes),
+    }
+    roles = [*task.roles, "labels"] if finished else task.roles
+    return ModelInfo(
+        task=task.name,
+        imgsz=(height, width),
+        head="nms" if finished else "raw",
+        names=names or tuple(str(i) for i in range(classes)),
+        inputs=(image,),
+        outputs=tuple(Port(role, role, shapes[role]) for role in roles),
+        preprocess=task.preprocess,
+        licence=said.licence(),
+    )
+
+
+def _is_finished(outputs: list[Port], per_cell: int, cells: int | None) -> bool:
+    """Whether the first output is finished detections: score and class beside what a cell gives of them."""
+    shape = outputs[0].shape
+    return len(shape) == 3 and shape[2] == per_cell + 2 and shape[2] != cells
+
+
+def _check_outputs(
+    task: tasks.Task,
+    names: tuple[str, ...] | None,
+    outputs: list[Port],
+    per_cell: int,
+    finished: bool,
+    cells: int | None,
+    size: tuple[int, int],
+    path: Path,
+) -> None:
+    """Raise InputError unless the outputs are as the module's table says."""
     wanted = f"[batch, values, {cells}]" if task.detects else "[batch, classes]"
     ranks = [3 if task.detects else 2] + [4] * ("mask_prototypes" in task.roles)
     values = outputs[0].shape[1] if [len(p.shape) for p in outputs] == ranks else None
-    per_cell = _values_per_cell(task, said, outputs)
     classes = (values or 0) - per_cell
     problem = None
     if any(p.dtype not in _FLOATS for p in outputs) or not values:
         problem = f"gives {wanted}{' and prototypes' * (len(ranks) - 1)}"
+    elif finished:
+        return
     elif cells and outputs[0].shape[2] not in (cells, None):
-        problem = f"of {height}x{width} pixels gives {wanted}"
+        problem = f"of {size[0]}x{size[1]} pixels gives {wanted}"
     elif classes < 1 or (names and len(names) != classes):
         problem = f"of {len(names or '1')} classes has {per_cell + len(names or '1')} values"
     if problem:
         given = " and ".join(str([d or "any" for d in p.shape]) for p in outputs)
         raise InputError(f"{path}: gives {given} where a {task.name} model {problem}; {_SAY}")
-    shapes = {
-        "boxes": (batch, cells, 4),
-        "rotated_boxes": (batch, cells, 5),
-        "scores": (batch, classes, cells),
-        "mask_coefficients": (batch, cells, per_cell - 4),
-        "mask_prototypes": outputs[-1].shape,
-        "keypoints": (batch, cells, said.keypoint_shape(task)[0], 3),
-        "class_probabilities": (batch, classes),
-    }
-    return ModelInfo(
-        task=task.name,
-        imgsz=(height, width),
-        head="raw",
-        names=names or tuple(str(i) for i in range(classes)),
-        inputs=(image,),
-        outputs=tuple(Port(role, role, shapes[role]) for role in task.roles),
-        preprocess=task.preprocess,
-        licence=said.licence(),
-    )
 
 
 def _values_per_cell(task: tasks.Task, said: _Said, outputs: list[Port]) -> int:

@@ -26,7 +26,7 @@ OPTIONAL = tuple(
 )
 HEAVY = (*OPTIONAL, "cv2", "numpy", "yaml")
 PLAIN = "spec errors versions atomic filenames forks home processor"  # rooms everyone may use
-HOST = f"{PLAIN} boxes masks image jpeg drawing results metrics runtime data tasks"  # what only running bundles takes
+HOST = f"{PLAIN} boxes masks image jpeg lettering drawing results metrics runtime data tasks"  # what only running bundles takes
 TABLE = "checkpoint build loading evaluate quantize"  # rooms of what goes all the way from weights to figures
 
 
@@ -48,8 +48,8 @@ WALLS = (
     # Host code: runs where there is neither torch nor onnx.
     Wall("boxes.py masks.py", "numpy", rooms=PLAIN),
     Wall("runtime/examples/*", "numpy cv2", "supervision trackers", rooms=HOST),
-    Wall("image.py jpeg.py drawing.py results.py runtime/*", "numpy cv2", "supervision PIL", rooms=HOST),
-    Wall("data/*", "numpy cv2 yaml", rooms=f"{PLAIN} boxes masks image drawing data tasks"),
+    Wall("image.py jpeg.py lettering.py drawing.py results.py runtime/*", "numpy cv2", "supervision PIL", rooms=HOST),
+    Wall("data/*", "numpy cv2 yaml", rooms=f"{PLAIN} boxes masks image lettering drawing data tasks"),
     Wall("metrics/*", "numpy cv2", "faster_coco_eval", rooms=HOST),
     Wall("bundle.py modelcache.py", rooms=PLAIN),
     Wall("loading.py", "numpy", rooms=f"{HOST} bundle modelcache targets graph checkpoint nn foreign"),

@@ -29,7 +29,7 @@ from edgekit.cli._common import (
 
 
 def command(
-    model: Annotated[Path, typer.Argument(help="A bundle, a checkpoint, or an ONNX file edgekit exported.")],
+    model: Annotated[Path, typer.Argument(help="A bundle, a checkpoint, an ONNX file, or another tool's model.")],
     source: Annotated[
         list[str],
         typer.Argument(
@@ -47,6 +47,7 @@ def command(
     frames: Annotated[
         int | None, typer.Option(min=1, help="End after so many frames.", show_default=False)
     ] = None,
+    task: Annotated[str | None, typer.Option(help="What a model of another tool is for, if it does not say.")] = None,
     imgsz: ImgSz = None,
     conf: Conf = 0.25,
     iou: Iou = 0.7,
@@ -72,7 +73,7 @@ def command(
         raise UsageError("predict: nothing to do with the results; give --out DIR, --json or both")
     opened = _opened(source, stride)
     writer = open_writer(out, video) if out else None
-    session = open_session(model, device, threads, imgsz, cache=cache or False)
+    session = open_session(model, device, threads, imgsz, foreign=True, task=task, cache=cache or False)
     options = Options(conf, iou, max_det, parse_classes(classes, session.info.names), agnostic)
     errors: list[InputError] = []
     with Predictor(session, options, session.info.batch or batch) as predictor:

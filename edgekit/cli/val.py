@@ -24,7 +24,7 @@ from edgekit.cli._common import (
 
 
 def command(
-    model: Annotated[Path, typer.Argument(help="A bundle, a checkpoint, or an ONNX file edgekit exported.")],
+    model: Annotated[Path, typer.Argument(help="A bundle, a checkpoint, an ONNX file, or another tool's model.")],
     data: Annotated[Path, typer.Argument(help="A data.yaml, a COCO JSON, or a folder of class folders.")],
     split: Annotated[str, typer.Option(help="train, val or test.")] = "val",
     images: CocoImages = None,
@@ -43,6 +43,7 @@ def command(
     partial: Annotated[
         Path | None, typer.Option(help="Keep answers here as they come; go on from there.", show_default=False)
     ] = None,
+    task: Annotated[str | None, typer.Option(help="What a model of another tool is for, if it does not say.")] = None,
     imgsz: ImgSz = None,
     batch: Batch = 1,
     device: Device = None,
@@ -55,14 +56,18 @@ def command(
         refuse_existing(save_json, force, "--save-json")
     from edgekit import metrics
     from edgekit.data import open_dataset
+    from edgekit.errors import InputError
     from edgekit.evaluate import evaluate
     from edgekit.loading import open_session
     from edgekit.runtime.predictor import Predictor
 
     scoring = metrics.Options(protocol, rotated_iou)
-    session = open_session(model, device, threads, imgsz, "topk" if as_deployed else "raw")
+    session = open_session(model, device, threads, imgsz, "topk" if as_deployed else "raw", foreign=True, task=task)
     with Predictor(session, batch=session.info.batch or batch) as predictor:
-        dataset = open_dataset(data, session.info.task, split, images, session.info.names)
+        named = getattr(session, "named", True)
+        dataset = open_dataset(data, session.info.task, split, images, session.info.names if named else None)
+        if len(dataset.names) != len(session.info.names):
+            raise InputError(f"{model} has {len(session.info.names)} classes, {data} has {len(dataset.names)}")
         with _bar(len(dataset)) as progress:
             evaluation = evaluate(predictor, dataset, scoring, partial, progress)
     advice = metrics.threshold_curves(dataset, evaluation.predictions).best() if _detects(session.info) else []

@@ -21,6 +21,7 @@ from edgekit.data.rotated import rotated_from_corners
 from edgekit.drawing import FONT, colour, draw_boxes, draw_keypoints, draw_masks, draw_rotated_boxes
 from edgekit.errors import InputError
 from edgekit.image import read_image
+from edgekit.lettering import legible
 from edgekit.masks import Crop, Masks, decode_rle
 
 TILE = 400  # pixels; four side by side make 1,600
@@ -173,7 +174,7 @@ def _legend(names: Sequence[str], shown: Sequence[int], width: int) -> np.ndarra
         return np.zeros((0, width, 3), np.uint8)
     places, x, y = [], GAP, 0
     for label in shown:
-        text = plain(names[label])
+        text = legible(names[label])
         (long, _), _ = cv2.getTextSize(text, FONT, 0.5, 1)
         if x + long + 40 > width and x > GAP:
             x, y = GAP, y + 26
@@ -186,14 +187,9 @@ def _legend(names: Sequence[str], shown: Sequence[int], width: int) -> np.ndarra
     return strip
 
 
-def plain(text: str) -> str:
-    """``text`` in the letters OpenCV's font has; others become question marks."""
-    return text.encode("ascii", "replace").decode()
-
-
 def _fitting(text: str, width: int) -> str:
     """``text`` cut short at the end to fit ``width`` pixels."""
-    text = plain(text)
+    text = legible(text)
     while len(text) > 4 and cv2.getTextSize(text, FONT, 0.42, 1)[0][0] > width:
         text = text[:-4] + "..."
     return text

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import csv
 import math
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +24,7 @@ from edgekit.data.dataset import Dataset
 from edgekit.drawing import colour
 from edgekit.errors import MissingPackageError
 from edgekit.metrics import Curves, Prediction, confusion_matrix, threshold_curves
+from edgekit.train import scripts
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart; classes keep the colours of edgekit/drawing.py.
 BLUE, ORANGE, GREEN, GREY, INK = "#0072B2", "#D55E00", "#009E73", "#B8B8B8", "#222222"
@@ -44,7 +44,7 @@ STYLE: Any = {
     "legend.frameon": False,
     "legend.fontsize": 9,
     "lines.linewidth": 1.6,
-    "savefig.dpi": 110,
+    "figure.dpi": 110,
     "text.parse_math": False,  # class names may hold dollar signs
 }
 FAMILIES = {"map50_95": "mAP", "map50": "mAP", "top1": "accuracy", "top5": "accuracy"}
@@ -52,8 +52,11 @@ QUANTITIES = {"f1": "F1", "precision": "precision", "recall": "recall"}
 
 
 @contextmanager
-def _figure(path: Path, width: float, height: float, rows: int = 1, columns: int = 1) -> Iterator[Any]:
-    """Axes ``[rows, columns]`` of a figure of so many inches, which is written to ``path`` at the end.
+def _figure(
+    path: Path, width: float, height: float, rows: int = 1, columns: int = 1, names: Sequence[str] = ()
+) -> Iterator[Any]:
+    """Axes ``[rows, columns]`` of a figure of so many inches, which is written to ``path`` at the end. ``names`` are on
+    it, in any script.
 
     Raises:
         MissingPackageError: matplotlib is not installed.
@@ -63,13 +66,13 @@ def _figure(path: Path, width: float, height: float, rows: int = 1, columns: int
         from matplotlib.figure import Figure
     except ImportError:
         raise MissingPackageError("matplotlib", "drawing figures", "train") from None
-    with rc_context(STYLE), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing")  # names in scripts the font lacks: boxes
+    with rc_context({**STYLE, "font.family": scripts.families(names)}):
         figure = Figure(figsize=(width, height), layout="constrained")
         yield figure.subplots(rows, columns, squeeze=False)
         path.parent.mkdir(parents=True, exist_ok=True)
+        data = scripts.png(figure)
         with replacing(path) as partial:
-            figure.savefig(partial, format="png")
+            partial.write_bytes(data)
 
 
 # ---- how it went ------------------------------------------------------------------------------------------------
@@ -164,7 +167,7 @@ def pr_curve(found: Curves, path: Path) -> None:
     """Precision over recall at IoU 0.5, per class (with its average precision) and for all."""
     average = found.precision_at_recall.mean(1)
     notes = [f"{ap:.3f}" for ap in (*average, average[~np.isnan(average)].mean() if len(found.best()) else math.nan)]
-    with _figure(path, 10, 6) as axes:
+    with _figure(path, 10, 6, names=found.names) as axes:
         axis = axes[0, 0]
         _class_lines(axis, found.recalls, found.precision_at_recall, found.names, notes)
         axis.set(xlabel="recall", ylabel="precision", title="Precision and recall at IoU 0.5 (average precision)")
@@ -175,7 +178,7 @@ def threshold_curve(found: Curves, quantity: str, path: Path) -> None:
     rows_CX = {"f1": found.f1, "precision": found.precision, "recall": found.recall}[quantity]
     best = {row["class"]: row for row in found.best()} if quantity == "f1" else {}
     said = {name: f"{row['f1']:.2f} at {row['threshold']:.2f}" for name, row in best.items()}
-    with _figure(path, 10, 6) as axes:
+    with _figure(path, 10, 6, names=found.names) as axes:
         axis = axes[0, 0]
         if best:
             axis.axvline(best["all"]["threshold"], color=INK, lw=0.9, ls=":")
@@ -222,7 +225,7 @@ def confusion(
     count = len(matrix)
     both = count <= MANY
     width = 11.0 if both else 14.0
-    with _figure(path, width, 5.2 if both else 12.0, 1, 2 if both else 1) as axes:
+    with _figure(path, width, 5.2 if both else 12.0, 1, 2 if both else 1, dataset.names) as axes:
         share = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
         _matrix(axes[0, -1], share, names, "Share of the true class", "{:.2f}")
         if both:
@@ -255,12 +258,12 @@ def label_statistics(dataset: Dataset, path: Path) -> None:
     per class."""
     _, counts_C = dataset.counts()
     if dataset.task == "classify":
-        with _figure(path, 9, 1.2 + 0.3 * min(len(counts_C), 2 * MANY)) as axes:
+        with _figure(path, 9, 1.2 + 0.3 * min(len(counts_C), 2 * MANY), names=dataset.names) as axes:
             _bars(axes[0, 0], counts_C, dataset.names, "Images per class", 2 * MANY)
         return
     labels = [sample.labels.select(~sample.labels.crowd) for sample in dataset.samples]
     boxes_N4 = np.concatenate([np.zeros((0, 4)), *(own.boxes / np.tile(own.size, 2) for own in labels)])
-    with _figure(path, 10, 8, 2, 2) as axes:
+    with _figure(path, 10, 8, 2, 2, dataset.names) as axes:
         _bars(axes[0, 0], counts_C, dataset.names, "Objects per class", MANY)
         _density(axes[0, 1], (boxes_N4[:, :2] + boxes_N4[:, 2:]) / 2)
         axes[0, 1].set(title="Centres of the boxes", xlabel="x / image width", ylabel="y / image height")
@@ -300,4 +303,4 @@ def _density(axis: Any, points_N2: np.ndarray, bins: int = 40) -> None:
 def _shown(name: str, most: int = 24) -> str:
     """A class name as figures can show it; matplotlib hides what begins with an underscore."""
     name = name.lstrip("_") or "class"
-    return name if len(name) <= most else name[: most - 1] + "…"
+    return scripts.fitted(name if len(name) <= most else name[: most - 1] + "…")
