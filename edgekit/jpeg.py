@@ -9,14 +9,13 @@ fill what is missing with grey, so which of the two it is has to be looked at.
 
 from __future__ import annotations
 
-import os
 import re
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 import cv2
 import numpy as np
+
+from edgekit.silence import silent_stderr
 
 END = b"\xff\xd9"
 # Read in place of the missing end: where the coded data is complete it is stepped over, elsewhere it becomes pixels.
@@ -24,7 +23,6 @@ _ANYTHING = bytes(range(1, 200)) * 2
 _COEFFICIENTS = 64  # of a block; every scan brings some of them to their last bit
 # A marker that ends scan data: not a stuffed zero, not a restart marker, not a fill byte.
 _MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
-_redirected = threading.Lock()
 
 
 def is_whole(data: bytes) -> bool:
@@ -37,7 +35,7 @@ def completed(data: bytes) -> bytes | None:
     """``data`` with an end-of-image marker after it; None where more than that is missing."""
     if not _has_all_scans(data):
         return None
-    with _silent_stderr():  # libjpeg reports what this provokes
+    with silent_stderr():  # libjpeg reports what this provokes
         one, other = (_decoded(data + tail + END) for tail in (b"", _ANYTHING))
     return data + END if one is not None and other is not None and np.array_equal(one, other) else None
 
@@ -87,21 +85,3 @@ def _has_all_scans(data: bytes) -> bool:
         return False
     return len(components) > 0 and all(len(done.get(c, ())) == _COEFFICIENTS for c in components)
 
-
-@contextmanager
-def _silent_stderr() -> Iterator[None]:
-    """File descriptor 2 to nowhere: libjpeg writes there from C. One thread at a time, or it would not come back."""
-    with _redirected:
-        try:
-            saved = os.dup(2)
-        except OSError:  # closed
-            yield
-            return
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, 2)
-        try:
-            yield
-        finally:
-            os.dup2(saved, 2)
-            os.close(saved)
-            os.close(nowhere)

@@ -25,7 +25,7 @@ OPTIONAL = tuple(
     "matplotlib faster_coco_eval pycocotools supervision scipy psutil PIL jinja2".split(" ")
 )
 HEAVY = (*OPTIONAL, "cv2", "numpy", "yaml")
-PLAIN = "spec errors versions atomic filenames forks home processor"  # rooms everyone may use
+PLAIN = "spec errors versions atomic filenames forks home silence processor"  # rooms everyone may use
 HOST = f"{PLAIN} boxes masks image jpeg lettering drawing results metrics runtime data tasks"  # what only running bundles takes
 TABLE = "checkpoint build loading evaluate quantize"  # rooms of what goes all the way from weights to figures
 
@@ -39,7 +39,7 @@ class Wall:
 
 
 WALLS = (
-    Wall("spec.py errors.py versions.py atomic.py filenames.py forks.py home.py processor.py", rooms=PLAIN),
+    Wall("spec.py errors.py versions.py atomic.py filenames.py forks.py home.py silence.py processor.py", rooms=PLAIN),
     # Reading other people's checkpoints: as little as can be behind it.
     Wall("published/inert_*.py published/torch_archive.py", rooms="errors published"),
     Wall("published/__init__.py", "numpy", rooms="errors published"),

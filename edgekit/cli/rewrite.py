@@ -19,6 +19,9 @@ def command(
     without: Annotated[
         list[str] | None, typer.Option("--without", metavar="RULE", help="Leave this rule of the target's out.")
     ] = None,
+    imgsz: Annotated[
+        str | None, typer.Option(metavar="N|H,W", help="Fix the size of a file for images of any.", show_default=False)
+    ] = None,
     force: Force = False,
     json: Json = False,
 ) -> None:
@@ -39,9 +42,11 @@ def command(
         raise MissingPackageError(error.name or "onnx", "rewriting ONNX files", "onnx") from error
     from edgekit.build import failures_to
 
+    from edgekit.spec import parse_imgsz
+
     recipe = recipe_for(target, opset, with_rule or (), without or ())
     with failures_to(out), console().status(f"rewriting {model}"):
-        result = rewrite_file(model, out, recipe, catalog.attention_counts())
+        result = rewrite_file(model, out, recipe, catalog.attention_counts(), size=parse_imgsz(imgsz) if imgsz else None)
     facts = {
         "out": out,
         "target": target,

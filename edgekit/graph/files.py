@@ -21,12 +21,13 @@ from onnx_ir.passes import common
 from onnxscript import ir
 
 from edgekit.atomic import replacing
-from edgekit.errors import GateError, InputError, UnsafeFileError
+from edgekit.errors import GateError, InputError, MissingPackageError, UnsafeFileError, UsageError
 from edgekit.graph import opset as opsets
 from edgekit.graph.document import METADATA_KEY
 from edgekit.graph.equality import Difference, differences
 from edgekit.graph.rewrite import FINDING, Recipe, RuleReport, apply
 from edgekit.graph.rules.attention_found import AttentionFound
+from edgekit.silence import silent_stderr
 
 OLDEST, NEWEST = 11, 25  # opsets of files
 LARGEST = 2**31 - 2**20  # bytes one ONNX file may have
@@ -43,20 +44,27 @@ class Rewritten:
 
 
 def rewrite_file(
-    path: Path, out: Path, recipe: Recipe, counts: Collection[int] | None = None, prove: bool = True
+    path: Path,
+    out: Path,
+    recipe: Recipe,
+    counts: Collection[int] | None = None,
+    prove: bool = True,
+    size: tuple[int, int] | None = None,
 ) -> Rewritten:
     """Rewrite ``path`` into ``out`` by ``recipe``.
 
     Args:
         counts: how many attentions a model may have; any number but none if not given.
         prove: compare the outputs with the original's; only where the caller does that.
+        size: (height, width) that a file for images of any size is fixed at, and at one image a run where it takes any
+            number.
 
     Raises:
         UnsafeFileError: its data lies outside its folder.
         InputError: not ONNX, an opset out of range, or no attention edgekit could rewrite.
         GateError: the number of attentions is not one of ``counts``, or the outputs differ. Nothing is written.
     """
-    original = load(path)
+    original = _sized(path, load(path), size)
     before = _opset(original)
     if not OLDEST <= before <= NEWEST:
         raise InputError(f"{path}: opset {before}; edgekit rewrites opsets {OLDEST} to {NEWEST}: export it again")
@@ -75,6 +83,27 @@ def rewrite_file(
     _write(rewritten, out)
     nodes = len(original.graph.node), len(rewritten.graph.node)
     return Rewritten(reports, equality, nodes, (before, _opset(rewritten)))
+
+
+def _sized(path: Path, model: onnx.ModelProto, size: tuple[int, int] | None) -> onnx.ModelProto:
+    """The model with its image size fixed, which attention is recognised by."""
+    image = next((i for i in model.graph.input if len(i.type.tensor_type.shape.dim) == 4), None)
+    if image is None:
+        return model
+    batch, planes, *own = (d.dim_value for d in image.type.tensor_type.shape.dim)
+    if all(own):
+        if size not in (None, tuple(own)):
+            raise UsageError(f"--imgsz {size[0]},{size[1]}: {path} takes {own[0]},{own[1]}; export it for another size")
+        return model
+    if size is None:
+        raise InputError(f"{path}: takes images of any size, which hides its attention; say which with --imgsz")
+    try:
+        import onnxsim
+    except ImportError:
+        raise MissingPackageError("onnxsim", "fixing an image size", "onnx") from None
+    with silent_stderr():  # it reports every value that it cannot compute beforehand
+        fixed, _ = onnxsim.simplify(model, overwrite_input_shapes={image.name: [batch or 1, planes or 3, *size]})
+    return fixed
 
 
 def load(path: Path) -> onnx.ModelProto:
