@@ -330,7 +330,7 @@ def _info(task: tasks.Task, said: _Said, image: Port, outputs: list[Port], path:
 def _is_finished(outputs: list[Port], per_cell: int, cells: int | None) -> bool:
     """Whether the first output is finished detections: score and class beside what a cell gives of them."""
     shape = outputs[0].shape
-    return len(shape) == 3 and shape[2] == per_cell + 2 and shape[2] != cells
+    return len(shape) == 3 and shape[2] == per_cell + 2 and cells not in shape[1:]
 
 
 def _check_outputs(

@@ -19,7 +19,9 @@ from edgekit.silence import silent_stderr
 
 END = b"\xff\xd9"
 # Read in place of the missing end: where the coded data is complete it is stepped over, elsewhere it becomes pixels.
-_ANYTHING = bytes(range(1, 200)) * 2
+# With every restart marker, as a decoder that waits for one steps over all else.
+_NOISE = bytes((97 * i + 170) % 255 for i in range(250))  # begins with ones and zeros in turn, unlike what fills a gap
+_ANYTHING = b"".join(_NOISE + bytes((0xFF, 0xD0 + i % 8)) for i in range(16)) + _NOISE
 _COEFFICIENTS = 64  # of a block; every scan brings some of them to their last bit
 # A marker that ends scan data: not a stuffed zero, not a restart marker, not a fill byte.
 _MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")

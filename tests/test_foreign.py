@@ -168,7 +168,8 @@ def _with(model: onnx.ModelProto, metadata: Mapping[str, Any]) -> onnx.ModelProt
         ([predictions(), predictions()], {}, "detect", "where a detect model gives"),
         ([predictions()], {}, "segment", "and prototypes"),
         ([predictions().astype(np.int64)], {}, "detect", "where a detect model gives"),
-        ([np.zeros((1, 300, 6), "f")], {"task": "detect"}, None, "edgekit understands plain exports"),
+        ([np.zeros((1, 300, 6), "f")], {"task": "detect"}, None, "finished detections, and no names"),
+        ([np.zeros((1, 300, 8), "f")], {"task": "detect"}, None, "edgekit understands exports"),
     ],
 )
 def test_what_is_not_understood_gets_a_sentence(
@@ -216,3 +217,53 @@ def test_recorded_outputs_of_the_peer_mean_the_same(name: str, shared: Path, raw
     outputs = [stored[key] for key in ("output", "prototypes") if key in stored]
     found = roles(save(tmp_path / "m.onnx", *outputs, image=batch.shape, metadata={"task": task}))
     raw.assert_close(found, expected, 1e-3, 0, 0)
+
+
+# ---- finished detections ----------------------------------------------------------------------------------------
+
+
+def finished(extra: int = 0, count: int = 20, found: int = 3) -> np.ndarray:
+    """[1, count, 6 + extra]: ``found`` detections, then zeros."""
+    rng = np.random.default_rng(0)
+    rows = np.zeros((1, count, 6 + extra), "f")
+    rows[0, :found, :2], rows[0, :found, 2:4] = rng.uniform(2, 20, (found, 2)), rng.uniform(30, 60, (found, 2))
+    rows[0, :found, 4], rows[0, :found, 5] = np.linspace(0.9, 0.3, found), np.arange(found) % 2
+    rows[0, :found, 6:] = rng.uniform(0.1, 1, (found, extra))
+    return rows
+
+
+@pytest.mark.parametrize("count", [20, 300])
+@pytest.mark.filterwarnings("ignore:.*suppresses by itself")
+def test_suppression_inside_the_file_is_taken_as_it_is(count: int, tmp_path: Path) -> None:
+    rows = finished(count=count)
+    rows[0, 1, :4] = rows[0, 0, :4] + 0.5  # a crowd: suppressing again would lose one
+    rows[0, 1, 5] = rows[0, 0, 5]
+    path = save(tmp_path / "m.onnx", rows, metadata={"task": "detect", "names": NAMES})
+    with load(path, foreign=True) as predictor:
+        assert predictor.info.head == "nms"
+        (result,) = predictor(np.zeros((128, 128, 3), np.uint8), iou=0.1)
+    assert result.boxes == pytest.approx(rows[0, :3, :4] * 2, abs=1e-3)
+    assert result.scores.tolist() == pytest.approx([0.9, 0.6, 0.3])
+    assert result.labels.tolist() == [0, 0, 0]
+
+
+@pytest.mark.filterwarnings("ignore:.*suppresses by itself")
+def test_finished_detections_of_every_task(tmp_path: Path) -> None:
+    rows = finished(extra=1)
+    found = roles(save(tmp_path / "obb.onnx", rows, metadata={"task": "obb", "names": NAMES}))
+    assert np.array_equal(found["rotated_boxes"][0, 1], rows[0, 1, [0, 1, 2, 3, 6]])
+    rows = finished(extra=15)
+    found = roles(
+        save(tmp_path / "pose.onnx", rows, metadata={"task": "pose", "names": NAMES, "kpt_shape": [5, 3]})
+    )
+    assert np.array_equal(found["keypoints"][0, 2, 4], rows[0, 2, 18:])
+    rows, prototypes = finished(extra=8), np.random.default_rng(1).normal(size=(1, 8, 16, 16)).astype("f")
+    found = roles(save(tmp_path / "segment.onnx", rows, prototypes, metadata={"task": "segment", "names": NAMES}))
+    assert np.array_equal(found["mask_coefficients"][0], rows[0, :, 6:])
+    assert np.array_equal(found["labels"], rows[..., 5])
+
+
+def test_options_that_can_do_nothing_are_pointed_out(tmp_path: Path) -> None:
+    path = save(tmp_path / "m.onnx", finished(), metadata={"task": "detect", "names": NAMES})
+    with pytest.warns(RuntimeWarning, match=r"m\.onnx"):
+        open_session(path, foreign=True)

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgekit import image as im
+from edgekit import jpeg
 from edgekit.errors import InputError
 from edgekit.spec import Preprocess
 
@@ -112,9 +113,9 @@ def test_jpegs_of_every_make_are_whole_and_their_beginnings_are_not(tmp_path: Pa
         inner = thumbnail.getvalue()
         nested = data[:2] + b"\xff\xe1" + struct.pack(">H", len(inner) + 2) + inner + data[2:]
         for whole in (data, nested, data[:2] + b"\xff\xff\xff" + data[3:]):
-            assert im._jpeg_is_whole(whole), name
+            assert jpeg.is_whole(whole), name
             for length in {2, 3, 4, 20, len(whole) // 3, len(whole) // 2, len(whole) - 2, len(whole) - 1}:
-                assert not im._jpeg_is_whole(whole[:length]), (name, length)
+                assert not jpeg.is_whole(whole[:length]), (name, length)
 
 
 @pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.bmp", "a.webp", "a.tiff"])
@@ -140,8 +141,7 @@ def test_what_is_no_image_is_refused_with_its_path(tmp_path: Path) -> None:
     (tmp_path / "text.jpg").write_text("not an image at all")
     (tmp_path / "folder.jpg").mkdir()
     (tmp_path / "header.png").write_bytes(b"\x89PNG\r\n\x1a\n")
-    cv2.imwrite(str(tmp_path / "float.tiff"), np.random.default_rng(0).random((9, 9)).astype(np.float32))
-    for name in ("empty.jpg", "text.jpg", "folder.jpg", "header.png", "float.tiff", "absent.jpg"):
+    for name in ("empty.jpg", "text.jpg", "folder.jpg", "header.png", "absent.jpg"):
         with pytest.raises(InputError, match=name):
             im.read_image(tmp_path / name)
 
@@ -173,8 +173,9 @@ def test_images_of_one_pixel_are_refused(tmp_path: Path, shape: tuple[int, int])
         np.zeros((5, 5, 2), np.uint8),
         np.zeros((2, 5, 5, 3), np.uint8),
         np.zeros(5, np.uint8),
-        np.zeros((5, 5, 3), np.float32),
-        np.zeros((5, 5, 3), bool),
+        np.zeros((5, 5, 3), complex),
+        np.zeros((5, 5, 3), "M8[s]"),
+        np.full((5, 5, 3), "white"),
         [[1, 2], [3, 4]],
         None,
     ],
@@ -346,3 +347,174 @@ def test_prepare_follows_the_models_wishes() -> None:
     np.testing.assert_array_equal(tensor[:2], im.to_input([im.centre_crop(i, (64, 64))[0] for i in images]))
     with pytest.raises(InputError, match="stretch"):
         im.prepare(images, (64, 64), Preprocess(mode="stretch"))
+
+
+# ---- other numbers, tensors, unfinished files -------------------------------------------------------------------
+
+
+def full_range(height: int = 40, width: int = 60) -> np.ndarray:
+    levels = np.random.default_rng(0).integers(0, 256, (height, width, 3)).astype(np.uint8)
+    levels[0, 0], levels[0, 1] = 0, 255
+    return levels
+
+
+@pytest.mark.parametrize(
+    ("dtype", "white"),
+    [
+        *((dtype, white) for dtype in ("f2", "f4", "f8", ">f4") for white in (1, 255)),
+        *((dtype, 255) for dtype in ("i2", "i4", "i8", "u4", ">i4")),
+        *((dtype, 65535) for dtype in ("u2", ">u2", "i4", "i8", "u4", "u8")),
+    ],
+)
+def test_pixels_of_any_number_mean_the_same_picture(dtype: str, white: int) -> None:
+    levels = full_range()
+    given = (levels / 255 * white).round(0 if white > 1 else 9).astype(dtype)
+    before = given.copy()
+    np.testing.assert_array_equal(im.as_image(given), levels)
+    np.testing.assert_array_equal(im.as_image(given[::-1, ::2, ::-1]), levels[::-1, ::2, ::-1])  # odd strides
+    given.flags.writeable = False
+    np.testing.assert_array_equal(im.as_image(given), levels)
+    np.testing.assert_array_equal(given, before)
+
+
+def test_true_is_white() -> None:
+    np.testing.assert_array_equal(im.as_image(np.eye(5, dtype=bool))[:, :, 0], np.eye(5) * 255)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "dtype"),
+    [
+        (0, 1.1, "f4"),  # resampled beyond white: as 0..255 it would be black
+        (-0.1, 1, "f4"),
+        (-2, 2.5, "f4"),  # normalised by a mean and a deviation
+        (0, 1000, "f4"),
+        (0, np.nan, "f4"),
+        (0, np.inf, "f8"),
+        (-1, 255, "i4"),
+        (0, 65536, "i8"),
+    ],
+)
+def test_numbers_of_no_known_range_are_refused_with_their_range(low: float, high: float, dtype: str) -> None:
+    values = np.zeros((5, 6), dtype)
+    values[0, 0], values[0, 1] = low, high
+    with pytest.raises(InputError, match=str(np.dtype(dtype))) as caught:
+        im.as_image(values, "frame 7")
+    assert "frame 7" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_sixteen_bits_that_are_hardly_used_are_pointed_out() -> None:
+    with pytest.warns(RuntimeWarning, match="255 of 65535"):
+        im.as_image(full_range().astype(np.uint16), "a.png")
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "RGBX", "CMYK", "I", "F", "I;16", "I;16B"])
+def test_pil_images_of_every_mode(mode: str) -> None:
+    grey = np.where(np.indices((30, 40)).sum(0) % 7 < 3, 255, 0).astype(np.uint8)  # what every mode can hold
+    if mode.startswith("I;16"):
+        wide = (grey.astype(np.uint16) * 257).astype(">u2" if mode == "I;16B" else "<u2")
+        image = Image.frombytes(mode, (40, 30), wide.tobytes())
+    else:
+        image = Image.fromarray(grey).convert("RGB").convert(mode)
+    np.testing.assert_array_equal(im.as_image(image), np.repeat(grey[:, :, None], 3, 2))
+
+
+def test_pil_images_that_cannot_be_decoded_are_refused() -> None:
+    out = io.BytesIO()
+    Image.fromarray(picture(200, 300)).save(out, "JPEG")
+    with pytest.raises(InputError, match="frame"):
+        im.as_image(Image.open(io.BytesIO(out.getvalue()[:3000])), "frame")
+
+
+def test_tensors_have_their_planes_first_and_red_in_front() -> None:
+    torch = pytest.importorskip("torch")
+    levels = full_range()
+    planes = torch.from_numpy(levels[:, :, ::-1].copy()).permute(2, 0, 1)
+    for tensor in (planes, planes.contiguous(), planes / 255, (planes / 255).half(), planes.int()):
+        np.testing.assert_array_equal(im.as_image(tensor), levels)
+    np.testing.assert_array_equal(im.as_image(planes[:1])[:, :, 1], levels[:, :, 2])
+    for refused in (
+        (planes / 255).requires_grad_(),
+        (planes / 255).bfloat16(),
+        planes.to("meta"),
+        planes.permute(1, 2, 0),
+        planes[None],
+    ):
+        with pytest.raises(InputError, match="Tensor|tensor"):
+            im.as_image(refused)
+
+
+class Elsewhere:
+    """Numbers of a library that offers nothing but DLPack."""
+
+    def __init__(self, array: np.ndarray) -> None:
+        self.array = array
+
+    def __dlpack__(self, **options: object) -> object:
+        return self.array.__dlpack__(**options)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return self.array.__dlpack_device__()
+
+
+def test_whatever_offers_dlpack_is_read() -> None:
+    levels = full_range()
+    planes = np.ascontiguousarray(levels[:, :, ::-1].transpose(2, 0, 1))
+    np.testing.assert_array_equal(im.as_image(Elsewhere(planes)), levels)
+
+
+def test_files_of_other_numbers(tmp_path: Path) -> None:
+    grey = full_range()[:, :, 0]
+    Image.fromarray((grey / 255).astype(np.float32)).save(tmp_path / "float.tif")
+    Image.fromarray(grey.astype(np.int32) * 257).save(tmp_path / "whole.tif")
+    for name in ("float.tif", "whole.tif"):
+        np.testing.assert_array_equal(im.read_image(tmp_path / name), np.repeat(grey[:, :, None], 3, 2))
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"restart_marker_blocks": 2}, {"subsampling": 0}])
+@pytest.mark.parametrize("grey", [False, True])
+def test_a_jpeg_that_lacks_its_end_alone_is_used(
+    tmp_path: Path, options: dict[str, object], grey: bool, capfd: pytest.CaptureFixture[str]
+) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (90, 130, 3), np.uint8)
+    out = io.BytesIO()
+    Image.fromarray(pixels[:, :, 0] if grey else pixels).save(out, "JPEG", **options)
+    (tmp_path / "whole.jpg").write_bytes(out.getvalue())
+    whole = im.read_image(tmp_path / "whole.jpg")
+    path = tmp_path / "a.jpg"
+    for missing in (1, 2):
+        path.write_bytes(out.getvalue()[:-missing])
+        np.testing.assert_array_equal(im.read_image(path), whole)
+    for missing in (20, 200, len(out.getvalue()) // 3, len(out.getvalue()) - 30):
+        path.write_bytes(out.getvalue()[:-missing])
+        with pytest.raises(InputError, match=r"a\.jpg.*cut short"):
+            im.read_image(path)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_progressive_jpeg_that_ends_between_two_scans_is_cut_short(tmp_path: Path) -> None:
+    out = io.BytesIO()
+    Image.fromarray(picture(90, 130)).save(out, "JPEG", progressive=True)
+    data = out.getvalue()
+    scans = [i for i in range(len(data) - 1) if data[i : i + 2] == b"\xff\xda"]
+    assert len(scans) > 3
+    for start in scans[1:]:  # a table may stand before a scan: it leaves no gap either
+        (tmp_path / "a.jpg").write_bytes(data[:start])
+        with pytest.raises(InputError, match="cut short"):
+            im.read_image(tmp_path / "a.jpg")
+
+
+@pytest.mark.parametrize("suffix", [".jfif", ".jpe", ".mpo", ".JPG", ".webp", ".jp2", ".gif", ".avif", ".dib"])
+def test_suffixes_that_strangers_bring(tmp_path: Path, suffix: str) -> None:
+    assert suffix.lower() in im.SUFFIXES
+    kind = {".jfif": "JPEG", ".jpe": "JPEG", ".mpo": "MPO", ".JPG": "JPEG"}.get(suffix)
+    path = tmp_path / f"a{suffix}"
+    try:
+        Image.fromarray(picture()[:, :, ::-1]).save(path, kind)
+    except (KeyError, OSError, ValueError) as error:
+        pytest.skip(f"this Pillow cannot write it: {error}")
+    if not cv2.haveImageReader(str(path)):
+        with pytest.raises(InputError, match="unknown format"):
+            im.read_image(path)
+        return
+    found = im.read_image(path)
+    assert found.shape == (60, 80, 3) and np.abs(found.astype(int) - picture()).mean() < 12

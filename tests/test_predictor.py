@@ -129,7 +129,7 @@ def test_bad_options_are_refused() -> None:
             Predictor(session, batch=batch)
 
 
-@pytest.mark.parametrize("image", ["absent.jpg", None, 7, np.zeros((5, 5, 3)), [np.zeros((1, 1, 3), np.uint8)]])
+@pytest.mark.parametrize("image", ["absent.jpg", None, 7, np.full((5, 5, 3), -1.0), [np.zeros((1, 1, 3), np.uint8)]])
 def test_bad_images_are_refused(image: object) -> None:
     with pytest.raises(InputError):
         Predictor(FakeSession())(image)

@@ -130,7 +130,7 @@ def test_bad_frames_raise_or_are_handed_over() -> None:
     def source() -> Iterator[Any]:
         yield scene(0)
         yield np.zeros((0, 0, 3), np.uint8)
-        yield np.zeros((50, 50, 3))
+        yield np.full((50, 50, 3), -1.0)
         yield scene(2)
 
     seen = []

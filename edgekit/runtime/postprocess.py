@@ -16,6 +16,7 @@ import math
 import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import cv2
@@ -65,8 +66,10 @@ class Options:
 
     def __post_init__(self) -> None:
         for flag, value in (("--conf", self.conf), ("--iou", self.iou)):
-            if not isinstance(value, (int, float)) or not 0 <= value <= 1:
+            if not isinstance(value, Real) or not 0 <= value <= 1:
                 raise UsageError(f"{flag} {value}: must be a number between 0 and 1")
+        object.__setattr__(self, "conf", float(self.conf))  # numpy's numbers are welcome
+        object.__setattr__(self, "iou", float(self.iou))
         object.__setattr__(self, "max_det", _index("--max-det", self.max_det, 1))
         if self.classes is not None:
             given = (self.classes,) if isinstance(self.classes, int) else self.classes

@@ -166,7 +166,7 @@ def check_format(form: str) -> None:
     picture = np.zeros((64, 64, 3), np.uint8)
     with tempfile.TemporaryDirectory() as folder:
         try:
-            with VideoFile(Path(folder) / "try", FPS, form) as video:
+            with VideoFile(Path(folder) / f"try{FORMATS[form][0]}", FPS, form) as video:
                 video.write(picture)
                 video.write(picture)
         except EdgekitError:
