@@ -35,6 +35,7 @@ def is_whole(data: bytes) -> bool:
 
 def completed(data: bytes) -> bytes | None:
     """``data`` with an end-of-image marker after it; None where more than that is missing."""
+    data = data.rstrip(b"\xff")  # half of the marker, or fill bytes
     if not _has_all_scans(data):
         return None
     with silent_stderr():  # libjpeg reports what this provokes
