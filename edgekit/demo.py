@@ -119,7 +119,10 @@ def make_video(path: Path, frames: int = 60, size: int = 320, seed: int = 0, fps
         for frame in range(frames):
             moved = [
                 replace(
-                    s, x=_bounce(s.x + vx * frame, size), y=_bounce(s.y + vy * frame, size), angle=s.angle + turn * frame
+                    s,
+                    x=_bounce(s.x + vx * frame, size),
+                    y=_bounce(s.y + vy * frame, size),
+                    angle=s.angle + turn * frame,
                 )
                 for s, (vx, vy), turn in zip(shapes, speeds, turns, strict=True)
             ]

@@ -87,4 +87,3 @@ def _has_all_scans(data: bytes) -> bool:
     except (IndexError, ValueError):  # cut in a header
         return False
     return len(components) > 0 and all(len(done.get(c, ())) == _COEFFICIENTS for c in components)
-

@@ -43,7 +43,7 @@ def legible(text: str, has: Callable[[str], bool] = has_glyph, where: str = "on 
 
 def _plain(letter: str) -> str:
     simple = unicodedata.normalize("NFKD", letter).encode("ascii", "ignore").decode().strip()
-    return simple or ("" if unicodedata.combining(letter) else letter.encode("ascii", "backslashreplace").decode())
+    return simple or ("" if "\u0300" <= letter <= "\u036f" else letter.encode("ascii", "backslashreplace").decode())
 
 
 def _drawn(text: str) -> np.ndarray:

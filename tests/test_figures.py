@@ -344,3 +344,19 @@ def test_sinks_that_cannot_be_opened(fakes: dict[str, Fake], tmp_path: Path, mon
         with pytest.raises(MissingPackageError, match=f"pip install {name}"):
             open_sinks([name], tmp_path, {})
     assert open_sinks([], tmp_path, {}).log(1, {"box": 1.0}) == []
+
+
+@pytest.mark.parametrize("names", [("玫瑰", "雏菊"), ("роза", "мак"), ("गुलाब", "कमल")])
+@pytest.mark.filterwarnings("error:Glyph")
+@pytest.mark.filterwarnings("ignore:.*no font here")
+def test_names_in_any_script_can_be_told_apart(tmp_path: Path, names: tuple[str, str]) -> None:
+    dataset, predictions = make(tmp_path, "detect", classes=2, images=2)
+    seen = []
+    for number, shown in enumerate((names, names[::-1])):
+        named = dataclasses.replace(dataset, names=shown)
+        files = [tmp_path / f"{name}{number}.png" for name in ("confusion", "curve")]
+        figures.confusion(named, predictions, files[0])  # names below and beside the axes
+        figures.threshold_curve(threshold_curves(named, predictions), "recall", files[1])  # in a legend
+        seen.append([looks_drawn(path) for path in files])
+    for picture, other in zip(*seen, strict=True):  # signs for missing letters would be the same for both
+        assert picture.shape == other.shape and (picture != other).any()

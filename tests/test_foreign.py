@@ -253,9 +253,7 @@ def test_finished_detections_of_every_task(tmp_path: Path) -> None:
     found = roles(save(tmp_path / "obb.onnx", rows, metadata={"task": "obb", "names": NAMES}))
     assert np.array_equal(found["rotated_boxes"][0, 1], rows[0, 1, [0, 1, 2, 3, 6]])
     rows = finished(extra=15)
-    found = roles(
-        save(tmp_path / "pose.onnx", rows, metadata={"task": "pose", "names": NAMES, "kpt_shape": [5, 3]})
-    )
+    found = roles(save(tmp_path / "pose.onnx", rows, metadata={"task": "pose", "names": NAMES, "kpt_shape": [5, 3]}))
     assert np.array_equal(found["keypoints"][0, 2, 4], rows[0, 2, 18:])
     rows, prototypes = finished(extra=8), np.random.default_rng(1).normal(size=(1, 8, 16, 16)).astype("f")
     found = roles(save(tmp_path / "segment.onnx", rows, prototypes, metadata={"task": "segment", "names": NAMES}))

@@ -44,9 +44,7 @@ def command(
         str, typer.Option(help="What annotated videos are written as: mp4, h264 (where OpenCV has it) or gif.")
     ] = "mp4",
     stride: Annotated[int, typer.Option(min=1, help="Of videos and streams, use one in so many frames.")] = 1,
-    frames: Annotated[
-        int | None, typer.Option(min=1, help="End after so many frames.", show_default=False)
-    ] = None,
+    frames: Annotated[int | None, typer.Option(min=1, help="End after so many frames.", show_default=False)] = None,
     task: Annotated[str | None, typer.Option(help="What a model of another tool is for, if it does not say.")] = None,
     imgsz: ImgSz = None,
     conf: Conf = 0.25,

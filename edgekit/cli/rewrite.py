@@ -46,7 +46,9 @@ def command(
 
     recipe = recipe_for(target, opset, with_rule or (), without or ())
     with failures_to(out), console().status(f"rewriting {model}"):
-        result = rewrite_file(model, out, recipe, catalog.attention_counts(), size=parse_imgsz(imgsz) if imgsz else None)
+        result = rewrite_file(
+            model, out, recipe, catalog.attention_counts(), size=parse_imgsz(imgsz) if imgsz else None
+        )
     facts = {
         "out": out,
         "target": target,

@@ -1,0 +1,156 @@
+"""`edgekit predict` on what people point it at."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgekit import cli
+from edgekit.image import write_image
+from edgekit.runtime.sources import open_sources
+from tests.test_predictor import FakeSession, Predictor, scene, square
+from tests.test_sources import grey, make_video
+from tests.test_sources import server as server
+from tests.tiny import tiny_bundle
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(capfd: pytest.CaptureFixture[str]) -> Run:
+    """``run("predict", …)`` -> (exit code, standard output, standard error)."""
+
+    def command(*words: object) -> tuple[int, str, str]:
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as done:
+            cli.main([str(w) for w in words])
+        output = capfd.readouterr()
+        return int(done.value.code or 0), output.out, output.err
+
+    return command
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_bundle(tmp_path_factory.mktemp("predict") / "bundle", "detect", "ort-fp32")
+
+
+def test_a_stride_leaves_out_frames_and_slows_the_video_down(run: Run, bundle: Path, tmp_path: Path) -> None:
+    video = make_video(tmp_path / "a.mp4", list(range(0, 250, 25)), fps=20)
+    code, out, _ = run("predict", bundle, video, "--stride", 4, "--json", "--out", tmp_path / "out")
+    assert code == 0 and [row["frame"] for row in json.loads(out)] == [0, 4, 8]
+    frames = list(open_sources([tmp_path / "out" / "a.mp4"]))
+    assert len(frames) == 3 and frames[0].fps == 5
+
+
+def test_so_many_frames_and_no_more(run: Run, bundle: Path, tmp_path: Path) -> None:
+    video = make_video(tmp_path / "a.mp4", list(range(0, 250, 25)))
+    code, out, _ = run("predict", bundle, video, "--frames", 3, "--json", "--out", tmp_path / "out")
+    assert code == 0 and len(json.loads(out)) == 3
+    assert len(list(open_sources([tmp_path / "out" / "a.mp4"]))) == 3
+
+
+def test_a_stream_goes_on_where_it_breaks_off_and_ends_when_told(run: Run, bundle: Path, server: str) -> None:
+    from tests.test_sources import Files
+
+    Files.served["/live"] = Files.served["/c.avi"]
+    code, out, error = run("predict", bundle, f"http://me:secret@{server}/live", "--frames", 5, "--json")
+    rows = json.loads(out)
+    assert code == 0 and len(rows) == 5 and {row["image"] for row in rows} == {f"http://{server}/live"}
+    assert "5 frames" in error and "secret" not in out + error
+
+
+def test_ctrl_c_ends_a_stream_and_keeps_what_was_seen(bundle: Path, server: str, tmp_path: Path) -> None:
+    from tests.test_sources import Files
+
+    Files.served["/live"] = Files.served["/c.avi"]
+    words = ["predict", str(bundle), f"http://{server}/live", "--json", "--out", str(tmp_path / "out")]
+    command = subprocess.Popen(
+        [sys.executable, "-m", "edgekit", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    end = time.monotonic() + 60
+    while time.monotonic() < end and not any(tmp_path.rglob("*.partial.mp4")):
+        time.sleep(0.05)
+    time.sleep(0.5)
+    command.send_signal(signal.SIGINT)
+    out, error = command.communicate(timeout=60)
+    assert command.returncode == 0, error.decode()
+    (video,) = (tmp_path / "out").iterdir()
+    assert len(json.loads(out)) == len(list(open_sources([video]))) > 0
+
+
+def test_what_is_refused_at_once(run: Run, bundle: Path, tmp_path: Path) -> None:
+    write_image(tmp_path / "a.png", grey(1))
+    for words, says in (
+        (("rtsp://me:secret@127.0.0.1:1/x", tmp_path / "a.png"), "rtsp://127.0.0.1:1/x"),
+        ((250,), "camera 250"),
+        ((tmp_path / "shot_%03d.png",), "shot_%03d.png"),
+        ((tmp_path / "a.png", "--video", "mkv", "--out", tmp_path / "out"), "mkv"),
+        ((tmp_path / "a.png", "--stride", 0), "stride"),
+    ):
+        code, out, error = run("predict", bundle, *words, "--json")
+        assert code == 2 and out in ("", "[]\n") and says in error and "secret" not in error, error
+    assert not (tmp_path / "out").exists()
+
+
+def test_names_that_are_not_utf8_are_printed(bundle: Path, tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"bl\xe4.png")
+    try:
+        write_image(path, grey(90))
+    except OSError:
+        pytest.skip("this file system takes UTF-8 only")
+    words = ["predict", str(bundle), path, "--json", "--out", tmp_path / "out"]
+    done = subprocess.run([sys.executable, "-m", "edgekit", *words], capture_output=True)
+    assert done.returncode == 0 and b"Traceback" not in done.stderr
+    assert os.fsencode(json.loads(done.stdout)[0]["image"]) == os.fsencode(path)
+
+
+def test_a_model_of_another_tool(tmp_path: Path) -> None:
+    from tests.test_foreign import NAMES, finished, save
+
+    model = save(tmp_path / "m.onnx", finished(), metadata={"task": "detect", "names": NAMES})
+    write_image(tmp_path / "a.png", grey(90, 64, 64))
+    words = [sys.executable, "-m", "edgekit", "predict", str(model), str(tmp_path / "a.png"), "--json"]
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)[0]["scores"] == pytest.approx([0.9, 0.6, 0.3], abs=1e-5)
+    assert done.stderr.count("suppresses by itself") == 1 and ".py:" not in done.stderr
+
+
+# ---- in Python --------------------------------------------------------------------------------------------------
+
+
+def test_arrays_and_tensors_of_one_and_of_many() -> None:
+    torch = pytest.importorskip("torch")
+    predictor = Predictor(FakeSession())
+    batch = np.stack([np.resize(scene(0), (60, 100, 3))] * 2)
+    batch[1] = np.roll(batch[1], 16, 1)
+    planes = torch.from_numpy(batch[..., ::-1].copy()).permute(0, 3, 1, 2)
+    for several in (batch, batch / 255, batch.astype(np.float32), planes, planes / 255):
+        found = predictor(several)
+        assert len(found) == 2
+        np.testing.assert_allclose(found[0].boxes, [square(0)], atol=2)
+        np.testing.assert_allclose(found[1].boxes, [square(2)], atol=2)
+        assert [len(r) for _, r in predictor.stream(several)] == [1, 1]
+        (alone,) = predictor(several[1])
+        np.testing.assert_array_equal(alone.boxes, found[1].boxes)
+
+
+def test_an_address_is_an_image(server: str) -> None:
+    (found,) = Predictor(FakeSession())(f"http://me:secret@{server}/private/a.png")
+    assert found.image == f"http://{server}/private/a.png" and found.shape == (48, 64)
+
+
+@pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64])
+def test_thresholds_of_numpy(kind: type) -> None:
+    found = Predictor(FakeSession())(scene(0), conf=kind(0.5), iou=kind(0.5))
+    assert len(found[0]) == 1
