@@ -30,7 +30,11 @@ from edgekit.spec import Preprocess
 
 Array = NDArray[Any]
 
-SUFFIXES = (".bmp", ".jpg", ".jpeg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+JPEG_SUFFIXES = (".jfif", ".jpe", ".jpeg", ".jpg", ".mpo")
+SUFFIXES = (
+    *(".avif", ".bmp", ".dib", ".gif", ".jp2", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"),
+    *JPEG_SUFFIXES,
+)
 WEIGHT_ONE = 8192  # what the filter's weights add up to, nearly
 TIE = 0.5 + 1e-6  # rounding that does not depend on the last bit of a weight that is half way
 SMALLEST = 2  # pixels a side; anything less is a tracking pixel or a mistake, and leaves nothing to resize

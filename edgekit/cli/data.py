@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgekit.cli._common import CocoImages, Force, Json, Seed, console, emit_json, refuse_existing
+from edgekit.cli._common import CocoImages, Force, Json, LabelWords, Seed, console, emit_json, refuse_existing
 
 if TYPE_CHECKING:
     from edgekit.data import Dataset, Issue
@@ -30,6 +30,7 @@ def check(
         list[str] | None, typer.Option(help="train, val or test; more than once. Default: all.", show_default=False)
     ] = None,
     images: CocoImages = None,
+    label_options: LabelWords = "",
     sheet: Annotated[
         Path | None, typer.Option(help="Draw a contact sheet of labelled images (PNG or JPEG).", show_default=False)
     ] = None,
@@ -43,10 +44,11 @@ def check(
     """Read every image and label of a set and say what is wrong, file by file; exits 1 if there are errors."""
     if sheet is not None:
         refuse_existing(sheet, force, "--sheet")
+    from edgekit.data import LabelOptions
     from edgekit.data.check import cores, examine, open_splits
     from edgekit.errors import GateError
 
-    datasets = open_splits(data, task, images, tuple(split or ()))
+    datasets = open_splits(data, task, images, tuple(split or ()), LabelOptions.from_text(label_options))
     with _progress(sum(map(len, datasets))) as advance:
         report = examine(datasets, workers or cores(), advance)
     if json:
@@ -90,6 +92,8 @@ def _counted(counts: Counter[str]) -> str:
 
 
 def _document(data: Sequence[Path], datasets: Sequence[Dataset], report: Report) -> dict[str, Any]:
+    from edgekit.data import account_of
+
     return {
         "schema": 1,
         "kind": "data-check",
@@ -99,6 +103,7 @@ def _document(data: Sequence[Path], datasets: Sequence[Dataset], report: Report)
         "ok": report.ok,
         "splits": {
             dataset.split: {
+                **account_of(dataset).to_dict(),
                 "source": dataset.source,
                 "images": len(dataset),
                 "objects": _objects(dataset),

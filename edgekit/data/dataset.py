@@ -88,16 +88,6 @@ class Dataset:
         """The set's issues and then every image's, in order."""
         return [*self.issues, *(issue for sample in self.samples for issue in sample.issues)]
 
-    def left_out(self) -> str | None:
-        """What to know before believing a figure: a sentence about the rows and images that are not used, if any."""
-        bad = [issue for issue in self.problems() if issue.severity == "error"]
-        if not bad:
-            return None
-        return (
-            f"{self.source}: rows or images of {self.split} left out: {len(bad)}; the first is {bad[0]}; "
-            "`edgekit data check` lists them all"
-        )
-
     def counts(self) -> tuple[np.ndarray, np.ndarray]:
         """Per class the number of images with it and the number of objects, crowd regions not counted: [C], [C]."""
         images = np.zeros(len(self.names), np.int64)

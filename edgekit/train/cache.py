@@ -25,7 +25,7 @@ import numpy as np
 
 from edgekit.data.dataset import Dataset, Sample
 from edgekit.errors import InputError, UsageError
-from edgekit.image import centre_crop, read_image
+from edgekit.image import JPEG_SUFFIXES, centre_crop, read_image
 from edgekit.train.geometry import Array
 
 MODES = ("auto", "ram", "disk", "none")
@@ -49,7 +49,7 @@ def prepared(sample: Sample, size: tuple[int, int], task: str, exact: bool) -> A
     if exact and crops:
         return centre_crop(read_image(sample.path), size)[0]
     step = 1
-    if not exact and sample.path.suffix.lower() in (".jpg", ".jpeg"):
+    if not exact and sample.path.suffix.lower() in JPEG_SUFFIXES:
         width, height = sample.size()
         step = next((s for s in (8, 4, 2) if _ratio(height, width, size, crops) * s <= 1), 1)
     image = read_image(sample.path, step)

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from pathlib import Path
 
+from edgekit.data.account import account_of
 from edgekit.data.check import crosses_itself
 from edgekit.data.dataset import Dataset, shorten
 from edgekit.errors import InputError
@@ -23,16 +25,38 @@ def remarks(training: Dataset, validating: Dataset) -> list[str]:
     Raises:
         InputError: keypoints would be mirrored into nonsense.
     """
-    return [*_issues(training), *_issues(validating), *_classes(training), *_outlines(training), *_mirror(training)]
+    return [
+        *_shared(training, validating),
+        *_issues(training),
+        *_issues(validating),
+        *_classes(training),
+        *_outlines(training),
+        *_mirror(training),
+    ]
 
 
 def _issues(dataset: Dataset) -> Iterator[str]:
-    left_out = dataset.left_out()
-    if left_out:
-        yield left_out
-    mended = [issue for issue in dataset.problems() if issue.kind == "crossing"]
-    if mended:
-        yield f"{dataset.source}: {len(mended)} rows of {dataset.split} were mended, the first is {mended[0]}"
+    yield from account_of(dataset).sentences()
+
+
+def _shared(training: Dataset, validating: Dataset) -> Iterator[str]:
+    """Files that are in both."""
+    learnt = set(filter(None, (_file(sample.path) for sample in training.samples)))
+    both = sum(_file(sample.path) in learnt for sample in validating.samples)
+    if both:
+        yield (
+            f"{validating.source}: {both} of the {len(validating)} images to validate on are trained on too; what is "
+            "measured on them is remembered"
+        )
+
+
+def _file(path: Path) -> tuple[int, int] | None:
+    """The file itself, whatever the name that leads to it; None where there is none any more."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _classes(training: Dataset) -> Iterator[str]:
