@@ -103,12 +103,12 @@ def _document(data: Sequence[Path], datasets: Sequence[Dataset], report: Report)
         "ok": report.ok,
         "splits": {
             dataset.split: {
-                **account_of(dataset).to_dict(),
                 "source": dataset.source,
                 "images": len(dataset),
                 "objects": _objects(dataset),
                 "per_class": dict(zip(dataset.names, dataset.counts()[1].tolist(), strict=True)),
                 "sizes": [{"width": w, "height": h, "images": n} for (w, h), n in sizes.most_common()],
+                **{key: account_of(dataset).to_dict()[key] for key in ("left_out", "changed")},
             }
             for dataset, sizes in zip(datasets, report.sizes, strict=True)
         },
@@ -134,7 +134,9 @@ def _print_issues(issues: Sequence[Issue]) -> None:
             found = [issue for issue in issues if (issue.severity, issue.kind) == (severity, kind)]
             if not found:
                 continue
-            out.print(f"[bold {shade}]{severity}[/] {kind} ({len(found):,}): {meaning}", soft_wrap=True)
+            out.print(
+                f"[bold {shade}]{severity}[/] {kind} ({sum(i.count for i in found):,}): {meaning}", soft_wrap=True
+            )
             for issue in found[:SHOWN]:
                 out.print(f"  {escape(str(issue))}", soft_wrap=True)
             if len(found) > SHOWN:

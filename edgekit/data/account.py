@@ -52,16 +52,20 @@ class Account:
         used = f"{self.images:,} images" + (f" and {self.objects:,} objects" if self.objects else "")
         found = []
         if self.left_out:
-            found.append(f"{self.source}: of {self.split}, {used} are used; left out: {self._listed(self.left_out)}")
+            found.append(
+                f"{printable(self.source)}: of {self.split}, {used} are used; left out: {self._listed(self.left_out)}"
+            )
         if self.changed:
-            found.append(f"{self.source}: of {self.split}, not used as it stands: {self._listed(self.changed)}")
+            found.append(
+                f"{printable(self.source)}: of {self.split}, not used as it stands: {self._listed(self.changed)}"
+            )
         return found
 
     def _listed(self, found: dict[str, list[Issue]]) -> str:
         """``3 hidden (images/.ipynb_checkpoints: …), 1 malformed (…)``."""
         parts = []
         for kind, issues in found.items():
-            first = "; ".join(str(i).removeprefix(f"{self.source}: ") for i in issues[:FIRST])
+            first = "; ".join(str(i).removeprefix(f"{printable(self.source)}: ") for i in issues[:FIRST])
             parts.append(f"{_count(issues):,} {kind} ({first}{'; …' if len(issues) > FIRST else ''})")
         more = any(len(issues) > FIRST for issues in found.values())
         return ", ".join(parts) + ("; `edgekit data check` lists them all" if more else "")
@@ -88,7 +92,7 @@ def account_of(dataset: Dataset) -> Account:
         elif issue.kind not in _REMARKS:
             changed.setdefault(issue.kind, []).append(issue)
     objects = sum(int((~sample.labels.crowd).sum()) for sample in dataset.samples)
-    return Account(printable(dataset.source), dataset.split, len(dataset), objects, left_out, changed)
+    return Account(str(dataset.source), dataset.split, len(dataset), objects, left_out, changed)
 
 
 def say(dataset: Dataset) -> None:

@@ -204,7 +204,7 @@ def narrowed(dataset: Dataset, classes: Sequence[str] | None, single: str | None
     issues = list(dataset.issues)
     if gone:
         what = "images" if dataset.task == "classify" else "objects"
-        sentence = f"{gone} {what} are of classes that were not asked for; left out"
+        sentence = f"{gone} {what} are of classes that were not asked for"
         issues.append(Issue(dataset.source, None, "subset", sentence, "note", gone))
     categories = tuple(dataset.category_ids[i] for i in kept)[: len(names)]
     return dataclasses.replace(

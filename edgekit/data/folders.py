@@ -13,7 +13,7 @@ from pathlib import Path
 
 from edgekit.data.dataset import Dataset, Sample, shorten
 from edgekit.data.encoding import printable
-from edgekit.data.images import find_images, is_hidden, is_image, pictures_below
+from edgekit.data.images import find_images, hidden_folder, is_hidden, is_image
 from edgekit.data.labels import Issue, Labels
 from edgekit.errors import InputError, UsageError
 
@@ -94,7 +94,4 @@ def _beside(folder: Path) -> list[Issue]:
     loose = sorted(path for path in folder.iterdir() if is_image(path) and path.is_file())
     hidden = [path for path in sorted(folder.iterdir()) if path.is_dir() and is_hidden(path.name)]
     issues = [Issue(path, None, "class", "an image in no class's folder; left out") for path in loose]
-    for path in hidden:
-        if count := pictures_below(path):
-            issues.append(Issue(path, None, "hidden", "a hidden folder; left out", "note", count))
-    return issues
+    return [*issues, *(issue for path in hidden for issue in hidden_folder(path))]

@@ -63,7 +63,9 @@ def _walk(folder: Path, above: tuple[str, ...], images: list[Path], issues: list
             real = os.path.realpath(path)
             if is_hidden(entry.name):
                 if count := pictures_below(path):
-                    issues.append(Issue(path, None, "hidden", "a hidden folder; left out", "note", count))
+                    issues.append(
+                        Issue(path, None, "hidden", f"a hidden folder with {count} images; left out", "note", count)
+                    )
             elif real in above:
                 issues.append(Issue(path, None, "link", "links back to a folder it lies in; not followed", "note"))
             else:
@@ -78,7 +80,7 @@ def _walk(folder: Path, above: tuple[str, ...], images: list[Path], issues: list
         elif suffix not in BESIDE:
             issues.append(_no_picture(path, suffix))
     if hidden:
-        issues.append(Issue(folder, None, "hidden", "holds hidden images (._*); left out", "note", hidden))
+        issues.append(Issue(folder, None, "hidden", f"holds {hidden} hidden images (._*); left out", "note", hidden))
 
 
 def _no_picture(path: Path, suffix: str) -> Issue:
@@ -89,9 +91,11 @@ def _no_picture(path: Path, suffix: str) -> Issue:
     return Issue(path, None, "format", "neither a picture nor a label file by its name; left out", "note")
 
 
-def pictures_below(folder: Path) -> int:
-    """How many files in ``folder`` and below are images by their suffix."""
-    return sum(os.path.splitext(name)[1].lower() in SUFFIXES for _, _, names in os.walk(folder) for name in names)
+def hidden_folder(folder: Path) -> list[Issue]:
+    """What to say of a hidden folder: nothing where it holds no images."""
+    count = sum(os.path.splitext(name)[1].lower() in SUFFIXES for _, _, names in os.walk(folder) for name in names)
+    sentence = f"a hidden folder with {count} images; left out"
+    return [Issue(folder, None, "hidden", sentence, "note", count)] if count else []
 
 
 def _looks_like_picture(path: Path) -> bool:

@@ -15,6 +15,7 @@ from edgekit.data.account import account_of
 from edgekit.data.check import crosses_itself
 from edgekit.data.dataset import Dataset, shorten
 from edgekit.errors import InputError
+from edgekit.spec import sha256_file
 
 MOST_OUTLINES = 3000  # looked at; `edgekit data check` looks at all of them
 
@@ -40,23 +41,24 @@ def _issues(dataset: Dataset) -> Iterator[str]:
 
 
 def _shared(training: Dataset, validating: Dataset) -> Iterator[str]:
-    """Files that are in both."""
-    learnt = set(filter(None, (_file(sample.path) for sample in training.samples)))
-    both = sum(_file(sample.path) in learnt for sample in validating.samples)
+    """Images whose bytes are in both; only files of equal size are read."""
+    sizes = [{sample.path: _size(sample.path) for sample in dataset.samples} for dataset in (training, validating)]
+    common = (set(sizes[0].values()) & set(sizes[1].values())) - {0}
+    learnt, measured = ([sha256_file(p) for p, size in found.items() if size in common] for found in sizes)
+    both = [digest for digest in measured if digest in set(learnt)]
     if both:
         yield (
-            f"{validating.source}: {both} of the {len(validating)} images to validate on are trained on too; what is "
-            "measured on them is remembered"
+            f"{validating.source}: {len(both)} of the {len(validating)} images to validate on are trained on too; what "
+            "is measured on them is remembered"
         )
 
 
-def _file(path: Path) -> tuple[int, int] | None:
-    """The file itself, whatever the name that leads to it; None where there is none any more."""
+def _size(path: Path) -> int:
+    """In bytes; 0 for a file that is not there any more."""
     try:
-        found = path.stat()
+        return path.stat().st_size
     except OSError:
-        return None
-    return found.st_dev, found.st_ino
+        return 0
 
 
 def _classes(training: Dataset) -> Iterator[str]:

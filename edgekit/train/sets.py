@@ -22,8 +22,8 @@ from edgekit.train.run import Folder
 
 def open_sets(
     data: Path, task: str, images: Sequence[Path | str] | None, options: TrainOptions
-) -> tuple[Dataset, Dataset, Derived | None]:
-    """The images to train and to validate on, and how they came from ``data``; None where they are its own splits.
+) -> tuple[Dataset, Dataset, Derived]:
+    """The images to train and to validate on, and how they came from ``data``.
 
     Raises:
         InputError, UsageError: a set cannot be used, or there is nothing else to validate on.
@@ -48,19 +48,17 @@ def open_sets(
         validating = open_dataset(other, task, "val", places, names, reading, quiet=True)
     classes = classes_named(options.classes, names) if options.classes is not None else None
     single = OBJECT if options.single_class else None
-    part = None
-    if options.val is not None or options.val_fraction is not None or classes is not None or single:
-        lists = {split.split: [sample.path for sample in split.samples] for split in (training, validating)}
-        part = Derived(
-            source=data,
-            val_source=Path(options.val) if options.val is not None else None,
-            images=tuple(map(str, images or ())),
-            names=names,
-            lists=lists if options.val_fraction is not None else None,
-            classes=classes,
-            single_class=single,
-            options=reading,
-        )
+    lists = {split.split: [sample.path for sample in split.samples] for split in (training, validating)}
+    part = Derived(
+        source=data,
+        val_source=Path(options.val) if options.val is not None else None,
+        images=tuple(map(str, images or ())),
+        names=names,
+        lists=lists if options.val_fraction is not None else None,
+        classes=classes,
+        single_class=single,
+        options=reading,
+    )
     return narrowed(training, classes, single), narrowed(validating, classes, single), part
 
 

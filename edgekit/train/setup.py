@@ -20,6 +20,7 @@ import torch
 from edgekit import catalog, checkpoint, tasks
 from edgekit.checkpoint import Checkpoint
 from edgekit.data.dataset import Dataset
+from edgekit.data.derived import Derived
 from edgekit.errors import InputError, UsageError
 from edgekit.spec import ModelSpec
 from edgekit.train import memory, optim, qat, sets, start
@@ -239,11 +240,9 @@ def set_up(
         run.restore(state)
     else:
         folder.keep_json("options.json", {"model": model, "data": str(data), **options.to_dict()})
-        if part is not None:
-            sets.write(part, folder)
-            watch.note(
-                f"the sets of this run are written down in {folder.path / 'data.yaml'}, which val and others take"
-            )
+        sets.write(part, folder)
+        if part != Derived(part.source, names=part.names):
+            watch.note(f"what this run learns from and is measured on: {folder.path / 'data.yaml'}, for val and others")
     return run
 
 
