@@ -50,15 +50,12 @@ class Account:
     def sentences(self) -> list[str]:
         """At most two: what is left out, and what is used after a change."""
         used = f"{self.images:,} images" + (f" and {self.objects:,} objects" if self.objects else "")
+        of = f"{printable(self.source)}: of {self.split}"
         found = []
         if self.left_out:
-            found.append(
-                f"{printable(self.source)}: of {self.split}, {used} are used; left out: {self._listed(self.left_out)}"
-            )
+            found.append(f"{of}, {used} are used; left out: {self._listed(self.left_out)}")
         if self.changed:
-            found.append(
-                f"{printable(self.source)}: of {self.split}, not used as it stands: {self._listed(self.changed)}"
-            )
+            found.append(f"{of}, not used as it stands: {self._listed(self.changed)}")
         return found
 
     def _listed(self, found: dict[str, list[Issue]]) -> str:

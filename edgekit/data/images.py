@@ -62,10 +62,7 @@ def _walk(folder: Path, above: tuple[str, ...], images: list[Path], issues: list
         if entry.is_dir():
             real = os.path.realpath(path)
             if is_hidden(entry.name):
-                if count := pictures_below(path):
-                    issues.append(
-                        Issue(path, None, "hidden", f"a hidden folder with {count} images; left out", "note", count)
-                    )
+                issues += hidden_folder(path)
             elif real in above:
                 issues.append(Issue(path, None, "link", "links back to a folder it lies in; not followed", "note"))
             else:
