@@ -595,7 +595,8 @@ def test_check_reads_every_image(tmp_path: Path) -> None:
 
 
 def test_check_compares_stated_sizes(tmp_path: Path) -> None:
-    path = coco_set(tmp_path, [DOG], images=[{"id": 1, "file_name": "1.png", "width": 20, "height": 40}])
+    images = [{"id": i, "file_name": f"{i}.png", "width": w, "height": 20 * 40 // w} for i, w in ((1, 20), (2, 40))]
+    path = coco_set(tmp_path, [DOG, {**DOG, "image_id": 2}], images=images)
     issues = check([open_dataset(path, "detect")])
     assert ("size", "error") in [(issue.kind, issue.severity) for issue in issues]
 

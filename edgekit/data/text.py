@@ -16,14 +16,14 @@ from __future__ import annotations
 import importlib
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from edgekit.data.dataset import Dataset, Sample, shorten
 from edgekit.data.encoding import read_lines
 from edgekit.data.geometry import ROUNDING
-from edgekit.data.images import find_images, image_size
+from edgekit.data.images import find_images, image_size, is_image
 from edgekit.data.labels import BadRow, Issue, Labels, Row
 from edgekit.data.options import LabelOptions
 from edgekit.data.settings import whole
@@ -135,6 +135,7 @@ def _images(path: Path, settings: Mapping[str, Any], split: str) -> tuple[list[P
         elif place.suffix.lower() == ".txt":
             lines = _listed_images(place, path.parent)
             lost |= {p for p in lines if not p.is_file()}
+            issues += _no_pictures(set(lines) - lost)
             listed += lines
         else:
             raise InputError(f"{path}: {key} is {place}, which is neither a folder nor a .txt list of images")
@@ -146,6 +147,7 @@ def _images(path: Path, settings: Mapping[str, Any], split: str) -> tuple[list[P
         again = len(listed) - len(images)
         sentence = f"{again} images of {key} are listed more than once; each is used once"
         issues.append(Issue(path, None, "duplicate", sentence, "warning", again))
+    lost |= {issue.path for issue in issues if issue.severity == "error"}
     images = [p for p in images if p not in lost]
     if not images:
         instead = f"; {issues[0]}" if issues else ""
@@ -160,6 +162,18 @@ def _listed_images(listing: Path, here: Path) -> list[Path]:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{listing}: cannot be read as a list of images ({error})") from None
     return [_listed(listing.parent, here, line) for line in lines if line]
+
+
+def _no_pictures(paths: Iterable[Path]) -> list[Issue]:
+    """Of listed files, those that are no picture by their name nor by their content."""
+    issues = []
+    for path in sorted(path for path in paths if not is_image(path)):
+        try:
+            image_size(path)
+        except InputError as error:
+            sentence = f"{str(error).removeprefix(f'{path}: ')}; left out"
+            issues.append(Issue(path, None, "unreadable", sentence))
+    return issues
 
 
 def _listed(beside: Path, here: Path, line: str) -> Path:
