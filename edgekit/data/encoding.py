@@ -24,7 +24,7 @@ _ENDS = re.compile(r"\r\n|\r|\n")
 
 
 def decode(data: bytes, errors: str = "strict") -> str:
-    """The text in ``data``; where no mark tells, zero bytes in turn do, and everything else is UTF-8.
+    """The text in ``data``; where no mark tells, zero bytes do, and everything else is UTF-8.
 
     Args:
         errors: what to do with bytes that are no UTF-8, as ``bytes.decode`` has it.
@@ -35,10 +35,10 @@ def decode(data: bytes, errors: str = "strict") -> str:
     for mark, encoding in _MARKS:
         if data.startswith(mark):
             return data[len(mark) :].decode(encoding)
-    head = data[:64]
-    if b"\0" in head and len(data) % 2 == 0:
+    if b"\0" in data and len(data) % 2 == 0:  # of ASCII every second byte of UTF-16 is zero
         for first, encoding in ((1, "utf-16-le"), (0, "utf-16-be")):
-            if not any(head[first::2]) and all(head[1 - first :: 2]):
+            zeros, others = data[first::2].count(0), data[1 - first :: 2].count(0)
+            if 4 * zeros > len(data) and 10 * others < zeros:
                 return data.decode(encoding)
     return data.decode("utf-8", errors)
 
