@@ -94,7 +94,7 @@ def make_set(folder: Path, train: int = 64, val: int = 16, size: int = 320, seed
         labels.mkdir(parents=True)
         for index in range(count):
             scene = draw_scene(np.random.default_rng((seed, number, index)), size)
-            cv2.imencode(".jpg", scene.image, [cv2.IMWRITE_JPEG_QUALITY, 92])[1].tofile(images / f"{index:04d}.jpg")
+            cv2.imwrite(str(images / f"{index:04d}.jpg"), scene.image, [cv2.IMWRITE_JPEG_QUALITY, 92])
             (labels / f"{index:04d}.txt").write_text(_label_lines(scene), encoding="utf-8")
     names = "".join(f"  {i}: {name}\n" for i, name in enumerate(NAMES))
     data = folder / "data.yaml"

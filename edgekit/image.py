@@ -30,10 +30,9 @@ from edgekit.spec import Preprocess
 
 Array = NDArray[Any]
 
-JPEG_SUFFIXES = (".jfif", ".jpe", ".jpeg", ".jpg", ".mpo")
 SUFFIXES = (
-    *(".avif", ".bmp", ".dib", ".gif", ".jp2", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"),
-    *JPEG_SUFFIXES,
+    *(".avif", ".bmp", ".dib", ".gif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".mpo"),
+    *(".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"),
 )
 WEIGHT_ONE = 8192  # what the filter's weights add up to, nearly
 TIE = 0.5 + 1e-6  # rounding that does not depend on the last bit of a weight that is half way

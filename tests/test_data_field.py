@@ -15,6 +15,7 @@ import pytest
 from edgekit import cli
 from edgekit.data import Dataset, LabelOptions, account_of, open_dataset
 from edgekit.data.check import open_splits
+from edgekit.data.splits import has_text_labels
 from edgekit.data.turned import turned_mask
 from edgekit.errors import InputError, UsageError
 from edgekit.image import SUFFIXES, read_image
@@ -339,6 +340,7 @@ def test_a_yaml_that_names_coco_files(tmp_path: Path) -> None:
     assert (len(training), len(validating)) == (2, 1)
     assert training.names == ("dog", "cat") and training.samples[0].labels.classes.tolist() == [1]
     assert left_out(validating) == {"orphan": 1}
+    assert not has_text_labels(path, "train") and has_text_labels(text_set(tmp_path / "text", ["a.png"]), "val")
 
 
 # ---- sizes ------------------------------------------------------------------------------------------------------

@@ -153,7 +153,7 @@ def refuse_existing(out: Path, force: bool, option: str = "--out") -> None:
 
 
 def note(sentence: str) -> None:
-    """Say something worth knowing on standard error."""
+    """Print a sentence the user should know, on standard error."""
     from rich.markup import escape
 
     console().print(f"[yellow]note:[/yellow] {escape(sentence)}", soft_wrap=True, emoji=False)

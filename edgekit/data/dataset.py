@@ -88,6 +88,12 @@ class Dataset:
         """The set's issues and then every image's, in order."""
         return [*self.issues, *(issue for sample in self.samples for issue in sample.issues)]
 
+    def left_out(self) -> str | None:
+        """What to know before believing a figure: what is not used, and what is used after a change, if anything."""
+        from edgekit.data.account import account_of
+
+        return "; ".join(account_of(self).sentences()) or None
+
     def counts(self) -> tuple[np.ndarray, np.ndarray]:
         """Per class the number of images with it and the number of objects, crowd regions not counted: [C], [C]."""
         images = np.zeros(len(self.names), np.int64)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from edgekit.data.dataset import Dataset, Sample, shorten
 from edgekit.data.encoding import printable
-from edgekit.data.images import find_images, hidden_folder, is_hidden, is_image
+from edgekit.data.images import find_images, hidden_folder, is_hidden, is_image, look_through
 from edgekit.data.labels import Issue, Labels
 from edgekit.errors import InputError, UsageError
 
@@ -50,10 +50,10 @@ def split_folders(root: Path) -> tuple[dict[str, Path], list[Issue]]:
             splits[split] = found[0]
         for path in found[1:]:
             sentence = f"a second folder of {split} images beside {found[0].name}; left out"
-            issues.append(Issue(path, None, "split", sentence, count=len(find_images(path)[0])))
+            issues.append(Issue(path, None, "split", sentence, count=len(find_images(path))))
     if splits:
         for path in folders:
-            if path.name.lower() not in SPELLINGS and (count := len(find_images(path)[0])):
+            if path.name.lower() not in SPELLINGS and (count := len(find_images(path))):
                 sentence = f"beside {', '.join(p.name for p in splits.values())}, and none of them; left out"
                 issues.append(Issue(path, None, "split", sentence, count=count))
     return splits, issues
@@ -72,7 +72,7 @@ def _read(root: Path, folder: Path, split: str, names: list[str], issues: list[I
     samples = []
     issues = [*issues, *_beside(folder)]
     for label, name in enumerate(names):
-        images, found = find_images(folder / name) if (folder / name).is_dir() else ([], [])
+        images, found = look_through(folder / name) if (folder / name).is_dir() else ([], [])
         issues += found
         if not images:
             issues.append(Issue(folder / name, None, "scarce", f"no images of the class {name!r} here", "warning"))

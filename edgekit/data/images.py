@@ -3,7 +3,8 @@
 Sizes are those of ``edgekit.image.read_image``, that is after the EXIF orientation has been applied. JPEG and PNG
 headers are read directly (microseconds); other formats are decoded.
 
-    find_images(Path("bccd/images/val"))          # sorted paths, folders below included, and what is not used
+    find_images(Path("bccd/images/val"))          # sorted paths, folders below included
+    look_through(Path("bccd/images/val"))[1]      # what in them is not used
     image_size(path)                              # (width, height)
 """
 
@@ -40,7 +41,12 @@ def is_hidden(name: str) -> bool:
     return name.startswith(".") or name == "__MACOSX"
 
 
-def find_images(folder: Path) -> tuple[list[Path], list[Issue]]:
+def find_images(folder: Path) -> list[Path]:
+    """Every image in ``folder`` and the folders below, sorted; see ``look_through``."""
+    return look_through(folder)[0]
+
+
+def look_through(folder: Path) -> tuple[list[Path], list[Issue]]:
     """Every image in ``folder`` and the folders below, sorted, and what of it is not used.
 
     Links are followed, but not back to a folder they lie in. Hidden files and folders are left out, and so are

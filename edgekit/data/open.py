@@ -25,7 +25,7 @@ from edgekit.data.derived import Derived
 from edgekit.data.folders import read_folders
 from edgekit.data.options import LabelOptions
 from edgekit.data.settings import read_settings
-from edgekit.data.splits import YAML, described_by, entries, resolve
+from edgekit.data.splits import YAML, coco_file, described_by, resolve
 from edgekit.data.text import class_names, read_text
 from edgekit.errors import InputError, UsageError
 
@@ -91,17 +91,15 @@ def _read_yaml(
         source, within = part.source_of(split)
         dataset = part.apply(_read(source, task, within, images or part.images, options), split)
         return dataclasses.replace(dataset, source=path)
-    key, named = entries(path, settings, split)
-    if not any(entry.lower().endswith(".json") for entry in named):
+    file = coco_file(path, settings, split)
+    if file is None:
         if images:
             raise UsageError(f"--images goes with a COCO JSON; {path} says itself where its images are")
         return read_text(path, settings, task, split, options)
-    if len(named) > 1:
-        raise InputError(f"{path}: {key} names {len(named)} files; a COCO JSON is a whole split, name one")
     listed = settings.get("images", [])
     listed = listed if isinstance(listed, list) else [listed]
     images = images or tuple(resolve(path, settings, str(entry), "images") for entry in listed)
-    dataset = read_coco(resolve(path, settings, named[0], key), task, split, images, options)
+    dataset = read_coco(file, task, split, images, options)
     names = class_names(path, settings)
     return dataclasses.replace(dataset.with_names(names) if names else dataset, source=path)
 

@@ -61,7 +61,7 @@ class Places:
     def _by_last_part(self) -> dict[str, Path | None]:
         """Last part of its name -> the file; None where there are several."""
         found: dict[str, Path | None] = {}
-        every = [*self._files, *(path for folder in self._folders for path in find_images(folder)[0])]
+        every = [*self._files, *(path for folder in self._folders for path in find_images(folder))]
         for path in dict.fromkeys(every):
             found[path.name] = None if path.name in found else path
         return found

@@ -8,7 +8,7 @@ entries(path, read_settings(path), "val")            # ("val", ["images/val"])
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +80,34 @@ def entries(path: Path, settings: Mapping[str, Any], split: str) -> tuple[str, l
     if isinstance(value, Mapping):
         raise InputError(f"{path}: {named[0]} is a mapping; give a folder, a list of folders or a .txt list of images")
     return named[0], [str(entry) for entry in (value if isinstance(value, list) else [value])]
+
+
+def has_text_labels(path: Path, split: str) -> bool:
+    """Whether the yaml at ``path`` names folders or lists of images for the split, and no COCO JSON or other set.
+
+    Raises:
+        InputError: it cannot be read, or names no such split.
+    """
+    settings = read_settings(path)
+    return "source" not in settings and not _names_json(entries(path, settings, split)[1])
+
+
+def coco_file(path: Path, settings: Mapping[str, Any], split: str) -> Path | None:
+    """The COCO JSON that a yaml names for the split, if that is what it names.
+
+    Raises:
+        InputError: it names several, or one that is not there.
+    """
+    key, named = entries(path, settings, split)
+    if not _names_json(named):
+        return None
+    if len(named) > 1:
+        raise InputError(f"{path}: {key} names {len(named)} files; a COCO JSON is a whole split, name one")
+    return resolve(path, settings, named[0], key)
+
+
+def _names_json(named: Sequence[str]) -> bool:
+    return any(entry.lower().endswith(".json") for entry in named)
 
 
 def resolve(path: Path, settings: Mapping[str, Any], entry: str, key: str) -> Path:

@@ -23,10 +23,10 @@ from typing import Any
 from edgekit.data.dataset import Dataset, Sample, shorten
 from edgekit.data.encoding import read_lines
 from edgekit.data.geometry import ROUNDING
-from edgekit.data.images import find_images, image_size, is_image
+from edgekit.data.images import image_size, is_image, look_through
 from edgekit.data.labels import BadRow, Issue, Labels, Row
 from edgekit.data.options import LabelOptions
-from edgekit.data.settings import whole
+from edgekit.data.settings import read_settings, whole
 from edgekit.data.splits import entries, resolve
 from edgekit.errors import InputError, UsageError
 
@@ -68,6 +68,26 @@ def read_text(path: Path, settings: dict[str, Any], task: str | None, split: str
     )
     _refuse_unlabelled(dataset)
     return dataset
+
+
+def pictures(path: Path, split: str) -> tuple[list[Path], list[Issue]]:
+    """The images of a split of the yaml at ``path``, or those that a ``.txt`` there lists, whether they have labels or
+    not, and what of them is not used.
+
+    Raises:
+        InputError: the yaml or the list cannot be read, has no such split or names no image.
+    """
+    if path.suffix.lower() != ".txt":
+        return _images(path, read_settings(path), split)
+    listed = sorted(set(_listed_images(path, path.parent)))
+    lost = [p for p in listed if not p.is_file()]
+    issues = [Issue(p, None, "no image", f"listed in {path.name}, but there is no such image; left out") for p in lost]
+    issues += _no_pictures(set(listed) - set(lost))
+    unused = {issue.path for issue in issues}
+    images = [p for p in listed if p not in unused]
+    if not images:
+        raise InputError(f"{path}: lists no image that is there; give one path a line, relative to the file")
+    return images, issues
 
 
 def label_path(image: Path) -> Path:
@@ -129,7 +149,7 @@ def _images(path: Path, settings: Mapping[str, Any], split: str) -> tuple[list[P
     for entry in named:
         place = resolve(path, settings, entry, key)
         if place.is_dir():
-            found, unused = find_images(place)
+            found, unused = look_through(place)
             listed += found
             issues += unused
         elif place.suffix.lower() == ".txt":
