@@ -307,6 +307,11 @@ def test_crowd_regions_are_counted_or_made_objects(tmp_path: Path) -> None:
     assert left_out(dataset) == {"crowd": 2} and account_of(dataset).objects == 2
     dataset = open_dataset(path, "detect", options=LabelOptions(crowd="objects"))
     assert not left_out(dataset) and account_of(dataset).objects == 4
+    for annotation in document["annotations"]:
+        annotation |= {"iscrowd": "1", "segmentation": [[8, 4, 48, 4, 48, 24, 8, 24]]}
+    with pytest.raises(InputError, match="no image has a usable annotation"):
+        open_dataset(saved(tmp_path, document))
+    assert open_dataset(path, options=LabelOptions(crowd="objects")).task == "segment"
     write(tmp_path / "data.yaml", "val: set.json\nimages: photos\nlabel_options: {crowd: objects}\n")
     assert account_of(open_dataset(tmp_path / "data.yaml", "detect")).objects == 4
 

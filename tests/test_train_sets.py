@@ -15,6 +15,7 @@ from edgekit import checkpoint
 from edgekit.data import Dataset, account_of, open_dataset
 from edgekit.data.derived import Derived
 from edgekit.data.divide import divide
+from edgekit.data.splits import splits_of
 from edgekit.errors import InputError, UsageError
 from edgekit.spec import sha256_file
 from edgekit.train import loop, sets
@@ -64,7 +65,7 @@ def written(part: Derived, folder: Path) -> Path:
     folder.mkdir()
     for name, content in part.files().items():
         (folder / name).write_bytes(content)
-    return folder / "data.yaml"
+    return folder / "sets.yaml"
 
 
 # ---- setting images aside ---------------------------------------------------------------------------------------
@@ -158,6 +159,15 @@ def test_a_runs_data_yaml_opens_to_the_same(tmp_path: Path, options: TrainOption
     assert hashes(again[1]) == hashes(validating)
 
 
+def test_a_source_that_leads_back_to_itself(tmp_path: Path) -> None:
+    for one, other in (("a", "b"), ("b", "a"), ("c", "c")):
+        (tmp_path / f"{one}.yaml").write_text(f"source: {other}.yaml\n")
+    for name in "abc":
+        with pytest.raises(InputError, match="leads back to itself"):
+            open_dataset(tmp_path / f"{name}.yaml", "detect")
+        assert splits_of(tmp_path / f"{name}.yaml")
+
+
 def test_new_images_of_a_divided_set_are_counted(tmp_path: Path) -> None:
     root = class_folders(tmp_path / "set", {"ant": 5, "bee": 5})
     _, validating, part = sets.open_sets(root, "classify", None, TrainOptions(val_fraction=0.2))
@@ -201,10 +211,12 @@ def test_a_run_on_one_file_keeps_its_sets_when_it_goes_on(tmp_path: Path) -> Non
     watcher = Watching()
     result = loop.train(path, "yolo12n", out, options, watch=watcher)
     assert checkpoint.load(result.best).names == ("ant", "bee")
-    assert hashes(result.dataset) == hashes(open_dataset(out / "data.yaml", "detect", "val"))
-    assert any("data.yaml" in note for note in watcher.notes)
+    assert hashes(result.dataset) == hashes(open_dataset(out / "sets.yaml", "detect", "val"))
+    assert any("sets.yaml" in note for note in watcher.notes)
     again = loop.train(path, None, out, TrainOptions(workers=0), resume=True)  # what the run began with holds
     assert again.metrics == result.metrics and again.dataset.names == ("ant", "bee")
+    with pytest.raises(UsageError, match="--out"):
+        loop.train(out / "sets.yaml", "yolo12n", out, TrainOptions(workers=0))
     with pytest.raises(UsageError, match="--classes"):
         loop.train(path, None, out, TrainOptions(classes=("cat",)), resume=True)
 

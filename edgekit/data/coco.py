@@ -54,11 +54,11 @@ def read_coco(
     options = options or LabelOptions()
     issues: list[Issue] = []
     document = load_document(path, issues)
+    _crowd(path, document["annotations"], options, issues)
     task = task or _infer_task(document)
     label = {category["id"]: i for i, category in enumerate(document["categories"])}
     records = _images(path, document, issues)
     rows = _by_image(path, document, label, records, issues)
-    _crowd(path, rows, options, issues)
     places = Places(path, [record["file_name"] for record in records.values()], images)
     found = _found(path, records, places, issues)
     in_pixels = sizes.in_pixels((records[i], true, rows[i]) for i, (_, true) in found.items())
@@ -128,9 +128,8 @@ def _name(annotation: Mapping[str, Any]) -> str:
     )
 
 
-def _crowd(path: Path, rows: Mapping[int, list[dict[str, Any]]], options: LabelOptions, issues: list[Issue]) -> None:
+def _crowd(path: Path, every: Sequence[dict[str, Any]], options: LabelOptions, issues: list[Issue]) -> None:
     """What is marked iscrowd: made objects where ``options`` say so, else counted."""
-    every = [annotation for annotations in rows.values() for annotation in annotations]
     marked = [annotation for annotation in every if whole(annotation.get("iscrowd") or 0)]
     for annotation in every:
         annotation["iscrowd"] = 0

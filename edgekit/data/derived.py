@@ -1,11 +1,11 @@
-"""A part of another set, as `edgekit train` writes it down in ``RUN/data.yaml``: what the run learnt and measured.
+"""A part of another set, as `edgekit train` writes it down in ``RUN/sets.yaml``: what the run learnt and measured.
 
     source: /data/cells/annotations.json     # any set
     val_source: /data/cells/val.json         # --val
     images: [/data/photos]                   # --images
     names: [RBC, WBC, Platelets]             # the source's, in the order of the labels
-    train: train.txt                         # --val-fraction: the images of either split, one a line
-    val: val.txt
+    train: sets.train.txt                    # --val-fraction: the images of either split, one a line
+    val: sets.val.txt
     classes: [RBC, WBC]                      # --classes
     single_class: object                     # --single-class
     label_options: {crowd: objects}          # --label-options
@@ -33,6 +33,7 @@ from edgekit.data.settings import whole
 from edgekit.data.splits import place_of
 from edgekit.errors import InputError, UsageError
 
+NAME = "sets.yaml"  # in a run's folder
 OBJECT = "object"  # what --single-class calls everything
 
 
@@ -91,7 +92,7 @@ class Derived:
         if self.images:
             rows["images"] = [os.path.abspath(entry) for entry in self.images]
         rows["names"] = list(self.names)
-        rows |= {split: f"{split}.txt" for split in self.lists or ()}
+        rows |= {split: f"sets.{split}.txt" for split in self.lists or ()}
         if self.classes is not None:
             rows["classes"] = list(self.classes)
         if self.single_class is not None:
@@ -101,10 +102,10 @@ class Derived:
         lines = ["# Written by edgekit train: what the run beside it learnt from and was measured on."]
         lines += [f"{key}: {_quoted(value)}" for key, value in rows.items()]
         lists = {
-            f"{split}.txt": b"".join(os.fsencode(os.path.abspath(path)) + b"\n" for path in paths)
+            f"sets.{split}.txt": b"".join(os.fsencode(os.path.abspath(path)) + b"\n" for path in paths)
             for split, paths in (self.lists or {}).items()
         }
-        return {**lists, "data.yaml": ("\n".join(lines) + "\n").encode()}
+        return {**lists, NAME: ("\n".join(lines) + "\n").encode()}
 
     def source_of(self, split: str) -> tuple[Path, str]:
         """The set that a split is of, and which of its splits to open."""

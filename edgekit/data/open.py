@@ -67,10 +67,18 @@ def open_dataset(
     return dataset
 
 
-def _read(path: Path, task: str | None, split: str, images: tuple[Path | str, ...], options: LabelOptions) -> Dataset:
+def _read(
+    path: Path,
+    task: str | None,
+    split: str,
+    images: tuple[Path | str, ...],
+    options: LabelOptions,
+    above: tuple[Path, ...] = (),
+) -> Dataset:
+    """``above`` are the yamls whose source this is."""
     described = described_by(path) if path.is_dir() else path if path.suffix.lower() in YAML else None
     if described is not None:
-        return _read_yaml(described, task, split, images, options)
+        return _read_yaml(described, task, split, images, options, above)
     if path.suffix.lower() == ".json":
         return read_coco(path, task, split, images, options)
     if images:
@@ -81,7 +89,12 @@ def _read(path: Path, task: str | None, split: str, images: tuple[Path | str, ..
 
 
 def _read_yaml(
-    path: Path, task: str | None, split: str, images: tuple[Path | str, ...], options: LabelOptions
+    path: Path,
+    task: str | None,
+    split: str,
+    images: tuple[Path | str, ...],
+    options: LabelOptions,
+    above: tuple[Path, ...],
 ) -> Dataset:
     """Text labels, COCO files that a yaml names, or a part of another set."""
     settings = read_settings(path)
@@ -89,7 +102,10 @@ def _read_yaml(
     if "source" in settings:
         part = Derived.read(path, settings)
         source, within = part.source_of(split)
-        dataset = part.apply(_read(source, task, within, images or part.images, options), split)
+        above = (*above, path.resolve())
+        if source.resolve() in above:
+            raise InputError(f"{path}: its source {source} leads back to itself")
+        dataset = part.apply(_read(source, task, within, images or part.images, options, above), split)
         return dataclasses.replace(dataset, source=path)
     file = coco_file(path, settings, split)
     if file is None:

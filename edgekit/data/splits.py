@@ -41,14 +41,20 @@ def splits_of(path: Path) -> list[str]:
         path = described
     if path.suffix.lower() == ".json":
         return [next((split for split in SPLITS if split in path.stem.lower()), "val")]
-    try:
-        named = read_settings(path)
-    except InputError:
-        return ["val"]
+    named = _settings(path)
     if "source" in named and "train" not in named:
-        found = splits_of(place_of(path, named["source"]))
+        source = place_of(path, str(named["source"]))
+        found = splits_of(source) if "source" not in _settings(source) else ["train", "val"]
         return [split for split in SPLITS if split in found or (split == "val" and "val_source" in named)]
     return [split for split, names in SPLITS.items() if any(name in named for name in names)] or ["val"]
+
+
+def _settings(path: Path) -> dict[str, Any]:
+    """What a yaml says; nothing where it cannot be read."""
+    try:
+        return read_settings(path) if path.suffix.lower() in YAML else {}
+    except InputError:
+        return {}
 
 
 def is_one_split(path: Path) -> bool:

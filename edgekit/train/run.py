@@ -2,7 +2,7 @@
 
     RUN/resume.pt      everything needed to go on exactly where the run was (written last, so it vouches for the rest)
     RUN/best.pt        the checkpoint with the best main metric; RUN/last.pt the newest: what other commands take
-    RUN/results.csv    a line an epoch; RUN/options.json, RUN/*.png; RUN/data.yaml: what it learns from, see ``sets.py``
+    RUN/results.csv    a line an epoch; RUN/options.json, RUN/*.png; RUN/sets.yaml: what it learns from, see ``sets.py``
 
 Every file is replaced whole. A full disk costs the files that did not fit, never the ones that were there.
 """

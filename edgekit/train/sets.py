@@ -1,7 +1,7 @@
 """What a run learns from and what it is measured on: never the same images without a word.
 
 training, validating, part = open_sets(Path("photos.json"), "detect", None, TrainOptions(val_fraction=0.1))
-write(part, folder)          # RUN/data.yaml, which opens to the same two splits
+write(part, folder)          # RUN/sets.yaml, which opens to the same two splits
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def open_sets(
 
 
 def write(part: Derived, folder: Folder) -> None:
-    """Writes ``data.yaml`` and the lists it names into a run's folder."""
+    """Writes ``sets.yaml`` and the lists it names into a run's folder."""
     for name, content in part.files().items():
 
         def put(path: Path, content: bytes = content) -> None:

@@ -20,7 +20,7 @@ import torch
 from edgekit import catalog, checkpoint, tasks
 from edgekit.checkpoint import Checkpoint
 from edgekit.data.dataset import Dataset
-from edgekit.data.derived import Derived
+from edgekit.data.derived import NAME, Derived
 from edgekit.errors import InputError, UsageError
 from edgekit.spec import ModelSpec
 from edgekit.train import memory, optim, qat, sets, start
@@ -162,6 +162,8 @@ def set_up(
         model = model or "yolo12n"
         source = start.opened(model)
         task = catalog.spec(source, task).task if isinstance(source, str) else tasks.get(task or source.spec.task).name
+    if state is None and data.exists() and data.resolve() == (out / NAME).resolve():
+        raise UsageError(f"--out {out}: holds {data}, which the run would replace; give another folder")
     if state is not None:
         options = options.resumed(TrainOptions.from_dict(state["options"]))
     training, validating, part = sets.open_sets(data, task, images, options)
@@ -242,7 +244,7 @@ def set_up(
         folder.keep_json("options.json", {"model": model, "data": str(data), **options.to_dict()})
         sets.write(part, folder)
         if part != Derived(part.source, names=part.names):
-            watch.note(f"what this run learns from and is measured on: {folder.path / 'data.yaml'}, for val and others")
+            watch.note(f"what this run learns from and is measured on: {folder.path / NAME}, for val and others")
     return run
 
 
