@@ -113,6 +113,11 @@ class Derived:
             return self.val_source, "val"
         return self.source, "train" if self.lists is not None else split
 
+    def images_of(self, split: str) -> tuple[str, ...]:
+        """Where the images of the split are, if it is a COCO JSON's."""
+        other = split == "val" and self.val_source is not None and self.val_source.suffix.lower() != ".json"
+        return () if other else self.images
+
     def apply(self, dataset: Dataset, split: str) -> Dataset:
         """The split, of what was opened as ``source_of`` says."""
         dataset = dataset.with_names(self.names) if self.names else dataset

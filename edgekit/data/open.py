@@ -105,7 +105,9 @@ def _read_yaml(
         above = (*above, path.resolve())
         if source.resolve() in above:
             raise InputError(f"{path}: its source {source} leads back to itself")
-        dataset = part.apply(_read(source, task, within, images or part.images, options, above), split)
+        if not source.exists():
+            raise InputError(f"{path}: its source {source} is not there any more; put it back, or train again")
+        dataset = part.apply(_read(source, task, within, images or part.images_of(split), options, above), split)
         return dataclasses.replace(dataset, source=path)
     file = coco_file(path, settings, split)
     if file is None:
