@@ -66,9 +66,10 @@ LabelWords = Annotated[
         show_default=False,
     ),
 ]
+# Named by the parameter, `val`: of report, --val are other files.
 Val = Annotated[
     Path | None,
-    typer.Option("--val", metavar="DATA", help="Validate on this set instead of DATA's val split.", show_default=False),
+    typer.Option(metavar="DATA", help="Validate on this set instead of DATA's val split.", show_default=False),
 ]
 ValFraction = Annotated[
     float | None,
