@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from edgekit.cli._common import (
+    Classes,
     CocoImages,
     Device,
     Force,
@@ -44,10 +45,7 @@ def command(
     images: CocoImages = None,
     val: Val = None,
     val_fraction: ValFraction = None,
-    classes: Annotated[
-        str | None,
-        typer.Option(metavar="A,B", help="Learn these classes only: names or numbers.", show_default=False),
-    ] = None,
+    classes: Classes = None,
     single_class: Annotated[bool, typer.Option("--single-class", help="Learn all classes as one, `object`.")] = False,
     label_options: LabelWords = "",
     epochs: Annotated[int, typer.Option(help="Passes over the training images.")] = 100,
