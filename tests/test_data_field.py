@@ -27,11 +27,17 @@ WIDTH, HEIGHT = 64, 48
 BOX = (8, 4, 40, 20)  # x, y, w, h in pixels: what is white on every picture
 
 
-def picture(suffix: str = ".png", width: int = WIDTH, height: int = HEIGHT, box: tuple[int, ...] = BOX) -> bytes:
-    """A dark picture with a white rectangle, in the format of a suffix."""
-    image = np.full((height, width, 3), 30, np.uint8)
+def picture(suffix: str = ".png", box: tuple[int, ...] = BOX, mode: str = "colour") -> bytes:
+    """A dark picture with a white rectangle, in the format of a suffix; ``mode``: also grey, alpha or 16 bits."""
+    image = np.full((HEIGHT, WIDTH, 3), 30, np.uint8)
     x, y, w, h = box
     image[y : y + h, x : x + w] = 250
+    if mode == "grey":
+        image = image[..., 0]
+    elif mode == "alpha":
+        image = np.dstack([image, 255 - image[..., 0]])
+    elif mode == "16 bits":
+        image = image.astype(np.uint16) * 257
     form = {".jfif": ".jpg", ".jpe": ".jpg", ".mpo": ".jpg", ".dib": ".bmp", ".pnm": ".ppm"}.get(suffix.lower(), suffix)
     try:
         done, data = cv2.imencode(form, image if form not in (".pgm", ".pbm") else image[..., 0])
@@ -229,7 +235,9 @@ def test_hidden_files_are_left_out_and_counted(tmp_path: Path) -> None:
         dataset = open_dataset(tmp_path / "folders", split=split)
         assert dataset.names == ("ant", "bee") and len(dataset) == 2
         assert left_out(dataset)["split"] == 2
-    assert left_out(open_dataset(tmp_path / "folders", split="train")) == {"split": 2, "class": 1, "hidden": 1}
+    write(tmp_path / "folders/first.png", picture())
+    write(tmp_path / "folders/.thumbnails/first.png", picture())
+    assert left_out(open_dataset(tmp_path / "folders", split="train")) == {"split": 2, "class": 2, "hidden": 2}
 
 
 def latin_set(root: Path) -> Path:
@@ -372,6 +380,16 @@ def test_boxes_drawn_on_the_image_as_stored(tmp_path: Path, orientation: int) ->
     (part,) = labels.polygons[0]
     assert [*part.min(0), *part.max(0)] == pytest.approx(labels.boxes[0])
     assert turned_mask(mask, orientation).shape == upright.shape
+
+
+@pytest.mark.parametrize("orientation", [0, 9])
+def test_orientations_that_do_not_exist_change_nothing(tmp_path: Path, orientation: int) -> None:
+    path = saved(tmp_path, coco_set(tmp_path, 1))
+    write(tmp_path / "photos/0.jpg", with_exif(picture(".jpg"), orientation))
+    for exif in ("stored", "fractions"):
+        dataset = open_dataset(path, "detect", options=LabelOptions(exif=exif))
+        assert_on_the_white(dataset)
+        assert not dataset.problems()
 
 
 @pytest.mark.parametrize("orientation", [5, 6, 7, 8])

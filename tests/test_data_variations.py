@@ -1,4 +1,4 @@
-"""Fifty sets made by a generator: encodings x line ends x suffixes x links x names x ids x sizes x forms of a set.
+"""Fifty sets made by a generator: encodings x line ends x suffixes x modes x links x names x ids x sizes x forms.
 
 Every picture has one white rectangle and one object there. Whatever a set is like, each picture and each object is used
 where it is white, or the reporter counts it.
@@ -23,6 +23,7 @@ VARIATIONS = 50
 ENDS = ("\n", "\r\n", "\r")
 JPEGS = (".jpg", ".JPG", ".jpeg", ".jpe", ".jfif", ".mpo")
 READ = (*JPEGS, ".png", ".bmp", ".gif", ".avif", ".jp2", ".tif", ".webp", ".ppm")
+MODES = {suffix: ("colour", "grey", "alpha", "16 bits") for suffix in (".png", ".tif")}
 UNREAD = (".heic", ".tga", "")
 STEMS = ("plain", "with space", "图片", "br[ack]et", "ümlaut", os.fsdecode(b"bl\xe4"), "dots.in.it", "UPPER")
 FORMS = ("folder", "list", "coco", "coco in yaml", "classes")
@@ -66,7 +67,11 @@ class Variation:
         name = STEMS[self.stems[number]] + suffix
         folder = {"below": "sub", "linked folder": "link", "hidden": ".ipynb_checkpoints"}.get(place, "")
         path = Path(folder, name)
-        data = b"\0\0\0\x18ftypheic" if suffix in UNREAD else picture(suffix)
+        data = (
+            b"\0\0\0\x18ftypheic"
+            if suffix in UNREAD
+            else picture(suffix, mode=self.pick(MODES.get(suffix, ("colour",))))
+        )
         if size == "turned":
             data = with_exif(data, 6)
         target = self.images / path

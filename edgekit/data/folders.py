@@ -35,6 +35,7 @@ def read_folders(root: Path, task: str | None, split: str) -> Dataset:
         return _read(root, root, split, _class_names(root), issues)
     if split not in splits:
         raise InputError(f"{root}: has no {split} folder, only {', '.join(p.name for p in splits.values())}")
+    issues += _beside(root)
     names = sorted({name for folder in splits.values() for name in _class_names(folder)})
     return _read(root, splits[split], split, names, issues)
 

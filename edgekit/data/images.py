@@ -25,7 +25,7 @@ UNREAD = tuple(
     ".svg .tga .xcf".split(" ")
 )
 # What lies beside pictures and is none: not looked into.
-BESIDE = (*".cache .csv .db .html .ini .json .md .npy .npz .py .tsv .txt .xml .yaml .yml .zip".split(" "),)
+BESIDE = tuple(".cache .csv .db .html .ini .json .md .npy .npz .py .tsv .txt .xml .yaml .yml .zip".split(" "))
 _MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"RIFF", b"\0\0\0\x0cjP  ")
 TURNED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 _SHORT, _HEAD = 1 << 12, 1 << 18  # most headers; enough for a JPEG's with an EXIF thumbnail in it
@@ -174,6 +174,7 @@ def _jpeg_facts(head: bytes) -> tuple[int, int, int]:
             return (height, width, turn) if turn in TURNED else (width, height, turn)
         if marker == 0xE1 and head[at + 4 : at + 10] == b"Exif\0\0":
             turn = _exif_orientation(head[at + 10 : at + 2 + length])
+            turn = turn if turn in range(1, 9) else 1  # decoders ignore others
         at += 2 + length
     return 0, 0, 0
 
