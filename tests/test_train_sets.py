@@ -125,6 +125,10 @@ def test_one_split_is_not_both(tmp_path: Path) -> None:
         with pytest.raises(UsageError, match="--val-fraction") as caught:
             sets.open_sets(path, task, None, TrainOptions())
         assert str(path) in str(caught.value) and "--val " in str(caught.value)
+        part = tmp_path / "part.yaml"
+        part.write_text(f"source: {path}\nclasses: [ant]\n")
+        with pytest.raises(UsageError, match="--val-fraction"):
+            sets.open_sets(part, task, None, TrainOptions())
     described = tmp_path / "a" / "data.yaml"
     described.write_text("train: set.json\nval: set.json\nimages: photos\n")
     training, validating, _ = sets.open_sets(described, "detect", None, TrainOptions())
@@ -166,6 +170,18 @@ def test_a_source_that_leads_back_to_itself(tmp_path: Path) -> None:
         with pytest.raises(InputError, match="leads back to itself"):
             open_dataset(tmp_path / f"{name}.yaml", "detect")
         assert splits_of(tmp_path / f"{name}.yaml")
+
+
+def test_a_file_that_is_listed_under_two_ids_stays_two_samples(tmp_path: Path) -> None:
+    path = coco_set(tmp_path)
+    document = json.loads(path.read_text())
+    document["images"].append({**document["images"][0], "id": 99})
+    document["annotations"].append({**document["annotations"][0], "id": 99, "image_id": 99})
+    path.write_text(json.dumps(document))
+    training, validating, part = sets.open_sets(path, "detect", None, TrainOptions(val_fraction=0.3))
+    again = open_dataset(written(part, tmp_path / "run"), "detect", "train")
+    assert len(training) + len(validating) == 11
+    assert [sample.image_id for sample in again.samples] == [sample.image_id for sample in training.samples]
 
 
 def test_new_images_of_a_divided_set_are_counted(tmp_path: Path) -> None:

@@ -142,7 +142,7 @@ def _listed(path: Path, settings: Mapping[str, Any], split: str) -> tuple[Path, 
 
 def _selected(dataset: Dataset, split: str, lists: Mapping[str, Sequence[Path]]) -> Dataset:
     """The samples that the split's list names."""
-    places = {os.path.abspath(sample.path): sample for sample in dataset.samples}
+    places = [os.path.abspath(sample.path) for sample in dataset.samples]
     wanted = [os.path.abspath(path) for path in lists[split]]
     known = {os.path.abspath(path) for paths in lists.values() for path in paths}
     lost = [
@@ -154,7 +154,7 @@ def _selected(dataset: Dataset, split: str, lists: Mapping[str, Sequence[Path]])
         sentence = f"{len(new)} images are in none of the lists, the first is {new[0]}; left out"
         lost.append(Issue(dataset.source, None, "split", sentence, count=len(new)))
     chosen = set(wanted)
-    samples = tuple(sample for path, sample in places.items() if path in chosen)
+    samples = tuple(sample for path, sample in zip(places, dataset.samples, strict=True) if path in chosen)
     if not samples:
         raise InputError(f"{dataset.source}: none of the {len(wanted)} listed {split} images is in it")
     return dataclasses.replace(dataset, samples=samples, split=split, issues=(*dataset.issues, *lost))

@@ -60,7 +60,12 @@ def _settings(path: Path) -> dict[str, Any]:
 def is_one_split(path: Path) -> bool:
     """Whether the set gives the same images whatever split is asked for: a COCO JSON, class folders without splits."""
     if path.is_dir():
-        return described_by(path) is None and not split_folders(path)[0]
+        described = described_by(path)
+        return is_one_split(described) if described else not split_folders(path)[0]
+    settings = _settings(path)
+    if "source" in settings and not {"train", "val_source"} & set(settings):
+        source = place_of(path, str(settings["source"]))
+        return source.suffix.lower() not in YAML and is_one_split(source)
     return path.suffix.lower() == ".json"
 
 
