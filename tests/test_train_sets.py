@@ -212,6 +212,14 @@ def test_a_subset_of_classes(tmp_path: Path) -> None:
         sets.open_sets(tmp_path / "set.json", "detect", None, options.replace(classes=("dog",)))
 
 
+def test_a_class_of_a_part_that_its_source_has_not(tmp_path: Path) -> None:
+    coco_set(tmp_path)
+    path = tmp_path / "part.yaml"
+    path.write_text("source: set.json\nclasses: [ant, dog]\n")
+    with pytest.raises(InputError, match="'dog'"):
+        open_dataset(path, "detect")
+
+
 def test_a_subset_of_folders(tmp_path: Path) -> None:
     root = class_folders(tmp_path, {"ant": 4, "bee": 4, "cat": 4})
     options = TrainOptions(val_fraction=0.25, classes=("ant", "cat"))

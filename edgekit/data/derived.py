@@ -145,11 +145,8 @@ def _selected(dataset: Dataset, split: str, lists: Mapping[str, Sequence[Path]])
     places = [os.path.abspath(sample.path) for sample in dataset.samples]
     wanted = [os.path.abspath(path) for path in lists[split]]
     known = {os.path.abspath(path) for paths in lists.values() for path in paths}
-    lost = [
-        Issue(Path(path), None, "no image", "listed and not in the set; left out")
-        for path in wanted
-        if path not in places
-    ]
+    gone = sorted(set(wanted) - set(places))
+    lost = [Issue(Path(path), None, "no image", "listed and not in the set; left out") for path in gone]
     if new := [path for path in places if path not in known]:
         sentence = f"{len(new)} images are in none of the lists, the first is {new[0]}; left out"
         lost.append(Issue(dataset.source, None, "split", sentence, count=len(new)))
@@ -188,12 +185,14 @@ def narrowed(dataset: Dataset, classes: Sequence[str] | None, single: str | None
 
     Raises:
         UsageError: one class is asked for of a classification set.
-        InputError: nothing is left to learn.
+        InputError: a class that the set does not have, or nothing left to learn.
     """
     if classes is None and single is None:
         return dataset
     if dataset.task == "classify" and single is not None:
         raise UsageError("--single-class: a classification set with one class leaves nothing to tell apart")
+    if unknown := [name for name in classes or () if name not in dataset.names]:
+        raise InputError(f"{dataset.source}: has no class {unknown[0]!r}; its classes are {shorten(dataset.names, 20)}")
     kept = [i for i, name in enumerate(dataset.names) if classes is None or name in classes]
     new = np.full(len(dataset.names), -1, np.int64)
     new[kept] = 0 if single is not None else np.arange(len(kept))
