@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 
+from edgekit.data.dataset import shorten
 from edgekit.data.images import find_images, is_hidden, is_image
 from edgekit.errors import InputError
 
@@ -43,7 +44,7 @@ class Places:
             self._folders = [_likely_folder(path, names[:_LOOKED_AT])]
 
     def __str__(self) -> str:
-        return ", ".join(map(str, self._folders or self._files))
+        return shorten(self._folders + self._files, 3)
 
     def find(self, name: str) -> Path | None:
         """The image called ``name``, if it is in one of the places."""
