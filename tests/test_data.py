@@ -13,8 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from edgekit.boxes import corners
-from edgekit.cli._common import note_left_out
-from edgekit.data import Dataset, Issue, check, open_dataset
+from edgekit.data import Dataset, Issue, account_of, check, open_dataset
 from edgekit.data.images import image_size
 from edgekit.data.rotated import rotated_from_corners
 from edgekit.errors import EdgekitError, InputError, UsageError
@@ -121,7 +120,8 @@ def test_coco_json_comes_through_unchanged(shared: Path, split: str) -> None:
     dataset = open_dataset(path)
     assert dataset.task == "segment"
     assert len(dataset) == len(document["images"])
-    assert not dataset.problems()
+    crowds = sum(a["iscrowd"] for a in document["annotations"])
+    assert [(issue.kind, issue.count) for issue in dataset.problems()] == [("crowd", crowds)]
     ids = sorted(c["id"] for c in document["categories"])
     assert list(dataset.category_ids) == ids
     for sample in dataset.samples:
@@ -215,7 +215,7 @@ def test_background_images_are_no_error(tmp_path: Path) -> None:
 
 def test_a_label_file_that_is_no_text_takes_its_image_out(tmp_path: Path) -> None:
     path = text_set(tmp_path, {"a": GOOD, "b": GOOD})
-    (tmp_path / "labels" / "val" / "b.txt").write_bytes(b"\xff\xfe\x00\x81")
+    (tmp_path / "labels" / "val" / "b.txt").write_bytes(b"\x89\xfe\x00\x81")
     dataset = open_dataset(path, "detect")
     assert [s.path.stem for s in dataset.samples] == ["a"]
     assert kinds(dataset) == [("unreadable", "error")]
@@ -438,16 +438,15 @@ def test_coco_keeps_what_coco_scores(tmp_path: Path) -> None:
     assert len(dataset.samples[0].labels) == 3
 
 
-def test_coco_images_that_are_missing_or_listed_twice(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_coco_images_that_are_missing_or_listed_twice(tmp_path: Path) -> None:
     images = [{"id": i, "file_name": f"{n}.png", "width": 40, "height": 20} for i, n in ((1, 1), (1, 2), (3, 9))]
     dataset = open_dataset(coco_set(tmp_path, [DOG], images=images), "detect")
     assert len(dataset) == 1
     assert kinds(dataset) == [("duplicate", "error"), ("no image", "error")]
-    note_left_out(dataset)  # as `val` and `bench --data` say it
-    assert "rows or images of val left out: 2; the first is" in (said := capsys.readouterr().err)
-    assert "image id 1 is used twice; 2.png is left out; `edgekit data check` lists them all" in said
-    note_left_out(open_dataset(coco_set(tmp_path, [DOG]), "detect"))
-    assert capsys.readouterr().err == ""
+    left_out = account_of(dataset).to_dict()["left_out"]
+    assert {kind: found["count"] for kind, found in left_out.items()} == {"duplicate": 1, "no image": 1}
+    assert "2.png" in left_out["duplicate"]["first"][0] and "9.png" in left_out["no image"]["first"][0]
+    assert account_of(open_dataset(coco_set(tmp_path, [DOG]), "detect")).sentences() == []
 
 
 def test_coco_sizes_come_from_the_image_where_not_stated(tmp_path: Path) -> None:
@@ -504,7 +503,7 @@ def test_coco_segmentations(tmp_path: Path) -> None:
         ('{"images": [3], "annotations": [], "categories": []}', r"images\[0\] must be"),
         (
             '{"images": [{"id": "a", "file_name": "a"}], "annotations": [], "categories": [{"id": 1, "name": "a"}]}',
-            "whole",
+            "none of its 1 images",
         ),
         (
             '{"images": [{"id": 1, "file_name": "a"}], "annotations": [], '
@@ -596,7 +595,8 @@ def test_check_reads_every_image(tmp_path: Path) -> None:
 
 
 def test_check_compares_stated_sizes(tmp_path: Path) -> None:
-    path = coco_set(tmp_path, [DOG], images=[{"id": 1, "file_name": "1.png", "width": 20, "height": 40}])
+    images = [{"id": i, "file_name": f"{i}.png", "width": w, "height": 20 * 40 // w} for i, w in ((1, 20), (2, 40))]
+    path = coco_set(tmp_path, [DOG, {**DOG, "image_id": 2}], images=images)
     issues = check([open_dataset(path, "detect")])
     assert ("size", "error") in [(issue.kind, issue.severity) for issue in issues]
 

@@ -82,6 +82,8 @@ def test_a_good_set_has_nothing_wrong(run: Run, tmp_path: Path) -> None:
         "objects": 20,
         "per_class": {"cat": 10, "dog": 10},
         "sizes": [{"width": 48, "height": 32, "images": 10}],
+        "left_out": {},
+        "changed": {},
     }
     assert list(document["splits"]) == ["train", "val"]
     assert list(json.loads(run(path, "--json", "--split", "val")[1])["splits"]) == ["val"]

@@ -81,7 +81,7 @@ WALLS = (
     Wall("plan/*", "numpy", rooms=f"{HOST} bench bundle targets quantize parity loading build"),
     Wall("report/charts.py report/verdict.py", rooms=PLAIN),
     Wall("report/page.py", inside="jinja2 markupsafe", rooms=f"{PLAIN} report"),
-    Wall("report/training.py", "cv2", rooms=f"{PLAIN} inspection"),
+    Wall("report/training.py", rooms=f"{PLAIN} image inspection"),
     Wall("report/*", "numpy cv2", rooms=f"{HOST} bench bundle evaluate loading parity"),
     # What puts the rooms together: the heavy ones are imported inside functions, as the last test here proves.
     Wall("parity.py", "numpy cv2", rooms=HOST),

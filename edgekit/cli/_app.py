@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 
 import edgekit
-from edgekit.cli import _errors, _streams
+from edgekit.cli import _common, _errors, _streams
 
 
 def names() -> dict[str, str]:
@@ -79,7 +79,7 @@ def _guarded(function: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(function)
     def run(*args: Any, **options: Any) -> None:
-        with _errors.boundary(), _streams.document_only():
+        with _errors.boundary(), _streams.document_only(), _common.reported():
             function(*args, **options)
 
     return run

@@ -12,10 +12,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import math
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -28,8 +30,6 @@ from edgekit.errors import UsageError
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-    from edgekit.data.dataset import Dataset
 
 T = TypeVar("T")
 
@@ -50,8 +50,34 @@ Head = Annotated[
 ]
 # Named by the parameter, `images`: of bench and build, --images are other ones.
 CocoImages = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="PATH",
+        help="Where a COCO JSON's images are: folders, files, patterns; repeatable. Default: beside it.",
+        show_default=False,
+    ),
+]
+LabelWords = Annotated[
+    str,
+    typer.Option(
+        "--label-options",
+        metavar="NAME=VALUE,…",
+        help="What labels leave open: crowd=objects, exif=stored, angle=degrees or radians.",
+        show_default=False,
+    ),
+]
+# Named by the parameter, `val`: of report, --val are other files.
+Val = Annotated[
     Path | None,
-    typer.Option(help="Folder of a COCO JSON's images. Default: beside it.", show_default=False),
+    typer.Option(metavar="DATA", help="Validate on this set instead of DATA's val split.", show_default=False),
+]
+ValFraction = Annotated[
+    float | None,
+    typer.Option(
+        "--val-fraction",
+        help="Where DATA has no val split: set this share of every class's images aside, chosen by their hash.",
+        show_default=False,
+    ),
 ]
 Device = Annotated[
     str | None, typer.Option("--device", help="cpu, cuda:0, GPU, NPU: as the target knows it. Default: the target's.")
@@ -127,13 +153,38 @@ def refuse_existing(out: Path, force: bool, option: str = "--out") -> None:
         raise UsageError(f"{option} {out}: already exists; give --force to replace it, or another name")
 
 
-def note_left_out(dataset: Dataset) -> None:
-    """Say on standard error what of a set is not in the figures."""
+def note(sentence: str) -> None:
+    """Print a sentence the user should know, on standard error."""
     from rich.markup import escape
 
-    sentence = dataset.left_out()
-    if sentence:
-        console().print(f"[yellow]note:[/yellow] {escape(sentence)}", soft_wrap=True)
+    console().print(f"[yellow]note:[/yellow] {escape(sentence)}", soft_wrap=True, emoji=False)
+
+
+class _Notes(logging.Handler):
+    """Prints what the library reports, each sentence once; of several processes, the first speaks for all."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: set[str] = set()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        sentence = record.getMessage()
+        if sentence not in self._said and os.environ.get("RANK", "0") == "0":
+            self._said.add(sentence)
+            note(sentence)
+
+
+@contextmanager
+def reported() -> Iterator[None]:
+    """While it lasts, what reading labelled sets has to say (``edgekit/data/account.py``) is printed."""
+    logger, handler = logging.getLogger("edgekit.data"), _Notes()
+    logger.addHandler(handler)
+    before, logger.propagate = logger.propagate, False
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.propagate = before
 
 
 def check_head(head: str) -> None:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from edgekit.cli._common import console
+from edgekit.cli._common import console, note
 
 if TYPE_CHECKING:
     from edgekit.train.setup import Run
@@ -65,7 +65,7 @@ class View:
         return self._images / self.seconds if self.seconds else 0.0
 
     def note(self, sentence: str) -> None:
-        console().print(f"[yellow]note:[/yellow] {sentence}", soft_wrap=True)
+        note(sentence)
 
     def began(self, run: Run) -> None:
         options, numbers = run.options, run.numbers

@@ -20,7 +20,6 @@ from edgekit.cli._common import (
     Json,
     console,
     emit_json,
-    note_left_out,
     refuse_existing,
     write_json,
 )
@@ -234,7 +233,6 @@ def _datasets(
     check_tasks(predictors)
     task = next(iter(predictors.values())).info.task
     dataset = open_dataset(data, task, split, images if data.suffix == ".json" else None)
-    note_left_out(dataset)
     found = {}
     for name, predictor in predictors.items():
         classes = predictor.info.names

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgekit.cli._common import CocoImages, Force, Json, Seed, console, emit_json, refuse_existing
+from edgekit.cli._common import CocoImages, Force, Json, LabelWords, Seed, console, emit_json, refuse_existing
 
 if TYPE_CHECKING:
     from edgekit.data import Dataset, Issue
@@ -30,6 +30,7 @@ def check(
         list[str] | None, typer.Option(help="train, val or test; more than once. Default: all.", show_default=False)
     ] = None,
     images: CocoImages = None,
+    label_options: LabelWords = "",
     sheet: Annotated[
         Path | None, typer.Option(help="Draw a contact sheet of labelled images (PNG or JPEG).", show_default=False)
     ] = None,
@@ -43,10 +44,11 @@ def check(
     """Read every image and label of a set and say what is wrong, file by file; exits 1 if there are errors."""
     if sheet is not None:
         refuse_existing(sheet, force, "--sheet")
+    from edgekit.data import LabelOptions
     from edgekit.data.check import cores, examine, open_splits
     from edgekit.errors import GateError
 
-    datasets = open_splits(data, task, images, tuple(split or ()))
+    datasets = open_splits(data, task, images, tuple(split or ()), LabelOptions.from_text(label_options))
     with _progress(sum(map(len, datasets))) as advance:
         report = examine(datasets, workers or cores(), advance)
     if json:
@@ -90,6 +92,8 @@ def _counted(counts: Counter[str]) -> str:
 
 
 def _document(data: Sequence[Path], datasets: Sequence[Dataset], report: Report) -> dict[str, Any]:
+    from edgekit.data import account_of
+
     return {
         "schema": 1,
         "kind": "data-check",
@@ -104,6 +108,7 @@ def _document(data: Sequence[Path], datasets: Sequence[Dataset], report: Report)
                 "objects": _objects(dataset),
                 "per_class": dict(zip(dataset.names, dataset.counts()[1].tolist(), strict=True)),
                 "sizes": [{"width": w, "height": h, "images": n} for (w, h), n in sizes.most_common()],
+                **{key: account_of(dataset).to_dict()[key] for key in ("left_out", "changed")},
             }
             for dataset, sizes in zip(datasets, report.sizes, strict=True)
         },
@@ -129,7 +134,9 @@ def _print_issues(issues: Sequence[Issue]) -> None:
             found = [issue for issue in issues if (issue.severity, issue.kind) == (severity, kind)]
             if not found:
                 continue
-            out.print(f"[bold {shade}]{severity}[/] {kind} ({len(found):,}): {meaning}", soft_wrap=True)
+            out.print(
+                f"[bold {shade}]{severity}[/] {kind} ({sum(i.count for i in found):,}): {meaning}", soft_wrap=True
+            )
             for issue in found[:SHOWN]:
                 out.print(f"  {escape(str(issue))}", soft_wrap=True)
             if len(found) > SHOWN:

@@ -8,7 +8,21 @@ from typing import Annotated, Any
 
 import typer
 
-from edgekit.cli._common import CocoImages, Device, Force, ImgSz, Json, Seed, Threads, console, emit_json
+from edgekit.cli._common import (
+    Classes,
+    CocoImages,
+    Device,
+    Force,
+    ImgSz,
+    Json,
+    LabelWords,
+    Seed,
+    Threads,
+    Val,
+    ValFraction,
+    console,
+    emit_json,
+)
 from edgekit.errors import UsageError
 
 
@@ -29,6 +43,11 @@ def command(
         bool, typer.Option("--resume", help="Go on with the run at --out, exactly where it was.")
     ] = False,
     images: CocoImages = None,
+    val: Val = None,
+    val_fraction: ValFraction = None,
+    classes: Classes = None,
+    single_class: Annotated[bool, typer.Option("--single-class", help="Learn all classes as one, `object`.")] = False,
+    label_options: LabelWords = "",
     epochs: Annotated[int, typer.Option(help="Passes over the training images.")] = 100,
     batch: Annotated[
         str, typer.Option(help="Images per run. Of all processes together; auto: what fits, at most --nominal.")
@@ -85,6 +104,7 @@ def command(
     json: Json = False,
 ) -> None:
     """Train a model: from scratch by its name, or on from a checkpoint, also one with other classes or another task."""
+    from edgekit.data import LabelOptions, account_of
     from edgekit.spec import parse_imgsz
     from edgekit.train.options import TrainOptions
 
@@ -114,6 +134,11 @@ def command(
         class_weights=class_weights,
         augment={"none": 1} if augment == "none" else _numbers("--augment", augment),
         gains=_numbers("--gains", gains),
+        val=str(val) if val else None,
+        val_fraction=val_fraction,
+        classes=tuple(part.strip() for part in classes.split(",") if part.strip()) if classes is not None else None,
+        single_class=single_class,
+        label_options=LabelOptions.from_text(label_options).changes(),
         val_every=val_every,
         device=device or "cpu",
         threads=threads,
@@ -154,6 +179,7 @@ def command(
                 "skipped_steps": result.skipped_steps,
                 "unreadable_images": result.unread,
                 "start": str(result.taken),
+                "data": {d.split: account_of(d).to_dict() for d in (result.trained_on, result.dataset)},
                 "images_per_s": view.images_per_s,
                 "seconds": view.seconds,
             }

@@ -7,7 +7,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgekit.cli._common import CocoImages, Device, Force, ImgSz, Json, Seed, Threads, console, emit_json
+from edgekit.cli._common import (
+    CocoImages,
+    Device,
+    Force,
+    ImgSz,
+    Json,
+    Seed,
+    Threads,
+    Val,
+    ValFraction,
+    console,
+    emit_json,
+)
 from edgekit.errors import UsageError
 
 if TYPE_CHECKING:
@@ -30,6 +42,8 @@ def command(
         Path | None, typer.Option(help="Whose answers are kept to. Default: the model as it was.", show_default=False)
     ] = None,
     images: CocoImages = None,
+    val: Val = None,
+    val_fraction: ValFraction = None,
     target: Annotated[
         str | None, typer.Option(help="What to time both for. Default: ov-fp16, else ort-fp32.", show_default=False)
     ] = None,
@@ -71,6 +85,8 @@ def command(
         close_mosaic=max(epochs // 3, 1),
         activation=activation,
         teacher=str(teacher or model),
+        val=str(val) if val else None,
+        val_fraction=val_fraction,
         device=device or "cpu",
         threads=threads,
         workers=workers,

@@ -14,10 +14,10 @@ from edgekit.cli._common import (
     Force,
     ImgSz,
     Json,
+    LabelWords,
     Threads,
     console,
     emit_json,
-    note_left_out,
     refuse_existing,
     write_json,
 )
@@ -28,6 +28,7 @@ def command(
     data: Annotated[Path, typer.Argument(help="A data.yaml, a COCO JSON, or a folder of class folders.")],
     split: Annotated[str, typer.Option(help="train, val or test.")] = "val",
     images: CocoImages = None,
+    label_options: LabelWords = "",
     protocol: Annotated[
         str, typer.Option(help="coco, or peer: as the tool that made the published checkpoints measures.")
     ] = "coco",
@@ -55,17 +56,17 @@ def command(
     if save_json is not None:
         refuse_existing(save_json, force, "--save-json")
     from edgekit import metrics
-    from edgekit.data import open_dataset
+    from edgekit.data import LabelOptions, account_of, open_dataset
     from edgekit.errors import InputError
     from edgekit.evaluate import evaluate
     from edgekit.loading import open_session
     from edgekit.runtime.predictor import Predictor
 
-    scoring = metrics.Options(protocol, rotated_iou)
+    scoring, options = metrics.Options(protocol, rotated_iou), LabelOptions.from_text(label_options)
     session = open_session(model, device, threads, imgsz, "topk" if as_deployed else "raw", foreign=True, task=task)
     with Predictor(session, batch=session.info.batch or batch) as predictor:
         named = getattr(session, "named", True)
-        dataset = open_dataset(data, session.info.task, split, images, session.info.names if named else None)
+        dataset = open_dataset(data, session.info.task, split, images, session.info.names if named else None, options)
         if len(dataset.names) != len(session.info.names):
             raise InputError(f"{model} has {len(session.info.names)} classes, {data} has {len(dataset.names)}")
         with _bar(len(dataset)) as progress:
@@ -74,12 +75,12 @@ def command(
     if save_json is not None:
         write_json(save_json, evaluation.predictions)
     if json:
-        emit_json({"model": str(model), "target": session.target, **evaluation.to_dict(), "operating_points": advice})
+        document = {"model": str(model), "target": session.target, **evaluation.to_dict(), "operating_points": advice}
+        emit_json({**document, "data": account_of(dataset).to_dict()})
     else:
         _print(evaluation, advice)
     for sentence in evaluation.skipped:
         console().print(f"[yellow]not scored:[/yellow] {sentence}", soft_wrap=True)
-    note_left_out(dataset)
 
 
 def _detects(info: Any) -> bool:

@@ -7,9 +7,11 @@ Formats: ``text.py`` (``data.yaml`` with normalised text labels), ``coco.py`` (C
 class). What one row of a task's text labels means is the task's business: ``tasks/<task>/labels.py``.
 """
 
+from edgekit.data.account import account_of
 from edgekit.data.check import check
 from edgekit.data.dataset import Dataset, Sample
 from edgekit.data.labels import Issue, Labels
 from edgekit.data.open import open_dataset
+from edgekit.data.options import LabelOptions
 
-__all__ = ["Dataset", "Issue", "Labels", "Sample", "check", "open_dataset"]
+__all__ = ["Dataset", "Issue", "LabelOptions", "Labels", "Sample", "account_of", "check", "open_dataset"]

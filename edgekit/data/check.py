@@ -9,6 +9,7 @@ Nothing is drawn, printed or refused here: the caller counts and decides.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -19,9 +20,11 @@ from pathlib import Path
 import numpy as np
 
 from edgekit.data.dataset import Dataset, Sample
+from edgekit.data.encoding import read_lines
 from edgekit.data.labels import Issue
 from edgekit.data.open import open_dataset
-from edgekit.data.splits import splits_of
+from edgekit.data.options import LabelOptions
+from edgekit.data.splits import MissingSplitError, splits_of
 from edgekit.data.text import label_path
 from edgekit.errors import InputError, UsageError
 from edgekit.image import read_image
@@ -50,15 +53,21 @@ class Report:
 
 
 def open_splits(
-    paths: Sequence[Path], task: str | None = None, images: Path | None = None, only: Sequence[str] = ()
+    paths: Sequence[Path],
+    task: str | None = None,
+    images: Path | str | Sequence[Path | str] | None = None,
+    only: Sequence[str] = (),
+    options: LabelOptions | None = None,
 ) -> list[Dataset]:
-    """Every split of a set, or of several COCO files that belong together.
+    """Every split of a set, or of several COCO files that belong together. A ``test`` that a yaml names and that is not
+    there (Roboflow writes it always) becomes an issue of the set.
 
     Args:
         paths: a ``data.yaml``, a folder, or COCO files, which are a split each.
         task: how to read the labels; None finds out.
-        images: the folder of a COCO file's images.
+        images: folders, files and patterns of a COCO file's images.
         only: the splits wanted; none named: all there are.
+        options: what label files leave open.
 
     Raises:
         InputError, UsageError: as ``open_dataset``.
@@ -70,7 +79,13 @@ def open_splits(
                 raise UsageError(f"{path}: is a second set of {split} images; check one at a time")
             # One set, one task and one order of classes: what the first split made clear holds for all.
             names = datasets[0].names if datasets else None
-            datasets.append(open_dataset(path, task, split, images, names))
+            try:
+                datasets.append(open_dataset(path, task, split, images, names, options, quiet=True))
+            except MissingSplitError as error:
+                if only or split != "test" or not datasets:
+                    raise
+                issue = Issue(path, None, "split", f"{str(error).removeprefix(f'{path}: ')}; not checked", "warning")
+                datasets[0] = dataclasses.replace(datasets[0], issues=(*datasets[0].issues, issue))
             task = datasets[0].task
     return datasets
 
@@ -199,8 +214,7 @@ def _orphans(datasets: Sequence[Dataset]) -> Iterator[Issue]:
 def _holds_rows(path: Path) -> bool:
     """Labels, and not a list of images or class names that lies among them."""
     try:
-        with path.open(encoding="utf-8") as file:
-            words = file.readline().split()
+        words = read_lines(path)[0].split()
         return len(words) > 4 and all(map(np.isfinite, map(float, words)))
     except (OSError, ValueError):
         return False
@@ -209,8 +223,8 @@ def _holds_rows(path: Path) -> bool:
 def _lines(sample: Sample) -> list[int]:
     """Of a text file, the line of each label: those not empty, without those that were left out."""
     left_out = {i.line for i in sample.issues if i.severity == "error" or i.kind == "duplicate"}
-    text = label_path(sample.path).read_text(encoding="utf-8")
-    return [n for n, line in enumerate(text.splitlines(), 1) if line.strip() and n not in left_out]
+    lines = enumerate(read_lines(label_path(sample.path)), 1)
+    return [n for n, line in lines if line.strip() and n not in left_out]
 
 
 def _crossing(sample: Sample) -> Iterator[Issue]:

@@ -4,14 +4,13 @@
 
 Category ids are kept beside the labels, which number the categories in order of id. Crowd regions, areas, keypoints,
 polygons and run-length masks come through unchanged and in pixels, so that scores equal those of COCO's own tools.
-Images are looked for by ``file_name`` in the given folder, beside the file, and in the folders around it.
+What the file states of ids, sizes and places is held against what is there: ``coco_document.py``, ``coco_sizes.py``,
+``places.py``.
 """
 
 from __future__ import annotations
 
-import json
 import math
-import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,18 +19,31 @@ from typing import Any
 import cv2
 import numpy as np
 
+from edgekit.data import coco_sizes as sizes
+from edgekit.data.coco_document import load_document, numbers
 from edgekit.data.dataset import Dataset, Sample
 from edgekit.data.geometry import extent
 from edgekit.data.images import image_size
 from edgekit.data.labels import BadRow, Issue, Labels, shoelace
+from edgekit.data.options import LabelOptions
+from edgekit.data.places import Places
+from edgekit.data.settings import whole
 from edgekit.errors import InputError, UsageError
 from edgekit.masks import decode_rle
 
-_OUTSIDE = 1.0  # pixels a box may reach beyond its image without a word
 
-
-def read_coco(path: Path, task: str | None, split: str, images: Path | None = None) -> Dataset:
+def read_coco(
+    path: Path,
+    task: str | None,
+    split: str,
+    images: Sequence[Path | str] = (),
+    options: LabelOptions | None = None,
+) -> Dataset:
     """The whole file as one split.
+
+    Args:
+        images: folders, files and patterns of the images; none: beside the file and around it.
+        options: what the file leaves open.
 
     Raises:
         InputError: no COCO annotation file, no images found, or no usable annotation.
@@ -39,66 +51,36 @@ def read_coco(path: Path, task: str | None, split: str, images: Path | None = No
     """
     if task == "classify":
         raise UsageError(f"{path}: the task classify reads a folder of class folders, not a COCO JSON")
-    document = _load(path)
-    task = task or _infer_task(document)
+    options = options or LabelOptions()
     issues: list[Issue] = []
-    categories = sorted(document["categories"], key=lambda c: c["id"])
-    label = {category["id"]: i for i, category in enumerate(categories)}
+    document = load_document(path, issues)
+    _crowd(path, document["annotations"], options, issues)
+    task = task or _infer_task(document)
+    label = {category["id"]: i for i, category in enumerate(document["categories"])}
     records = _images(path, document, issues)
     rows = _by_image(path, document, label, records, issues)
-    folder = images or _find_folder(path, [record["file_name"] for record in records.values()])
+    places = Places(path, [record["file_name"] for record in records.values()], images)
+    found = _found(path, records, places, issues)
+    in_pixels = sizes.in_pixels((records[i], true, rows[i]) for i, (_, true) in found.items())
     shape, flip_idx = _keypoints(path, document) if task == "pose" else (None, ())
     samples = []
-    for image_id, record in records.items():
-        image = folder / record["file_name"]
-        if not image.is_file():
-            issues.append(Issue(image, None, "no image", f"there is no such image, listed in {path.name}; left out"))
-            continue
+    for image_id, (image, true) in found.items():
         try:
-            width, height = _size(record, image)
-        except InputError as error:
-            issues.append(Issue(image, None, "unreadable", f"{str(error).removeprefix(f'{image}: ')}; left out"))
+            frame = sizes.frame(records[image_id], image, true, in_pixels, options)
+        except BadRow as bad:
+            issues.append(Issue(image, None, bad.kind, str(bad)))
             continue
-        labels, found = _labels(path, rows[image_id], (width, height), task, label, shape)
-        samples.append(Sample(image, image_id, labels, width, height, tuple(found)))
-    if not samples:
-        raise InputError(f"{path}: none of its {len(records)} images is in {folder}; say where they are with --images")
-    names = tuple(str(category["name"]) for category in categories)
-    dataset = Dataset(
-        task, names, tuple(samples), path, split, shape, flip_idx, tuple(c["id"] for c in categories), tuple(issues)
-    )
+        labels, problems = _labels(path, rows[image_id], frame.size, task, label, shape)
+        if frame.said:
+            problems.append(Issue(image, None, "size", frame.said, "warning"))
+        samples.append(Sample(image, image_id, frame.place(labels), *true, tuple(problems)))
+    names = tuple(str(category["name"]) for category in document["categories"])
+    dataset = Dataset(task, names, tuple(samples), path, split, shape, flip_idx, tuple(label), tuple(issues))
     if not any((~sample.labels.crowd).any() for sample in samples):
         first = next((i for i in dataset.problems() if i.severity == "error"), None)
         reason = f"; the first problem is {first}" if first else ""
         raise InputError(f"{path}: no image has a usable annotation for the task {task}{reason}")
     return dataset
-
-
-def _load(path: Path) -> dict[str, Any]:
-    """The document, checked as far as everything below relies on it."""
-    try:
-        document = json.loads(path.read_bytes())
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: is not valid JSON: {error}") from None
-    if isinstance(document, list):
-        raise InputError(f"{path}: is a list, as COCO results are; an annotation file has images and annotations")
-    needed = {"images": ("id", "file_name"), "annotations": ("image_id", "category_id"), "categories": ("id", "name")}
-    for key, fields in needed.items():
-        rows = document.get(key) if isinstance(document, dict) else None
-        if not isinstance(rows, list):
-            raise InputError(f"{path}: has no list {key!r}; a COCO JSON has {', '.join(needed)}")
-        for i, row in enumerate(rows):
-            if not isinstance(row, dict) or any(not isinstance(row.get(f), (int, str)) for f in fields):
-                raise InputError(f"{path}: {key}[{i}] must be an object with {' and '.join(fields)}")
-    if not document["images"] or not document["categories"]:
-        raise InputError(f"{path}: lists no {'images' if not document['images'] else 'categories'}")
-    if len({category["id"] for category in document["categories"]}) < len(document["categories"]):
-        raise InputError(f"{path}: two categories have the same id")
-    if not all(isinstance(row["id"], int) for key in ("images", "categories") for row in document[key]):
-        raise InputError(f"{path}: ids of images and categories must be whole numbers")
-    return document
 
 
 def _infer_task(document: Mapping[str, Any]) -> str:
@@ -146,14 +128,46 @@ def _name(annotation: Mapping[str, Any]) -> str:
     )
 
 
-def _find_folder(path: Path, file_names: Sequence[str]) -> Path:
-    """The folder that holds most of the first images: beside the file, one up, or in a folder of either; one whose
-    name is in the file's (``val2017`` in ``instances_val2017.json``) before others."""
-    roots = [path.parent, Path(os.path.abspath(path)).parent.parent]
-    inner = [p for root in roots for p in sorted(root.iterdir()) if p.is_dir() and not p.name.startswith(".")]
-    deeper = [p for folder in inner if folder.name == "images" for p in sorted(folder.iterdir()) if p.is_dir()]
-    inner = sorted(inner + deeper, key=lambda p: p.name not in path.stem)
-    return max([*roots, *inner], key=lambda folder: sum((folder / name).is_file() for name in file_names[:50]))
+def _crowd(path: Path, every: Sequence[dict[str, Any]], options: LabelOptions, issues: list[Issue]) -> None:
+    """What is marked iscrowd: made objects where ``options`` say so, else counted."""
+    marked = [annotation for annotation in every if whole(annotation.get("iscrowd") or 0)]
+    for annotation in every:
+        annotation["iscrowd"] = 0
+    if options.crowd == "regions" and marked:
+        for annotation in marked:
+            annotation["iscrowd"] = 1
+        sentence = (
+            f"{len(marked)} of {len(every)} annotations are iscrowd, so neither learnt nor scored; if each is one "
+            "object (CVAT marks every mask so), give --label-options crowd=objects"
+        )
+        issues.append(Issue(path, None, "crowd", sentence, "note", len(marked)))
+
+
+def _found(
+    path: Path, records: Mapping[int, dict[str, Any]], places: Places, issues: list[Issue]
+) -> dict[int, tuple[Path, tuple[int, int]]]:
+    """Image id -> its file, and the width and height of it upright.
+
+    Raises:
+        InputError: there is none of them.
+    """
+    found = {}
+    for image_id, record in records.items():
+        image = places.find(record["file_name"])
+        if image is None:
+            sentence = f"there is no such image in {places}, listed in {path.name}; left out"
+            issues.append(Issue(Path(record["file_name"]), None, "no image", sentence))
+            continue
+        try:
+            found[image_id] = image, image_size(image)
+        except InputError as error:
+            issues.append(Issue(image, None, "unreadable", f"{str(error).removeprefix(f'{image}: ')}; left out"))
+    if not found:
+        unread = next((f"; the first problem is {i}" for i in issues if i.kind == "unreadable"), "")
+        raise InputError(
+            f"{path}: none of its {len(records)} images is in {places}; say where they are with --images{unread}"
+        )
+    return found
 
 
 def _keypoints(path: Path, document: Mapping[str, Any]) -> tuple[tuple[int, int], tuple[int, ...]]:
@@ -173,12 +187,6 @@ def _keypoints(path: Path, document: Mapping[str, Any]) -> tuple[tuple[int, int]
 
 def _mirror(name: str) -> str:
     return name.replace("left", "\0").replace("right", "left").replace("\0", "right")
-
-
-def _size(record: Mapping[str, Any], image: Path) -> tuple[int, int]:
-    """Width and height as stated, else the image's own. Raises InputError if it has none."""
-    width, height = record.get("width"), record.get("height")
-    return (width, height) if width and height and type(width) is type(height) is int else image_size(image)
 
 
 def _labels(
@@ -206,7 +214,7 @@ def _labels(
             issues.append(Issue(path, None, "duplicate", sentence, "warning"))
         seen.add(key)
         x1, y1, x2, y2 = row["box"]
-        if max(-x1, -y1, x2 - width, y2 - height) > _OUTSIDE:
+        if max(-x1, -y1, x2 - width, y2 - height) > sizes.OUTSIDE:
             sentence = f"{_name(annotation)} reaches beyond its image; kept, as COCO scores it"
             issues.append(Issue(path, None, "clipped", sentence, "warning"))
         kept.append({**row, "label": label[annotation["category_id"]]})
@@ -223,7 +231,7 @@ def _parse(
     if task in ("segment", "obb") or "bbox" not in annotation:
         polygons, rle = _segmentation(annotation.get("segmentation"), size)
     if "bbox" in annotation:
-        x, y, w, h = _numbers(annotation["bbox"], 4, "bbox")
+        x, y, w, h = numbers(annotation["bbox"], 4, "bbox")
         box = (x, y, x + w, y + h)
     else:
         box = _extent(polygons, rle)
@@ -239,18 +247,11 @@ def _parse(
     }
     if task == "pose" and shape:
         values = annotation.get("keypoints") or [0.0] * shape[0] * 3
-        row["keypoints"] = np.array(_numbers(values, shape[0] * 3, "keypoints")).reshape(-1, 3)
+        row["keypoints"] = np.array(numbers(values, shape[0] * 3, "keypoints")).reshape(-1, 3)
     if task == "obb":
         points = np.concatenate(polygons) if polygons else _pixels(rle)
         row["corners"] = cv2.boxPoints(cv2.minAreaRect(points.astype(np.float32))).astype(np.float64)
     return row
-
-
-def _numbers(values: Any, count: int, what: str) -> list[float]:
-    usable = isinstance(values, list) and all(isinstance(v, (int, float)) for v in values)
-    if not usable or len(values) != count or not all(map(math.isfinite, values)):
-        raise BadRow("malformed", f"has no {what} of {count} numbers; left out")
-    return [float(v) for v in values]
 
 
 def _segmentation(value: Any, size: tuple[int, int]) -> tuple[tuple[np.ndarray, ...], dict[str, Any] | None]:
@@ -270,7 +271,7 @@ def _segmentation(value: Any, size: tuple[int, int]) -> tuple[tuple[np.ndarray, 
     if not isinstance(value, list) or not all(isinstance(part, list) for part in value):
         raise BadRow("malformed", "has a segmentation that is neither polygons nor run lengths; left out")
     parts = tuple(
-        np.array(_numbers(part, len(part) // 2 * 2, "polygon")).reshape(-1, 2) for part in value if len(part) >= 6
+        np.array(numbers(part, len(part) // 2 * 2, "polygon")).reshape(-1, 2) for part in value if len(part) >= 6
     )
     if not parts or sum(map(shoelace, parts)) <= 0:
         raise BadRow("degenerate", "has an outline without area; left out")

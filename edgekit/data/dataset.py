@@ -89,14 +89,10 @@ class Dataset:
         return [*self.issues, *(issue for sample in self.samples for issue in sample.issues)]
 
     def left_out(self) -> str | None:
-        """What to know before believing a figure: a sentence about the rows and images that are not used, if any."""
-        bad = [issue for issue in self.problems() if issue.severity == "error"]
-        if not bad:
-            return None
-        return (
-            f"{self.source}: rows or images of {self.split} left out: {len(bad)}; the first is {bad[0]}; "
-            "`edgekit data check` lists them all"
-        )
+        """What to know before believing a figure: what is not used, and what is used after a change, if anything."""
+        from edgekit.data.account import account_of
+
+        return "; ".join(account_of(self).sentences()) or None
 
     def counts(self) -> tuple[np.ndarray, np.ndarray]:
         """Per class the number of images with it and the number of objects, crowd regions not counted: [C], [C]."""

@@ -12,11 +12,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from edgekit.data.dataset import Dataset, Sample, shorten
-from edgekit.data.images import find_images, is_image
+from edgekit.data.encoding import printable
+from edgekit.data.images import find_images, hidden_folder, is_hidden, is_image, look_through
 from edgekit.data.labels import Issue, Labels
 from edgekit.errors import InputError, UsageError
 
 SPLITS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
+SPELLINGS = {spelling for spellings in SPLITS.values() for spelling in spellings}
 
 
 def read_folders(root: Path, task: str | None, split: str) -> Dataset:
@@ -28,29 +30,51 @@ def read_folders(root: Path, task: str | None, split: str) -> Dataset:
     """
     if task not in (None, "classify"):
         raise UsageError(f"{root}: a folder of class folders serves the task classify, not {task}; give a data.yaml")
-    spellings = {spelling for names in SPLITS.values() for spelling in names}
-    splits = {p.name: p for p in sorted(root.iterdir()) if p.is_dir() and p.name in spellings}
+    splits, issues = split_folders(root)
     if not splits:
-        return _read(root, root, split, _class_names(root))
-    chosen = next((splits[s] for s in SPLITS.get(split, (split,)) if s in splits), None)
-    if chosen is None:
-        raise InputError(f"{root}: has no {split} folder, only {', '.join(splits)}")
-    return _read(root, chosen, split, sorted({name for folder in splits.values() for name in _class_names(folder)}))
+        return _read(root, root, split, _class_names(root), issues)
+    if split not in splits:
+        raise InputError(f"{root}: has no {split} folder, only {', '.join(p.name for p in splits.values())}")
+    issues += _beside(root)
+    names = sorted({name for folder in splits.values() for name in _class_names(folder)})
+    return _read(root, splits[split], split, names, issues)
+
+
+def split_folders(root: Path) -> tuple[dict[str, Path], list[Issue]]:
+    """Split name -> its folder in ``root``, letter case aside, and what stands beside them and is not used."""
+    folders = sorted(p for p in root.iterdir() if p.is_dir() and not is_hidden(p.name))
+    splits: dict[str, Path] = {}
+    issues = []
+    for split, spellings in SPLITS.items():
+        found = [path for spelling in spellings for path in folders if path.name.lower() == spelling]
+        if found:
+            splits[split] = found[0]
+        for path in found[1:]:
+            sentence = f"a second folder of {split} images beside {found[0].name}; left out"
+            issues.append(Issue(path, None, "split", sentence, count=len(find_images(path))))
+    if splits:
+        for path in folders:
+            if path.name.lower() not in SPELLINGS and (count := len(find_images(path))):
+                sentence = f"beside {', '.join(p.name for p in splits.values())}, and none of them; left out"
+                issues.append(Issue(path, None, "split", sentence, count=count))
+    return splits, issues
 
 
 def _class_names(folder: Path) -> list[str]:
-    return sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    return sorted(p.name for p in folder.iterdir() if p.is_dir() and not is_hidden(p.name))
 
 
-def _read(root: Path, folder: Path, split: str, names: list[str]) -> Dataset:
+def _read(root: Path, folder: Path, split: str, names: list[str], issues: list[Issue]) -> Dataset:
     if not names:
         what = (
             "images but no class folders" if any(map(is_image, folder.iterdir())) else "neither data.yaml nor folders"
         )
         raise InputError(f"{folder}: holds {what}; a classification set has one folder of images per class")
-    issues, samples = [], []
+    samples = []
+    issues = [*issues, *_beside(folder)]
     for label, name in enumerate(names):
-        images = find_images(folder / name) if (folder / name).is_dir() else []
+        images, found = look_through(folder / name) if (folder / name).is_dir() else ([], [])
+        issues += found
         if not images:
             issues.append(Issue(folder / name, None, "scarce", f"no images of the class {name!r} here", "warning"))
         samples += [(path, label) for path in images]
@@ -58,9 +82,17 @@ def _read(root: Path, folder: Path, split: str, names: list[str]) -> Dataset:
         raise InputError(f"{folder}: no images in its class folders ({shorten(names)})")
     return Dataset(
         task="classify",
-        names=tuple(names),
+        names=tuple(map(printable, names)),
         samples=tuple(Sample(path, i, Labels.of_class(label)) for i, (path, label) in enumerate(samples, 1)),
         source=root,
         split=split,
         issues=tuple(issues),
     )
+
+
+def _beside(folder: Path) -> list[Issue]:
+    """Images in ``folder`` that are in no class's folder."""
+    loose = sorted(path for path in folder.iterdir() if is_image(path) and path.is_file())
+    hidden = [path for path in sorted(folder.iterdir()) if path.is_dir() and is_hidden(path.name)]
+    issues = [Issue(path, None, "class", "an image in no class's folder; left out") for path in loose]
+    return [*issues, *(issue for path in hidden for issue in hidden_folder(path))]

@@ -19,6 +19,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from edgekit.data.encoding import printable
+
 # Every kind of Issue, for those who count or filter them.
 KINDS = {
     "unreadable": "an image or label file that cannot be read",
@@ -38,6 +40,15 @@ KINDS = {
     "scarce": "a class with no or very few objects",
     "absent": "a class that another split has and train has not",
     "overlap": "the same image in two splits",
+    "angle": "oriented boxes by an angle whose unit was found out",
+    "hidden": "images in hidden files and folders (.ipynb_checkpoints, ._x.jpg, __MACOSX)",
+    "format": "files that are no images edgekit reads, some of them pictures",
+    "link": "links that are not followed",
+    "crowd": "regions marked iscrowd: neither learnt nor scored, as COCO has it",
+    "category": "categories that are no classes of objects",
+    "ids": "ids that are no whole numbers",
+    "split": "a split that the set names and does not have, or has under two names",
+    "subset": "classes that were not asked for",
 }
 
 
@@ -51,6 +62,7 @@ class Issue:
         kind: a key of ``KINDS``.
         sentence: what is wrong and what was done about it.
         severity: ``error`` (a row or an image was left out), ``warning`` (used after mending) or ``note``.
+        count: how many rows or images it is about.
     """
 
     path: Path
@@ -58,9 +70,10 @@ class Issue:
     kind: str
     sentence: str
     severity: str = "error"
+    count: int = 1
 
     def __str__(self) -> str:
-        where = f"{self.path}:{self.line}" if self.line else f"{self.path}"
+        where = printable(f"{self.path}:{self.line}" if self.line else self.path)
         return f"{where}: {self.sentence}"
 
 

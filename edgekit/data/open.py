@@ -4,19 +4,29 @@
     open_dataset("annotations/instances_val2017.json", images="val2017")   # COCO
     open_dataset("flowers5", split="train")                                # a folder of class folders
 
+A ``data.yaml`` may also name COCO files (``train: train.json``, ``val: val.json``, ``images: photos``), or be what
+`edgekit train` wrote of a part of another set (``derived.py``).
+
 Only what makes a set unusable as a whole is refused here; everything smaller is in ``Dataset.problems()``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from edgekit import tasks
+from edgekit.data.account import say
 from edgekit.data.coco import read_coco
 from edgekit.data.dataset import Dataset
+from edgekit.data.derived import Derived
 from edgekit.data.folders import read_folders
-from edgekit.data.text import read_text
+from edgekit.data.options import LabelOptions
+from edgekit.data.settings import read_settings
+from edgekit.data.splits import YAML, coco_file, described_by, resolve
+from edgekit.data.text import class_names, read_text
 from edgekit.errors import InputError, UsageError
 
 
@@ -24,8 +34,10 @@ def open_dataset(
     path: Path | str,
     task: str | None = None,
     split: str = "val",
-    images: Path | str | None = None,
+    images: Path | str | Sequence[Path | str] | None = None,
     names: Sequence[str] | None = None,
+    options: LabelOptions | None = None,
+    quiet: bool = False,
 ) -> Dataset:
     """One split of the set at ``path``.
 
@@ -33,8 +45,10 @@ def open_dataset(
         path: a ``data.yaml`` (or a folder with one), a COCO JSON, or a folder of class folders.
         task: how to read the labels; None finds out where the labels leave no doubt.
         split: ``train``, ``val`` or ``test``; a COCO JSON is one split whatever this says.
-        images: the folder of a COCO JSON's images, where it is not beside the file.
+        images: folders, files and patterns of a COCO JSON's images, where they are not beside the file.
         names: put the labels in this order of classes (a model's).
+        options: what label files leave open; a ``data.yaml``'s own stand where these are as by default.
+        quiet: do not tell ``account.LOGGER`` what is left out; the caller says it.
 
     Raises:
         InputError: the set cannot be used at all: a path that is missing, a file that is not what it should be, no
@@ -43,17 +57,73 @@ def open_dataset(
     """
     path = Path(path)
     task = tasks.get(task).name if task else None
-    if images is not None and path.suffix.lower() != ".json":
-        raise UsageError(f"--images goes with a COCO JSON; {path} says itself where its images are")
+    places = (images,) if isinstance(images, (str, Path)) else tuple(images or ())
     if not path.exists():
         raise InputError(f"{path}: there is no such file or folder; give a data.yaml, a COCO JSON or a folder")
+    dataset = _read(path, task, split, places, options or LabelOptions())
+    dataset = dataset.with_names(names) if names is not None else dataset
+    if not quiet:
+        say(dataset)
+    return dataset
+
+
+def _read(
+    path: Path,
+    task: str | None,
+    split: str,
+    images: tuple[Path | str, ...],
+    options: LabelOptions,
+    above: tuple[Path, ...] = (),
+) -> Dataset:
+    """``above`` are the yamls whose source this is."""
+    described = described_by(path) if path.is_dir() else path if path.suffix.lower() in YAML else None
+    if described is not None:
+        return _read_yaml(described, task, split, images, options, above)
+    if path.suffix.lower() == ".json":
+        return read_coco(path, task, split, images, options)
+    if images:
+        raise UsageError(f"--images goes with a COCO JSON; {path} says itself where its images are")
     if path.is_dir():
-        described = next((p for p in (path / "data.yaml", path / "data.yml") if p.is_file()), None)
-        dataset = read_text(described, task, split) if described else read_folders(path, task, split)
-    elif path.suffix.lower() in (".yaml", ".yml"):
-        dataset = read_text(path, task, split)
-    elif path.suffix.lower() == ".json":
-        dataset = read_coco(path, task, split, Path(images) if images else None)
-    else:
-        raise InputError(f"{path}: is no set of labelled images; give a data.yaml, a COCO JSON or a folder")
-    return dataset.with_names(names) if names is not None else dataset
+        return read_folders(path, task, split)
+    raise InputError(f"{path}: is no set of labelled images; give a data.yaml, a COCO JSON or a folder")
+
+
+def _read_yaml(
+    path: Path,
+    task: str | None,
+    split: str,
+    images: tuple[Path | str, ...],
+    options: LabelOptions,
+    above: tuple[Path, ...],
+) -> Dataset:
+    """Text labels, COCO files that a yaml names, or a part of another set."""
+    settings = read_settings(path)
+    options = options.over(LabelOptions.parse(_mapping(path, settings, "label_options"), f"{path}: label_options"))
+    if "source" in settings:
+        part = Derived.read(path, settings)
+        source, within = part.source_of(split)
+        above = (*above, path.resolve())
+        if source.resolve() in above:
+            raise InputError(f"{path}: its source {source} leads back to itself")
+        if not source.exists():
+            raise InputError(f"{path}: its source {source} is not there any more; put it back, or train again")
+        dataset = part.apply(_read(source, task, within, images or part.images_of(split), options, above), split)
+        return dataclasses.replace(dataset, source=path)
+    file = coco_file(path, settings, split)
+    if file is None:
+        if images:
+            raise UsageError(f"--images goes with a COCO JSON; {path} says itself where its images are")
+        return read_text(path, settings, task, split, options)
+    listed = settings.get("images", [])
+    listed = listed if isinstance(listed, list) else [listed]
+    images = images or tuple(resolve(path, settings, str(entry), "images") for entry in listed)
+    dataset = read_coco(file, task, split, images, options)
+    names = class_names(path, settings)
+    return dataclasses.replace(dataset.with_names(names) if names else dataset, source=path)
+
+
+def _mapping(path: Path, settings: Mapping[str, Any], key: str) -> dict[str, Any]:
+    value = settings.get(key, {})
+    if not isinstance(value, dict):
+        raise InputError(f"{path}: {key} must be a mapping of names to values")
+    return value

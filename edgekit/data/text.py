@@ -16,25 +16,26 @@ from __future__ import annotations
 import importlib
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from edgekit.data.dataset import Dataset, Sample, shorten
-from edgekit.data.folders import SPLITS
+from edgekit.data.encoding import read_lines
 from edgekit.data.geometry import ROUNDING
-from edgekit.data.images import find_images
+from edgekit.data.images import image_size, is_image, look_through
 from edgekit.data.labels import BadRow, Issue, Labels, Row
+from edgekit.data.options import LabelOptions
+from edgekit.data.settings import read_settings, whole
+from edgekit.data.splits import entries, resolve
 from edgekit.errors import InputError, UsageError
 
 ParseRow = Callable[[Sequence[float], "tuple[int, int] | None"], Row]
 _LOOKED_AT = 500  # rows that decide what task the labels are for
 
 
-def read_text(path: Path, task: str | None, split: str) -> Dataset:
-    """The split of the set that the yaml at ``path`` describes.
+def read_text(path: Path, settings: dict[str, Any], task: str | None, split: str, options: LabelOptions) -> Dataset:
+    """The split of the set that the yaml at ``path`` describes with ``settings``.
 
     Raises:
         InputError: the yaml, the images or the labels cannot be used; see ``open_dataset``.
@@ -42,18 +43,21 @@ def read_text(path: Path, task: str | None, split: str) -> Dataset:
     """
     if task == "classify":
         raise UsageError(f"{path}: the task classify reads a folder of class folders, not a data.yaml")
-    settings = _load(path)
-    names = _names(path, settings)
+    names = class_names(path, settings)
+    if names is None:
+        raise InputError(f"{path}: has no names; add the classes in label order, e.g. names: [cat, dog]")
     shape, flip_idx = _keypoints(path, settings)
     images, issues = _images(path, settings, split)
     task = task or ("pose" if shape else _infer_task(path, images))
     if task == "pose" and shape is None:
         raise InputError(f"{path}: has no kpt_shape, which the task pose needs, e.g. kpt_shape: [17, 3]")
     parse_row: ParseRow = importlib.import_module(f"edgekit.tasks.{task}.labels").parse_row
+    unit = _angle_unit(path, images, options.angle, issues) if task == "obb" else None
     samples = []
     for number, image in enumerate(images, 1):
         try:
-            labels, found = _read_labels(label_path(image), parse_row, len(names), shape)
+            parse = _with_angles(parse_row, image, unit) if unit else parse_row
+            labels, found = _read_labels(label_path(image), parse, len(names), shape)
         except (OSError, UnicodeDecodeError) as error:
             sentence = f"cannot be read as text ({error}); its image is left out"
             issues.append(Issue(label_path(image), None, "unreadable", sentence))
@@ -66,6 +70,26 @@ def read_text(path: Path, task: str | None, split: str) -> Dataset:
     return dataset
 
 
+def pictures(path: Path, split: str) -> tuple[list[Path], list[Issue]]:
+    """The images of a split of the yaml at ``path``, or those that a ``.txt`` there lists, whether they have labels or
+    not, and what of them is not used.
+
+    Raises:
+        InputError: the yaml or the list cannot be read, has no such split or names no image.
+    """
+    if path.suffix.lower() != ".txt":
+        return _images(path, read_settings(path), split)
+    listed = sorted(set(_listed_images(path, path.parent)))
+    lost = [p for p in listed if not p.is_file()]
+    issues = [Issue(p, None, "no image", f"listed in {path.name}, but there is no such image; left out") for p in lost]
+    issues += _no_pictures(set(listed) - set(lost))
+    unused = {issue.path for issue in issues}
+    images = [p for p in listed if p not in unused]
+    if not images:
+        raise InputError(f"{path}: lists no image that is there; give one path a line, relative to the file")
+    return images, issues
+
+
 def label_path(image: Path) -> Path:
     """Where an image's labels are: the last folder called ``images`` becomes ``labels``, the suffix ``.txt``."""
     parts = list(image.parts)
@@ -76,115 +100,110 @@ def label_path(image: Path) -> Path:
     return Path(*parts).with_suffix(".txt")
 
 
-def _load(path: Path) -> dict[str, Any]:
-    try:
-        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(settings, dict):
-        raise InputError(f"{path}: is no mapping of keys to values; a data.yaml has train, val and names")
-    return settings
+def class_names(path: Path, settings: Mapping[str, Any]) -> tuple[str, ...] | None:
+    """The classes in label order, as they are written; None where the yaml has none.
 
-
-def _names(path: Path, settings: dict[str, Any]) -> tuple[str, ...]:
+    Raises:
+        InputError: they are no list and no numbering, or ``nc`` is another number.
+    """
     names = settings.get("names")
-    if not names or not isinstance(names, (list, dict)):
-        raise InputError(f"{path}: has no names; add the classes in label order, e.g. names: [cat, dog]")
+    if not isinstance(names, (list, dict)):
+        return None
     if isinstance(names, dict):
-        try:
-            numbered = {int(label): name for label, name in names.items()}
-        except (TypeError, ValueError):
-            raise InputError(f"{path}: names must be a list, or a mapping from label numbers to names") from None
-        if sorted(numbered) != list(range(len(names))):
+        numbered = {whole(label): name for label, name in names.items()}
+        if None in numbered:
+            raise InputError(f"{path}: names must be a list, or a mapping from label numbers to names")
+        if len(numbered) != len(names) or set(numbered) != set(range(len(names))):
             raise InputError(f"{path}: names must number the classes 0 to {len(names) - 1} without gaps")
         names = [numbered[i] for i in range(len(names))]
-    count = settings.get("nc", len(names))
-    if count != len(names):
-        raise InputError(f"{path}: nc says {count} classes, names lists {len(names)}; correct either")
-    return tuple(map(str, names))
+    if not all(isinstance(name, str) for name in names):
+        raise InputError(f"{path}: names must be words, not lists or mappings")
+    if "nc" in settings and whole(settings["nc"]) != len(names):
+        raise InputError(f"{path}: nc says {settings['nc']} classes, names lists {len(names)}; correct either")
+    return tuple(names)
 
 
-def _keypoints(path: Path, settings: dict[str, Any]) -> tuple[tuple[int, int] | None, tuple[int, ...]]:
-    shape, flip_idx = settings.get("kpt_shape"), settings.get("flip_idx") or []
-    if shape is None:
+def _keypoints(path: Path, settings: Mapping[str, Any]) -> tuple[tuple[int, int] | None, tuple[int, ...]]:
+    stated = settings.get("kpt_shape")
+    if stated is None:
         return None, ()
-    usable = isinstance(shape, list) and len(shape) == 2 and all(type(v) is int for v in shape)
-    if not usable or shape[0] < 1 or shape[1] not in (2, 3):
-        raise InputError(f"{path}: kpt_shape must be [points, 2] or [points, 3], not {shape}")
-    numbers = isinstance(flip_idx, list) and all(type(v) is int for v in flip_idx)
-    if not numbers or (flip_idx and sorted(flip_idx) != list(range(shape[0]))):
-        holds = f"; it holds {len(flip_idx)}" if numbers and len(flip_idx) != shape[0] else ""
-        wanted = f"each keypoint's number 0 to {shape[0] - 1} once, as kpt_shape {shape} says"
+    shape = [whole(value) for value in stated] if isinstance(stated, list) else []
+    points, values = shape if len(shape) == 2 else (None, None)
+    if points is None or points < 1 or values not in (2, 3):
+        raise InputError(f"{path}: kpt_shape must be [points, 2] or [points, 3], not {stated}")
+    listed = settings.get("flip_idx", [])
+    flip_idx = [whole(value) for value in listed] if isinstance(listed, list) else [None]
+    if flip_idx and sorted(flip_idx, key=lambda i: -1 if i is None else i) != list(range(points)):
+        holds = f"; it holds {len(flip_idx)}" if None not in flip_idx and len(flip_idx) != points else ""
+        wanted = f"each keypoint's number 0 to {points - 1} once, as kpt_shape {[points, values]} says"
         raise InputError(f"{path}: flip_idx must hold {wanted}{holds}")
-    return (shape[0], shape[1]), tuple(flip_idx)
+    return (points, values), tuple(i for i in flip_idx if i is not None)
 
 
-def _images(path: Path, settings: dict[str, Any], split: str) -> tuple[list[Path], list[Issue]]:
+def _images(path: Path, settings: Mapping[str, Any], split: str) -> tuple[list[Path], list[Issue]]:
     """The split's images, each once and sorted, and what is wrong with the list."""
-    key = next((k for k in SPLITS.get(split, (split,)) if settings.get(k)), None)
-    if key is None:
-        known = [k for names in SPLITS.values() for k in names if settings.get(k)]
-        has = f"it has {', '.join(known)}" if known else "it has neither train nor val"
-        raise InputError(f"{path}: has no {split} split; {has}")
-    entries = settings[key] if isinstance(settings[key], list) else [settings[key]]
+    key, named = entries(path, settings, split)
     listed: list[Path] = []
     lost: set[Path] = set()
-    for entry in entries:
-        place = _resolve(path, settings, str(entry), key)
+    issues: list[Issue] = []
+    for entry in named:
+        place = resolve(path, settings, entry, key)
         if place.is_dir():
-            listed += find_images(place)
+            found, unused = look_through(place)
+            listed += found
+            issues += unused
         elif place.suffix.lower() == ".txt":
             lines = _listed_images(place, path.parent)
             lost |= {p for p in lines if not p.is_file()}
+            issues += _no_pictures(set(lines) - lost)
             listed += lines
         else:
             raise InputError(f"{path}: {key} is {place}, which is neither a folder nor a .txt list of images")
     images = sorted(set(listed))
-    issues = [
+    issues += [
         Issue(p, None, "no image", f"listed under {key}, but there is no such image; left out") for p in sorted(lost)
     ]
     if len(listed) > len(images):
-        sentence = f"{len(listed) - len(images)} images of {key} are listed more than once; each is used once"
-        issues.append(Issue(path, None, "duplicate", sentence, "warning"))
+        again = len(listed) - len(images)
+        sentence = f"{again} images of {key} are listed more than once; each is used once"
+        issues.append(Issue(path, None, "duplicate", sentence, "warning", again))
+    lost |= {issue.path for issue in issues if issue.severity == "error"}
     images = [p for p in images if p not in lost]
     if not images:
-        raise InputError(f"{path}: no images in {', '.join(map(str, entries))} ({key})")
+        instead = f"; {issues[0]}" if issues else ""
+        raise InputError(f"{path}: no images in {', '.join(named)} ({key}){instead}")
     return images, issues
-
-
-def _resolve(path: Path, settings: dict[str, Any], entry: str, key: str) -> Path:
-    """An entry relative to ``path:``, or to the yaml itself. Some exporters write ``../train/images`` for a folder
-    beside the yaml."""
-    here = path.parent
-    root = here / str(settings.get("path") or "")
-    tried = [root / entry, here / entry, here / entry.removeprefix("../")]
-    for place in tried:
-        if place.exists():
-            return Path(os.path.normpath(place))
-    places = dict.fromkeys(os.path.normpath(place) for place in tried)
-    raise InputError(
-        f"{path}: {key} is {entry!r}, and there is no {' nor '.join(places)}; correct the path in the yaml"
-    )
 
 
 def _listed_images(listing: Path, here: Path) -> list[Path]:
     """Images named in a text file, one a line, relative to the file or to the yaml."""
     try:
-        lines = [line.strip() for line in listing.read_text(encoding="utf-8").splitlines()]
+        lines = [line.strip() for line in read_lines(listing, "surrogateescape")]
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{listing}: cannot be read as a list of images ({error})") from None
-    found = []
-    for line in filter(None, lines):
-        beside = Path(os.path.normpath(listing.parent / line))
-        found.append(beside if beside.exists() else Path(os.path.normpath(here / line)))
-    return found
+    return [_listed(listing.parent, here, line) for line in lines if line]
+
+
+def _no_pictures(paths: Iterable[Path]) -> list[Issue]:
+    """Of listed files, those that are no picture by their name nor by their content."""
+    issues = []
+    for path in sorted(path for path in paths if not is_image(path)):
+        try:
+            image_size(path)
+        except InputError as error:
+            sentence = f"{str(error).removeprefix(f'{path}: ')}; left out"
+            issues.append(Issue(path, None, "unreadable", sentence))
+    return issues
+
+
+def _listed(beside: Path, here: Path, line: str) -> Path:
+    tried = [place / spelt for spelt in (line, line.replace("\\", "/")) for place in (beside, here)]
+    return Path(os.path.normpath(next((place for place in tried if place.exists()), here / line)))
 
 
 def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     """Line numbers and words of a label file. Raises OSError and UnicodeDecodeError."""
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(read_lines(path), 1):
         if words := line.split():
             yield number, words
 
@@ -258,6 +277,45 @@ def _infer_task(path: Path, images: list[Path]) -> str:
     raise UsageError(
         f"{path}: rows of {sorted(lengths)[0]} numbers after the class belong to no known task; give --task"
     )
+
+
+def _angle_unit(path: Path, images: Sequence[Path], stated: str | None, issues: list[Issue]) -> str | None:
+    """The unit of θ in rows ``class cx cy w h θ``; None where the split has no such row.
+
+    Raises:
+        UsageError: it is not stated, and no value is too large for radians.
+    """
+    angles = []
+    for image in images:
+        try:
+            angles += [abs(float(words[5])) for _, words in _rows(label_path(image)) if len(words) == 6]
+        except (OSError, ValueError):
+            continue  # said when the labels are really read
+    if not angles or stated:
+        return stated if angles else None
+    if max(angles) <= 2 * math.pi:
+        raise UsageError(
+            f"{path}: rows of a class and 5 numbers are oriented boxes by centre, size and angle, and no angle tells "
+            "degrees from radians; give --label-options angle=degrees or angle=radians (clockwise)"
+        )
+    sentence = f"angles up to {max(angles):g} are no radians: taken as degrees, clockwise from the x axis to the side w"
+    issues.append(Issue(path, None, "angle", sentence, "warning", len(angles)))
+    return "degrees"
+
+
+def _with_angles(parse_row: ParseRow, image: Path, unit: str) -> ParseRow:
+    """``parse_row`` for rows that may also be a centre, a size and an angle."""
+    from edgekit.tasks.obb.labels import corners_of_angled
+
+    def parse(values: Sequence[float], shape: tuple[int, int] | None) -> Row:
+        if len(values) != 5:
+            return parse_row(values, shape)
+        try:
+            return parse_row(corners_of_angled(values, image_size(image), unit), shape)
+        except InputError as error:
+            raise BadRow("unreadable", f"its angle needs the image's size: {error}") from None
+
+    return parse
 
 
 def _refuse_unlabelled(dataset: Dataset) -> None:

@@ -154,7 +154,11 @@ def _strata(samples: Sequence[Sample], dataset: Dataset) -> list[list[str]]:
 
 def _look(path: Path) -> tuple[float, float]:
     """Mean and standard deviation of the grey levels, of an eighth of the resolution."""
-    grey = cv2.imread(str(path), cv2.IMREAD_REDUCED_GRAYSCALE_8)
+    try:
+        data = np.fromfile(path, np.uint8)
+        grey = cv2.imdecode(data, cv2.IMREAD_REDUCED_GRAYSCALE_8) if data.size else None
+    except (OSError, cv2.error):
+        grey = None
     if grey is None:
         raise InputError(f"{path}: cannot be read as an image; remove it from the set")
     return float(grey.mean()), float(grey.std())

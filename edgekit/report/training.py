@@ -16,9 +16,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
-
 from edgekit.errors import EdgekitError, InputError
+from edgekit.image import read_image
 from edgekit.report import charts
 from edgekit.report.pictures import data_address, shrunk
 
@@ -116,9 +115,11 @@ def _curves(rows: Sequence[Mapping[str, float]]) -> list[dict[str, Any]]:
 def _pictures(folder: Path) -> list[dict[str, str]]:
     found = []
     for name, title in PICTURES.items():
-        picture = cv2.imread(str(folder / name)) if (folder / name).is_file() else None
-        if picture is not None:
-            found.append({"title": title, "address": data_address(shrunk(picture, SIDE), 85), "file": name})
+        try:
+            picture = read_image(folder / name)
+        except InputError:
+            continue
+        found.append({"title": title, "address": data_address(shrunk(picture, SIDE), 85), "file": name})
     return found
 
 

@@ -32,6 +32,7 @@ MODES = ("auto", "ram", "disk", "none")
 SHARE = 0.25  # of the available memory that ``auto`` may take
 VERSION = 1  # of what ``prepared`` gives; part of a disk cache's file names
 SLOTS = 512  # images that ``none`` still remembers: twice as many as a mosaic's partners come from
+_JPEGS = (".jfif", ".jpe", ".jpeg", ".jpg", ".mpo")
 _CROP = math.sqrt(2)  # sides of a classification image over the input's: a crop of half the area still fills it
 
 
@@ -49,7 +50,7 @@ def prepared(sample: Sample, size: tuple[int, int], task: str, exact: bool) -> A
     if exact and crops:
         return centre_crop(read_image(sample.path), size)[0]
     step = 1
-    if not exact and sample.path.suffix.lower() in (".jpg", ".jpeg"):
+    if not exact and sample.path.suffix.lower() in _JPEGS:
         width, height = sample.size()
         step = next((s for s in (8, 4, 2) if _ratio(height, width, size, crops) * s <= 1), 1)
     image = read_image(sample.path, step)

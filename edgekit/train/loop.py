@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,6 +43,7 @@ class Result:
         folder: the run's folder; ``best`` is the checkpoint to use.
         metrics: of the best checkpoint on the validation images.
         evaluation: the same in full, for figures; None in all but the first of several processes.
+        dataset, trained_on: the images validated and trained on.
         epochs: finished epochs; ``stopped`` says why when fewer than asked for.
         best_epoch: the epoch (from 1) the best checkpoint is from.
         skipped_steps: optimiser steps left out because something was not finite.
@@ -54,6 +56,7 @@ class Result:
     metrics: dict[str, float]
     evaluation: Evaluation | None
     dataset: Dataset
+    trained_on: Dataset
     history: list[dict[str, float]]
     epochs: int
     best_epoch: int
@@ -69,18 +72,19 @@ def train(
     out: Path,
     options: TrainOptions,
     task: str | None = None,
-    images: Path | None = None,
+    images: Sequence[Path | str] | None = None,
     resume: bool = False,
     watch: Watcher | None = None,
 ) -> Result:
     """Train ``model`` on the set at ``data``; everything is written to the folder ``out``.
 
     Args:
-        data: a ``data.yaml``, a COCO JSON or a folder of class folders, with train and val splits.
+        data: a ``data.yaml``, a COCO JSON or a folder of class folders; where it has no val split, ``options`` say what
+            to validate on.
         model: a published name (random start) or a checkpoint (fine-tuning); None: yolo12n, or the resumed run's.
         out: the run's folder; with ``resume`` the folder of the run to go on with.
         task: the task, where ``model`` leaves it open.
-        images: folder of a COCO JSON's images.
+        images: folders, files and patterns of a COCO JSON's images.
 
     Raises:
         InputError, UsageError: the set, the model or an option cannot be used.
@@ -271,6 +275,7 @@ def _finish(run: Run, stopped: str | None, watch: Watcher) -> Result:
         metrics=run.world.from_main(lambda: found.scores.metrics if found else {}),
         evaluation=found,
         dataset=run.val,
+        trained_on=run.train,
         history=progress.history,
         epochs=progress.epoch,
         best_epoch=progress.best_epoch,

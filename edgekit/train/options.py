@@ -53,6 +53,11 @@ class TrainOptions:
         qat: convolutions compute as INT8 kernels will round; see ``qat.py``. Of a trained checkpoint only.
         class_weights: ``none`` or ``auto`` (rarer classes count more: one over the square root of the count).
         augment: changes to the augmentation's numbers, e.g. ``{"mosaic": 0.5}``; ``{"none": 1}`` switches it off.
+        val: another set to validate on.
+        val_fraction: the share of the training images that is set aside to validate on; see ``data/divide.py``.
+        classes: names or label numbers of the only classes to learn; None: all.
+        single_class: all classes become one, ``object``.
+        label_options: what label files leave open, e.g. ``{"angle": "degrees"}``; see ``data/options.py``.
         gains: changes to the weights of the loss's terms, e.g. ``{"box": 5.0}``; a teacher's begin with ``distill_``.
         ema: decay of the average of weights that is validated and kept; ``ema_tau`` its time constant in steps.
         val_every: validate every so many epochs (the last always).
@@ -83,6 +88,11 @@ class TrainOptions:
     class_weights: str = "none"
     augment: Mapping[str, Any] = field(default_factory=dict)
     gains: Mapping[str, float] = field(default_factory=dict)
+    val: str | None = None
+    val_fraction: float | None = None
+    classes: tuple[str, ...] | None = None
+    single_class: bool = False
+    label_options: Mapping[str, str] = field(default_factory=dict)
     ema: float = 0.9999
     ema_tau: float = 2000.0
     val_every: int = 1
@@ -122,6 +132,10 @@ class TrainOptions:
         ):
             if number < least:
                 raise UsageError(f"{flag} {number}: must be at least {least}")
+        if self.val_fraction is not None and not 0 < self.val_fraction < 1:
+            raise UsageError(f"--val-fraction {self.val_fraction:g}: must be between 0 and 1")
+        if self.val is not None and self.val_fraction is not None:
+            raise UsageError("--val-fraction: sets training images aside, and --val gives others; drop one")
         if self.teacher and self.compile:
             raise UsageError("--compile: not together with --teacher, which looks into the network as it runs")
         if not self.teacher and any(name.startswith("distill_") for name in self.gains):
@@ -141,7 +155,8 @@ class TrainOptions:
         """Plain JSON; ``from_dict`` turns it back."""
         plain = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         plain["imgsz"] = list(self.imgsz) if self.imgsz else None
-        return plain | {"augment": dict(self.augment), "gains": dict(self.gains)}
+        plain["classes"] = list(self.classes) if self.classes is not None else None
+        return plain | {name: dict(plain[name]) for name in ("augment", "gains", "label_options")}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> TrainOptions:
@@ -149,6 +164,8 @@ class TrainOptions:
         values = {k: v for k, v in data.items() if k in known}
         if values.get("imgsz"):
             values["imgsz"] = tuple(values["imgsz"])
+        if values.get("classes") is not None:
+            values["classes"] = tuple(values["classes"])
         return cls(**values)
 
     def resumed(self, stored: TrainOptions) -> TrainOptions:

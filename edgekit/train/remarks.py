@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from pathlib import Path
 
+from edgekit.data.account import account_of
 from edgekit.data.check import crosses_itself
 from edgekit.data.dataset import Dataset, shorten
 from edgekit.errors import InputError
+from edgekit.spec import sha256_file
 
 MOST_OUTLINES = 3000  # looked at; `edgekit data check` looks at all of them
 
@@ -23,16 +26,39 @@ def remarks(training: Dataset, validating: Dataset) -> list[str]:
     Raises:
         InputError: keypoints would be mirrored into nonsense.
     """
-    return [*_issues(training), *_issues(validating), *_classes(training), *_outlines(training), *_mirror(training)]
+    return [
+        *_shared(training, validating),
+        *_issues(training),
+        *_issues(validating),
+        *_classes(training),
+        *_outlines(training),
+        *_mirror(training),
+    ]
 
 
 def _issues(dataset: Dataset) -> Iterator[str]:
-    left_out = dataset.left_out()
-    if left_out:
-        yield left_out
-    mended = [issue for issue in dataset.problems() if issue.kind == "crossing"]
-    if mended:
-        yield f"{dataset.source}: {len(mended)} rows of {dataset.split} were mended, the first is {mended[0]}"
+    yield from account_of(dataset).sentences()
+
+
+def _shared(training: Dataset, validating: Dataset) -> Iterator[str]:
+    """Images whose bytes are in both; only files of equal size are read."""
+    sizes = [{sample.path: _size(sample.path) for sample in dataset.samples} for dataset in (training, validating)]
+    common = (set(sizes[0].values()) & set(sizes[1].values())) - {0}
+    learnt, measured = ([sha256_file(p) for p, size in found.items() if size in common] for found in sizes)
+    both = [digest for digest in measured if digest in set(learnt)]
+    if both:
+        yield (
+            f"{validating.source}: {len(both)} of the {len(validating)} images to validate on are trained on too; what "
+            "is measured on them is remembered"
+        )
+
+
+def _size(path: Path) -> int:
+    """In bytes; 0 for a file that is not there any more."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
 
 
 def _classes(training: Dataset) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
     RUN/resume.pt      everything needed to go on exactly where the run was (written last, so it vouches for the rest)
     RUN/best.pt        the checkpoint with the best main metric; RUN/last.pt the newest: what other commands take
-    RUN/results.csv    a line an epoch; RUN/options.json, RUN/*.png
+    RUN/results.csv    a line an epoch; RUN/options.json, RUN/*.png; RUN/sets.yaml: what it learns from, see ``sets.py``
 
 Every file is replaced whole. A full disk costs the files that did not fit, never the ones that were there.
 """
@@ -21,7 +21,6 @@ import torch
 from edgekit.atomic import replacing
 from edgekit.data.dataset import Dataset
 from edgekit.errors import InputError
-from edgekit.train.options import TrainOptions
 
 SCHEMA = 1
 
@@ -33,7 +32,7 @@ def fingerprint(*datasets: Dataset) -> str:
         digest.update(json.dumps([dataset.task, dataset.split, dataset.names, dataset.flip_idx]).encode())
         for sample in dataset.samples:
             labels = sample.labels
-            digest.update(f"{sample.path.name} {labels.class_id} {labels.size}".encode())
+            digest.update(f"{sample.path.name} {labels.class_id} {labels.size}".encode(errors="surrogateescape"))
             digest.update(labels.classes.tobytes() + labels.boxes.tobytes())
             for array in (labels.keypoints, labels.corners, *(p for parts in labels.polygons or () for p in parts)):
                 if array is not None:
@@ -99,8 +98,8 @@ def read_state(folder: Path) -> dict[str, Any]:
     return state
 
 
-def check_same(state: Mapping[str, Any], prints: str, folder: Path, data: Path) -> TrainOptions:
-    """The options of a stored run, once it is known to be of this data.
+def check_same(state: Mapping[str, Any], prints: str, folder: Path, data: Path) -> None:
+    """Whether a stored run is of this data.
 
     Raises:
         InputError: the run was trained on something else.
@@ -110,4 +109,3 @@ def check_same(state: Mapping[str, Any], prints: str, folder: Path, data: Path) 
             f"--resume: {folder} was trained on {state['source']}, and what {data} holds now is not the same "
             "(classes, images or labels differ); give the data it began with, or start a new run"
         )
-    return TrainOptions.from_dict(state["options"])

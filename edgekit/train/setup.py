@@ -19,11 +19,11 @@ import torch
 
 from edgekit import catalog, checkpoint, tasks
 from edgekit.checkpoint import Checkpoint
-from edgekit.data import open_dataset
 from edgekit.data.dataset import Dataset
+from edgekit.data.derived import NAME, Derived
 from edgekit.errors import InputError, UsageError
 from edgekit.spec import ModelSpec
-from edgekit.train import memory, optim, qat, start
+from edgekit.train import memory, optim, qat, sets, start
 from edgekit.train.augment import Augment
 from edgekit.train.distill import Teacher
 from edgekit.train.distributed import World
@@ -148,7 +148,7 @@ def set_up(
     out: Path,
     options: TrainOptions,
     task: str | None,
-    images: Path | None,
+    images: Sequence[Path | str] | None,
     resume: bool,
     watch: Watcher,
     world: World,
@@ -162,11 +162,14 @@ def set_up(
         model = model or "yolo12n"
         source = start.opened(model)
         task = catalog.spec(source, task).task if isinstance(source, str) else tasks.get(task or source.spec.task).name
-    training = open_dataset(data, task, "train", images)
-    validating = open_dataset(data, task, "val", images, training.names)
+    if state is None and data.exists() and data.resolve() == (out / NAME).resolve():
+        raise UsageError(f"--out {out}: holds {data}, which the run would replace; give another folder")
+    if state is not None:
+        options = options.resumed(TrainOptions.from_dict(state["options"]))
+    training, validating, part = sets.open_sets(data, task, images, options)
     prints = fingerprint(training, validating)
     if state is not None:
-        options = options.resumed(check_same(state, prints, out, data))
+        check_same(state, prints, out, data)
         before = state.get("processes", 1)
         if before != world.size:
             watch.note(
@@ -239,6 +242,9 @@ def set_up(
         run.restore(state)
     else:
         folder.keep_json("options.json", {"model": model, "data": str(data), **options.to_dict()})
+        sets.write(part, folder)
+        if part != Derived(part.source, names=part.names):
+            watch.note(f"what this run learns from and is measured on: {folder.path / NAME}, for val and others")
     return run
 
 

@@ -2,10 +2,12 @@
 predictions are scored.
 
     parse_row([0.1, 0.2, 0.5, 0.2, 0.5, 0.4, 0.1, 0.4]).corners      # [4, 2]
+    corners_of_angled([0.5, 0.5, 0.2, 0.1, 30], (640, 480), "degrees")  # of ``class cx cy w h θ``: the eight numbers
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -30,7 +32,9 @@ def parse_row(values: Sequence[float], keypoint_shape: tuple[int, int] | None = 
     """
     if len(values) != 8:
         raise BadRow(
-            "malformed", f"{len(values)} numbers after the class, an oriented box has 8 (x, y of 4 corners); left out"
+            "malformed",
+            f"{len(values)} numbers after the class, an oriented box has 8 (x, y of 4 corners) "
+            "or 5 (cx, cy, w, h, angle); left out",
         )
     a, b, c, d = zip(values[::2], values[1::2], strict=True)
     mended = ""
@@ -42,6 +46,30 @@ def parse_row(values: Sequence[float], keypoint_shape: tuple[int, int] | None = 
     corners, beyond = outline(values, 4, "oriented box")
     box, _ = clip_box(*extent(corners))
     return Row(box, corners=corners, clipped=beyond, mended=mended)
+
+
+def corners_of_angled(values: Sequence[float], size: tuple[int, int], unit: str) -> list[float]:
+    """The corners x1, y1, … x4, y4 of a box by its centre, its sides and an angle; fractions of the image but for θ.
+
+    w is a fraction of the image's width and h of its height, as of a box that lies straight; the box of w · width by
+    h · height pixels is then turned by θ, clockwise as one sees it (y down), about its centre.
+
+    Args:
+        values: cx, cy, w, h, θ.
+        size: width and height of the image in pixels.
+        unit: ``degrees`` or ``radians``.
+    """
+    cx, cy, w, h, angle = values
+    width, height = size
+    turn = math.radians(angle) if unit == "degrees" else angle
+    along = (math.cos(turn) * w * width / 2, math.sin(turn) * w * width / 2)
+    across = (-math.sin(turn) * h * height / 2, math.cos(turn) * h * height / 2)
+    signs = ((-1, -1), (1, -1), (1, 1), (-1, 1))
+    return [
+        c + (i * a + j * b) / side
+        for i, j in signs
+        for c, a, b, side in ((cx, along[0], across[0], width), (cy, along[1], across[1], height))
+    ]
 
 
 def _cross(a: _Point, b: _Point, c: _Point, d: _Point) -> bool:
