@@ -53,13 +53,15 @@ def command(
     """Measure accuracy: COCO metrics, rotated mAP or top-1/top-5, per class, from checkpoints and artifacts alike."""
     if save_json is not None:
         refuse_existing(save_json, force, "--save-json")
-    from edgekit import metrics
+    from edgekit import metrics, preflight
     from edgekit.data import open_dataset
     from edgekit.evaluate import evaluate
     from edgekit.loading import open_session
     from edgekit.runtime.predictor import Predictor
 
     scoring = metrics.Options(protocol, rotated_iou)
+    preflight.check_models([model])
+    preflight.check_data(data)
     session = open_session(model, device, threads, imgsz, "topk" if as_deployed else "raw")
     with Predictor(session, batch=session.info.batch or batch) as predictor:
         dataset = open_dataset(data, session.info.task, split, images, session.info.names)

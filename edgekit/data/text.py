@@ -66,6 +66,23 @@ def read_text(path: Path, task: str | None, split: str) -> Dataset:
     return dataset
 
 
+def pictures(path: Path, split: str) -> tuple[list[Path], list[Issue]]:
+    """The images of a split of the yaml at ``path``, or those that a ``.txt`` there lists, whether they have labels or
+    not, and what is wrong with the list.
+
+    Raises:
+        InputError: the yaml or the list cannot be read, has no such split or names no image.
+    """
+    if path.suffix.lower() != ".txt":
+        return _images(path, _load(path), split)
+    listed = sorted(set(_listed_images(path, path.parent)))
+    images = [p for p in listed if p.is_file()]
+    if not images:
+        raise InputError(f"{path}: lists no image that is there; give one path a line, relative to the file")
+    lost = [p for p in listed if not p.is_file()]
+    return images, [Issue(p, None, "no image", f"listed in {path.name}, but there is no such image") for p in lost]
+
+
 def label_path(image: Path) -> Path:
     """Where an image's labels are: the last folder called ``images`` becomes ``labels``, the suffix ``.txt``."""
     parts = list(image.parts)

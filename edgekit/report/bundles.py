@@ -56,7 +56,7 @@ class Request:
 
     data: Path | None = None
     split: str = "val"
-    images: Path | None = None
+    images: parity.Images = None
     results: Path | None = None
     val: tuple[Path, ...] = ()
     budget_s: float = 20.0
@@ -139,7 +139,7 @@ def _names(opened: Sequence[bundle.Bundle]) -> list[str]:
 def _dataset(request: Request, task: str, names: Sequence[str]) -> Dataset | None:
     if request.data is None:
         return None
-    images = request.images if request.data.suffix == ".json" else None
+    images = parity.one_folder(request.images) if request.data.suffix == ".json" else None
     return open_dataset(request.data, task, request.split, images, names)
 
 

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from edgekit.errors import GateError, InputError, MissingPackageError, UsageError
+from edgekit.processor import is_cpu
 from edgekit.spec import Graph, ModelInfo, Port
 from edgekit.targets._openvino_input import MARK, take_pixels
 from edgekit.targets._openvino_variants import varied
@@ -183,7 +184,7 @@ class OpenVinoSession:
         openvino = _openvino(target)
         self.info, self.target, self.path, self.streams = info, target, path, streams or 1
         self._core = core = openvino.Core()
-        name = (device or "CPU").upper()
+        name = "CPU" if device is None or is_cpu(device) else device.upper()
         family = name.partition(":")[0].split(".")[0]  # AUTO:GPU,CPU and GPU.1 are devices too
         if family not in {d.split(".")[0] for d in core.available_devices} | {"AUTO", "HETERO"}:
             raise UsageError(f"--device {device}: OpenVINO sees {', '.join(core.available_devices)} here")
