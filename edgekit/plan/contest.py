@@ -26,14 +26,13 @@ from edgekit import bundle, loading, parity
 from edgekit.bench.clock import WHOLE, ClockOptions, Comparison, measure
 from edgekit.bench.run import REST_S
 from edgekit.errors import EdgekitError, GateError
-from edgekit.image import read_image
 from edgekit.plan import Candidate, Wish
 from edgekit.plan.choose import Judged, Time
 from edgekit.quantize import INT8, Wishes, accuracy
 from edgekit.quantize.pictures import JUDGED
-from edgekit.quantize.sets import Sets
+from edgekit.quantize.sets import Sets, open_sets
 from edgekit.runtime.predictor import Predictor
-from edgekit.spec import Session
+from edgekit.spec import ModelInfo, Session
 
 SHORT_S, LONG_S = 1.5, 6.0  # seconds a candidate gets in a race that prunes, and in the last one
 PICTURES = 16
@@ -46,7 +45,7 @@ Say = Callable[[str], None]
 @dataclass(frozen=True)
 class Job:
     """What every candidate is built from and with: as ``edgekit.build.build`` takes them. ``sets`` has what all are
-    judged on; None: ``images``, or generated ones."""
+    judged on, where it is settled: what the wishes' data holds, else ``images``, else generated ones."""
 
     source: Path
     imgsz: tuple[int, int] | None
@@ -70,6 +69,7 @@ class Contest:
         self._judge: accuracy.Judge | None = None
         self._before = 0.0
         self._about: dict[str, Any] = {}
+        self._sets = job.sets
         self._pictures: list[np.ndarray] = []
         self._reference: str | None = None  # the bundle that is the float model itself
 
@@ -84,6 +84,9 @@ class Contest:
 
         Returns:
             Bundle -> why it could not be built.
+
+        Raises:
+            InputError: the float model finds nothing on what agreement with it is to be measured on.
         """
         self._entries |= {entry.name: entry for entry in entries}
         refused = {}
@@ -95,8 +98,9 @@ class Contest:
                 continue
             if entry.target not in INT8:
                 self.bundles[entry.bundle] = self.trials[entry.bundle]
-        if self.bundles:
-            self._reference = "ort-fp32" if "ort-fp32" in self.bundles else None
+                self._reference = "ort-fp32" if "ort-fp32" in self.bundles else None
+                if self._sets is not None and self._sets.labelled is None:
+                    self.judge_of(self.bundles[entry.bundle])  # what proves nothing is said at once
         return refused
 
     def adopt(self, entries: Sequence[Candidate], trials: Mapping[str, Path], bundles: Mapping[str, Path]) -> None:
@@ -166,7 +170,7 @@ class Contest:
 
     def _work(self, names: Sequence[str]) -> tuple[list[Any], Callable[[str], Callable[[Any], Any]]]:
         """Items for the clock, and a function from a name to its callable: the same images for everybody."""
-        pictures = self.pictures()
+        pictures = self.pictures(self._open[names[0]][2][0].info)
         count = self._images_a_call(names)
         items = [[pictures[(i + k) % len(pictures)] for k in range(count)] for i in range(len(pictures))]
         if self.wish.goal == "latency":
@@ -205,14 +209,14 @@ class Contest:
             info = bundle.read(path, verify=False).info
             own = self.bundles.get(self._reference or "")
             reference = loading.open_session(own or self.job.source, imgsz=info.imgsz, head=info.head)
-            self._judge = self._made(reference)
+            self._judge = self._made(reference, info)
             self.say("judging the float model")
             self._before = self._judge.score(reference)
             _shut(reference)
         return self._judge
 
-    def _made(self, reference: Session) -> accuracy.Judge:
-        sets, images = self.job.sets, self.job.images
+    def _made(self, reference: Session, info: ModelInfo) -> accuracy.Judge:
+        sets, images = self._opened_sets(info), self.job.images
         if sets is not None and sets.labelled is not None:
             return accuracy.by_labels(sets.labelled)
         if sets is not None:
@@ -221,22 +225,26 @@ class Contest:
             return accuracy.check_seen(accuracy.by_agreement(parity.read_images(images, JUDGED), reference, "--images"))
         return accuracy.by_agreement(parity.generated_images(), reference, "generated images")
 
+    def _opened_sets(self, info: ModelInfo) -> Sets | None:
+        wishes = self.job.wishes
+        if self._sets is None and (wishes.sources or wishes.calibration):
+            self._sets = open_sets(wishes, info.task, info.names, calibrate=False)
+        return self._sets
+
     def accuracy(self) -> dict[str, Any]:
         """What was judged on what, and the float model's score, for the plan; empty before anything was."""
         if self._judge is None:
             return self._about
         return {key: getattr(self._judge, key) for key in _ABOUT} | {"float": self._before}
 
-    def pictures(self) -> list[np.ndarray]:
+    def pictures(self, info: ModelInfo) -> list[np.ndarray]:
         """What is timed on: --images, else those of --data, else generated ones."""
         if not self._pictures:
-            sets = self.job.sets
+            sets = None if self.job.images else self._opened_sets(info)
             if self.job.images:
                 self._pictures = parity.read_images(self.job.images, PICTURES)
             elif sets is not None and sets.judged is not None:
-                samples = sets.judged.samples
-                step = max(len(samples) // PICTURES, 1)
-                self._pictures = [read_image(sample.path) for sample in samples[::step][:PICTURES]]
+                self._pictures = sets.some(PICTURES)
             else:
                 self._pictures = parity.generated_images()
         return self._pictures

@@ -13,7 +13,7 @@ at half of that confidence, and they overlap by half.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -35,7 +35,8 @@ LEAST_SEEN = 8  # images with something on them, below which agreement is warned
 @dataclass(frozen=True)
 class Judge:
     """``score(session)`` is a fraction; ``metric`` says of what, ``kind`` is ``labels`` or ``agreement``. Of agreement
-    ``seen`` is how many of the ``images`` the float model sees something on."""
+    ``seen`` is how many of the ``images`` the float model sees something on. ``skipped`` has a sentence for each image
+    that turned out not to be readable, after the first ``score``."""
 
     metric: str
     kind: str
@@ -43,6 +44,7 @@ class Judge:
     on: str
     score: Callable[[Session], float]
     seen: int | None = None
+    skipped: list[str] = field(default_factory=list)
 
     @property
     def warning(self) -> str | None:
@@ -56,10 +58,15 @@ def by_labels(dataset: Dataset) -> Judge:
     """The task's main metric (mAP 50-95 of boxes, masks or keypoints; top-1) on a labelled split."""
     metric = tasks.get(dataset.task).metric
 
-    def score(session: Session) -> float:
-        return float(evaluate(Predictor(session), dataset).scores.metrics[metric])
+    skipped: list[str] = []
 
-    return Judge(metric, "labels", len(dataset), f"{dataset.source.name}, split {dataset.split}", score)
+    def score(session: Session) -> float:
+        evaluation = evaluate(Predictor(session), dataset)
+        skipped[:] = evaluation.skipped
+        return float(evaluation.scores.metrics[metric])
+
+    on = f"{dataset.source.name}, split {dataset.split}"
+    return Judge(metric, "labels", len(dataset), on, score, skipped=skipped)
 
 
 def by_agreement(images: Sequence[Any], reference: Session, on: str) -> Judge:

@@ -200,7 +200,11 @@ def _judge(graph: Graph, sets: Sets, say: Say) -> tuple[accuracy.Judge, float]:
         judge = accuracy.by_labels(sets.labelled)
     else:
         judge = accuracy.check_seen(accuracy.by_agreement(sets.unlabelled, runner, sets.on))
-    return judge, judge.score(runner)
+    before = judge.score(runner)
+    if judge.skipped:
+        what = f"{judge.on}: images that cannot be read are left out: {len(judge.skipped)}"
+        say(f"note: {what}; the first is {judge.skipped[0]}")
+    return judge, before
 
 
 def _row(judge: accuracy.Judge, sets: Sets, limit: float, before: float, after: float) -> dict[str, Any]:
@@ -208,7 +212,7 @@ def _row(judge: accuracy.Judge, sets: Sets, limit: float, before: float, after: 
         "metric": judge.metric,
         "kind": judge.kind,
         "on": judge.on,
-        "images": judge.images,
+        "images": judge.images - len(judge.skipped),
         "before": before,
         "after": after,
         "drop_points": 100 * (before - after),
@@ -216,6 +220,8 @@ def _row(judge: accuracy.Judge, sets: Sets, limit: float, before: float, after: 
     }
     if judge.seen is not None:  # agreement: nobody else has these images' names
         row |= {"seen": judge.seen, "sha256": [sha256_file(p) for p in sets.unlabelled if isinstance(p, Path)]}
+    if judge.skipped:
+        row["unreadable"] = len(judge.skipped)
     return row | ({"warning": judge.warning} if judge.warning else {})
 
 

@@ -31,6 +31,7 @@ from edgekit.data.splits import splits_of
 from edgekit.data.text import label_path
 from edgekit.data.text import pictures as listed
 from edgekit.errors import InputError, UsageError
+from edgekit.image import read_image
 from edgekit.parity import one_folder, read_images
 from edgekit.quantize import Wishes, calibration, pictures
 from edgekit.quantize.calibration import Manifest
@@ -75,6 +76,18 @@ class Sets:
         """Paths and frames that agreement is measured on."""
         paths = [] if self.judged is None or self.judged.names else [sample.path for sample in self.judged.samples]
         return [*paths, *self.frames]
+
+    def some(self, most: int) -> list[Any]:
+        """At most so many of the images judged on, read (uint8 BGR) and spread over the set.
+
+        Raises:
+            InputError: none can be read.
+        """
+        samples = self.judged.samples if self.judged is not None else ()
+        good, bad = calibration.readable(samples[:: max(len(samples) // most, 1)][:most])
+        if bad and not good:
+            raise InputError(bad[0])
+        return [read_image(sample.path) for sample in good] or list(self.frames[:most])
 
 
 def open_sets(wishes: Wishes, task: str, names: tuple[str, ...], calibrate: bool = True) -> Sets:
@@ -144,7 +157,7 @@ def to_choose_from(
     kept = (
         f"{whole.source}: {len(held)} images are kept for judging; `edgekit build --calibration` finds them by itself"
     )
-    return pool, held, [*notes, *map(str, whole.issues), kept]
+    return pool, held, [*notes, *_left_out(Sets(judged=whole)), kept]
 
 
 def unreadable(manifest: Manifest) -> list[str]:

@@ -185,8 +185,9 @@ class OpenVinoSession:
         self.info, self.target, self.path, self.streams = info, target, path, streams or 1
         self._core = core = openvino.Core()
         name = "CPU" if device is None or is_cpu(device) else device.upper()
-        family = name.partition(":")[0].split(".")[0]  # AUTO:GPU,CPU and GPU.1 are devices too
-        if family not in {d.split(".")[0] for d in core.available_devices} | {"AUTO", "HETERO"}:
+        kind, several, _ = name.partition(":")  # AUTO:GPU,CPU and GPU.1 are devices too
+        known = {"AUTO", "HETERO"} | (set() if several else {d.split(".")[0] for d in core.available_devices})
+        if kind.split(".")[0] not in known:
             raise UsageError(f"--device {device}: OpenVINO sees {', '.join(core.available_devices)} here")
         properties: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
         if streams:
