@@ -61,10 +61,10 @@ REFUSED = {
     # build: what INT8 is calibrated on
     "no data": ("build {detect} --target ort-int8 --data {gone} --out {new}", "gone"),
     "too few pictures": ("build {detect} --target ov-int8 --data {photos} --out {new}", "at least 24 are needed"),
-    "one picture": ("build {detect} --target ort-int8 --data {photos}/0.jpg --force --out {new}", "1 different images"),
+    "one picture": ("build {detect} --target ort-int8 --data {photos}/0.jpg --force --out {new}", "can be read: 1"),
     "other classes": ("build {classify} --target ort-int8 --data {classes} --out {new}", "'cat'"),
     "no manifest": ("build {detect} --target ort-int8 --calibration {text} --out {new}", "notes.txt: not a"),
-    "a manifest alone": ("build {detect} --target ov-int8 --calibration {alone} --images {photos} --out {new}", "0.jpg"),
+    "a manifest alone": ("build {detect} --target ov-int8 --calibration {alone} --out {new}", "0.jpg"),
     "a set of another task": ("build {classify} --target ort-int8 --data {yaml} --out {new}", "classify"),
     # the other commands
     "auto on no data": ("build {detect} --target auto --data {gone} --out {new}", "gone"),

@@ -166,7 +166,7 @@ def test_how_many_it_takes(count: int, force: bool, fits: bool, tmp_path: Path) 
         calibrated, judged = parts(open_sets(wishes, "detect", NAMES))
         assert len(calibrated) + len(judged) == count
         return
-    with pytest.raises(InputError, match=rf"photos: {count} different images .* at least 24 are needed") as caught:
+    with pytest.raises(InputError, match=rf"photos: different images .*: {count}; at least 24 are needed") as caught:
         open_sets(wishes, "detect", NAMES)
     assert ("--force" in str(caught.value)) == (count > 1)
 

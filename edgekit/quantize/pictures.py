@@ -137,7 +137,7 @@ def hold_out(dataset: Dataset, seed: int, force: bool = False) -> tuple[Dataset,
     if len(whole) < (2 if force else least):
         more = "; --force takes fewer" if len(whole) > 1 else ""
         raise InputError(
-            f"{dataset.source}: {len(whole)} different images that can be read; at least {least} are needed, "
+            f"{dataset.source}: different images that can be read: {len(whole)}; at least {least} are needed, "
             f"{calibration.LEAST} to calibrate on and {LEAST_JUDGED} others to judge on{more}"
         )
     judged = min(max(len(whole) // 3, 1), JUDGED)

@@ -113,19 +113,28 @@ def open_sets(wishes: Wishes, task: str, names: tuple[str, ...], calibrate: bool
     if manifest is not None:
         manifest, files, notes = _located(manifest, wishes)
     pool, found = _parted(wishes, train, val, files, coco)
-    found = dataclasses.replace(found, notes=(*notes, *found.notes, *_left_out(found)))
-    if manifest is not None:
-        if found.labelled is not None:
-            calibration.check_disjoint(manifest, found.labelled)
-    elif pool is not None:
-        manifest = calibration.choose(pool, wishes.count, wishes.seed, found.judged, wishes.force, sources)
+    notes += [*found.notes, *left_out(train, val, None if found.labelled else found.judged)]
+    if manifest is None:
+        try:
+            manifest = _chosen(pool, found, wishes, sources)
+        except InputError as error:
+            if calibrate:
+                raise
+            return dataclasses.replace(found, notes=tuple(notes), lacking=str(error))
         files = calibration.located(manifest, [manifest.root or Path()])
-        found = dataclasses.replace(found, notes=(*found.notes, *unreadable(manifest)))
-    elif calibrate:
-        raise InputError(_one_split(sources[0]))
-    else:
-        return dataclasses.replace(found, lacking=_one_split(sources[0]))
-    return dataclasses.replace(found, manifest=manifest, files=tuple(files))
+        notes += unreadable(manifest)
+    elif found.labelled is not None:
+        calibration.check_disjoint(manifest, found.labelled)
+    return dataclasses.replace(found, manifest=manifest, files=tuple(files), notes=tuple(notes))
+
+
+def _chosen(pool: Dataset | None, found: Sets, wishes: Wishes, sources: Sequence[Path]) -> Manifest:
+    if pool is None:
+        raise InputError(
+            f"{sources[0]}: a COCO file is one split, the one accuracy is judged on; choose calibration images from "
+            "another (edgekit calibrate TRAIN.json --out FILE) and give --calibration FILE"
+        )
+    return calibration.choose(pool, wishes.count, wishes.seed, found.judged, wishes.force, sources)
 
 
 def to_choose_from(
@@ -150,39 +159,31 @@ def to_choose_from(
         raise UsageError(f"--images {images}: goes with a COCO JSON; {sources[0]} says itself where its images are")
     first, second = open_splits(sources, task, None, (split, judged))
     if first is not None and second is not None:
-        return first, second, []
+        return first, second, left_out(first)
     whole = first or second
     assert whole is not None
     pool, held, notes = pictures.hold_out(whole, seed, force)
-    kept = (
-        f"{whole.source}: {len(held)} images are kept for judging; `edgekit build --calibration` finds them by itself"
-    )
-    return pool, held, [*notes, *_left_out(Sets(judged=whole)), kept]
+    kept = f"{whole.source}: kept for judging: {len(held)} images; `edgekit build --calibration` finds them"
+    return pool, held, [*notes, *left_out(whole), kept]
 
 
 def unreadable(manifest: Manifest) -> list[str]:
     """A sentence about images that could not be read, if any."""
     bad = manifest.unreadable
-    return (
-        [f"{manifest.set}: images that cannot be read are left out: {len(bad)}; the first is {bad[0]}"] if bad else []
-    )
+    what = f"{manifest.set}: images that cannot be read are left out: {len(bad)}"
+    return [f"{what}; the first is {bad[0]}"] if bad else []
 
 
-def _left_out(sets: Sets) -> list[str]:
-    if sets.labelled is not None:
-        return list(filter(None, [sets.labelled.left_out()]))
-    return [str(issue) for issue in sets.judged.issues] if sets.judged is not None else []
+def left_out(*datasets: Dataset | None) -> list[str]:
+    """Sentences about what of the sets is not used: each of pictures' lists and folders, one of a labelled set."""
+    told: list[str | None] = []
+    for dataset in filter(None, datasets):
+        told += [dataset.left_out()] if dataset.names else map(str, dataset.issues)
+    return list(dict.fromkeys(filter(None, told)))
 
 
 def _is_coco(sources: Sequence[Path]) -> bool:
     return len(sources) == 1 and sources[0].suffix.lower() == ".json"
-
-
-def _one_split(path: Path) -> str:
-    return (
-        f"{path}: a COCO file is one split, the one accuracy is judged on; choose calibration images from another "
-        "(edgekit calibrate TRAIN.json --out FILE) and give --calibration FILE"
-    )
 
 
 # ---- the splits of what was given -------------------------------------------------------------------------------
