@@ -217,6 +217,20 @@ def _write(path: Path, text: str) -> Path:
     return path
 
 
+def test_labels_that_are_not_used_are_said(tmp_path: Path) -> None:
+    for image in photos(tmp_path / "set" / "images", 24):
+        label = tmp_path / "set" / "labels" / f"{image.stem}.txt"
+        label.parent.mkdir(exist_ok=True)
+        label.write_text("0 .5 .5 .2 .2\n")
+    sets = open_sets(Wishes(tmp_path / "set"), "detect", NAMES)
+    assert sets.labelled is None and any("data.yaml" in note for note in sets.notes)
+    _write(tmp_path / "set" / "data.yaml", "train: images\nnames: [ant, bee]\n")
+    assert open_sets(Wishes(tmp_path / "set"), "detect", NAMES).labelled is not None
+    photos(tmp_path / "more", 3)
+    with pytest.raises(InputError, match="a labelled set stands alone"):
+        open_sets(Wishes((tmp_path / "more", tmp_path / "set")), "detect", NAMES)
+
+
 # A calibration that was chosen before
 
 

@@ -235,7 +235,8 @@ class Contest:
         """What was judged on what, and the float model's score, for the plan; empty before anything was."""
         if self._judge is None:
             return self._about
-        return {key: getattr(self._judge, key) for key in _ABOUT} | {"float": self._before}
+        seen = {} if self._judge.seen is None else {"seen": self._judge.seen}
+        return {key: getattr(self._judge, key) for key in _ABOUT} | {"float": self._before} | seen
 
     def pictures(self, info: ModelInfo) -> list[np.ndarray]:
         """What is timed on: --images, else those of --data, else generated ones."""

@@ -62,7 +62,7 @@ def _in(source: Path) -> tuple[list[Path], list[Issue]]:
         found = find_images(source)
         if not found:
             raise InputError(f"{source}: the folder holds no pictures, nor do those below it")
-        return found, _others(source)
+        return found, [*_others(source), *_labels(source, found)]
     if source.suffix.lower() == ".txt":
         return text.pictures(source, "")
     named = open_sources([source]).paths
@@ -81,6 +81,13 @@ def _others(folder: Path) -> list[Issue]:
         return []
     kinds = ", ".join(f"{count} {kind or 'without a suffix'}" for kind, count in Counter(map(_kind, others)).items())
     return [_not_taken(folder, f"{len(others)} files are of no kind that is read as a picture ({kinds})")]
+
+
+def _labels(folder: Path, images: Sequence[Path]) -> list[Issue]:
+    """Label files are no use without the classes' names."""
+    if not any(text.label_path(image).is_file() for image in images):
+        return []
+    return [_not_taken(folder, "there are label files, but no data.yaml with the names of the classes")]
 
 
 def _kind(path: Path) -> str:

@@ -212,6 +212,11 @@ def open_splits(
     if len(sources) == 1 and not glob.has_magic(str(place)) and not place.exists():
         open_dataset(place, task)  # says what is wrong
     described = _described(place)
+    labelled = next((each for each in sources if _described(each)), None)
+    if len(sources) > 1 and labelled is not None:
+        raise InputError(
+            f"{labelled}: a labelled set stands alone; give nothing else as --data, or its folder of images"
+        )
     if len(sources) > 1 or (described is None and not place.is_dir()):
         return pictures.find(sources, task), None
     if described is not None:
