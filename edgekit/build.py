@@ -97,8 +97,8 @@ def build(
     """
     checked = preflight.of_build(source, target, out, imgsz, batch, images, head, options, layout, wishes, sets)
     backend, arguments = targets.backend(target), checked.arguments
-    for note in checked.sets.notes if checked.sets and sets is None else ():
-        say(f"note: {note}")
+    if checked.sets is not None and sets is None:
+        _say_notes(checked.sets, say)
     with failures_to(out), workspace(out) as folder:
         say(f"exporting {source}")
         form = backend.graph_target(target) if hasattr(backend, "graph_target") else target
@@ -213,6 +213,11 @@ def _engine_parity(backend: ModuleType, files: Path, graph: Graph, target: str) 
     return {"engine_parity": report, "evaluated": None}
 
 
+def _say_notes(sets: Sets, say: Callable[[str], None]) -> None:
+    for note in sets.notes:
+        say(f"note: {note}")
+
+
 def _lowered(
     graph: Graph,
     target: str,
@@ -230,6 +235,7 @@ def _lowered(
 
     if sets is None and wishes is not None and (wishes.sources or wishes.calibration):
         sets = open_sets(wishes, graph.info.task, graph.info.names)  # the file alone did not say what the model is
+        _say_notes(sets, say)
 
     def artifact(narrow: Graph) -> Session:
         files = folder / "trial"

@@ -80,10 +80,6 @@ def run(plan: Plan, inputs: Inputs, out: Path | None, keep: Path | None, require
 
     if out is not None and out.suffix not in SUFFIXES:
         raise UsageError(f"--out {out}: tables are written as {', '.join(SUFFIXES)}")
-    if keep is not None:
-        if keep.exists() and not keep.is_dir():
-            raise UsageError(f"--keep {keep}: a file; give the folder to keep the bundles in")
-        keep.mkdir(parents=True, exist_ok=True)
     int8 = [target for target in plan.targets if target in INT8]
     if int8 and inputs.data is None and inputs.calibration is None:
         raise UsageError(f"--targets {int8[0]}: INT8 is calibrated on images; give --data or --calibration")
@@ -91,6 +87,10 @@ def run(plan: Plan, inputs: Inputs, out: Path | None, keep: Path | None, require
         calibration.read(inputs.calibration)
     if out is not None:
         preflight.check_folder(out)
+    if keep is not None:
+        if keep.exists() and not keep.is_dir():
+            raise UsageError(f"--keep {keep}: a file; give the folder to keep the bundles in")
+        keep.mkdir(parents=True, exist_ok=True)
     dataset = _dataset(plan, inputs)
     plan = replace(plan, wishes=Wishes(inputs.data, inputs.calibration, inputs.images, max_drop=inputs.max_drop))
     pictures = _spread(dataset) if dataset else parity.read_images(inputs.images, 16) if inputs.images else None

@@ -6,9 +6,9 @@
 | ``--data`` is | calibrated on | judged on |
 |---|---|---|
 | a data.yaml, or class folders, with train and val | train | labels of val |
-| the same with one split, class folders without splits | two thirds | labels of the rest |
+| the same with one split, class folders without splits | two thirds | labels of the rest, of at most 100 |
 | a data.yaml whose images have no label files | train | agreement on val, else on a third of train |
-| a folder of pictures, several, globs, a .txt list | two thirds | agreement on the rest |
+| a folder of pictures, several, globs, a .txt list | two thirds | agreement on the rest, on at most 100 |
 | a COCO JSON | ``--calibration`` | its labels |
 
 Pictures given as ``--images`` are judged on where there are no labels to judge by. Nothing judged on is calibrated on.
