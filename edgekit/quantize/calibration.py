@@ -261,10 +261,15 @@ def _relative(path: Path, root: Path) -> str:
 
 def shared(samples: Sequence[Sample], others: Sequence[Path]) -> set[Path]:
     """Those of ``samples`` whose bytes are also in one of ``others``. Only files of equal size are read."""
-    sizes = {path: path.stat().st_size for path in (s.path for s in samples)}
-    known = set(sizes.values())
-    hashes = {sha256_file(other) for other in others if other.stat().st_size in known}
-    return {path for path in sizes if hashes and sha256_file(path) in hashes}
+    sizes = {sample.path: size_of(sample.path) for sample in samples}
+    known = set(sizes.values()) - {None}
+    hashes = {sha256_file(other) for other in others if size_of(other) in known}
+    return {path for path, size in sizes.items() if hashes and size is not None and sha256_file(path) in hashes}
+
+
+def size_of(path: Path) -> int | None:
+    """Bytes of a file; None where there is none, as behind a broken link."""
+    return path.stat().st_size if path.is_file() else None
 
 
 def check_disjoint(manifest: Manifest, judged_on: Dataset) -> None:
@@ -275,7 +280,7 @@ def check_disjoint(manifest: Manifest, judged_on: Dataset) -> None:
     """
     hashes = {entry.sha256: entry.path for entry in manifest.images}
     for sample in judged_on.samples:
-        if sha256_file(sample.path) in hashes:
+        if sample.path.is_file() and sha256_file(sample.path) in hashes:
             raise InputError(
                 f"{sample.path}: in the {judged_on.split} split that accuracy is judged on and among the calibration "
                 f"images too ({hashes[sha256_file(sample.path)]}); calibrate on the train split: edgekit calibrate"

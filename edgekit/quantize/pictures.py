@@ -107,10 +107,12 @@ def some(dataset: Dataset, seed: int, most: int = LOOKED_AT) -> tuple[Dataset, l
     """At most ``most`` images of the set in a random order, each content once and all of them readable, and sentences
     about what was left out."""
     order = np.random.default_rng(seed).permutation(len(dataset))
-    looked_at = [dataset.samples[i] for i in order[: max(most, LOOKED_AT)]]
+    looked_at = [dataset.samples[i] for i in order[: min(4 * most, LOOKED_AT)]]
     single = _distinct(looked_at)
     good, bad = calibration.readable(single)
-    notes = [f"{dataset.source}: {len(looked_at)} of {len(dataset)} images were looked at"] * (len(order) > LOOKED_AT)
+    notes = []
+    if most == LOOKED_AT < len(dataset):
+        notes.append(f"{dataset.source}: {most} of {len(dataset)} images were looked at, drawn at random")
     if len(single) < len(looked_at):
         copies = len(looked_at) - len(single)
         notes.append(f"{dataset.source}: images that are copies of others, which are used once: {copies}")
@@ -121,11 +123,12 @@ def some(dataset: Dataset, seed: int, most: int = LOOKED_AT) -> tuple[Dataset, l
 
 def _distinct(samples: Sequence[Sample]) -> list[Sample]:
     """Each content once. Only files of equal size are read."""
-    sizes = Counter(sample.path.stat().st_size for sample in samples)
+    sizes = [calibration.size_of(sample.path) for sample in samples]
+    often = Counter(sizes)
     found: dict[object, Sample] = {}
-    for sample in samples:
-        size = sample.path.stat().st_size
-        found.setdefault(size if sizes[size] == 1 else sha256_file(sample.path), sample)
+    for sample, size in zip(samples, sizes, strict=True):
+        single = size is None or often[size] == 1
+        found.setdefault(sample.path if single else sha256_file(sample.path), sample)
     return list(found.values())
 
 
