@@ -20,9 +20,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from edgekit import bundle, layouts, parity, stages, targets
-from edgekit.errors import GateError, InputError, MissingPackageError, UsageError
-from edgekit.quantize import FLOATS, INT8, Lowered, Wishes, needed
+from edgekit import bundle, layouts, parity, preflight, stages, targets
+from edgekit.errors import GateError, MissingPackageError, UsageError
+from edgekit.quantize import FLOATS, Lowered, Wishes, needed
+from edgekit.quantize.sets import Sets, open_sets
 from edgekit.spec import Graph, ModelInfo, Session, sha256_file
 from edgekit.versions import versions
 
@@ -64,13 +65,14 @@ def build(
     out: Path,
     imgsz: tuple[int, int] | None = None,
     batch: int | None = 1,
-    images: Path | None = None,
+    images: parity.Images = None,
     head: str = "topk",
     say: Callable[[str], None] = SAY,
     options: Mapping[str, str] | None = None,
     layout: str | None = None,
     wishes: Wishes | None = None,
     exports: Exports | None = None,
+    sets: Sets | None = None,
 ) -> bundle.Bundle:
     """Build ``source`` for ``target`` into the folder ``out`` (replaced if it is there).
 
@@ -79,21 +81,24 @@ def build(
         target: one of ``targets.names()``.
         imgsz: (height, width) in pixels; the source's own by default.
         batch: fixed batch, None for a dynamic one.
-        images: folder of images for the parity check; generated ones by default.
+        images: files, folders and globs of images for the parity check; generated ones by default.
         head: ``raw``, ``topk`` or ``nms``; an ONNX file keeps the one it was exported with.
         say: called with a line at each step.
         options: the target's own, by name (``targets/_tensorrt_common.py`` has those of TensorRT).
         layout: also write the files the way a server reads them: ``triton`` or ``ovms``.
         wishes: data, limits and seed of a narrower target (INT8 needs them).
         exports: of builds of the same source before this one, which this one may use and adds to.
+        sets: what the wishes' data was found to hold, where that is settled; ``quantize.sets.open_sets`` by default.
 
     Raises:
-        InputError, UsageError, MissingPackageError: the source or the request cannot be used.
+        InputError, UsageError, MissingPackageError: the source or the request cannot be used; nearly always said
+            before the export (``preflight.py``).
         GateError: a rewrite count, the parity with PyTorch, accuracy or speed is off; see ``OUT.failed.json``.
     """
-    backend = targets.backend(target)
-    arguments = _own_options(backend, target, options)
-    layouts.check(layout, target)
+    checked = preflight.of_build(source, target, out, imgsz, batch, images, head, options, layout, wishes, sets)
+    backend, arguments = targets.backend(target), checked.arguments
+    if checked.sets is not None and sets is None:
+        _say_notes(checked.sets, say)
     with failures_to(out), workspace(out) as folder:
         say(f"exporting {source}")
         form = backend.graph_target(target) if hasattr(backend, "graph_target") else target
@@ -103,7 +108,7 @@ def build(
         files = folder / "bundle"
         files.mkdir()
         exported = _graph_parity(reference, graph, target, images)
-        lowered = _lowered(source, graph, target, folder, wishes, backend, arguments, say)
+        lowered = _lowered(graph, target, folder, wishes, checked.sets, backend, arguments, say)
         built = _described(lowered.graph, backend, arguments)
         info = built.info
         parts = lowered.parts | (backend.build(built, target, files, *arguments) or {})
@@ -171,8 +176,9 @@ def rebuild(
         raise UsageError(
             f"--from {source}: a bundle of {old.target} is tied to no machine; --from is for trt-* targets"
         )
-    arguments = _own_options(backend, old.target, options)
+    arguments = preflight.own_options(backend, old.target, options)
     layouts.check(layout, old.target)
+    preflight.check_out(out)
     with failures_to(out), workspace(out) as folder:
         say(f"building {old.target} from {source}")
         files = folder / "bundle"
@@ -207,30 +213,17 @@ def _engine_parity(backend: ModuleType, files: Path, graph: Graph, target: str) 
     return {"engine_parity": report, "evaluated": None}
 
 
-def _own_options(backend: ModuleType, target: str, texts: Mapping[str, str] | None) -> tuple[Any, ...]:
-    """The target's own options as ``backend.build`` takes them: one more argument, or none.
-
-    Raises:
-        UsageError: a target without options was given some, or one has no such option or value.
-        InputError: what the target is built with is not installed.
-    """
-    if texts and not hasattr(backend, "OPTIONS"):
-        raise UsageError(f"--option {next(iter(texts))}: {target} has no options of its own; trt-* targets do")
-    chosen = backend.OPTIONS.parse(texts) if texts else None
-    reason = backend.missing() if getattr(chosen, "engine", True) else None
-    if reason:
-        raise InputError(reason)
-    if hasattr(backend, "prepare") and getattr(chosen, "engine", True):
-        backend.prepare(target, chosen or backend.OPTIONS())  # refuses now what it would after the export
-    return () if chosen is None else (chosen,)
+def _say_notes(sets: Sets, say: Callable[[str], None]) -> None:
+    for note in sets.notes:
+        say(f"note: {note}")
 
 
 def _lowered(
-    source: Path,
     graph: Graph,
     target: str,
     folder: Path,
     wishes: Wishes | None,
+    sets: Sets | None,
     backend: ModuleType,
     arguments: tuple[Any, ...],
     say: Callable[[str], None],
@@ -238,9 +231,11 @@ def _lowered(
     """The graph the target is built from: quantized or halved where that is what the target is, and judged."""
     if not needed(target, wishes):
         return Lowered(graph)
-    if target in INT8 and graph.info.batch is None:
-        raise InputError(f"{source}: INT8 needs a fixed batch and size, not a dynamic shape; leave --dynamic-batch out")
     from edgekit.quantize.pipeline import lower
+
+    if sets is None and wishes is not None and (wishes.sources or wishes.calibration):
+        sets = open_sets(wishes, graph.info.task, graph.info.names)  # the file alone did not say what the model is
+        _say_notes(sets, say)
 
     def artifact(narrow: Graph) -> Session:
         files = folder / "trial"
@@ -254,7 +249,7 @@ def _lowered(
         session: Session = _session(backend, files, built.info, target)[0]
         return session
 
-    return lower(graph, target, folder, wishes, artifact, say)
+    return lower(graph, target, folder, wishes, artifact, say, sets)
 
 
 def _described(graph: Graph, backend: ModuleType, arguments: tuple[Any, ...]) -> Graph:
@@ -309,9 +304,7 @@ def _graph(
     """The source's ONNX graph as the target wants it, and a session of the source itself to compare with."""
     path = source / "model.onnx" if bundle.is_bundle(source) else source
     if path.suffix == ".onnx":
-        return _existing_graph(source, path, target, folder, imgsz)
-    if source.is_dir():
-        raise InputError(f"{source}: a folder, but no bundle; give a checkpoint or an exported ONNX file")
+        return _existing_graph(source, path, target, folder)
     try:
         from edgekit import checkpoint
         from edgekit.graph.export import export
@@ -324,24 +317,15 @@ def _graph(
     return graph, TorchSession(loaded.net, graph.info, source, fold=False)
 
 
-def _existing_graph(
-    source: Path, path: Path, target: str, folder: Path, imgsz: tuple[int, int] | None
-) -> tuple[Graph, Session]:
+def _existing_graph(source: Path, path: Path, target: str, folder: Path) -> tuple[Graph, Session]:
     from edgekit.graph.document import read_document
-    from edgekit.graph.files import load, rewrite_file
+    from edgekit.graph.files import rewrite_file
     from edgekit.graph.rewrite import LOWERINGS, recipe_for
-    from edgekit.quantize import qdq
 
     if source != path:
         bundle.read(source)
-        if not path.is_file():
-            raise InputError(f"{source}: this bundle holds no ONNX file to build from; give its checkpoint")
     document = read_document(path)
     info = ModelInfo.from_dict(document["info"])
-    if target in INT8:
-        qdq.check(load(path), path)  # before anything else complains of what it was made for
-    if imgsz not in (None, info.imgsz):
-        raise InputError(f"{path}: exported for {info.imgsz[0]},{info.imgsz[1]}; export it again with --imgsz")
     counts = [row["fired"] for row in document["rewrites"] if row["rule"] in LOWERINGS]
     rewritten = folder / "model.onnx"
     rewrite_file(path, rewritten, recipe_for(target), counts, prove=False)  # what is built is compared below
@@ -357,7 +341,7 @@ def _check(
     session: Session,
     graph: Graph,
     name: str,
-    images: Path | None,
+    images: parity.Images,
 ) -> None:
     """Raise GateError naming the role and the first stage that differ, unless parity holds."""
     try:
@@ -372,7 +356,7 @@ def _check(
 
 
 def _graph_parity(
-    reference: Session, graph: Graph, target: str, images: Path | None
+    reference: Session, graph: Graph, target: str, images: parity.Images
 ) -> dict[str, dict[str, Any]] | None:
     """The exported graph in float32 against the reference; None where the artifact is that, or it cannot be run here.
 
@@ -389,7 +373,7 @@ def _graph_parity(
     return report
 
 
-def _parity(reference: Session, session: Session, target: str, images: Path | None) -> dict[str, dict[str, Any]]:
+def _parity(reference: Session, session: Session, target: str, images: parity.Images) -> dict[str, dict[str, Any]]:
     pictures = parity.read_images(images) if images else parity.generated_images()
     batches = (parity.batch_of(picture, session.info) for picture in pictures)
     narrow = "bf16" if "bf16" in session.precision_by_type() else "f16"
@@ -425,12 +409,9 @@ def failures_to(out: Path) -> Iterator[None]:
 def move_into_place(folder: Path, out: Path) -> None:
     """Rename ``folder`` to ``out``; an older bundle is set aside first, so that one of the two is always there."""
     aside = folder.parent / "replaced"
+    preflight.check_out(out)
     if out.is_dir() and not out.is_symlink():
-        if any(out.iterdir()) and not bundle.is_bundle(out):
-            raise InputError(f"--out {out}: a folder with other files in it; give a new name or empty it")
         os.replace(out, aside)
-    elif out.exists():
-        raise InputError(f"--out {out}: a file, where a bundle needs a folder; give another name")
     try:
         os.replace(folder, out)
     except OSError:

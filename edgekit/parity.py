@@ -12,7 +12,7 @@ extrapolated, may be off by as much more as it lies further away.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ _MEAN = 0.05  # in bf16, of the tolerance: rounding has rare outliers, a fault s
 _HUGE = 1e9  # stands for NaN and infinity, which JSON has no word for
 
 Roles = dict[str, np.ndarray]
+Images = str | Path | Sequence[str | Path] | None  # files, folders, globs; None: generated ones
 
 # Largest difference allowed per role. float32: rounding of another order of summation. f16: weights rounded to half
 # precision. bf16: eight bits of mantissa in every operator; a score that a model is unsure of was seen to move by 0.15
@@ -201,12 +202,12 @@ def generated_images(count: int = 3, side: int = 480, seed: int = 0) -> list[np.
     return images
 
 
-def read_images(folder: Path, most: int = 8) -> list[np.ndarray]:
-    """The first ``most`` images of a folder (uint8 BGR)."""
+def read_images(images: str | Path | Sequence[str | Path], most: int = 8) -> list[np.ndarray]:
+    """The first ``most`` images (uint8 BGR) of files, folders and globs (see ``runtime/sources.py``)."""
     from edgekit.runtime.sources import open_sources
 
     found: list[np.ndarray] = []
-    for frame in open_sources([str(folder)]):
+    for frame in open_sources([images] if isinstance(images, (str, Path)) else images):
         if frame.error is not None:
             raise frame.error
         if frame.image is not None:

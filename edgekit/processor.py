@@ -31,6 +31,11 @@ def adds_exactly(cpuinfo: str | None = None) -> bool | None:
     return not _EXACT.isdisjoint(found[2].split())
 
 
+def is_cpu(device: str | None) -> bool:
+    """Whether a ``--device`` means the processor: none given, ``cpu``, ``CPU``, ``cpu:0``."""
+    return (device or "cpu").lower() in ("cpu", "cpu:0")
+
+
 def saturation(weight_bits: object, device: str | None = None, cpuinfo: str | None = None) -> str | None:
     """A sentence where weights of so many bits would make sums saturate on this processor.
 
@@ -38,7 +43,7 @@ def saturation(weight_bits: object, device: str | None = None, cpuinfo: str | No
         weight_bits: as a bundle's manifest has them, None where it says nothing.
         device: what the model runs on; only the CPU is known here.
     """
-    if weight_bits != 8 or (device or "cpu").lower() != "cpu" or adds_exactly(cpuinfo) is not False:
+    if weight_bits != 8 or not is_cpu(device) or adds_exactly(cpuinfo) is not False:
         return None
     return (
         "its weights take eight bits, and this processor (without VNNI) adds their products in sixteen, which "

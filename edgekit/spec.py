@@ -23,6 +23,7 @@ SCALES = ("n", "s", "m", "l", "x")
 FAMILIES = ("v1.0", "turbo")
 HEADS = ("raw", "topk", "nms")
 BEST = 300  # candidates of the topk head, as of the detections of the published protocol
+OPSETS = 17, 24  # of ONNX: the oldest and the newest that are exported
 STRIDE = 32  # the coarsest stride of the network: image sides are multiples of it
 
 # What an output can mean. B batch, N candidates (every anchor in `raw`, K in `topk`), C classes, M mask
@@ -218,6 +219,16 @@ def sha256_file(path: Path | str) -> str:
         while chunk := handle.read(1 << 20):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+def check_opset(opset: int) -> None:
+    """Refuse an ONNX opset that edgekit does not export.
+
+    Raises:
+        InputError: it is none of 17 to 24.
+    """
+    if not OPSETS[0] <= opset <= OPSETS[1]:
+        raise InputError(f"--opset {opset}: edgekit exports opsets {OPSETS[0]} to {OPSETS[1]}")
 
 
 def parse_imgsz(text: str | int | tuple[int, int]) -> tuple[int, int]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -14,7 +13,8 @@ import pytest
 from edgekit.data import open_dataset
 from edgekit.data.dataset import Dataset
 from edgekit.errors import GateError, InputError, UsageError
-from edgekit.quantize import Wishes, calibration, pipeline
+from edgekit.quantize import Wishes, calibration
+from edgekit.quantize.sets import open_sets
 from edgekit.spec import ModelInfo, Port, sha256_file
 
 
@@ -89,19 +89,17 @@ def test_a_coco_file_is_no_split_to_calibrate_on(folders: Path) -> None:
     }
     path = folders / "val.json"
     path.write_text(json.dumps(document))
-    info = SimpleNamespace(task="detect", names=("dog",))
     wishes = Wishes(path, images=folders / "val" / "a")  # --images of a COCO file is where its images are
     with pytest.raises(InputError, match="a COCO file is one split, .* --calibration FILE"):
-        pipeline._manifest(SimpleNamespace(info=info), wishes)  # type: ignore[arg-type]
+        open_sets(wishes, "detect", ("dog",))
     with pytest.raises(InputError, match="which the model does not know"):  # and no reason to make do without labels
-        pipeline._labelled(SimpleNamespace(info=SimpleNamespace(task="detect", names=("cat",))), wishes)  # type: ignore[arg-type]
+        open_sets(wishes, "detect", ("cat",))
 
 
 def test_images_without_labels_are_no_way_out_where_there_is_no_set(tmp_path: Path) -> None:
-    graph = SimpleNamespace(info=SimpleNamespace(task="detect", names=("dog",)))
     for name in ("absent.json", "absent.yaml", "absent"):
         with pytest.raises(InputError, match=r"absent.*no such file or folder; give a data.yaml.* or a folder$"):
-            pipeline._manifest(graph, Wishes(tmp_path / name))  # type: ignore[arg-type]
+            open_sets(Wishes(tmp_path / name), "detect", ("dog",))
 
 
 def test_a_smaller_calibration_is_the_beginning_of_a_larger_one(folders: Path) -> None:
@@ -177,7 +175,7 @@ def test_a_folder_that_cannot_be_calibrated_on(make: Callable[[Path], None], sen
         ("{", "not a calibration manifest"),
         ("[]", "not a calibration manifest"),
         ('{"schema": 1, "images": [{"path": "a"}]}', "not a calibration manifest"),
-        ('{"schema": 9}', "schema 9, this edgekit reads up to 1"),
+        ('{"schema": 9}', "schema 9, this edgekit reads up to 2"),
     ],
 )
 def test_a_file_that_is_no_manifest(text: str, sentence: str, tmp_path: Path) -> None:

@@ -436,12 +436,14 @@ def test_pixels_are_for_openvino_alone(probe: Probe, tmp_path: Path) -> None:
 
 
 def test_a_device_that_is_not_there_gets_pythons_sentence(probe: Probe, tiny_classifier: Path) -> None:
-    with pytest.raises(EdgekitError) as ours:
-        loading.load(tiny_classifier, device="TPU")
-    with pytest.raises(EdgekitError) as theirs:
-        probe("settings", tiny_classifier, "TPU", 0)
-    assert str(ours.value) == str(theirs.value)
-    assert probe("settings", tiny_classifier, "cpu", 1)["task"] == "classify"
+    for device in ("TPU", "cpu:1"):
+        with pytest.raises(EdgekitError) as ours:
+            loading.load(tiny_classifier, device=device)
+        with pytest.raises(EdgekitError) as theirs:
+            probe("settings", tiny_classifier, device, 0)
+        assert str(ours.value) == str(theirs.value)
+    for device in ("cpu", "CPU:0"):
+        assert probe("settings", tiny_classifier, device, 1)["task"] == "classify"
 
 
 def test_files_openvino_cannot_use_are_named(programs: Path, tiny_classifier: Path, tmp_path: Path) -> None:

@@ -78,15 +78,19 @@ WALLS = (
     Wall("bench/*", "numpy", "psutil", rooms=f"{HOST} bundle targets"),
     Wall("plan/__init__.py plan/choose.py", rooms=f"{PLAIN} plan"),
     Wall("plan/picture.py", inside="matplotlib", rooms=PLAIN),
-    Wall("plan/*", "numpy", rooms=f"{HOST} bench bundle targets quantize parity loading build"),
+    Wall("plan/*", "numpy", rooms=f"{HOST} bench bundle targets quantize parity loading build preflight source"),
     Wall("report/charts.py report/verdict.py", rooms=PLAIN),
     Wall("report/page.py", inside="jinja2 markupsafe", rooms=f"{PLAIN} report"),
     Wall("report/training.py", rooms=f"{PLAIN} image inspection"),
     Wall("report/*", "numpy cv2", rooms=f"{HOST} bench bundle evaluate loading parity"),
     # What puts the rooms together: the heavy ones are imported inside functions, as the last test here proves.
+    Wall("source.py", rooms=f"{PLAIN} bundle tasks published graph"),
+    Wall("preflight.py", rooms=f"{HOST} parity bundle layouts targets quantize graph source catalog"),
     Wall("parity.py", "numpy cv2", rooms=HOST),
     Wall("layouts.py", rooms=PLAIN),
-    Wall("build.py", "numpy", rooms=f"{HOST} parity stages bundle layouts targets graph quantize checkpoint nn"),
+    Wall(
+        "build.py", "numpy", rooms=f"{HOST} parity stages bundle layouts targets graph quantize checkpoint nn preflight"
+    ),
     Wall("evaluate.py stages.py", "numpy", rooms=HOST),
     Wall("conformance.py", "numpy", rooms=f"{HOST} bundle loading"),
     Wall("compare.py", "numpy", rooms=f"{HOST} bundle foreign graph loading parity stages"),

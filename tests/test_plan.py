@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgekit import targets
+from edgekit import quantize, targets
 from edgekit.cli import _plan_table
 from edgekit.errors import EdgekitError, InputError, UsageError
 from edgekit.plan import Candidate, Wish, document, picture
@@ -225,9 +225,7 @@ def test_what_can_run_here(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_missing_quantizer_leaves_one_target_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        candidates_module.importlib.util, "find_spec", lambda name: None if name == "nncf" else object()
-    )
+    monkeypatch.setattr(quantize.importlib.util, "find_spec", lambda name: None if name == "nncf" else object())
     assert "edgekit[int8]" in str(candidates_module.missing("ov-int8", data=True))
 
 

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
@@ -143,7 +144,33 @@ def test_bad_data_ends_it_before_more_is_built(world: Any, tmp_path: Path) -> No
     wishes = Wishes(data=tmp_path / "absent" / "data.yaml")
     with pytest.raises(InputError, match=r"absent"):
         auto.auto(world["source"], tmp_path / "out", Wish(), wishes, seconds=QUICK)
-    assert world["built"] == ["ort-fp32"]
+    assert world["built"] == []
+
+
+def test_photographs_without_labels_are_calibrated_and_judged_on(
+    world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for i in range(30):
+        coarse = np.random.default_rng(i).integers(0, 256, (4, 6, 3), np.uint8)
+        cv2.imwrite(str(photos / f"{i}.png"), cv2.resize(coarse, (96, 64), interpolation=cv2.INTER_CUBIC))
+    offered: list[Any] = []
+    monkeypatch.setattr(auto, "candidates", lambda *words: (offered.append(words), (world["offered"], {}))[1])
+    wishes = Wishes(data=photos)
+    plan = auto.auto(world["source"], tmp_path / "out", Wish(), wishes, seconds=QUICK).manifest["plan"]
+    about = plan["accuracy"]
+    assert (about["metric"], about["kind"], about["images"], about["float"]) == ("agreement", "agreement", 10, 1.0)
+    assert "photos" in about["on"] and [words[1] for words in offered] == [True]  # so INT8 may take part
+    for path in list(photos.iterdir())[:10]:
+        path.unlink()
+    world["built"].clear()
+    plan = auto.auto(world["source"], tmp_path / "few", Wish(), Wishes(photos, force=True), seconds=QUICK).manifest
+    assert plan["plan"]["accuracy"]["images"] == 6
+    world["built"].clear()
+    with pytest.raises(InputError, match="20; at least 24 are needed"):
+        auto.auto(world["source"], tmp_path / "none", Wish(), wishes, seconds=QUICK)
+    assert world["built"] == []
 
 
 def test_a_plan_is_replayed_without_a_clock(world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,6 +23,7 @@ from edgekit.graph.export import export
 from edgekit.processor import adds_exactly
 from edgekit.quantize import Wishes, accuracy, calibration, ir, needed
 from edgekit.results import Result
+from edgekit.spec import sha256_file
 
 SIDE = 64
 
@@ -198,8 +199,31 @@ def test_without_labels_agreement_with_the_float_model_stands_in(model: Path, da
     asked = Wishes(unlabelled, images=data / "val" / "a", max_drop=100, timing_s=0)
     row = building.build(model, "ort-int8", tmp_path / "out", wishes=asked).manifest["accuracy"]
     assert (row["metric"], row["kind"], row["before"], row["images"]) == ("agreement", "agreement", 1.0, 4)
-    with pytest.raises(InputError, match="has no val folder.*--images"):
-        building.build(model, "ort-int8", tmp_path / "out", wishes=dataclasses.replace(asked, images=None))
+    assert row["seen"] == 4 and set(row["sha256"]) == {sha256_file(path) for path in (data / "val" / "a").iterdir()}
+
+
+def test_photographs_without_labels_are_all_it_takes(model: Path, data: Path, tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for i, path in enumerate(sorted(data.rglob("*.png"))):
+        shutil.copyfile(path, photos / f"{i}.png")
+    (photos / "cut.png").write_bytes((photos / "0.png").read_bytes()[:99])
+    said: list[str] = []
+    asked = Wishes(photos, max_drop=100, timing_s=0)
+    manifest = building.build(model, "ort-int8", tmp_path / "out", say=said.append, wishes=asked).manifest
+    row, calibrated = manifest["accuracy"], manifest["calibration"]
+    assert (row["metric"], row["kind"], row["before"], row["images"], calibrated["images"]) == (
+        *("agreement", "agreement", 1.0, 8, 16),
+    )
+    contents = {sha256_file(path) for path in photos.glob("[0-9]*.png")}
+    assert set(row["sha256"]) | set(calibrated["files"].values()) == contents and len(contents) == 24
+    told = [line for line in said if line.startswith("note: ")]
+    assert len(told) == 1 and "cut.png" in told[0] and "photos: images that cannot be read" in calibrated["notes"][0]
+    assert str(tmp_path) not in json.dumps(manifest)
+    floats, narrow = loading.load(model), loading.load(tmp_path / "out")
+    judged = [path for path in photos.glob("[0-9]*.png") if sha256_file(path) in row["sha256"]]
+    same = [floats(path)[0].probs.argmax() == narrow(path)[0].probs.argmax() for path in judged]
+    assert row["after"] == pytest.approx(np.mean(same))
 
 
 def _result(boxes: list[list[float]], scores: list[float], labels: list[int]) -> Result:
@@ -217,7 +241,7 @@ def test_agreement_counts_objects_that_both_see() -> None:
     moved = _result([[1, 0, 11, 10], [50, 50, 70, 70]], [0.8, 0.2], [0, 1])  # the second is still seen at half of 0.25
     other = _result([[0, 0, 10, 10], [50, 50, 70, 70]], [0.9, 0.3], [0, 0])  # the second is of another class
     nothing = _result([], [], [])
-    assert accuracy._agreement(one, one) == 1 and accuracy._agreement(nothing, nothing) == 1
+    assert accuracy._agreement(one, one) == 1 and accuracy._agreement(nothing, nothing) is None
     assert accuracy._agreement(one, moved) == pytest.approx(3 / 3)
     assert accuracy._agreement(one, other) == pytest.approx(2 / 4)
     assert accuracy._agreement(one, nothing) == 0

@@ -26,7 +26,7 @@ class Inputs:
 
     data: Path | None
     split: str
-    images: Path | None
+    images: list[str] | None
     calibration: Path | None
     max_drop: float
 
@@ -74,12 +74,19 @@ def run(plan: Plan, inputs: Inputs, out: Path | None, keep: Path | None, require
     Raises:
         GateError: ``require_stable`` and a row was measured on a disturbed machine; the rows are kept all the same.
     """
-    from edgekit import parity
+    from edgekit import parity, preflight
     from edgekit.bench import table
-    from edgekit.quantize import Wishes
+    from edgekit.quantize import INT8, Wishes, calibration
 
     if out is not None and out.suffix not in SUFFIXES:
         raise UsageError(f"--out {out}: tables are written as {', '.join(SUFFIXES)}")
+    int8 = [target for target in plan.targets if target in INT8]
+    if int8 and inputs.data is None and inputs.calibration is None:
+        raise UsageError(f"--targets {int8[0]}: INT8 is calibrated on images; give --data or --calibration")
+    if inputs.calibration is not None:
+        calibration.read(inputs.calibration)
+    if out is not None:
+        preflight.check_folder(out)
     if keep is not None:
         if keep.exists() and not keep.is_dir():
             raise UsageError(f"--keep {keep}: a file; give the folder to keep the bundles in")

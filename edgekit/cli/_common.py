@@ -79,6 +79,14 @@ ValFraction = Annotated[
         show_default=False,
     ),
 ]
+Images = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--images",
+        help="Images: a file, a folder or a glob, as often as needed. Default: generated ones.",
+        show_default=False,
+    ),
+]
 Device = Annotated[
     str | None, typer.Option("--device", help="cpu, cuda:0, GPU, NPU: as the target knows it. Default: the target's.")
 ]

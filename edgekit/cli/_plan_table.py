@@ -47,6 +47,8 @@ def show(out: Path, plan: dict[str, Any]) -> None:
 def _title(plan: dict[str, Any]) -> str:
     about, wish = plan["accuracy"], plan["wish"]
     on = f"{about['metric']} on {about['images']} images of {about['on']}" if about else "nothing was judged"
+    if about.get("seen") == 0:
+        on += ", on which the float model finds nothing: parity is all the proof there is (--data gives more)"
     replayed = ", from a plan made elsewhere or before: nothing was timed now" if plan.get("replayed") else ""
     return f"fastest for {wish['goal']} with at most {plan['max_drop_points']:g} points lost; {on}{replayed}"
 

@@ -41,8 +41,11 @@ def command(
         typer.Argument(help="Bundles, checkpoints, ONNX files and OpenVINO folders, those of other tools included."),
     ] = None,
     images: Annotated[
-        Path | None,
-        typer.Option(help="Real images to time on; also a COCO JSON's. Default: --data's, else generated ones."),
+        list[str] | None,
+        typer.Option(
+            help="Real images to time on: a file, a folder or a glob, as often as needed; also the folder of a COCO "
+            "JSON's. Default: --data's, else generated ones."
+        ),
     ] = None,
     data: Annotated[Path | None, typer.Option(help="A labelled set: measure accuracy on it too.")] = None,
     split: Annotated[str, typer.Option(help="Of --data: train, val or test.")] = "val",
@@ -119,6 +122,7 @@ def command(
     if not model:
         raise UsageError("bench: give at least one MODEL, or --table")
     names = _names(model, baseline)
+    _check_files(model, data, images)
     opening = _Opening(device, imgsz, conf, task, _numbers("--threads", threads))
     if throughput:
         _alone("--throughput", data=data, **_extra(baseline, profile, cold, against))
@@ -185,6 +189,18 @@ def _names(models: Sequence[Path], baseline: str | None) -> list[str]:
     return names
 
 
+def _check_files(models: Sequence[Path], data: Path | None, images: list[str] | None) -> None:
+    """Refuse what is not there before anything is loaded."""
+    from edgekit import preflight
+    from edgekit.runtime.sources import open_sources
+
+    preflight.check_models(models)
+    if data is not None:
+        preflight.check_data(data)
+    if images:
+        open_sources(images)
+
+
 def _numbers(flag: str, text: str | None) -> list[int]:
     """``"1,2"`` as [1, 2]; empty where the option was not given."""
     parts = [] if text is None else [part.strip() for part in text.split(",")]
@@ -222,7 +238,7 @@ def _gate(against: Path | None, max_slowdown: str) -> Callable[[Records], list[s
 
 
 def _datasets(
-    data: Path | None, split: str, images: Path | None, predictors: Mapping[str, Predictor]
+    data: Path | None, split: str, images: list[str] | None, predictors: Mapping[str, Predictor]
 ) -> dict[str, Dataset]:
     """The labelled set in each model's order of classes; empty without ``--data``."""
     if data is None:
@@ -245,11 +261,11 @@ def _datasets(
     return found
 
 
-def _pictures(images: Path | None, dataset: Dataset | None) -> list[Any]:
+def _pictures(images: list[str] | None, dataset: Dataset | None) -> list[Any]:
     from edgekit import parity
     from edgekit.image import read_image
 
-    if images is not None:
+    if images:
         return parity.read_images(images, MOST_IMAGES)
     if dataset is None:
         return parity.generated_images()
@@ -310,7 +326,7 @@ def _accuracy(predictor: Predictor, dataset: Dataset) -> dict[str, Any]:
 
 
 def _throughput(
-    names: Sequence[str], opening: _Opening, images: Path | None, streams: list[int], batches: list[int]
+    names: Sequence[str], opening: _Opening, images: list[str] | None, streams: list[int], batches: list[int]
 ) -> Records:
     from functools import partial
 

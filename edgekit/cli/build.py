@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +15,8 @@ from edgekit.errors import UsageError
 if TYPE_CHECKING:
     from edgekit.bundle import Bundle
     from edgekit.quantize import Wishes
+
+NOTE = "note: "
 
 
 def command(
@@ -35,7 +38,12 @@ def command(
     batch: Batch = 1,
     dynamic_batch: Annotated[bool, typer.Option("--dynamic-batch", help="Let any batch through.")] = False,
     images: Annotated[
-        Path | None, typer.Option(help="Images for the parity check. Default: generated ones.", show_default=False)
+        list[str] | None,
+        typer.Option(
+            help="Files, a folder or a glob of images for the parity check, as often as needed; INT8 without labels is "
+            "judged on them. Default: generated ones.",
+            show_default=False,
+        ),
     ] = None,
     head: Head = "topk",
     source: Annotated[
@@ -58,14 +66,22 @@ def command(
         str | None, typer.Option(help="Also write what a server reads: triton (trt-*, ort-*) or ovms (ov-*, ort-*).")
     ] = None,
     data: Annotated[
-        Path | None, typer.Option(help="Labelled set that INT8 is calibrated (train) and judged (val) on.")
+        list[Path] | None,
+        typer.Option(
+            help="What INT8 is calibrated and judged on: a labelled set (train, val), or pictures without labels: a "
+            "folder with all below it, a glob, a .txt list; as often as needed.",
+            show_default=False,
+        ),
     ] = None,
     calibration: Annotated[
-        Path | None, typer.Option(help="A manifest of `edgekit calibrate`. Default: images chosen on the fly.")
+        Path | None,
+        typer.Option(help="A manifest of `edgekit calibrate`, which knows its set. Default: images chosen on the fly."),
     ] = None,
     max_drop: Annotated[
         float,
-        typer.Option("--max-drop", min=0, help="Points of the main metric that INT8, or auto's choice, may lose."),
+        typer.Option(
+            "--max-drop", min=0, help="Points of the metric or agreement that INT8, or auto's choice, may lose."
+        ),
     ] = 0.5,
     require_speedup: Annotated[
         float | None, typer.Option("--require-speedup", min=0, help="Fail unless INT8 is so many times as fast.")
@@ -86,7 +102,7 @@ def command(
 
     size = parse_imgsz(imgsz) if imgsz else None
     wishes = Wishes(
-        data,
+        data or None,
         calibration,
         images,
         seed=seed,
@@ -120,7 +136,7 @@ def _built(
     out: Path,
     size: tuple[int, int] | None,
     batch: int | None,
-    images: Path | None,
+    images: list[str] | None,
     head: str,
     own: dict[str, str],
     layout: str | None,
@@ -135,7 +151,7 @@ def _built(
             return building.rebuild(source, out, target, own, layout, lambda step: status.update(step))
         if model is None or target is None:
             raise UsageError("give MODEL and --target, or --from BUNDLE")
-        say = status.update
+        say = partial(_say, status)
         return building.build(model, target, out, size, batch, images, head, say, own, layout, wishes)
 
 
@@ -147,7 +163,7 @@ def _planned(
     plan: Path | None,
     size: tuple[int, int] | None,
     batch: int,
-    images: Path | None,
+    images: list[str] | None,
     head: str,
     wishes: Wishes,
     others: dict[str, Any],
@@ -169,14 +185,24 @@ def _planned(
     with console().status("") as status:
 
         def say(line: str) -> None:
-            status.update(line)
-            if not console().is_terminal or " is out: " in line or line.startswith("unlike"):
+            _say(status, line)
+            if not line.startswith(NOTE) and (
+                not console().is_terminal or " is out: " in line or line.startswith("unlike")
+            ):
                 console().print(line, markup=False, soft_wrap=True)
 
         if plan is not None:
             return auto.replay(model, plan, out, wishes, images, say)
         wanted = Wish.parse(wish or "latency")
         return auto.auto(model, out, wanted, wishes, size, batch, images, head, say)
+
+
+def _say(status: Any, line: str) -> None:
+    """Show what is being done; what the user must not miss stays on the screen."""
+    if line.startswith(NOTE):
+        console().print(line, markup=False, soft_wrap=True)
+    else:
+        status.update(line)
 
 
 def target_options(
@@ -244,8 +270,10 @@ def _print_quantization(manifest: dict[str, Any]) -> None:
     """What eight bits cost and gained, with warnings that are hard to overlook."""
     accuracy, speed = manifest.get("accuracy"), manifest.get("speed")
     if accuracy:
+        agreement = "agreement with the float model, for want of labels"
+        metric = agreement if accuracy["kind"] == "agreement" else accuracy["metric"]
         console().print(
-            f"{accuracy['metric']}: {accuracy['after']:.4f}, {accuracy['before']:.4f} before: "
+            f"{metric}: {accuracy['after']:.4f}, {accuracy['before']:.4f} before: "
             f"{accuracy['drop_points']:.2f} points lost, {accuracy['limit_points']:g} allowed, "
             f"on {accuracy['images']} images of {accuracy['on']}"
         )
@@ -256,6 +284,6 @@ def _print_quantization(manifest: dict[str, Any]) -> None:
             f"{speed['speedup']:.2f} times as fast as {speed['against']} ({speed['low']:.2f} to {speed['high']:.2f})"
             + ("" if speed["reliable"] else ", on a machine that was not quiet")
         )
-    for part in (manifest.get("calibration"), speed):
+    for part in (accuracy, manifest.get("calibration"), speed):
         if part and "warning" in part:
             console().print(f"[bold yellow]WARNING: {part['warning']}[/bold yellow]", soft_wrap=True)

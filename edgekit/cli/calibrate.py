@@ -11,11 +11,23 @@ from edgekit.cli._common import CocoImages, Force, Json, Seed, console, emit_jso
 
 
 def command(
-    data: Annotated[Path, typer.Argument(help="A data.yaml, a COCO JSON, or a folder of class folders.")],
+    data: Annotated[
+        list[Path],
+        typer.Argument(
+            help="A data.yaml, a COCO JSON, or a folder of class folders; or pictures without labels: folders, globs, "
+            ".txt lists."
+        ),
+    ],
     out: Annotated[Path, typer.Option(help="The manifest to write.")],
     count: Annotated[int, typer.Option(min=1, help="Images to choose.")] = 300,
     split: Annotated[str, typer.Option(help="Where to choose from: train, val or test.")] = "train",
-    judged: Annotated[str, typer.Option(help="The split accuracy is measured on; its images are not used.")] = "val",
+    judged: Annotated[
+        str,
+        typer.Option(
+            help="The split accuracy is measured on; its images are not used. Where there is none, a third of the "
+            "images is kept for it."
+        ),
+    ] = "val",
     task: Annotated[str | None, typer.Option(help="How to read the labels, where they leave doubt.")] = None,
     images: CocoImages = None,
     seed: Seed = 0,
@@ -26,23 +38,28 @@ def command(
     refuse_existing(out, force)
     from collections import Counter
 
-    from edgekit.data import open_dataset
-    from edgekit.errors import InputError, UsageError
-    from edgekit.quantize import calibration
+    from edgekit import preflight
+    from edgekit.errors import UsageError
+    from edgekit.quantize import calibration, sets
 
     if split == judged:
         raise UsageError(f"--split {split}: accuracy is judged on that one (--judged); calibrate on another")
-    dataset = open_dataset(data, task, split, images)
-    judged_on = None
-    if data.suffix != ".json":  # a COCO file is one split
-        try:
-            judged_on = open_dataset(data, dataset.task, judged, images)
-        except InputError:
-            judged_on = None
-    manifest = calibration.choose(dataset, count, seed, judged_on, force)
+    preflight.check_folder(out)
+    dataset, judged_on, notes = sets.to_choose_from(data, task, split, judged, images, seed, force)
+    manifest = calibration.choose(dataset, count, seed, judged_on, force, data)
     calibration.write(manifest, out)
+    for note in [*notes, *sets.unreadable(manifest)]:
+        console().print(f"note: {note}", markup=False, soft_wrap=True)
     if json:
-        emit_json({"out": out, "sha256": manifest.sha256, "images": len(manifest.images), "warning": manifest.warning})
+        emit_json(
+            {
+                "out": out,
+                "sha256": manifest.sha256,
+                "images": len(manifest.images),
+                "unreadable": list(manifest.unreadable),
+                "warning": manifest.warning,
+            }
+        )
         return
     console().print(f"{out}: {len(manifest.images)} of {len(dataset)} images, {manifest.sha256[:12]}")
     for why, number in Counter(entry.why for entry in manifest.images).most_common():

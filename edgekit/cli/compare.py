@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from edgekit.cli._common import Conf, ImgSz, Json, console, emit_json
+from edgekit.cli._common import Conf, Images, ImgSz, Json, console, emit_json
 
 
 def command(
@@ -15,23 +15,24 @@ def command(
         Path, typer.Argument(help="The reference: a checkpoint, bundle or ONNX file, or another tool's model.")
     ],
     second: Annotated[Path, typer.Argument(help="The model to hold against it.")],
-    images: Annotated[
-        Path | None, typer.Option(help="Folder of images. Default: generated ones.", show_default=False)
-    ] = None,
+    images: Images = None,
     most: Annotated[int, typer.Option(min=1, help="Use at most this many images.")] = 16,
     imgsz: ImgSz = None,
     conf: Conf = 0.25,
     json: Json = False,
 ) -> None:
     """Compare two models' outputs, detections and stages; exits 1 when they are not the same function."""
-    from edgekit import parity
-    from edgekit.compare import compare
+    from edgekit import parity, preflight
     from edgekit.errors import GateError
     from edgekit.spec import parse_imgsz
 
+    size = parse_imgsz(imgsz) if imgsz else None
+    preflight.check_models([first, second])
     pictures = parity.read_images(images, most) if images else parity.generated_images()
+    from edgekit.compare import compare
+
     with console().status("comparing"):
-        report = compare(first, second, pictures, conf, parse_imgsz(imgsz) if imgsz else None)
+        report = compare(first, second, pictures, conf, size)
     if json:
         emit_json(report)
     else:

@@ -19,7 +19,11 @@ def command(
     ] = None,
     split: Annotated[str, typer.Option(help="Of --data: train, val or test.")] = "val",
     images: Annotated[
-        Path | None, typer.Option(help="Images without labels; or a COCO JSON's.", show_default=False)
+        list[str] | None,
+        typer.Option(
+            help="Images without labels: files, folders, globs, as often as needed; or the folder of a COCO JSON's.",
+            show_default=False,
+        ),
     ] = None,
     results: Annotated[
         Path | None, typer.Option(help="Take times from this file of bench --json instead.", show_default=False)

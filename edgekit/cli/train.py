@@ -154,6 +154,10 @@ def command(
     )
     if not resume and not force and (folder / "resume.pt").exists():
         raise UsageError(f"--out {folder}: holds a run; give --resume to go on with it, --force to start anew")
+    from edgekit import preflight
+
+    if not resume:
+        preflight.of_training(data, model, task, teacher, images, folder)
     from edgekit.cli._train_view import View
     from edgekit.train import report
     from edgekit.train.loop import train

@@ -60,23 +60,18 @@ def command(
     json: Json = False,
 ) -> None:
     """Swap a trained model's activation, let it learn from itself as it was, report accuracy and latency."""
-    from edgekit.cli._train_view import View
     from edgekit.spec import parse_imgsz
     from edgekit.train.options import TrainOptions
 
     if not resume and not force and (out / "resume.pt").exists():
         raise UsageError(f"--out {out}: holds a run; give --resume to go on with it, --force to start anew")
-    from edgekit import checkpoint
-    from edgekit.train.loop import train
+    from edgekit import preflight
 
-    older = checkpoint.load(model)
-    if older.spec.activation == activation:
-        raise UsageError(f"--activation {activation}: {model} has it already, so there is nothing to swap")
     options = TrainOptions(
         epochs=epochs,
         batch=batch,
         nominal=batch,  # a short run: every batch is a step
-        imgsz=parse_imgsz(imgsz) if imgsz else older.imgsz,
+        imgsz=parse_imgsz(imgsz) if imgsz else None,
         seed=seed,
         optimizer="adamw",
         lr=lr,
@@ -92,6 +87,16 @@ def command(
         workers=workers,
     )
     goal = _target(target)
+    preflight.check_models([model])
+    preflight.of_training(data, str(model), None, options.teacher, images, out)
+    from edgekit import checkpoint
+    from edgekit.cli._train_view import View
+    from edgekit.train.loop import train
+
+    older = checkpoint.load(model)
+    if older.spec.activation == activation:
+        raise UsageError(f"--activation {activation}: {model} has it already, so there is nothing to swap")
+    options = options.replace(imgsz=options.imgsz or older.imgsz)
     with View([]) as view:
         result = train(data, str(model), out, options, images=images, resume=resume, watch=view)
     if result.evaluation is None:

@@ -55,7 +55,7 @@ def command(
     """Measure accuracy: COCO metrics, rotated mAP or top-1/top-5, per class, from checkpoints and artifacts alike."""
     if save_json is not None:
         refuse_existing(save_json, force, "--save-json")
-    from edgekit import metrics
+    from edgekit import metrics, preflight
     from edgekit.data import LabelOptions, account_of, open_dataset
     from edgekit.errors import InputError
     from edgekit.evaluate import evaluate
@@ -63,6 +63,8 @@ def command(
     from edgekit.runtime.predictor import Predictor
 
     scoring, options = metrics.Options(protocol, rotated_iou), LabelOptions.from_text(label_options)
+    preflight.check_models([model])
+    preflight.check_data(data)
     session = open_session(model, device, threads, imgsz, "topk" if as_deployed else "raw", foreign=True, task=task)
     with Predictor(session, batch=session.info.batch or batch) as predictor:
         named = getattr(session, "named", True)

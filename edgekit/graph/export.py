@@ -27,17 +27,15 @@ from torch import nn
 from edgekit import catalog
 from edgekit.atomic import replacing
 from edgekit.checkpoint import Checkpoint
-from edgekit.errors import InputError
 from edgekit.graph.document import METADATA_KEY, SCHEMA
 from edgekit.graph.nms import append_nms
 from edgekit.graph.rewrite import apply, recipe_for
 from edgekit.nn.blocks import fuse
 from edgekit.nn.session import shaped
-from edgekit.spec import Graph, ModelInfo, sha256_file
+from edgekit.spec import Graph, ModelInfo, check_opset, sha256_file
 from edgekit.versions import versions
 
 CAPTURED = 18  # the opset PyTorch writes natively; others are reached from there
-OLDEST, NEWEST = 17, 24
 _INSIDE_CONV = ("conv", "act")  # what a Conv block is made of is no stage of its own
 
 
@@ -78,8 +76,8 @@ def export(
         UsageError: no such target, or its rules need a newer opset.
         GateError: a rewrite did not fire as often as the model needs.
     """
-    if opset is not None and not OLDEST <= opset <= NEWEST:
-        raise InputError(f"--opset {opset}: edgekit exports opsets {OLDEST} to {NEWEST}")
+    if opset is not None:
+        check_opset(opset)
     recipe = recipe_for(target, opset)
     info = checkpoint.info(imgsz, batch, head)
     model = _capture(checkpoint, info)

@@ -18,6 +18,7 @@ from torch import nn
 from edgekit.errors import UsageError
 from edgekit.nn.blocks import fuse
 from edgekit.nn.boxhead import BoxBranches
+from edgekit.processor import is_cpu
 from edgekit.spec import BEST, ModelInfo
 
 
@@ -68,7 +69,7 @@ class TorchSession:
         if threads:
             torch.set_num_threads(threads)
         try:
-            self.device = torch.device(device or "cpu")
+            self.device = torch.device("cpu" if device is None or is_cpu(device) else device)
             self.net = shaped(fuse(net) if fold else net, info).eval().to(self.device)
         except (RuntimeError, AssertionError) as error:
             raise UsageError(f"--device {device}: PyTorch cannot use it ({str(error).splitlines()[0]})") from error

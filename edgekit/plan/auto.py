@@ -16,13 +16,15 @@ from pathlib import Path
 from typing import Any
 
 from edgekit import build as building
-from edgekit import bundle
+from edgekit import bundle, parity, preflight
 from edgekit.errors import GateError, InputError, MissingPackageError
 from edgekit.plan import Candidate, Wish, document, picture
 from edgekit.plan.candidates import ORDER, candidates
 from edgekit.plan.choose import Outcome, Row, choose, nearest, unmet
 from edgekit.plan.contest import Contest, Job
 from edgekit.quantize import INT8, Wishes
+from edgekit.quantize.sets import Sets
+from edgekit.source import describe
 
 Say = Callable[[str], None]
 
@@ -34,7 +36,7 @@ def auto(
     wishes: Wishes,
     imgsz: tuple[int, int] | None = None,
     batch: int = 1,
-    images: Path | None = None,
+    images: parity.Images = None,
     head: str = "topk",
     say: Say = lambda _: None,
     seconds: float = 1.0,
@@ -43,19 +45,27 @@ def auto(
 
     Args:
         source, imgsz, batch, images, head: as ``edgekit.build.build`` takes them.
-        wishes: ``data`` (without it INT8 is left out and accuracy is agreement with the float model), ``max_drop``.
+        wishes: ``data`` or ``calibration`` (without them INT8 is left out; without labels accuracy is agreement with
+            the float model), ``max_drop``.
         say: called with a line at each step.
         seconds: scale of the time given to races.
 
     Raises:
-        InputError: nothing can be built here.
+        InputError, UsageError: nothing can be built here, or of this; the data cannot be used.
         GateError: no candidate is within the limit, or none fast enough for the wish; the nearest is named.
     """
-    entries, left_out = candidates(wish, wishes.data is not None, batch)
+    preflight.check_out(out)
+    sets = _sets(source, wishes)
+    entries, left_out = candidates(wish, sets is not None and sets.manifest is not None, batch)
+    left_out |= {name: sets.lacking for name in left_out if name in INT8 and sets is not None and sets.lacking}
+    for note in sets.notes if sets else ():
+        say(f"note: {note}")
+    if images:
+        parity.read_images(images)
     if not entries:
         raise InputError(f"--target auto: nothing can be built here ({'; '.join(left_out.values())})")
     with building.failures_to(out), building.workspace(out) as folder:
-        with Contest(Job(source, imgsz, images, head, wishes), folder, wish, say, seconds) as contest:
+        with Contest(Job(source, imgsz, images, head, wishes, sets), folder, wish, say, seconds) as contest:
             refused = contest.build(entries)
             left_out |= {name: sentence for name, sentence in refused.items()}
             entries = [entry for entry in entries if entry.bundle not in refused]
@@ -79,12 +89,23 @@ def auto(
     return bundle.read(out, verify=False)
 
 
+def _sets(source: Path, wishes: Wishes) -> Sets | None:
+    """What the candidates are judged and INT8 is calibrated on; None where nothing was given."""
+    found = describe(source)
+    if not wishes.sources and not wishes.calibration:
+        return None
+    sets = preflight.of_sets(found, wishes, calibrate=False)
+    if sets is None:
+        raise InputError(f"{source}: does not say what it is for and its classes, which --data is read for")
+    return sets
+
+
 def replay(
     source: Path,
     path: Path,
     out: Path,
     wishes: Wishes,
-    images: Path | None = None,
+    images: parity.Images = None,
     say: Say = lambda _: None,
 ) -> bundle.Bundle:
     """Build what the plan in ``path`` chose, without timing anything; INT8 is calibrated and judged here, too.
@@ -95,7 +116,7 @@ def replay(
         GateError: the bundle's own gates, as for ``edgekit build``.
     """
     plan = document.read(path)
-    document.check_needs(plan, path, wishes.data is not None)
+    document.check_needs(plan, path, bool(wishes.sources or wishes.calibration))
     choice = document.candidate(plan)
     size = (plan["choice"]["imgsz"][0], plan["choice"]["imgsz"][1])
     for difference in document.differences(plan):

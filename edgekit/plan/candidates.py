@@ -11,11 +11,8 @@ fifth), engines for GPUs with eight.
 
 from __future__ import annotations
 
-import importlib.util
-
-from edgekit import targets
+from edgekit import quantize, targets
 from edgekit.bench import machine
-from edgekit.errors import MissingPackageError
 from edgekit.plan import Candidate, Wish
 from edgekit.quantize import INT8
 
@@ -65,11 +62,9 @@ def missing(target: str, data: bool) -> str | None:
         return reason
     if hasattr(backend, "runs_here") and not machine.gpus():
         return f"{target} runs on NVIDIA GPUs and none is seen here (nvidia-smi); use a machine with one"
-    if target == "ov-int8" and importlib.util.find_spec("nncf") is None:
-        return str(MissingPackageError("nncf", "building ov-int8", "int8"))
     if target in INT8 and not data:
         return f"{target} is calibrated on images; give --data"
-    return None
+    return quantize.missing(target) if target in INT8 else None
 
 
 def _forms(target: str, wish: Wish, batch: int, cores: int) -> list[Candidate]:

@@ -25,19 +25,17 @@ from edgekit import build as building
 from edgekit import bundle, loading, parity
 from edgekit.bench.clock import WHOLE, ClockOptions, Comparison, measure
 from edgekit.bench.run import REST_S
-from edgekit.data import open_dataset
-from edgekit.data.dataset import Dataset
-from edgekit.errors import EdgekitError, GateError, InputError
-from edgekit.image import read_image
+from edgekit.errors import EdgekitError, GateError
 from edgekit.plan import Candidate, Wish
 from edgekit.plan.choose import Judged, Time
 from edgekit.quantize import INT8, Wishes, accuracy
+from edgekit.quantize.pictures import JUDGED
+from edgekit.quantize.sets import Sets, open_sets
 from edgekit.runtime.predictor import Predictor
 from edgekit.spec import ModelInfo, Session
 
 SHORT_S, LONG_S = 1.5, 6.0  # seconds a candidate gets in a race that prunes, and in the last one
 PICTURES = 16
-UNLABELLED = 100
 _ABOUT = ("metric", "kind", "on", "images")
 PASSES = 2  # of every stream over its batch, in one timed call
 
@@ -46,13 +44,15 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Job:
-    """What every candidate is built from and with: as ``edgekit.build.build`` takes them."""
+    """What every candidate is built from and with: as ``edgekit.build.build`` takes them. ``sets`` has what all are
+    judged on, where it is settled: what the wishes' data holds, else ``images``, else generated ones."""
 
     source: Path
     imgsz: tuple[int, int] | None
-    images: Path | None
+    images: parity.Images
     head: str
     wishes: Wishes
+    sets: Sets | None = None
 
 
 class Contest:
@@ -69,7 +69,7 @@ class Contest:
         self._judge: accuracy.Judge | None = None
         self._before = 0.0
         self._about: dict[str, Any] = {}
-        self._dataset: Dataset | None = None
+        self._sets = job.sets
         self._pictures: list[np.ndarray] = []
         self._reference: str | None = None  # the bundle that is the float model itself
 
@@ -86,7 +86,7 @@ class Contest:
             Bundle -> why it could not be built.
 
         Raises:
-            InputError: ``--data`` cannot be used.
+            InputError: the float model finds nothing on what agreement with it is to be measured on.
         """
         self._entries |= {entry.name: entry for entry in entries}
         refused = {}
@@ -98,9 +98,9 @@ class Contest:
                 continue
             if entry.target not in INT8:
                 self.bundles[entry.bundle] = self.trials[entry.bundle]
-            self._labelled(bundle.read(self.trials[entry.bundle], verify=False).info)  # bad data is said at once
-        if self.bundles:
-            self._reference = "ort-fp32" if "ort-fp32" in self.bundles else None
+                self._reference = "ort-fp32" if "ort-fp32" in self.bundles else None
+                if self._sets is not None and self._sets.labelled is None:
+                    self.judge_of(self.bundles[entry.bundle])  # what proves nothing is said at once
         return refused
 
     def adopt(self, entries: Sequence[Candidate], trials: Mapping[str, Path], bundles: Mapping[str, Path]) -> None:
@@ -115,7 +115,7 @@ class Contest:
         self.say(f"building {entry.bundle}{' (a trial, to time)' if trial else ''}")
         job = self.job
         how = job.imgsz, entry.batch, job.images, job.head
-        building.build(job.source, entry.target, out, *how, wishes=wishes, exports=self._exports)
+        building.build(job.source, entry.target, out, *how, wishes=wishes, exports=self._exports, sets=job.sets)
         return out
 
     # ---- time ----------------------------------------------------------------------------------------------------
@@ -209,46 +209,43 @@ class Contest:
             info = bundle.read(path, verify=False).info
             own = self.bundles.get(self._reference or "")
             reference = loading.open_session(own or self.job.source, imgsz=info.imgsz, head=info.head)
-            dataset = self._labelled(info)
-            if dataset is not None:
-                self._judge = accuracy.by_labels(dataset)
-            else:
-                folder = self.job.images
-                images = parity.read_images(folder, UNLABELLED) if folder else parity.generated_images()
-                self._judge = accuracy.by_agreement(images, reference, folder.name if folder else "generated images")
+            self._judge = self._made(reference, info)
             self.say("judging the float model")
             self._before = self._judge.score(reference)
             _shut(reference)
         return self._judge
 
+    def _made(self, reference: Session, info: ModelInfo) -> accuracy.Judge:
+        sets, images = self._opened_sets(info), self.job.images
+        if sets is not None and sets.labelled is not None:
+            return accuracy.by_labels(sets.labelled)
+        if sets is not None:
+            return accuracy.check_seen(accuracy.by_agreement(sets.unlabelled, reference, sets.on))
+        if images:
+            return accuracy.check_seen(accuracy.by_agreement(parity.read_images(images, JUDGED), reference, "--images"))
+        return accuracy.by_agreement(parity.generated_images(), reference, "generated images")
+
+    def _opened_sets(self, info: ModelInfo) -> Sets | None:
+        wishes = self.job.wishes
+        if self._sets is None and (wishes.sources or wishes.calibration):
+            self._sets = open_sets(wishes, info.task, info.names, calibrate=False)
+        return self._sets
+
     def accuracy(self) -> dict[str, Any]:
         """What was judged on what, and the float model's score, for the plan; empty before anything was."""
         if self._judge is None:
             return self._about
-        return {key: getattr(self._judge, key) for key in _ABOUT} | {"float": self._before}
-
-    def _labelled(self, info: ModelInfo) -> Dataset | None:
-        data = self.job.wishes.data
-        if data is None or self._dataset is not None:
-            return self._dataset
-        try:
-            self._dataset = open_dataset(data, info.task, "val", None, info.names)
-        except InputError as error:
-            if not data.exists():
-                raise
-            if self.job.images is None:
-                raise InputError(f"{error}; or give --images, to measure agreement with the float model") from error
-        return self._dataset
+        seen = {} if self._judge.seen is None else {"seen": self._judge.seen}
+        return {key: getattr(self._judge, key) for key in _ABOUT} | {"float": self._before} | seen
 
     def pictures(self, info: ModelInfo) -> list[np.ndarray]:
         """What is timed on: --images, else those of --data, else generated ones."""
         if not self._pictures:
-            dataset = None if self.job.images else self._labelled(info)
+            sets = None if self.job.images else self._opened_sets(info)
             if self.job.images:
                 self._pictures = parity.read_images(self.job.images, PICTURES)
-            elif dataset is not None:
-                step = max(len(dataset) // PICTURES, 1)
-                self._pictures = [read_image(sample.path) for sample in dataset.samples[::step][:PICTURES]]
+            elif sets is not None and sets.judged is not None:
+                self._pictures = sets.some(PICTURES)
             else:
                 self._pictures = parity.generated_images()
         return self._pictures

@@ -3,6 +3,7 @@
 | file | does |
 |---|---|
 | ``calibration.py`` | chooses images and writes down which and why |
+| ``sets.py`` ``pictures.py`` | what is calibrated and judged on, with labels or without; before the export |
 | ``ranges.py`` | what values the graph's tensors take on them |
 | ``qdq.py`` | explicit Q/DQ pairs in an ONNX graph |
 | ``ir.py`` | OpenVINO's own form, by NNCF |
@@ -15,11 +16,14 @@
 
 from __future__ import annotations
 
+import importlib.util
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from edgekit.errors import UsageError
+from edgekit.errors import InputError, MissingPackageError, UsageError
+from edgekit.parity import Images
 from edgekit.processor import adds_exactly
 from edgekit.spec import Graph
 
@@ -34,9 +38,10 @@ class Wishes:
     """What the user wants of a narrower target.
 
     Attributes:
-        data: labelled set: calibration images from its ``train`` split, accuracy from ``val``.
+        data: a labelled set: calibration images from its ``train`` split, accuracy from ``val``; or pictures without
+            labels, one place or several (``sets.py`` has the rules).
         calibration: a manifest from ``edgekit calibrate``; otherwise images are chosen on the fly.
-        images: folder of images without labels, where ``val`` has none: agreement with the float model is measured.
+        images: images without labels, where there are no labels: agreement with the float model is measured on them.
         count, seed: of the choice on the fly.
         max_drop: points of the main metric that may be lost.
         require_speedup: the least speedup over the best floating-point artifact; None only records it.
@@ -47,9 +52,9 @@ class Wishes:
             neither, or a random network, which has none to lose.
     """
 
-    data: Path | None = None
+    data: Path | Sequence[Path] | None = None
     calibration: Path | None = None
-    images: Path | None = None
+    images: Images = None
     count: int = 300
     seed: int = 0
     max_drop: float = 0.5
@@ -58,6 +63,17 @@ class Wishes:
     weight_bits: int | None = None
     timing_s: float = 20.0
     judged: bool = True
+
+    @property
+    def sources(self) -> tuple[Path, ...]:
+        """``data`` as a tuple, empty for None."""
+        return () if self.data is None else (self.data,) if isinstance(self.data, Path) else tuple(self.data)
+
+    @property
+    def others(self) -> tuple[Path, ...]:
+        """``images`` as a tuple, empty for None."""
+        given = () if self.images is None else (self.images,) if isinstance(self.images, (str, Path)) else self.images
+        return tuple(map(Path, given))
 
 
 @dataclass
@@ -75,15 +91,38 @@ def needed(target: str, wishes: Wishes | None) -> bool:
     Raises:
         UsageError: INT8 without data, or wishes that the target cannot heed.
     """
-    if target in INT8 and (wishes is None or wishes.data is None):
-        raise UsageError(f"--target {target}: INT8 is calibrated and judged on images; give --data")
-    if target not in (*INT8, *HALF) and wishes is not None and (wishes.data or wishes.calibration):
+    if target in INT8 and (wishes is None or not (wishes.sources or wishes.calibration)):
+        raise UsageError(
+            f"--target {target}: INT8 is calibrated and judged on images; give --data, a labelled set or pictures "
+            "without labels, or --calibration"
+        )
+    if wishes is None:
+        return target in HALF
+    if target not in (*INT8, *HALF) and (wishes.sources or wishes.calibration):
         raise UsageError(f"--data and --calibration go with INT8 and trt-* targets, not with {target}")
-    if wishes is not None and wishes.require_speedup is not None and target not in FLOATS:
+    if wishes.require_speedup is not None and (target not in FLOATS or wishes.timing_s == 0):
         raise UsageError(f"--require-speedup goes with {' and '.join(FLOATS)}, which are timed here, not with {target}")
-    if wishes is not None and wishes.weight_bits is not None and target not in INT8:
+    if wishes.weight_bits is not None and target not in INT8:
         raise UsageError(f"--weight-bits goes with INT8 targets, not with {target}")
+    if target in INT8:
+        weight_bits(target, wishes)
     return target in (*INT8, *HALF)
+
+
+def missing(target: str) -> str | None:
+    """What calibrating for ``target`` needs and is not installed, a sentence, or None."""
+    if target == "ov-int8" and importlib.util.find_spec("nncf") is None:
+        return str(MissingPackageError("nncf", "building ov-int8", "int8"))
+    if importlib.util.find_spec("onnxruntime") is None:
+        return str(MissingPackageError("onnxruntime", "calibration", "onnx"))
+    return None
+
+
+def check_packages(target: str) -> None:
+    """Raise InputError unless what calibrating for ``target`` needs is installed."""
+    reason = missing(target)
+    if reason:
+        raise InputError(reason)
 
 
 def weight_bits(target: str, wishes: Wishes) -> int:

@@ -1,6 +1,7 @@
 """From a float32 graph to the one a narrower target is built from, with the proof that it is still good enough.
 
-    lowered = lower(graph, "ov-int8", folder, Wishes(data=Path("bccd/data.yaml")), artifact=try_it)
+    sets = open_sets(wishes, info.task, info.names)         # before the export
+    lowered = lower(graph, "ov-int8", folder, wishes, artifact=try_it, sets=sets)
     lowered.graph.path, lowered.parts["accuracy"]["drop_points"]
 
 One under the other: calibration images, ranges, quantization, the artifact judged; above the limit a ranking of groups
@@ -18,9 +19,8 @@ import numpy as np
 import onnx
 
 from edgekit import targets
-from edgekit.data import open_dataset
-from edgekit.errors import GateError, InputError
-from edgekit.parity import read_images
+from edgekit.errors import GateError
+from edgekit.image import read_image
 from edgekit.quantize import (
     HALF,
     Lowered,
@@ -35,13 +35,15 @@ from edgekit.quantize import (
     sensitivity,
     weight_bits,
 )
-from edgekit.spec import Graph, Session
+from edgekit.quantize.sets import Sets
+from edgekit.spec import Graph, Session, sha256_file
 from edgekit.versions import version
 
 # From 64 images on it loses no more than `mse`, within what 72 images can tell; `minmax` and `entropy` do:
 # benchmarks/results/int8-methods.json
 LIMITS = "percentile"
-UNLABELLED = 100  # images that agreement is measured on, at most
+
+PICTURES = 8  # to time on
 
 Say = Callable[[str], None]
 
@@ -53,6 +55,7 @@ def lower(
     wishes: Wishes | None,
     artifact: Callable[[Graph], Session],
     say: Say = lambda _: None,
+    sets: Sets | None = None,
 ) -> Lowered:
     """Quantize (or halve) ``graph`` for ``target``.
 
@@ -61,33 +64,49 @@ def lower(
         folder: scratch, which the returned graph lies in.
         artifact: a graph → a session of what is built from it.
         say: called with a line at each step.
+        sets: what is calibrated and judged on; None: nothing is, which half precision can do without.
 
     Raises:
         InputError, UsageError: the graph or the data cannot be used.
         GateError: more accuracy is lost than allowed, whatever is put back; ``evidence`` says what was tried.
     """
-    if wishes is None or wishes.data is None:  # half precision, which can do without
+    if wishes is None or sets is None or sets.manifest is None:
         half = folder / "half.onnx"
         kept = fp16.to_fp16(graph.path, half)
         return Lowered(dataclasses.replace(graph, path=half), _kept(kept))
     bits = weight_bits(target, wishes)
     qdq.check(onnx.load(graph.path), graph.path)
-    manifest = _manifest(graph, wishes)
+    manifest = sets.manifest
     if not wishes.judged:
         manifest = dataclasses.replace(manifest, images=manifest.images[: calibration.LEAST])
-    say(f"calibrating on {len(manifest.images)} images")
-    batches = calibration.batches(manifest, wishes.data, graph.info)
-    writer = _Writer(graph, target, folder, batches, bits)
-    calibrated, pictures = {"calibration": _calibrated(manifest)}, _pictures(manifest, wishes.data)
+    files = sets.files[: len(manifest.images)]
+    judge, before = _judge(graph, sets, say) if wishes.judged else (None, 0.0)
+    say(f"calibrating on {len(files)} images")
+    writer = _Writer(graph, target, folder, calibration.tensors(files, graph.info), bits)
+    parts = {"calibration": _calibrated(manifest, sets)}
     if target not in HALF:
-        calibrated["quantization"] = {"weight_bits": bits}
-    if not wishes.judged:
-        return Lowered(writer.write(()), calibrated | _kept(writer.kept), pictures)
-    runner = targets.backend("ort-fp32").open_session(graph.path, graph.info, "ort-fp32")
-    judge = _judge(graph, wishes, runner)
-    say("judging the floating-point model")
-    before = judge.score(runner)
-    say(f"judging {target}")
+        parts["quantization"] = {"weight_bits": bits}
+    if judge is None:
+        narrow = writer.write(())
+    else:
+        narrow, parts["accuracy"] = _within_limit(writer, artifact, judge, before, wishes.max_drop, sets, say)
+    return Lowered(narrow, parts | _kept(writer.kept), [read_image(path) for path in files[:PICTURES]])
+
+
+def _within_limit(
+    writer: _Writer,
+    artifact: Callable[[Graph], Session],
+    judge: accuracy.Judge,
+    before: float,
+    limit: float,
+    sets: Sets,
+    say: Say,
+) -> tuple[Graph, dict[str, Any]]:
+    """The narrow graph with as few groups in floating point as keep it within ``limit`` points, and what was found.
+
+    Raises:
+        GateError: none do.
+    """
 
     def score(skip: Sequence[str]) -> float:
         session = artifact(writer.write(skip))
@@ -95,20 +114,20 @@ def lower(
         session.close()  # type: ignore[attr-defined]
         return value
 
+    say(f"judging {writer.target}")
     after = score(())
-    row = _row(judge, wishes, before, after)
+    row = _row(judge, sets, limit, before, after)
     found = search.Found((), after)
-    if 100 * (before - after) > wishes.max_drop:
+    if 100 * (before - after) > limit:
         say("ranking groups by what each costs")
         row["ranking"] = writer.rank()
         say("searching for the fewest groups to put back")
-        found = search.put_back(row["ranking"], score, wishes.max_drop / 100, before, after)
+        found = search.put_back(row["ranking"], score, limit / 100, before, after)
         row |= {"tried": found.tried, "after": found.after, "drop_points": 100 * (before - found.after)}
         if found.groups is None:
-            raise GateError(_sentence(target, row, after), {"accuracy": row})
+            raise GateError(_sentence(writer.target, row, after), {"accuracy": row})
     row["put_back"] = list(found.groups or ())
-    narrow = writer.write(row["put_back"])
-    return Lowered(narrow, {"accuracy": row, **calibrated, **_kept(writer.kept)}, pictures)
+    return writer.write(row["put_back"]), row
 
 
 class _Writer:
@@ -117,9 +136,15 @@ class _Writer:
     def __init__(self, graph: Graph, target: str, folder: Path, batches: Sequence[np.ndarray], bits: int) -> None:
         self.graph, self.target, self.folder, self.batches, self.bits = graph, target, folder, batches, bits
         self.kept: list[fp16.Finding] = []  # in float32, by the last graph of FP16
+        self._last: tuple[frozenset[str], Graph] | None = None
         self._statistics: dict[str, ranges.Statistics] | None = None
 
     def write(self, skip: Collection[str]) -> Graph:
+        if self._last is None or self._last[0] != frozenset(skip):
+            self._last = frozenset(skip), self._write(skip)
+        return self._last[1]
+
+    def _write(self, skip: Collection[str]) -> Graph:
         if self.target == "ov-int8":
             out = self.folder / "int8.xml"
             ir.quantize(self.graph.path, out, self.batches, skip, weight_bits=self.bits)
@@ -163,68 +188,41 @@ def _means(statistics: dict[str, ranges.Statistics]) -> dict[str, np.ndarray]:
     return {name: means for name, means in found.items() if means is not None}
 
 
-def _manifest(graph: Graph, wishes: Wishes) -> calibration.Manifest:
-    assert wishes.data is not None
-    if wishes.calibration is not None:
-        judged, manifest = _labelled(graph, wishes), calibration.read(wishes.calibration)
-        if len(manifest.images) < calibration.LEAST and not wishes.force:
-            raise InputError(
-                f"{wishes.calibration}: {len(manifest.images)} images; fewer than {calibration.LEAST} say nothing "
-                "about ranges (--force takes them)"
-            )
-    elif wishes.data.suffix.lower() == ".json":
-        _labelled(graph, wishes)  # what is wrong with the set itself is said first
-        raise InputError(
-            f"{wishes.data}: a COCO file is one split, the one accuracy is judged on; choose calibration images from "
-            "another (edgekit calibrate TRAIN.json --out FILE) and give --calibration FILE"
-        )
+def _judge(graph: Graph, sets: Sets, say: Say) -> tuple[accuracy.Judge, float]:
+    """The judge, and what the floating-point model scores.
+
+    Raises:
+        InputError: the judge could prove nothing.
+    """
+    say("judging the floating-point model")
+    runner = targets.backend("ort-fp32").open_session(graph.path, graph.info, "ort-fp32")
+    if sets.labelled is not None:
+        judge = accuracy.by_labels(sets.labelled)
     else:
-        train = open_dataset(wishes.data, graph.info.task, "train", None, _names(graph, wishes))
-        judged = _labelled(graph, wishes)
-        manifest = calibration.choose(train, wishes.count, wishes.seed, judged, wishes.force)
-    if judged is not None:
-        calibration.check_disjoint(manifest, judged)
-    return manifest
+        judge = accuracy.check_seen(accuracy.by_agreement(sets.unlabelled, runner, sets.on))
+    before = judge.score(runner)
+    if judge.skipped:
+        what = f"{judge.on}: images that cannot be read are left out: {len(judge.skipped)}"
+        say(f"note: {what}; the first is {judge.skipped[0]}")
+    return judge, before
 
 
-def _labelled(graph: Graph, wishes: Wishes) -> Any:
-    """The split accuracy is judged on; None where agreement on ``images`` stands in."""
-    assert wishes.data is not None
-    beside = wishes.images if wishes.data.suffix.lower() == ".json" else None
-    try:
-        return open_dataset(wishes.data, graph.info.task, "val", beside, _names(graph, wishes))
-    except InputError as error:
-        if beside is not None or not wishes.data.exists():
-            raise
-        if wishes.images is None:
-            raise InputError(f"{error}; or give --images, to measure agreement with the float model on them") from error
-        return None
-
-
-def _names(graph: Graph, wishes: Wishes) -> tuple[str, ...] | None:
-    """The classes that labels must be of, where labels matter."""
-    return graph.info.names if wishes.judged else None
-
-
-def _judge(graph: Graph, wishes: Wishes, runner: Session) -> accuracy.Judge:
-    dataset = _labelled(graph, wishes)
-    if dataset is not None:
-        return accuracy.by_labels(dataset)
-    assert wishes.images is not None
-    return accuracy.by_agreement(read_images(wishes.images, UNLABELLED), runner, wishes.images.name)
-
-
-def _row(judge: accuracy.Judge, wishes: Wishes, before: float, after: float) -> dict[str, Any]:
-    return {
+def _row(judge: accuracy.Judge, sets: Sets, limit: float, before: float, after: float) -> dict[str, Any]:
+    row = {
         "metric": judge.metric,
         "kind": judge.kind,
         "on": judge.on,
-        "images": judge.images,
+        "images": judge.images - len(judge.skipped),
         "before": before,
         "after": after,
         "drop_points": 100 * (before - after),
-        "limit_points": wishes.max_drop,
+        "limit_points": limit,
     }
+    if judge.seen is not None:  # agreement: nobody else has these images' names
+        row |= {"seen": judge.seen, "sha256": [sha256_file(p) for p in sets.unlabelled if isinstance(p, Path)]}
+    if judge.skipped:
+        row["unreadable"] = len(judge.skipped)
+    return row | ({"warning": judge.warning} if judge.warning else {})
 
 
 def _sentence(target: str, row: dict[str, Any], first: float) -> str:
@@ -237,22 +235,17 @@ def _sentence(target: str, row: dict[str, Any], first: float) -> str:
     )
 
 
-def _calibrated(manifest: calibration.Manifest) -> dict[str, Any]:
+def _calibrated(manifest: calibration.Manifest, sets: Sets) -> dict[str, Any]:
     return {
         "sha256": manifest.sha256,
         "images": len(manifest.images),
         "set": manifest.set,
         "split": manifest.split,
         "seed": manifest.seed,
+        "files": {entry.path: entry.sha256 for entry in manifest.images},
+        **({"notes": manifest.named(sets.notes)} if sets.notes else {}),
         **({"warning": manifest.warning} if manifest.warning else {}),
     }
-
-
-def _pictures(manifest: calibration.Manifest, data: Path, most: int = 8) -> list[np.ndarray]:
-    from edgekit.image import read_image
-
-    folder = data if data.is_dir() else data.parent
-    return [read_image(folder / entry.path) for entry in manifest.images[:most]]
 
 
 def _kept(findings: Sequence[fp16.Finding]) -> dict[str, Any]:

@@ -56,7 +56,7 @@ class Request:
 
     data: Path | None = None
     split: str = "val"
-    images: Path | None = None
+    images: parity.Images = None
     results: Path | None = None
     val: tuple[Path, ...] = ()
     budget_s: float = 20.0

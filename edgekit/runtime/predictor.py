@@ -25,7 +25,6 @@ from time import perf_counter
 from types import TracebackType
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.errors import UsageError

@@ -20,6 +20,7 @@ import numpy as np
 
 from edgekit.errors import InputError, MissingPackageError, UsageError
 from edgekit.forks import keep_in_children
+from edgekit.processor import is_cpu
 from edgekit.spec import Graph, ModelInfo
 from edgekit.targets._onnx_variants import KINDS, varied
 
@@ -72,7 +73,7 @@ class OrtSession:
             import onnxruntime
         except ImportError as error:
             raise MissingPackageError("onnxruntime", target, EXTRA) from error
-        if device and device.lower() != "cpu":
+        if not is_cpu(device):
             raise UsageError(f"--device {device}: {target} runs on cpu; use a trt-* target for NVIDIA GPUs")
         self.info, self.target, self.path, self.threads = info, target, path, threads
         self._runtime = onnxruntime

@@ -27,6 +27,7 @@ from edgekit.atomic import written_whole
 from edgekit.errors import GateError, InputError, MissingPackageError, UsageError
 from edgekit.forks import keep_in_children
 from edgekit.home import ensure_home
+from edgekit.processor import is_cpu
 from edgekit.spec import Graph, ModelInfo, Port
 from edgekit.targets._openvino_input import MARK, take_pixels
 from edgekit.targets._openvino_variants import varied
@@ -199,9 +200,10 @@ class OpenVinoSession:
         openvino = _openvino(target)
         self.info, self.target, self.path, self.streams = info, target, path, streams or 1
         self._core = core = openvino.Core()
-        name = (device or "CPU").upper()
-        family = name.partition(":")[0].split(".")[0]  # AUTO:GPU,CPU and GPU.1 are devices too
-        if family not in {d.split(".")[0] for d in core.available_devices} | {"AUTO", "HETERO"}:
+        name = "CPU" if device is None or is_cpu(device) else device.upper()
+        kind, several, _ = name.partition(":")  # AUTO:GPU,CPU and GPU.1 are devices too
+        known = {"AUTO", "HETERO"} | (set() if several else {d.split(".")[0] for d in core.available_devices})
+        if kind.split(".")[0] not in known:
             raise UsageError(f"--device {device}: OpenVINO sees {', '.join(core.available_devices)} here")
         properties: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
         if streams:

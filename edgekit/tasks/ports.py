@@ -33,9 +33,7 @@ def info(
     if len(names) != spec.classes:
         raise InputError(f"{spec.name} has {spec.classes} classes but {len(names)} names")
     task = tasks.get(spec.task)
-    if head == "nms" and task.detects and ("boxes" not in task.roles or batch != 1):
-        what = f"{task.name} boxes" if "boxes" not in task.roles else "a batch other than 1"
-        raise UsageError(f"--head nms: no runtime suppresses {what} inside the graph; use --head topk")
+    check_head(task.name, head, batch)
     height, width = imgsz
     head = head if task.detects else "raw"
     cells = sum((height // s) * (width // s) for s in _STRIDES)
@@ -67,3 +65,15 @@ def info(
         licence=licence,
         spec=spec,
     )
+
+
+def check_head(name: str, head: str, batch: int | None) -> None:
+    """Refuse a form of outputs that the task ``name`` does not come in.
+
+    Raises:
+        UsageError: its boxes cannot be suppressed inside a graph, or not in batches.
+    """
+    task = tasks.get(name)
+    if head == "nms" and task.detects and ("boxes" not in task.roles or batch != 1):
+        what = f"{task.name} boxes" if "boxes" not in task.roles else "a batch other than 1"
+        raise UsageError(f"--head nms: no runtime suppresses {what} inside the graph; use --head topk")

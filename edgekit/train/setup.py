@@ -22,6 +22,7 @@ from edgekit.checkpoint import Checkpoint
 from edgekit.data.dataset import Dataset
 from edgekit.data.derived import NAME, Derived
 from edgekit.errors import InputError, UsageError
+from edgekit.processor import is_cpu
 from edgekit.spec import ModelSpec
 from edgekit.train import memory, optim, qat, sets, start
 from edgekit.train.augment import Augment
@@ -285,7 +286,7 @@ def _told(options: TrainOptions) -> dict[str, Any]:
 def _device(options: TrainOptions, world: World) -> torch.device:
     if options.threads:
         torch.set_num_threads(options.threads)
-    name = world.device(options.device)
+    name = "cpu" if is_cpu(options.device) else world.device(options.device)
     try:
         device = torch.device(name)
         torch.empty(1, device=device)

@@ -51,6 +51,9 @@ std::unique_ptr<Backend> open_backend(const std::string& folder, const Info& inf
 
 // ---- for backends ---------------------------------------------------------------------------------------------------
 
+// Whether a device is the processor: none given, cpu, CPU, cpu:0.
+bool is_cpu(const std::string& device);
+
 // Bytes of a value of this type.
 std::size_t size_of(const std::string& dtype);
 

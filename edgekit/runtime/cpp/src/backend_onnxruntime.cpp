@@ -171,7 +171,7 @@ class OnnxRuntime : public Backend {
                 {nullptr, {api().ReleaseEnv}},
                 {nullptr, {api().ReleaseSession}},
                 {nullptr, {api().ReleaseMemoryInfo}}} {
-    if (!settings.device.empty() && settings.device != "cpu" && settings.device != "CPU")
+    if (!is_cpu(settings.device))
       throw Error(Error::Kind::usage, "--device " + settings.device + ": " + info.target +
                                           " runs on cpu; use a trt-* target for NVIDIA GPUs");
     OrtEnv* environment = nullptr;

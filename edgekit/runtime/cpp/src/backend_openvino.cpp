@@ -15,10 +15,12 @@ std::string upper(std::string text) {
 
 // The device's name, if OpenVINO has it.
 std::string device_of(ov::Core& core, const std::string& wanted) {
-  const std::string name = wanted.empty() ? "CPU" : upper(wanted), family = name.substr(0, name.find_first_of(".:"));
+  const std::string name = is_cpu(wanted) ? "CPU" : upper(wanted), family = name.substr(0, name.find_first_of(".:"));
   const std::vector<std::string> devices = core.get_available_devices();
   const auto known = [&family](const std::string& device) { return device.substr(0, device.find('.')) == family; };
-  if (family == "AUTO" || family == "HETERO" || std::any_of(devices.begin(), devices.end(), known)) return name;
+  const bool several = name.find(':') != std::string::npos;  // only of those two
+  if (family == "AUTO" || family == "HETERO") return name;
+  if (!several && std::any_of(devices.begin(), devices.end(), known)) return name;
   std::string seen;
   for (const std::string& device : devices) seen += (seen.empty() ? "" : ", ") + device;
   throw Error(Error::Kind::usage, "--device " + wanted + ": OpenVINO sees " + seen + " here");

@@ -1,4 +1,5 @@
 // Which backends this library was compiled with, and what they share.
+#include <cctype>
 #include <cstdint>
 #include <cstring>
 #include <filesystem>
@@ -88,6 +89,12 @@ std::unique_ptr<Backend> open_backend(const std::string& folder, const Info& inf
 
 void Runner::cuda_stream(void*) {
   throw Error(Error::Kind::usage, "cuda_stream: only trt-* bundles run on CUDA streams");
+}
+
+bool is_cpu(const std::string& device) {
+  std::string small = device;
+  for (char& letter : small) letter = static_cast<char>(std::tolower(static_cast<unsigned char>(letter)));
+  return small.empty() || small == "cpu" || small == "cpu:0";
 }
 
 std::size_t size_of(const std::string& dtype) {

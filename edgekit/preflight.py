@@ -1,0 +1,223 @@
+"""What can be known about a request before the work begins, checked in one place and in the order of what it takes.
+
+    checked = of_build(source, "ov-int8", out, None, 1, images, "topk", {}, None, wishes)
+    checked.arguments, checked.sets          # for the backend, and what is calibrated and judged on
+
+First words and numbers, then packages, then the files: a wrong word is refused in a fraction of a second, bad data
+after a look at the data. Nothing here imports torch, makes a network or runs one.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from edgekit import bundle, catalog, layouts, parity, quantize, targets, tasks
+from edgekit import source as sources
+from edgekit.errors import InputError, UsageError
+from edgekit.quantize import Wishes
+from edgekit.quantize.sets import Sets, open_sets
+from edgekit.spec import HEADS, check_opset, parse_imgsz
+from edgekit.tasks import ports
+
+
+@dataclass(frozen=True)
+class Checked:
+    """The target's own options as its ``build`` takes them (one more argument, or none), and what is calibrated and
+    judged on; None where nothing is, or the model's task is not known before it is read in full."""
+
+    arguments: tuple[Any, ...]
+    sets: Sets | None = None
+
+
+def of_build(
+    source: Path,
+    target: str,
+    out: Path,
+    imgsz: tuple[int, int] | None,
+    batch: int | None,
+    images: parity.Images,
+    head: str,
+    options: Mapping[str, str] | None,
+    layout: str | None,
+    wishes: Wishes | None,
+    sets: Sets | None = None,
+) -> Checked:
+    """Refuse what ``edgekit.build.build`` could not do with these arguments.
+
+    Args:
+        sets: settled before.
+
+    Raises:
+        InputError, UsageError, MissingPackageError: one sentence on what is wrong and what to do.
+    """
+    backend = targets.backend(target)
+    narrow = quantize.needed(target, wishes)
+    layouts.check(layout, target)
+    arguments = own_options(backend, target, options)
+    if layout is not None and arguments and not getattr(arguments[0], "engine", True):
+        raise UsageError(f"--layout {layout}: --no-engine leaves nothing to serve; drop one of them")
+    if head not in HEADS:
+        raise UsageError(f"--head {head}: forms are {', '.join(HEADS)}")
+    if imgsz is not None:
+        parse_imgsz(imgsz)
+    if target in quantize.INT8 and batch is None:
+        raise InputError(f"{source}: INT8 needs a fixed batch and size, not a dynamic shape; leave --dynamic-batch out")
+    check_out(out)
+    found = sources.describe(source)
+    if found.info is None and found.task is not None:
+        ports.check_head(found.task, head, batch)
+    _check_graph(found, target, imgsz)
+    if images:
+        parity.read_images(images)
+    if not narrow or wishes is None or not (wishes.sources or wishes.calibration):
+        return Checked(arguments)
+    quantize.check_packages(target)
+    return Checked(arguments, sets or of_sets(found, wishes))
+
+
+def of_export(source: Path, out: Path, head: str, batch: int | None, opset: int) -> None:
+    """Refuse what ``edgekit.graph.export.export`` could not do with these arguments.
+
+    Raises:
+        InputError, UsageError, MissingPackageError: one sentence on what is wrong and what to do.
+    """
+    check_opset(opset)
+    check_folder(out)
+    found = sources.describe(source, "exporting")
+    if found.info is not None:
+        raise InputError(f"{source}: a graph already; give the checkpoint it was exported from")
+    if found.task is not None:
+        ports.check_head(found.task, head, batch)
+
+
+def of_training(
+    data: Path, model: str | None, task: str | None, teacher: str | None, images: Path | None, out: Path
+) -> None:
+    """Refuse what no training could begin with: files that are not there or of another kind, a teacher of another task.
+
+    Args:
+        model: a published name or a checkpoint, as ``edgekit train --model`` takes it.
+
+    Raises:
+        InputError, UsageError, MissingPackageError: one sentence on what is wrong and what to do.
+    """
+    check_data(data)
+    if images is not None and not images.is_dir():
+        raise InputError(f"--images {images}: no such folder; give the one that holds the images of {data}")
+    check_folder(out)
+    named = model or "yolo12n"
+    if Path(named).suffix == ".pt" or Path(named).exists():
+        own = sources.describe(Path(named), "training from").task
+    else:
+        own = catalog.spec(named, task).task
+    wanted = tasks.get(task).name if task else own
+    taught = sources.describe(Path(teacher), "learning from").task if teacher else None
+    if None not in (wanted, taught) and wanted != taught:
+        raise UsageError(f"--teacher {teacher}: a {taught} network cannot teach a {wanted} one")
+
+
+def check_data(data: Path) -> None:
+    """Refuse what is no labelled set by its name.
+
+    Raises:
+        InputError: there is nothing, or something else.
+    """
+    if not data.exists():
+        raise InputError(f"{data}: there is no such file or folder; give a data.yaml, a COCO JSON or a folder")
+    if not data.is_dir() and data.suffix.lower() not in (".yaml", ".yml", ".json"):
+        raise InputError(f"{data}: is no set of labelled images; give a data.yaml, a COCO JSON or a folder")
+
+
+def check_models(models: Iterable[Path]) -> None:
+    """Refuse models that are not there, before the first of them is loaded.
+
+    Raises:
+        InputError: one is not there.
+    """
+    for model in models:
+        if not model.exists():
+            raise InputError(f"{model}: no such file or folder; give a bundle, a checkpoint or an exported ONNX file")
+
+
+def of_sets(source: sources.Source, wishes: Wishes, calibrate: bool = True) -> Sets | None:
+    """What is calibrated and judged on, where the model's task is known already.
+
+    Raises:
+        InputError, UsageError, MissingPackageError: the data cannot be used.
+    """
+    if source.task is None or source.names is None:
+        return None
+    sets = open_sets(wishes, source.task, source.names, calibrate)
+    if sets.labelled is not None and wishes.judged and tasks.get(source.task).detects:
+        from edgekit.metrics.coco import evaluator_package
+
+        evaluator_package()
+    return sets
+
+
+def _check_graph(source: sources.Source, target: str, imgsz: tuple[int, int] | None) -> None:
+    if source.info is None:
+        return
+    path = source.path / "model.onnx" if source.path.is_dir() else source.path
+    if target in quantize.INT8:
+        from edgekit.graph.files import load
+        from edgekit.quantize import qdq
+
+        qdq.check(load(path), path)
+        if source.info.batch is None:
+            raise InputError(
+                f"{source.path}: INT8 needs a fixed batch and size, and this one is dynamic; export it again"
+            )
+    if imgsz not in (None, source.info.imgsz):
+        height, width = source.info.imgsz
+        raise InputError(f"{path}: exported for {height},{width}; export it again with --imgsz")
+
+
+def own_options(backend: ModuleType, target: str, texts: Mapping[str, str] | None) -> tuple[Any, ...]:
+    """The target's own options as ``backend.build`` takes them: one more argument, or none.
+
+    Raises:
+        UsageError: a target without options was given some, or one has no such option or value.
+        InputError: what the target is built with is not installed.
+    """
+    if texts and not hasattr(backend, "OPTIONS"):
+        raise UsageError(f"--option {next(iter(texts))}: {target} has no options of its own; trt-* targets do")
+    chosen = backend.OPTIONS.parse(texts) if texts else None
+    reason = backend.missing() if getattr(chosen, "engine", True) else None
+    if reason:
+        raise InputError(reason)
+    if hasattr(backend, "prepare") and getattr(chosen, "engine", True):
+        backend.prepare(target, chosen or backend.OPTIONS())  # refuses now what it would after the export
+    return () if chosen is None else (chosen,)
+
+
+def check_out(out: Path) -> None:
+    """Refuse a place where no bundle can be put.
+
+    Raises:
+        InputError: something else is there, or its folder cannot be written.
+    """
+    if out.is_dir() and not out.is_symlink():
+        if any(out.iterdir()) and not bundle.is_bundle(out):
+            raise InputError(f"--out {out}: a folder with other files in it; give a new name or empty it")
+    elif out.exists():
+        raise InputError(f"--out {out}: a file, where a bundle needs a folder; give another name")
+    check_folder(out)
+
+
+def check_folder(out: Path) -> None:
+    """Refuse a file or folder to write that its folder cannot take.
+
+    Raises:
+        InputError: a folder above is a file, or may not be written.
+    """
+    above = next(place for place in out.absolute().parents if place.exists())
+    if not above.is_dir():
+        raise InputError(f"--out {out}: {above} is a file, no folder; give another name")
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise InputError(f"--out {out}: the folder {above} cannot be written to; give another name")
