@@ -10,7 +10,7 @@ go through ``published.py``, which runs no code from them. Commands take either 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -134,7 +134,8 @@ def load_state_dict(
     if spec.name != wanted.name:
         raise UsageError(f"--model {model}: {path} holds the tensors of {spec.name}")
     spec = spec.replace(activation=activation or spec.activation)
-    net, fused = _filled(spec, arrays, path)
+    net = network.build(spec)
+    fused = _fill(net, arrays, path)
     names = names or tuple(f"class{i}" for i in range(spec.classes))
     _check_names(names, spec, path)
     assumed = {"activation": spec.activation, "areas": list(spec.areas), "norm_eps": spec.norm_eps}
@@ -169,7 +170,8 @@ def _load_own(path: Path) -> Checkpoint:
         raise InputError(f"{path}: checkpoint schema {schema}, but this edgekit reads up to {SCHEMA}; upgrade edgekit")
     try:
         spec = ModelSpec.from_dict(document["spec"])
-        net = _fill(spec, document["state_dict"], path)
+        net = network.build(spec)
+        _load(net, document["state_dict"], path)
         names, imgsz = tuple(document["names"]), tuple(document["imgsz"])
     except (KeyError, TypeError) as error:
         raise InputError(f"{path}: a damaged edgekit checkpoint (no {error}); restore it") from error
@@ -182,8 +184,9 @@ def _load_own(path: Path) -> Checkpoint:
 def from_published(published: Published, path: Path, replayed: bool = True) -> Checkpoint:
     """Tensors and attributes of a published file as a Checkpoint; see ``load``."""
     spec = recognition.recognise(published, path)
-    recognition.check(published, network.build(spec, "meta"), path)
-    net, fused = _filled(spec, published.state, path)
+    net = network.build(spec)
+    recognition.check(published, net, path)
+    fused = _fill(net, published.state, path)
     place = parting(published.modules, published.state, net) if replayed else None
     if place is not None:
         raise InputError(
@@ -211,16 +214,17 @@ def from_published(published: Published, path: Path, replayed: bool = True) -> C
     )
 
 
-def _filled(spec: ModelSpec, arrays: dict[str, np.ndarray], path: Path) -> tuple[YOLO12, dict[str, Any]]:
-    """The network of arrays as stored, and what there is to say of it: whether its BatchNorms had been folded."""
+def _fill(net: YOLO12, arrays: Mapping[str, np.ndarray], path: Path) -> dict[str, Any]:
+    """Give ``net`` a file's tensors as stored, folded BatchNorms put back; what provenance has to say of that."""
     stored = {key: torch.from_numpy(array) for key, array in arrays.items()}
-    state = unfused(stored, spec.norm_eps)
-    return _fill(spec, state, path), {"fused": True} if len(state) != len(stored) else {}
+    state = unfused(stored, net.spec.norm_eps)
+    _load(net, state, path)
+    return {"fused": True} if len(state) != len(stored) else {}
 
 
-def _fill(spec: ModelSpec, state: dict[str, torch.Tensor], path: Path) -> YOLO12:
-    """The spec's network with these weights; every key and shape must agree."""
-    expected = {k: tuple(v.shape) for k, v in network.build(spec, "meta").state_dict().items()}
+def _load(net: YOLO12, state: Mapping[str, torch.Tensor], path: Path) -> None:
+    """Give ``net`` these weights and put it in evaluation mode; every key and shape must agree."""
+    spec, expected = net.spec, {k: tuple(v.shape) for k, v in net.state_dict().items()}
     wrong = [k for k in expected if k not in state] + [k for k in state if k not in expected]
     if wrong:
         kind = "lacks" if wrong[0] in expected else "has the unknown"
@@ -231,13 +235,12 @@ def _fill(spec: ModelSpec, state: dict[str, torch.Tensor], path: Path) -> YOLO12
                 f"{path}: not the {spec.name} layout ({spec.family}): {key} has shape {list(state[key].shape)}, "
                 f"expected {list(shape)}"
             )
-    net = network.build(spec)
     floats = {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
     for key, value in floats.items():
         if value.is_floating_point() and not torch.isfinite(value).all():
             raise InputError(f"{path}: {key} holds NaN or infinite weights; take an earlier checkpoint")
     net.load_state_dict(floats)
-    return net.eval()
+    net.eval()
 
 
 def _check_names(names: tuple[str, ...], spec: ModelSpec, path: Path) -> None:

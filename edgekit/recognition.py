@@ -5,7 +5,7 @@ is read from the file's modules: what a ``ModelSpec`` can say is honoured, every
 and the first thing that is not is named.
 
     spec = recognise(published, path)
-    check(published, network.build(spec, "meta"), path)
+    check(published, network.build(spec), path)
 """
 
 from __future__ import annotations

@@ -5,7 +5,8 @@ Run by ``test_variations.py`` with the Python of an environment that has Ultraly
     PYTHON ultralytics_variations.py FIXTURES OUT
 
 For every variation there are ``OUT/NAME.pt``, and ``OUT/NAME.npz`` with the raw outputs for ``OUT/input.npy``, where
-Ultralytics can run it at all.
+Ultralytics can run it at all. ``OUT/expected.txt`` has a line for each: its name and, where edgekit must refuse it, what
+the message must hold.
 """
 
 import copy
@@ -177,6 +178,8 @@ def main(fixtures, out):
     model.fuse(verbose=False)
     torch.save(model.state_dict(), out / "state_fused.pt")
     np.savez(out / "wrapped.npz", output=plain)
+    words = dict.fromkeys((p.stem for p in out.glob("*.pt")), "") | {name: word for name, (_, word) in OTHER.items()}
+    (out / "expected.txt").write_text("".join(f"{name} {word}".strip() + "\n" for name, word in words.items()))
 
 
 if __name__ == "__main__":
