@@ -20,6 +20,9 @@ def command(
     ] = None,
     most: Annotated[int, typer.Option(min=1, help="Use at most this many images.")] = 16,
     imgsz: ImgSz = None,
+    task: Annotated[
+        str | None, typer.Option(help="Of another tool's model that does not say: detect, segment, …")
+    ] = None,
     conf: Conf = 0.25,
     json: Json = False,
 ) -> None:
@@ -31,7 +34,7 @@ def command(
 
     pictures = parity.read_images(images, most) if images else parity.generated_images()
     with console().status("comparing"):
-        report = compare(first, second, pictures, conf, parse_imgsz(imgsz) if imgsz else None)
+        report = compare(first, second, pictures, conf, parse_imgsz(imgsz) if imgsz else None, task)
     if json:
         emit_json(report)
     else:
