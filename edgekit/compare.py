@@ -85,9 +85,7 @@ def _parting(
     return None
 
 
-def _open_both(
-    first: Path, second: Path, size: tuple[int, int] | None, task: str | None
-) -> tuple[Session, Session]:
+def _open_both(first: Path, second: Path, size: tuple[int, int] | None, task: str | None) -> tuple[Session, Session]:
     b = open_session(second, imgsz=size, foreign=True, task=task)
     fixed = b.info.imgsz if b.target != "pytorch" else None
     head = b.info.head if b.info.head != "nms" else "raw"

@@ -77,8 +77,8 @@ def check(published: Published, net: YOLO12, path: Path) -> None:
     found = next(_differences(published, net), None)
     if found:
         raise InputError(
-            f"{path}: its {net.spec.name} is not the one edgekit computes: {found}; results would differ, so edgekit does "
-            "not take it"
+            f"{path}: its {net.spec.name} is not the one edgekit computes: {found}; results would differ, so it is not "
+            "taken"
         )
 
 

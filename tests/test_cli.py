@@ -93,7 +93,9 @@ def test_usage_errors_exit_2_and_keep_standard_output_empty(words: list[str]) ->
     assert words[-1] in done.stderr
 
 
-def narrow(source: Path, imgsz: _common.ImgSz = None, dry: Annotated[bool, typer.Option("--dry/--wet")] = False) -> None:
+def narrow(
+    source: Path, imgsz: _common.ImgSz = None, dry: Annotated[bool, typer.Option("--dry/--wet")] = False
+) -> None:
     """A command of few options."""
 
 

@@ -1,8 +1,8 @@
 """Networks that differ without changing a tensor's shape: what the reader can honour gives the numbers of the program
 that wrote the file, everything else is refused by the name of what differs.
 
-Quick tests write files of their own (``published_files.py``). The property is proved against Ultralytics itself where an
-environment with it exists: ``EDGEKIT_PEER=/path/to/python pytest -m slow tests/test_variations.py``.
+Quick tests write files of their own (``published_files.py``). The property is proved against Ultralytics itself where
+an environment with it exists: ``EDGEKIT_PEER=/path/to/python pytest -m slow tests/test_variations.py``.
 """
 
 from __future__ import annotations
@@ -236,12 +236,13 @@ def test_the_replay_finds_what_a_comparison_would_have_missed(
 def test_the_replay_leaves_the_network_as_it_was(detect: Published, net: YOLO12) -> None:
     weights = {key: value.clone() for key, value in net.state_dict().items()}
     assert replay.parting(detect.modules, detect.state, net) is None
-    assert all(torch.equal(value, weights[key]) and value.dtype == weights[key].dtype for key, value in net.state_dict().items())
+    assert all(
+        torch.equal(value, weights[key]) and value.dtype == weights[key].dtype
+        for key, value in net.state_dict().items()
+    )
 
 
-def test_a_reading_that_the_replay_contradicts_is_an_error(
-    detect: Published, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_reading_that_the_replay_contradicts_is_an_error(detect: Published, monkeypatch: pytest.MonkeyPatch) -> None:
     modules = changed(detect, "model.12", mode="bilinear")
     altered = Published(detect.path, detect.which, detect.state, modules, detect.names)
     monkeypatch.setattr(recognition, "check", lambda *given: None)

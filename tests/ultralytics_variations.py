@@ -5,8 +5,8 @@ Run by ``test_variations.py`` with the Python of an environment that has Ultraly
     PYTHON ultralytics_variations.py FIXTURES OUT
 
 For every variation there are ``OUT/NAME.pt``, and ``OUT/NAME.npz`` with the raw outputs for ``OUT/input.npy``, where
-Ultralytics can run it at all. ``OUT/expected.txt`` has a line for each: its name and, where edgekit must refuse it, what
-the message must hold.
+Ultralytics can run it at all. ``OUT/expected.txt`` has a line for each: its name and, where edgekit must refuse it,
+what the message must hold.
 """
 
 import copy
@@ -16,7 +16,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import nn
-
 from ultralytics import YOLO
 
 BASE = "yolo12n-bccd.pt"
@@ -60,7 +59,7 @@ def replaced(path, module):
 def areas(*numbers):
     def change(model):
         for layer, number in zip((6, 8), numbers, strict=True):
-            everywhere(model.model[layer], "AAttn", lambda attn: setattr(attn, "area", number))
+            everywhere(model.model[layer], "AAttn", lambda attn, number=number: setattr(attn, "area", number))
 
     return change
 

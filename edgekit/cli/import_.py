@@ -90,8 +90,8 @@ def _loaded(path: Path, model: str | None, names: str | None, activation: str | 
 def _note_assumed(loaded: Checkpoint) -> None:
     spec = loaded.spec
     console().print(
-        f"[yellow]note:[/yellow] a state dict has tensors alone: activation ({spec.activation}), strides, routes, areas "
-        f"{spec.areas} and BatchNorm's epsilon ({spec.norm_eps:g}) are taken as published for {spec.name}",
+        f"[yellow]note:[/yellow] a state dict has tensors alone: activation ({spec.activation}), strides, routes, "
+        f"areas {spec.areas} and BatchNorm's epsilon ({spec.norm_eps:g}) are taken as published for {spec.name}",
         soft_wrap=True,
     )
 

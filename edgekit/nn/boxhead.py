@@ -82,7 +82,13 @@ class BoxBranches(nn.Module):
 
     def written_as(self, name: str, **own: Any) -> Written:
         """The head called ``name`` in published files, which states ``own`` besides what every such head does."""
-        sizes = {"stride": STRIDES, "nc": self.classes, "nl": len(self.cv2), "reg_max": BINS, "no": self.classes + 4 * BINS}
+        sizes = {
+            "stride": STRIDES,
+            "nc": self.classes,
+            "nl": len(self.cv2),
+            "reg_max": BINS,
+            "no": self.classes + 4 * BINS,
+        }
         one_to_one = {"end2end": False, "_end2end": False, "legacy": False}  # other heads, of the same class
         caches = ("anchors", "strides", "shape", "dynamic", "export", "format", "max_det", "agnostic_nms", "angle")
         return Written((name,), sizes | own | one_to_one, caches, tuple(one_to_one))

@@ -15,7 +15,6 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch import nn
 
-
 ANY = ("*",)  # of ``idle``: every attribute, as the model as a whole has names, settings and the like
 
 

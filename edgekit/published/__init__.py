@@ -25,7 +25,7 @@ import numpy as np
 from edgekit.errors import EdgekitError, InputError
 from edgekit.published.inert_pickle import StandIn, Storage, printable, read_inert
 from edgekit.published.inert_values import count, json_dict, mapping, members, text
-from edgekit.published.modules import Module, class_name, described, is_module, is_tensor, named, unwrapped, walk
+from edgekit.published.modules import Module, described, is_module, is_tensor, named, unwrapped, walk
 from edgekit.published.torch_archive import Archive, open_archive
 
 _DTYPES = {
@@ -195,7 +195,7 @@ def _find_model(top: Any, path: Path) -> tuple[str, StandIn]:
     if "edgekit" in entries:
         raise InputError(f"{path}: a checkpoint edgekit wrote, not a published one; load it as an edgekit checkpoint")
     for which, candidate in (("file", top), ("ema", entries.get("ema")), ("model", entries.get("model"))):
-        if is_module(candidate):
+        if isinstance(candidate, StandIn) and is_module(candidate):
             return which, unwrapped(candidate)
     if _tensors_of(top)[1]:
         raise InputError(
