@@ -175,6 +175,8 @@ def _load_own(path: Path) -> Checkpoint:
         names, imgsz = tuple(document["names"]), tuple(document["imgsz"])
     except (KeyError, TypeError) as error:
         raise InputError(f"{path}: a damaged edgekit checkpoint (no {error}); restore it") from error
+    except UsageError as error:
+        raise InputError(f"{path}: made by a newer edgekit, or damaged ({error})") from error
     _check_names(names, spec, path)
     return Checkpoint(
         net, names, imgsz, document.get("licence"), sha256_file(path), path, document.get("provenance", {})

@@ -154,7 +154,7 @@ def _unseen_in_tensors(modules: Mapping[str, Module], spec: ModelSpec, path: Pat
             raise InputError(f"{path}: {name} ({modules[name].name}) does not state its area")
         areas.append(area)
     found: dict[str, Any] = {"areas": tuple(areas)}
-    norm = next((m.attributes for m in modules.values() if m.name == "BatchNorm2d"), None)
+    norm = next((m.attributes for m in modules.values() if m.name in ("BatchNorm2d", "SyncBatchNorm")), None)
     if norm is not None:
         numbers = norm.get("eps"), norm.get("momentum")
         if not all(type(number) is float for number in numbers):

@@ -125,6 +125,7 @@ def test_a_layout_that_is_not_the_published_one(change, sentence: str) -> None:
         (lambda d: d | {"edgekit": 99}, "checkpoint schema 99"),
         (lambda d: {k: v for k, v in d.items() if k != "spec"}, "a damaged edgekit checkpoint"),
         (lambda d: d | {"names": ["one"]}, "it names 1 classes but its head has 2"),
+        (lambda d: d | {"spec": d["spec"] | {"activation": "snake"}}, "c.pt: made by a newer edgekit.*snake"),
         (lambda d: d | {"state_dict": {}}, "lacks tensor"),
     ],
 )

@@ -94,6 +94,7 @@ SAME = {
     "fused": fused,
     "fused_relu": lambda model: (activated(nn.ReLU)(model), fused(model)),
     "training": lambda model: model.train(),
+    "synchronised": lambda model: setattr(model, "model", nn.SyncBatchNorm.convert_sync_batchnorm(model.model)),
     "end2end_off": lambda model: setattr(model, "end2end", False),
 }
 

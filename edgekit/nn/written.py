@@ -45,7 +45,7 @@ class _Writes(Protocol):
 
 
 # Of PyTorch's modules: what decides nothing in evaluation, or is read into the spec, and what older PyTorch left out.
-_IDLE = ("inplace", "momentum", "p")
+_IDLE = ("inplace", "momentum", "p", "process_group")
 _MAY_LACK = ("padding_mode", "recompute_scale_factor", "name")
 
 
@@ -63,6 +63,6 @@ def _walk(module: nn.Module, path: str) -> Iterator[tuple[str, Written]]:
 
 
 def _torch(module: nn.Module) -> Written:
-    kind = type(module)
+    kinds = (type(module), nn.SyncBatchNorm) if isinstance(module, nn.BatchNorm2d) else (type(module),)
     public = {k: v for k, v in vars(module).items() if not k.startswith("_") and k not in ("training", *_IDLE)}
-    return Written((f"{kind.__module__}.{kind.__qualname__}",), public, _IDLE, _MAY_LACK)
+    return Written(tuple(f"{kind.__module__}.{kind.__qualname__}" for kind in kinds), public, _IDLE, _MAY_LACK)
