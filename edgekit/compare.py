@@ -30,7 +30,12 @@ SAME_OBJECT = 0.5  # overlap from which two answers are the same object
 
 
 def compare(
-    first: Path, second: Path, images: Sequence[np.ndarray], conf: float = 0.25, size: tuple[int, int] | None = None
+    first: Path,
+    second: Path,
+    images: Sequence[np.ndarray],
+    conf: float = 0.25,
+    size: tuple[int, int] | None = None,
+    task: str | None = None,
 ) -> dict[str, Any]:
     """Compare two models.
 
@@ -39,6 +44,7 @@ def compare(
         images: uint8 BGR ``[h, w, 3]``.
         conf: confidence that detections are compared at.
         size: input size of checkpoints; by default that of the other model, if it has a fixed one.
+        task: what another tool's model is for, where it does not say.
 
     Returns:
         ``roles`` (None where the heads differ), ``detections`` and ``stage`` (None where roles agree or none stands
@@ -47,7 +53,7 @@ def compare(
     Raises:
         UsageError: the models are of different tasks, classes or input sizes.
     """
-    a, b = _open_both(first, second, size)
+    a, b = _open_both(first, second, size, task)
     with Predictor(a, Options(conf)) as left, Predictor(b, Options(conf)) as right:
         same_form = {p.role: p.shape[1:] for p in a.info.outputs} == {p.role: p.shape[1:] for p in b.info.outputs}
         batches = [parity.batch_of(image, b.info) for image in images]
@@ -79,10 +85,11 @@ def _parting(
     return None
 
 
-def _open_both(first: Path, second: Path, size: tuple[int, int] | None) -> tuple[Session, Session]:
-    b = open_session(second, imgsz=size, foreign=True)
+def _open_both(first: Path, second: Path, size: tuple[int, int] | None, task: str | None) -> tuple[Session, Session]:
+    b = open_session(second, imgsz=size, foreign=True, task=task)
     fixed = b.info.imgsz if b.target != "pytorch" else None
-    a = open_session(first, imgsz=size or fixed, head=b.info.head if b.info.head != "nms" else "raw", foreign=True)
+    head = b.info.head if b.info.head != "nms" else "raw"
+    a = open_session(first, imgsz=size or fixed, head=head, foreign=True, task=task)
     if b.target == "pytorch" and a.info.imgsz != b.info.imgsz:
         b = open_session(second, imgsz=a.info.imgsz, head=a.info.head)
     if a.info.task != b.info.task or a.info.names != b.info.names:

@@ -199,5 +199,5 @@ def _torch_session(
         from edgekit.nn.session import TorchSession
     except ModuleNotFoundError as error:
         raise MissingPackageError("torch", f"{path}: running a checkpoint", "train") from error
-    loaded = checkpoint.load(path)
+    loaded = checkpoint.load(path, replayed=False)  # every attribute was held against ours; a start is to be quick
     return TorchSession(loaded.net, loaded.info(size, batch=None, head=head), path, device, threads)

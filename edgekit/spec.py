@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from edgekit.errors import InputError
+from edgekit.errors import InputError, UsageError
 
 SCALES = ("n", "s", "m", "l", "x")
 FAMILIES = ("v1.0", "turbo")
@@ -25,6 +26,9 @@ HEADS = ("raw", "topk", "nms")
 BEST = 300  # candidates of the topk head, as of the detections of the published protocol
 OPSETS = 17, 24  # of ONNX: the oldest and the newest that are exported
 STRIDE = 32  # the coarsest stride of the network: image sides are multiples of it
+
+# Of every convolution block. What an activation can be given stands behind a colon: leaky_relu:0.1.
+ACTIVATIONS = ("silu", "hardswish", "relu", "leaky_relu")
 
 # What an output can mean. B batch, N candidates (every anchor in `raw`, K in `topk`), C classes, M mask
 # coefficients, P keypoints. Pixels are those of the network's input image.
@@ -56,7 +60,7 @@ class ModelSpec:
         stem_groups: groups of the convolutions at layers 1 and 3 (turbo: 2 and 4).
         classes: number of classes.
         keypoint_shape: (points, values per point) for pose, else None.
-        activation: name of the activation used by every convolution block.
+        activation: name of the activation used by every convolution block, see ``parse_activation``.
         norm_eps, norm_momentum: of every BatchNorm. They leave no trace in a state dict, and published
             classification models differ from the others.
     """
@@ -252,6 +256,24 @@ def parse_imgsz(text: str | int | tuple[int, int]) -> tuple[int, int]:
                 f"the nearest to {side} is {nearest}"
             )
     return height, width
+
+
+def parse_activation(text: str) -> tuple[str, float | None]:
+    """``"relu"`` -> ("relu", None); ``"leaky_relu:0.1"`` -> ("leaky_relu", 0.1), the slope below zero.
+
+    Raises:
+        UsageError: no such activation, or it does not take what stands behind the colon.
+    """
+    name, colon, number = text.partition(":")
+    if name not in ACTIVATIONS or (colon and name != "leaky_relu"):
+        raise UsageError(f"--activation {text}: choose {', '.join(ACTIVATIONS)} or leaky_relu:SLOPE")
+    try:
+        slope = float(number) if colon else None
+    except ValueError:
+        slope = math.nan
+    if slope is not None and not math.isfinite(slope):
+        raise UsageError(f"--activation {text}: {number!r} is no slope; give one such as leaky_relu:0.1")
+    return name, slope
 
 
 def _plain(value: Any) -> Any:

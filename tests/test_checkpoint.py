@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import tempfile
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -11,29 +13,31 @@ import torch
 
 from edgekit import catalog, checkpoint
 from edgekit.errors import InputError
-from edgekit.published import Published, read_published
-from edgekit.tasks import network
+from edgekit.published import Module, Published, read_published
+from edgekit.recognition import recognise
+from tests.published_files import published_model, save_published
 
 PATH = Path("some.pt")
 
 
+@cache
+def _written(name: str) -> Published:
+    with tempfile.TemporaryDirectory() as folder:
+        return read_published(save_published(published_model(name), Path(folder) / "m.pt"))
+
+
 def published(name: str, **changes: object) -> Published:
     """What a published file of the model ``name`` would hold (random weights)."""
-    spec = catalog.spec(name)
-    state = {k: v.numpy() for k, v in network.build(spec).state_dict().items()}
-    areas = {f"model.{layer}.m.0.0.attn": area for layer, area in zip((6, 8), spec.areas, strict=True)}
-    made = Published(
-        path=PATH,
-        which="ema",
-        state=state,
-        module_types={"": "DetectionModel", "model.6": "A2C2f"},
-        names=tuple(f"c{i}" for i in range(spec.classes)),
-        classes=spec.classes,
-        keypoint_shape=spec.keypoint_shape,
-        areas=areas,
-        norms=((spec.norm_eps, spec.norm_momentum),),
-    )
-    return dataclasses.replace(made, **changes)
+    return dataclasses.replace(_written(name), **changes)
+
+
+def stating(made: Published, path: str, **attributes: object) -> Published:
+    """The same file with other attributes of one module, or of all of a class."""
+    modules = {
+        name: Module(m.kind, m.attributes | attributes) if path in (name, m.name) else m
+        for name, m in made.modules.items()
+    }
+    return dataclasses.replace(made, modules=modules)
 
 
 @pytest.mark.parametrize(
@@ -41,7 +45,7 @@ def published(name: str, **changes: object) -> Published:
     ["yolo12n", "yolo12s", "yolo12m", "yolo12l-seg", "yolo12n-pose", "yolo12n-obb", "yolo12n-cls", "yolo12n-turbo"],
 )
 def test_task_scale_and_family_are_told_from_the_tensors(name: str) -> None:
-    assert checkpoint.recognise(published(name), PATH) == catalog.spec(name)
+    assert recognise(published(name), PATH) == catalog.spec(name)
 
 
 def test_every_fixture_is_what_it_says(shared: Path) -> None:
@@ -53,8 +57,8 @@ def test_every_fixture_is_what_it_says(shared: Path) -> None:
 
 
 def test_attributes_without_a_trace_in_the_tensors_are_taken_from_the_file() -> None:
-    odd = published("yolo12n-cls", areas={"model.6.m.0.0.attn": 1, "model.8.m.0.0.attn": 1}, norms=((1e-3, 0.03),))
-    spec = checkpoint.recognise(odd, PATH)
+    odd = stating(stating(published("yolo12n-cls"), "AAttn", area=1), "BatchNorm2d", eps=1e-3, momentum=0.03)
+    spec = recognise(odd, PATH)
     assert (spec.areas, spec.norm_eps, spec.norm_momentum) == ((1, 1), 1e-3, 0.03)
     net = checkpoint.from_published(odd, _file(PATH)).net
     assert {m.eps for m in net.modules() if isinstance(m, torch.nn.BatchNorm2d)} == {1e-3}
@@ -75,21 +79,23 @@ def _with(made: Published, **tensors: np.ndarray) -> Published:
 
 
 def test_another_architecture_is_named() -> None:
-    other = _without(published("yolo12n", module_types={"model.6": "C2f"}), "model.6.")
+    other = _without(published("yolo12n"), "model.6.")
+    modules = other.modules | {"model.6": Module("ultralytics.nn.modules.block.C2f")}
+    other = dataclasses.replace(other, modules=modules)
     with pytest.raises(InputError, match="not a YOLO12 network .its layer 6 is C2f, where YOLO12 has A2C2f"):
-        checkpoint.recognise(other, PATH)
+        recognise(other, PATH)
 
 
 def test_the_authors_other_turbo_branches_are_refused_by_name() -> None:
     detect = published("yolo12n-turbo")
     segment = _with(detect, **{"model.21.proto.cv1.conv.weight": np.zeros((1, 1, 1, 1), np.float32)})
     with pytest.raises(InputError, match="a segment network of the authors' turbo family, which edgekit does not"):
-        checkpoint.recognise(segment, PATH)
+        recognise(segment, PATH)
 
 
 def test_a_head_that_contradicts_itself() -> None:
     with pytest.raises(InputError, match="its head states 79 classes but its weights have 80"):
-        checkpoint.recognise(published("yolo12n", classes=79), PATH)
+        recognise(published("yolo12n", classes=79), PATH)
     with pytest.raises(InputError, match="it names 3 classes but its head has 80"):
         checkpoint.from_published(published("yolo12n", names=("a", "b", "c")), _file(PATH))
 
@@ -102,8 +108,10 @@ def test_a_head_that_contradicts_itself() -> None:
         (lambda m: _with(m, **{"model.14.cv1.conv.weight": np.zeros((1, 2, 3, 4), np.float32)}), "has shape"),
         (lambda m: _with(m, **{"model.0.bn.bias": np.full(16, np.nan, np.float32)}), "holds NaN or infinite weights"),
         (lambda m: _with(m, **{"model.0.conv.weight": np.zeros((24, 3, 3, 3), np.float32)}), "none of the scales"),
-        (lambda m: dataclasses.replace(m, norms=((1e-3, 0.03), (1e-5, 0.1))), "its BatchNorms differ"),
-        (lambda m: dataclasses.replace(m, areas={"model.6.m.0.0.attn": 4, "model.6.m.1.0.attn": 1}), "mixes areas"),
+        (lambda m: stating(m, "model.5.bn", eps=1e-5), "eps of model.5.bn"),
+        (lambda m: stating(m, "BatchNorm2d", eps=None), "eps and momentum"),
+        (lambda m: stating(m, "model.6.m.1.0.attn", area=1), "area of model.6.m.1.0.attn"),
+        (lambda m: stating(m, "AAttn", area="4"), "does not state its area"),
     ],
 )
 def test_a_layout_that_is_not_the_published_one(change, sentence: str) -> None:
@@ -117,6 +125,7 @@ def test_a_layout_that_is_not_the_published_one(change, sentence: str) -> None:
         (lambda d: d | {"edgekit": 99}, "checkpoint schema 99"),
         (lambda d: {k: v for k, v in d.items() if k != "spec"}, "a damaged edgekit checkpoint"),
         (lambda d: d | {"names": ["one"]}, "it names 1 classes but its head has 2"),
+        (lambda d: d | {"spec": d["spec"] | {"activation": "snake"}}, "c.pt: made by a newer edgekit.*snake"),
         (lambda d: d | {"state_dict": {}}, "lacks tensor"),
     ],
 )

@@ -12,7 +12,7 @@ import sys
 import types
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pytest
@@ -93,6 +93,32 @@ def test_usage_errors_exit_2_and_keep_standard_output_empty(words: list[str]) ->
     assert words[-1] in done.stderr
 
 
+def narrow(
+    source: Path, imgsz: _common.ImgSz = None, dry: Annotated[bool, typer.Option("--dry/--wet")] = False
+) -> None:
+    """A command of few options."""
+
+
+@pytest.mark.parametrize(
+    ("said", "added"),
+    [
+        ("m.onnx: does not say what it does; say so with --task (detect)", "--task"),
+        ("take a lower --lr, --amp off, or --imgsz 320", "--lr, --amp"),
+        ("m.onnx: takes any size; say which with --imgsz", ""),
+        ("make it --wet, or --dry", ""),
+        ("x.pt: tensors alone; say it: edgekit import x.pt --model yolo12n --out FILE.pt", ""),
+        ("no results; write them with `edgekit bench --json`, or give --data", "--data"),
+        ("TensorRT is missing; run: pip install --no-deps tensorrt (or so)", ""),
+        ("a -- b --", ""),
+    ],
+)
+def test_advice_the_command_cannot_take_says_so(said: str, added: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit), _errors.boundary("narrow", narrow):
+        raise UsageError(said)
+    expected = f" (edgekit narrow has no {added})" if added else ""
+    assert capsys.readouterr().err == f"error: {said}{expected}\n"
+
+
 @pytest.mark.parametrize(
     ("error", "code", "said"),
     [
@@ -109,7 +135,7 @@ def test_usage_errors_exit_2_and_keep_standard_output_empty(words: list[str]) ->
 def test_known_failures_are_one_sentence(
     error: BaseException, code: int, said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def command() -> None:
+    def command(conf: _common.Conf = 0.25) -> None:
         """Fail."""
         raise error
 

@@ -11,9 +11,11 @@ import cv2
 import numpy as np
 import onnx
 import pytest
+import torch
 
 from edgekit import catalog, checkpoint, cli
 from edgekit.parity import generated_images
+from tests.published_files import published_model, save, save_published
 
 Run = Callable[..., Any]
 
@@ -76,6 +78,35 @@ def test_import_writes_our_own_format(run: Run, shared: Path, tmp_path: Path) ->
     assert run("import", source, "--out", out, "--force")[0] == 0
 
 
+def test_import_of_a_state_dict_needs_the_models_name(run: Run, tmp_path: Path) -> None:
+    state = published_model("yolo12n-cls", classes=2).state_dict()
+    source, out = save({"state_dict": state}, tmp_path / "sd.pt"), tmp_path / "mine.pt"
+    given = ("import", source, "--out", out)
+    for words, says in (
+        ((), "--model yolo12n"),
+        (("--model", "yolo12n"), "yolo12n-cls"),
+        (("--model", "yolo12n-cls", "--names", "a,b,c"), "3 classes"),
+        (("--model", "yolo12n-cls", "--activation", "gelu"), "--activation gelu"),
+        (("--model", "yolo13n"), "yolo13n"),
+    ):
+        code, _, error = run(*given, *words)
+        assert code == 2 and says in error and not out.exists()
+    code, printed, noted = run(*given, "--model", "yolo12n-cls", "--names", "a,b", "--activation", "relu", "--json")
+    assert code == 0 and "activation (relu)" in noted
+    assert json.loads(printed)["provenance"]["assumed"]["activation"] == "relu"
+    loaded = checkpoint.load(out)
+    assert loaded.names == ("a", "b") and loaded.spec.activation == "relu"
+    assert all(torch.equal(value, state[key]) for key, value in loaded.net.state_dict().items())
+    for command in (("export", source, "--out", tmp_path / "m.onnx"), ("inspect", source)):
+        code, _, error = run(*command)
+        assert code == 2 and f"edgekit import {source} --model" in error and "has no" not in error
+    whole = save_published(published_model("yolo12n-cls", classes=2), tmp_path / "whole.pt")
+    for words, says in ((("--model", "yolo12s-cls"), "--model yolo12s-cls"), (("--names", "a,b"), "--names a,b")):
+        code, _, error = run("import", whole, "--out", tmp_path / "other.pt", *words)
+        assert code == 2 and says in error
+    assert run("import", whole, "--out", tmp_path / "other.pt", "--model", "yolo12n-cls")[0] == 0
+
+
 def test_export_and_inspect(run: Run, place: Path, tmp_path: Path) -> None:
     out = tmp_path / "model.onnx"
     code, printed, _ = run("export", place / "model.pt", "--out", out, "--json")
@@ -107,6 +138,8 @@ def test_files_from_elsewhere_are_inspected_and_compared(run: Run, place: Path, 
     report = json.loads(printed)
     assert code == 0 and report["second"]["target"] == "onnxruntime" and report["stage"] is None
     assert report["roles"]["class_probabilities"]["max_abs"] == 0 and report["detections"]["same_top1"] == 4
+    code, _, error = run("compare", ours, theirs, "--task", "detect")
+    assert code == 2 and "theirs.onnx" in error
 
 
 def test_build_then_inspect_shows_where_it_came_from(run: Run, place: Path, tmp_path: Path) -> None:

@@ -42,8 +42,10 @@ WALLS = (
     Wall("spec.py errors.py versions.py atomic.py filenames.py forks.py home.py silence.py processor.py", rooms=PLAIN),
     # Reading other people's checkpoints: as little as can be behind it.
     Wall("published/inert_*.py published/torch_archive.py", rooms="errors published"),
+    Wall("published/modules.py", rooms="errors published"),
     Wall("published/__init__.py", "numpy", rooms="errors published"),
-    Wall("checkpoint.py", "torch numpy", rooms=f"{PLAIN} catalog published tasks nn"),
+    Wall("recognition.py", "numpy torch", rooms=f"{PLAIN} catalog published nn"),
+    Wall("checkpoint.py", "torch numpy", rooms=f"{PLAIN} catalog published recognition tasks nn"),
     Wall("catalog.py", "tomli", rooms=f"{PLAIN} tasks"),
     # Host code: runs where there is neither torch nor onnx.
     Wall("boxes.py masks.py", "numpy", rooms=PLAIN),

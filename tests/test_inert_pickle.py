@@ -126,6 +126,41 @@ def test_calls_and_changes_of_what_is_no_name_are_refused(value: object) -> None
         read_inert(assemble(value), "bad.pt")
 
 
+GETATTR = Name("builtins", "getattr")
+
+
+def test_a_fused_modules_own_method_is_kept_by_name() -> None:
+    for name in ("forward_fuse", "forward_split", "forward"):
+        read = read_inert(assemble({"forward": Call(GETATTR, (New(CONV, {"x": 1}), name))}), "x.pt")["forward"]
+        assert (read.name, read.args[0].name, read.args[1]) == ("builtins.getattr", f"{CONV.module}.{CONV.name}", name)
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        (New(CONV), "__class__"),
+        (New(CONV), "load_state_dict"),
+        (New(CONV), "forward_fuse", None),
+        (New(CONV),),
+        (CONV, "forward_fuse"),  # of the class
+        ({}, "forward"),
+        ("text", "forward"),
+        (Call(Name("pathlib", "Path"), ("x",)), "forward"),
+        (Call(GETATTR, (New(CONV), "forward")), "forward"),
+    ],
+)
+def test_other_attributes_are_refused(args: tuple[object, ...]) -> None:
+    with pytest.raises(UnsafeFileError, match=r"builtins\.getattr"):
+        read_inert(assemble(Call(GETATTR, args)), "bad.pt")
+    with pytest.raises(UnsafeFileError):  # and what is got is not called
+        read_inert(assemble(Call(Call(GETATTR, (New(CONV), "forward")), ())), "bad.pt")
+
+
+def test_what_torch_compile_makes_says_what_to_save() -> None:
+    with pytest.raises(InputError, match="_orig_mod"):
+        read_inert(assemble(New(Name("torch._dynamo.eval_frame", "OptimizedModule"))), "c.pt")
+
+
 def test_poisoned_state_is_only_stored() -> None:
     """``__setstate__``, ``__class__`` and ``__reduce__`` in a state change neither our classes nor Python's."""
     poison = {"__setstate__": Name("builtins", "list"), "__class__": CONV, "__reduce__": 1, "__dict__": {"x": 1}}

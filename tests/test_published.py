@@ -26,6 +26,7 @@ from edgekit.published.inert_values import json_dict, number
 from tests.hostile.checkpoints import Call, Name, New, Raw, assemble, module, network, ordered, tensor, write_archive
 from tests.hostile.checkpoints import parameter as param
 
+CONV = Name("ultralytics.nn.modules.conv", "Conv")
 FIXTURES = {
     "yolo12n-bccd": ("detect", ("RBC", "WBC", "Platelets"), "yolo12n"),
     "yolo12n-seg-balloon": ("segment", ("balloon",), "yolo12n-seg"),
@@ -67,7 +68,12 @@ for number, path in enumerate(paths):
     json.dump({
         "keys": list(state),
         "types": [[name, type(m).__name__] for name, m in modules],
-        "areas": {name: m.area for name, m in modules if type(m).__name__ == "AAttn"},
+        "area": {name: m.area for name, m in modules if type(m).__name__ == "AAttn"},
+        "convolutions": {
+            name: {"kernel_size": m.kernel_size, "stride": m.stride, "padding": m.padding, "dilation": m.dilation,
+                   "groups": m.groups, "padding_mode": m.padding_mode}
+            for name, m in modules if type(m).__name__ == "Conv2d"
+        },
         "num_heads": {name: m.num_heads for name, m in modules if type(m).__name__ == "AAttn"},
         "names": list(model.names.values()),
         "strides": model.stride.tolist(),
@@ -105,9 +111,13 @@ def test_tensors_equal_torchs_bit_for_bit(name: str, published: Any, real: Any) 
 @pytest.mark.parametrize("name", FIXTURES)
 def test_attributes_equal_torchs(name: str, published: Any, real: Any) -> None:
     facts, model = real[name][0], published[name]
-    assert [list(item) for item in model.module_types.items()] == facts["types"]
-    assert model.areas == facts["areas"]
-    assert model.num_heads == facts["num_heads"]
+    assert [[path, module.name] for path, module in model.modules.items()] == facts["types"]
+    for what in ("area", "num_heads"):
+        stated = {path: m.attributes[what] for path, m in model.modules.items() if m.name == "AAttn"}
+        assert stated == facts[what]
+    for path, stated in facts["convolutions"].items():
+        mine = {name: model.modules[path].attributes[name] for name in stated}
+        assert mine == {k: tuple(v) if isinstance(v, list) else v for k, v in stated.items()}
     assert list(model.names) == facts["names"]
     assert list(model.strides) == facts["strides"]
 
@@ -117,14 +127,15 @@ def test_what_the_file_states(name: str, published: Any) -> None:
     task, names, _ = FIXTURES[name]
     model = published[name]
     assert (model.task, model.names, model.classes) == (task, names, len(names))
-    assert set(model.areas.values()) == {1, 4}
-    assert {path.split(".")[1]: area for path, area in model.areas.items()} == {"6": 4, "8": 1}
+    areas = {path: m.attributes["area"] for path, m in model.modules.items() if m.name == "AAttn"}
+    assert set(areas.values()) == {1, 4}
+    assert {path.split(".")[1]: area for path, area in areas.items()} == {"6": 4, "8": 1}
     assert model.keypoint_shape == ((17, 3) if task == "pose" else None)
     assert model.licence == (None if "turbo" in name else "AGPL-3.0 (https://ultralytics.com/license)")
     assert model.which == "model" and model.epoch == -1
     assert model.version == ("8.3.63" if "turbo" in name else "8.4.190")
     assert model.date is not None and model.date.startswith("2026-")
-    assert model.module_types["model.6"] == "A2C2f"
+    assert model.modules["model.6"].kind == "ultralytics.nn.modules.block.A2C2f"
     assert model.train_args["task"] == task
     assert json.loads(json.dumps(model.train_args, allow_nan=False)) == model.train_args
 
@@ -199,9 +210,8 @@ def test_torchs_other_files_are_refused_by_name(tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
     linear = torch.nn.Linear(2, 2)
     files = {
-        "holds only tensors (a state dict)": linear.state_dict(),
+        "edgekit import": linear.state_dict(),
         "holds only tensors": {"model": linear.state_dict(), "epoch": 3},
-        "a bare pickled Linear": linear,
         "no model under 'ema' or 'model' (keys found: 'weights', 'epoch')": {"weights": 1, "epoch": 2},
         "no model under 'ema' or 'model' (keys found: none)": [1, 2],
         "edgekit wrote": {"edgekit": 1, "spec": {"name": "yolo12n"}, "state_dict": linear.state_dict()},
@@ -229,15 +239,54 @@ def test_a_model_made_by_hand(tmp_path: Path) -> None:
     assert list(model.state) == ["model.0.weight", "model.0.steps"]
     assert model.state["model.0.steps"].shape == () and model.state["model.0.steps"] == 7
     assert (model.task, model.classes, model.names, model.strides) == ("detect", 2, ("cell", "plate"), (8, 16, 32))
-    assert (model.areas, model.num_heads) == ({"model.0": 4}, {"model.0": 2})
     assert (model.licence, model.epoch, model.version, model.date) == ("MIT", 7, "1", "today")
     assert model.train_args == {"lr": 0.5}
-    assert model.module_types == {
+    assert {path: module.name for path, module in model.modules.items()} == {
         "": "DetectionModel",
         "model": "Sequential",
         "model.0": "AAttn",
         "model.1": "Detect",
     }
+    assert model.modules["model.0"].attributes == {"area": 4, "num_heads": 2}
+    assert model.modules["model.1"].attributes == {"nc": 2, "stride": (8, 16, 32)}
+
+
+def test_attributes_become_plain_values(tmp_path: Path) -> None:
+    stated = {
+        "size": Call(Name("torch", "Size"), ((8, 16),)),
+        "scale": [2.0, (3, None)],
+        "flag": True,
+        "text": "a" * 500,
+        "made": Call(CONV),
+        "kind": CONV,
+        "values": tensor("0", (24,)),
+        "deep": [[[[1]]]],
+        "_forward_hooks": ordered(),
+        "_forward_pre_hooks": ordered(**{"0": Call(CONV)}),
+    }
+    layer = module(CONV, **stated)
+    found = read_published(save(tmp_path / "m.pt", network(layer))).modules["model.0"].attributes
+    assert found == {
+        "size": (8, 16),
+        "scale": (2.0, (3, None)),
+        "flag": True,
+        "text": "a" * 200,
+        "made": f"<{CONV.module}.{CONV.name}>",
+        "kind": f"<{CONV.module}.{CONV.name}>",
+        "values": "<tensor>",
+        "deep": (("<list>",),),
+        "_forward_pre_hooks": "<hooks>",
+    }
+
+
+def test_a_model_alone_and_in_wrappers(tmp_path: Path) -> None:
+    parallel = module(Name("torch.nn.parallel.data_parallel", "DataParallel"), children={"module": network()})
+    averaged = module(Name("torch.optim.swa_utils", "AveragedModel"), children={"module": parallel})
+    bare = read_published(write_archive(tmp_path / "bare.pt", assemble(network())))
+    assert (bare.which, bare.task) == ("file", "detect")
+    for inner in (parallel, averaged):
+        read = read_published(save(tmp_path / "m.pt", inner))
+        assert (read.which, read.task, list(read.state)) == ("model", "detect", list(bare.state))
 
 
 def refusal(path: Path) -> str:
@@ -294,9 +343,6 @@ def test_parameters_that_are_no_plain_tensor(value: Any, tmp_path: Path) -> None
     assert "model.0.weight is no plain tensor" in refusal(save(tmp_path / "m.pt", network(layer)))
 
 
-CONV = Name("ultralytics.nn.modules.conv", "Conv")
-
-
 @pytest.mark.parametrize(
     ("layer", "says"),
     [
@@ -309,9 +355,6 @@ CONV = Name("ultralytics.nn.modules.conv", "Conv")
         (module(CONV, children={"a": 5}), "model.0.a in the model is no module"),
         (module(CONV, children={"a": New(CONV, {"x": 1})}), "model.0.a in the model is no module"),
         (module(CONV, _non_persistent_buffers_set=[""] * 1001), "lists too many buffers"),
-        (module(Name("ultralytics.nn.modules.block", "AAttn"), num_heads=2), "does not state its area"),
-        (module(Name("ultralytics.nn.modules.block", "AAttn"), area=0, num_heads=2), "does not state its area"),
-        (module(Name("ultralytics.nn.modules.block", "AAttn"), area=4, num_heads="2"), "does not state its num_heads"),
     ],
 )
 def test_trees_that_are_no_model(layer: Any, says: str, tmp_path: Path) -> None:

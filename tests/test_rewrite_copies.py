@@ -25,7 +25,7 @@ def weights(*shape: int) -> np.ndarray:
 def activate(b: Builder, x: str, kind: str) -> str:
     if kind in ("Sigmoid", "HardSigmoid"):  # the gates of SiLU and of Hardswish taken apart
         return b.op("Mul", b.op(kind, x), x)
-    return b.op(kind, x)
+    return b.op(kind, x, **({"alpha": 0.3} if kind == "LeakyRelu" else {}))
 
 
 def cut_in_two(kind: str = "Sigmoid", group: int = 1) -> Builder:
@@ -41,7 +41,7 @@ def cut_model(b: Builder, **more: tuple[int, ...]) -> onnx.ModelProto:
     return b.model({"x": (2, 8, 6, 5)}, {"a": (2, 4, 6, 5), "b": (2, 8, 6, 5), **more})
 
 
-@pytest.mark.parametrize("kind", ["Sigmoid", "HardSigmoid", "HardSwish", "Relu"])
+@pytest.mark.parametrize("kind", ["Sigmoid", "HardSigmoid", "HardSwish", "Relu", "LeakyRelu"])
 def test_a_convolution_that_is_cut_becomes_two(kind: str) -> None:
     model = cut_model(cut_in_two(kind))
     found, reports = rewritten(model, "split_convolution")
@@ -116,7 +116,7 @@ def branches(batch: int | str, count: int, kind: str = "Sigmoid", kernel: int = 
     return b.model({**inputs, "cells": (batch, count)}, {"y": (batch, 5, count)})
 
 
-@pytest.mark.parametrize("kind", ["Sigmoid", "HardSwish"])
+@pytest.mark.parametrize("kind", ["Sigmoid", "HardSwish", "LeakyRelu"])
 @pytest.mark.parametrize("batch", [1, 2])
 def test_a_branch_is_computed_only_where_it_is_read(kind: str, batch: int) -> None:
     model = branches(batch, 17, kind)

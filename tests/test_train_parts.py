@@ -13,6 +13,7 @@ from edgekit.errors import InputError, UsageError
 from edgekit.tasks import network
 from edgekit.train import memory, optim, start
 from edgekit.train.options import TrainOptions
+from tests.published_files import fold, published_model, save_published
 
 NUMBERS = optim.plan(TrainOptions(epochs=10, lr=0.01, optimizer="sgd"), False, 3, 16, 40)
 
@@ -106,6 +107,16 @@ def test_the_largest_batch_fits_and_the_next_does_not() -> None:
         batch = memory.largest(need, available)
         assert batch == 0 or need.bytes(batch) <= available
         assert need.bytes(batch + 1) > available - 1
+
+
+def test_a_start_from_folded_norms_says_what_is_lost(tmp_path: Path) -> None:
+    paths = [
+        save_published(published_model("yolo12n-cls", classes=2), tmp_path / "whole.pt"),
+        save_published(fold(published_model("yolo12n-cls", classes=2)), tmp_path / "folded.pt"),
+    ]
+    whole, folded = (start.begin(start.opened(str(path)), None, ("c0", "c1"), None, seed=2)[1] for path in paths)
+    assert folded.tensors == folded.of == whole.tensors
+    assert "--freeze-norms" in str(folded) and "--freeze-norms" not in str(whole)
 
 
 def test_class_rows_go_by_name(tmp_path: Path) -> None:

@@ -45,12 +45,12 @@ def _add(app: typer.Typer, name: str, module: ModuleType) -> None:
         return
     group = _typer(_first_line(module))
     for function in module.commands:
-        _add_function(group, _spelt(function.__name__), function)
+        _add_function(group, _spelt(function.__name__), function, f"{name} ")
     app.add_typer(group, name=name)
 
 
-def _add_function(app: typer.Typer, name: str, function: Callable[..., None]) -> None:
-    app.command(name, short_help=_first_line(function))(_guarded(function))
+def _add_function(app: typer.Typer, name: str, function: Callable[..., None], group: str = "") -> None:
+    app.command(name, short_help=_first_line(function))(_guarded(function, group + name))
 
 
 def _first_line(documented: ModuleType | Callable[..., None]) -> str:
@@ -74,12 +74,12 @@ def _typer(help_text: str) -> typer.Typer:
     )
 
 
-def _guarded(function: Callable[..., None]) -> Callable[..., None]:
+def _guarded(function: Callable[..., None], name: str) -> Callable[..., None]:
     """``function`` inside the error boundary, with standard output kept for the JSON document."""
 
     @functools.wraps(function)
     def run(*args: Any, **options: Any) -> None:
-        with _errors.boundary(), _streams.document_only(), _common.reported():
+        with _errors.boundary(name, function), _streams.document_only(), _common.reported():
             function(*args, **options)
 
     return run

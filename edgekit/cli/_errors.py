@@ -2,16 +2,20 @@
 
 with boundary():
     raise InputError("cat.jpg: no such file")      # stderr: error: cat.jpg: no such file; exit code 2
+
+Library code knows options, not which command it serves: where a sentence speaks of an option that the command does not
+have, that is added.
 """
 
 from __future__ import annotations
 
 import errno
 import logging
+import re
 import sys
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -38,8 +42,9 @@ def set_verbose(verbose: bool) -> None:
 
 
 @contextmanager
-def boundary() -> Iterator[None]:
-    """Turn what is raised inside into a message on standard error and ``SystemExit``, and warnings into lines."""
+def boundary(name: str = "", function: Callable[..., None] | None = None) -> Iterator[None]:
+    """Turn what is raised inside into a message on standard error and ``SystemExit``, and warnings into lines.
+    ``name`` and ``function``: the command that runs."""
     usual = warnings.formatwarning
     warnings.formatwarning = _line
     try:
@@ -47,7 +52,7 @@ def boundary() -> Iterator[None]:
     except (typer.Exit, typer.Abort, typer.BadParameter):
         raise
     except EdgekitError as error:
-        _leave(str(error), error.exit_code)
+        _leave(str(error) + (_not_of(str(error), name, function) if function else ""), error.exit_code)
     except KeyboardInterrupt:
         _leave("interrupted", INTERRUPTED)
     except BrokenPipeError:
@@ -68,6 +73,23 @@ def _line(message: Warning | str, category: type[Warning], *place: Any) -> str:
     if category is RuntimeWarning:
         return f"warning: {message}\n"
     return f"{place[0]}:{place[1]}: {category.__name__}: {message}\n"
+
+
+# What another command is told to do with, up to the end of the clause, and what other programs are.
+_ELSEWHERE = re.compile(r"(edgekit [a-z]+|pip|trtexec|bench|export)\b[^;,)`]*")
+_OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*[a-z]")
+
+
+def _not_of(sentence: str, name: str, function: Callable[..., None]) -> str:
+    """What to add to a sentence that speaks of options the command does not have; nothing where there are none."""
+    named = dict.fromkeys(_OPTION.findall(_ELSEWHERE.sub("", sentence)))
+    if not named:
+        return ""
+    lone = typer.Typer()
+    lone.command()(function)
+    own = {word for p in typer.main.get_command(lone).params for word in (*p.opts, *p.secondary_opts)}
+    missing = [option for option in named if option not in own]
+    return f" (edgekit {name} has no {', '.join(missing)})" if missing else ""
 
 
 def _leave(sentence: str, code: int) -> None:

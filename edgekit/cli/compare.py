@@ -18,6 +18,9 @@ def command(
     images: Images = None,
     most: Annotated[int, typer.Option(min=1, help="Use at most this many images.")] = 16,
     imgsz: ImgSz = None,
+    task: Annotated[
+        str | None, typer.Option(help="Of another tool's model that does not say: detect, segment, …")
+    ] = None,
     conf: Conf = 0.25,
     json: Json = False,
 ) -> None:
@@ -32,7 +35,7 @@ def command(
     from edgekit.compare import compare
 
     with console().status("comparing"):
-        report = compare(first, second, pictures, conf, size)
+        report = compare(first, second, pictures, conf, size, task)
     if json:
         emit_json(report)
     else:

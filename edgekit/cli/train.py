@@ -76,7 +76,9 @@ def command(
     freeze_norms: Annotated[bool, typer.Option("--freeze-norms", help="BatchNorms keep their statistics.")] = False,
     activation: Annotated[
         str | None,
-        typer.Option(help="silu, hardswish or relu (faster on CPUs). Default: the model's.", show_default=False),
+        typer.Option(
+            help="silu; hardswish, relu, leaky_relu:SLOPE (faster on CPUs). Default: the model's.", show_default=False
+        ),
     ] = None,
     teacher: Annotated[
         str | None, typer.Option(metavar="CKPT", help="Also learn this model's answers.", show_default=False)

@@ -34,7 +34,7 @@ def command(
     model: Annotated[Path, typer.Argument(help="The trained checkpoint.")],
     data: Annotated[Path, typer.Option(help="The set it was trained on, with train and val.")],
     out: Annotated[Path, typer.Option(help="The run's folder; best.pt in it is the tuned checkpoint.")],
-    activation: Annotated[str, typer.Option(help="hardswish, relu or silu.")] = "hardswish",
+    activation: Annotated[str, typer.Option(help="hardswish, relu, leaky_relu:SLOPE or silu.")] = "hardswish",
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the training images.")] = 10,
     lr: Annotated[float, typer.Option(help="Learning rate: low, for the model is trained already.")] = 5e-4,
     batch: Annotated[int, typer.Option(min=1, help="Images per run.")] = 16,
@@ -60,9 +60,10 @@ def command(
     json: Json = False,
 ) -> None:
     """Swap a trained model's activation, let it learn from itself as it was, report accuracy and latency."""
-    from edgekit.spec import parse_imgsz
+    from edgekit.spec import parse_activation, parse_imgsz
     from edgekit.train.options import TrainOptions
 
+    parse_activation(activation)
     if not resume and not force and (out / "resume.pt").exists():
         raise UsageError(f"--out {out}: holds a run; give --resume to go on with it, --force to start anew")
     from edgekit import preflight

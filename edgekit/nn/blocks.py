@@ -9,21 +9,33 @@ Letters: B batch, C channels, H W map.
 from __future__ import annotations
 
 import copy
+import math
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import nn
 
-from edgekit.errors import UsageError
 from edgekit.nn.attention import HEAD_WIDTH, Attend
+from edgekit.nn.written import Written
+from edgekit.spec import parse_activation
 
-ACTIVATIONS = {"silu": nn.SiLU, "hardswish": nn.Hardswish, "relu": nn.ReLU}
+_ACTIVATIONS = {"silu": nn.SiLU, "hardswish": nn.Hardswish, "relu": nn.ReLU, "leaky_relu": nn.LeakyReLU}
 
 
 def activation(name: str) -> nn.Module:
-    """The activation module called ``name``; UsageError where there is none."""
-    if name not in ACTIVATIONS:
-        raise UsageError(f"--activation {name}: not known; choose {', '.join(ACTIVATIONS)}")
-    return ACTIVATIONS[name]()
+    """The activation module called ``name`` (``spec.parse_activation``)."""
+    kind, slope = parse_activation(name)
+    return _ACTIVATIONS[kind]() if slope is None else nn.LeakyReLU(slope)
+
+
+def activation_name(kind: str, attributes: Mapping[str, Any]) -> str | None:
+    """What ``activation`` calls PyTorch's class ``kind`` with these attributes; None where it has no such."""
+    name = next((n for n, cls in _ACTIVATIONS.items() if cls.__name__ == kind), None)
+    slope = attributes.get("negative_slope")
+    if kind != "LeakyReLU" or slope == nn.LeakyReLU().negative_slope:
+        return name
+    return f"{name}:{slope!r}" if isinstance(slope, float) and math.isfinite(slope) else None
 
 
 class Conv(nn.Module):
@@ -40,6 +52,9 @@ class Conv(nn.Module):
     def forward(self, x_BCHW: torch.Tensor) -> torch.Tensor:
         return self.act(self.bn(self.conv(x_BCHW)))
 
+    def written(self) -> Written:
+        return Written(("Conv", "DWConv"))
+
 
 class Bottleneck(nn.Module):
     """Two 3x3 convolutions with an identity add where shapes agree."""
@@ -55,6 +70,9 @@ class Bottleneck(nn.Module):
         y_BCHW = self.cv2(self.cv1(x_BCHW))
         return x_BCHW + y_BCHW if self.add else y_BCHW
 
+    def written(self) -> Written:
+        return Written(("Bottleneck",), {"add": self.add})
+
 
 class C3k(nn.Module):
     """Two 1x1 branches of half width, bottlenecks on one of them, joined by a 1x1 convolution."""
@@ -69,6 +87,9 @@ class C3k(nn.Module):
 
     def forward(self, x_BCHW: torch.Tensor) -> torch.Tensor:
         return self.cv3(torch.cat((self.m(self.cv1(x_BCHW)), self.cv2(x_BCHW)), 1))
+
+    def written(self) -> Written:
+        return Written(("C3k",))
 
 
 class C3k2(nn.Module):
@@ -88,6 +109,9 @@ class C3k2(nn.Module):
         for block in self.m:
             parts.append(block(parts[-1]))
         return self.cv2(torch.cat(parts, 1))
+
+    def written(self) -> Written:
+        return Written(("C3k2",), {"c": self.cv1.conv.out_channels // 2})
 
 
 class AAttn(nn.Module):
@@ -121,6 +145,11 @@ class AAttn(nn.Module):
             q_BCHW, k_BCHW, v_BCHW = (part.reshape(B, C, H, W) for part in qkv_BNEHW.chunk(3, 2))
         return self.proj(self.core(q_BCHW, k_BCHW, v_BCHW) + self.pe(v_BCHW))
 
+    def written(self) -> Written:
+        decides = {"area": self.core.area, "num_heads": self.heads, "head_dim": HEAD_WIDTH}
+        whole = {"all_head_dim": self.heads * HEAD_WIDTH}
+        return Written(("AAttn",), decides | whole, may_lack=tuple(whole), unwritten=("core",))
+
 
 class ABlock(nn.Module):
     """Attention and a two-layer MLP of 1x1 convolutions, each added to its input."""
@@ -134,6 +163,9 @@ class ABlock(nn.Module):
     def forward(self, x_BCHW: torch.Tensor) -> torch.Tensor:
         x_BCHW = x_BCHW + self.attn(x_BCHW)
         return x_BCHW + self.mlp(x_BCHW)
+
+    def written(self) -> Written:
+        return Written(("ABlock",))
 
 
 class A2C2f(nn.Module):
@@ -173,12 +205,40 @@ class A2C2f(nn.Module):
         y_BCHW = self.cv2(torch.cat(parts, 1))
         return y_BCHW if self.gamma is None else x_BCHW + self.gamma.view(1, -1, 1, 1) * y_BCHW
 
+    def written(self) -> Written:
+        return Written(("A2C2f",), {"gamma": None} if self.gamma is None else {}, may_lack=("gamma",))
+
 
 class Concat(nn.Module):
     """Concatenation of several maps along channels."""
 
     def forward(self, *maps_BCHW: torch.Tensor) -> torch.Tensor:
         return torch.cat(maps_BCHW, 1)
+
+    def written(self) -> Written:
+        return Written(("Concat",), {"d": 1})
+
+
+def unfused(state: Mapping[str, torch.Tensor], eps: float) -> dict[str, torch.Tensor]:
+    """The state dict of a network whose BatchNorms were folded into their convolutions, with BatchNorms that change
+    nothing in evaluation and add what the convolutions' biases did: mean 0, variance 1, weight √(1+ε).
+
+    Keys that are not a folded ``Conv``'s stay as they are; a state dict that was never folded is returned as it is.
+    """
+    found = dict(state)
+    for key in state:
+        block, is_bias, _ = key.rpartition(".conv.bias")
+        if not is_bias or f"{block}.bn.weight" in state or f"{block}.conv.weight" not in state:
+            continue
+        bias = found.pop(key).float()
+        found |= {
+            f"{block}.bn.weight": torch.full_like(bias, math.sqrt(1 + eps)),
+            f"{block}.bn.bias": bias,
+            f"{block}.bn.running_mean": torch.zeros_like(bias),
+            f"{block}.bn.running_var": torch.ones_like(bias),
+            f"{block}.bn.num_batches_tracked": torch.tensor(0),
+        }
+    return found
 
 
 def fuse(model: nn.Module) -> nn.Module:

@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import nn
 
 from edgekit.nn.blocks import Conv
+from edgekit.nn.written import Written
 from edgekit.nn.yolo12 import STRIDES
 
 BINS = 16  # bins of each side's distance distribution (DFL; Generalized Focal Loss, arXiv 2006.04388)
@@ -52,6 +54,9 @@ class BinExpectation(nn.Module):
         B, _, N = x_BKN.shape
         return self.conv(x_BKN.reshape(B, 4, BINS, N).transpose(1, 2).softmax(1)).reshape(B, 4, N)
 
+    def written(self) -> Written:
+        return Written(("DFL",), {"c1": BINS})
+
 
 class BoxBranches(nn.Module):
     """``cv2`` (box distributions), ``cv3`` (classes) and ``dfl``, under their published names.
@@ -65,11 +70,28 @@ class BoxBranches(nn.Module):
 
     def __init__(self, widths: Sequence[int], classes: int, act: str) -> None:
         super().__init__()
+        self.classes = classes
         box_width = max(16, widths[0] // 4, 4 * BINS)
         class_width = max(widths[0], min(classes, 100))
         self.cv2 = nn.ModuleList(branch(c, box_width, 4 * BINS, act) for c in widths)
         self.cv3 = nn.ModuleList(class_branch(c, class_width, classes, act) for c in widths)
         self.dfl = BinExpectation()
+
+    def written(self) -> Written:
+        return self.written_as("Detect")
+
+    def written_as(self, name: str, **own: Any) -> Written:
+        """The head called ``name`` in published files, which states ``own`` besides what every such head does."""
+        sizes = {
+            "stride": STRIDES,
+            "nc": self.classes,
+            "nl": len(self.cv2),
+            "reg_max": BINS,
+            "no": self.classes + 4 * BINS,
+        }
+        one_to_one = {"end2end": False, "_end2end": False, "legacy": False}  # other heads, of the same class
+        caches = ("anchors", "strides", "shape", "dynamic", "export", "format", "max_det", "agnostic_nms", "angle")
+        return Written((name,), sizes | own | one_to_one, caches, tuple(one_to_one))
 
     def reset_biases(self, classes: int, imgsz: int = 640) -> None:
         """Starting biases: boxes of about four cells a side, classes so that about five objects per image are expected.

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from edgekit.nn.blocks import A2C2f, C3k2, Concat, Conv
+from edgekit.nn.written import ANY, Written
 from edgekit.spec import ModelSpec
 
 STRIDES = (8, 16, 32)
@@ -100,6 +101,19 @@ class YOLO12(nn.Module):
     @property
     def head(self) -> nn.Module:
         return self.model[-1]
+
+    @property
+    def routes(self) -> tuple[tuple[int, ...], ...]:
+        """The layers each layer reads, in order, by number; -1 is the image."""
+        sources = (*_SOURCES[: len(self.model) - 1], self.head_sources or -1)
+        listed = ((s,) if isinstance(s, int) else s for s in sources)
+        return tuple(tuple(i - 1 if s == -1 else s for s in ss) for i, ss in enumerate(listed))
+
+    def written(self) -> Written:
+        names = ("DetectionModel", "SegmentationModel", "PoseModel", "OBBModel", "ClassificationModel")
+        one_to_one = {"end2end": False}
+        layers = nn.Sequential(*self.model)
+        return Written(names, one_to_one, ANY, tuple(one_to_one), {"model": layers}, ("model",))
 
     def features(self, x_BCHW: torch.Tensor) -> list[torch.Tensor]:
         """The maps the head reads: strides 8, 16, 32, or the last map alone for classification."""

@@ -3,20 +3,19 @@
 A published checkpoint is a pickled *program*: a dict with the whole model object under ``ema`` or ``model``. Loading it
 the usual way imports and calls whatever the file names. Here the container is opened by ``torch_archive``, the pickle
 is turned into inert stand-ins by ``inert_pickle``, and this module reads from them what a model is made of: tensors,
-class names, task, and the attributes that leave no trace in the tensors (``area``). Neither torch nor the package that
-wrote the file is needed.
+class names, task, and the attributes that leave no trace in the tensors (strides, activations, ``area``; see
+``modules.py``). Neither torch nor the package that wrote the file is needed.
 
     model = read_published("yolo12n.pt")
     model.task, model.classes, model.names[:2]           # ('detect', 80, ('person', 'bicycle'))
     model.state["model.0.conv.weight"].shape             # (16, 3, 3, 3), float16 as stored
-    model.areas["model.6.m.0.0.attn"]                    # 4
+    model.modules["model.6.m.0.0.attn"].attributes["area"]                    # 4
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ import numpy as np
 from edgekit.errors import EdgekitError, InputError
 from edgekit.published.inert_pickle import StandIn, Storage, printable, read_inert
 from edgekit.published.inert_values import count, json_dict, mapping, members, text
+from edgekit.published.modules import Module, described, is_module, is_tensor, named, unwrapped, walk
 from edgekit.published.torch_archive import Archive, open_archive
 
 _DTYPES = {
@@ -47,10 +47,9 @@ _TASKS = {
     "OBBModel": "obb",
     "ClassificationModel": "classify",
 }
-_CHILD_NAME = re.compile(r"\w{1,64}", re.ASCII)
-_MAX_MODULES = 5000  # yolo12x has 971
-_MAX_NAMES = 1000  # parameters, buffers or children of one module
-_MAX_DEPTH = 32
+_STATE_DICTS = ("ema", "model", "state_dict", "model_state_dict")
+_FIRST = re.compile(r"(?<![^.])0\.conv\.weight$")  # of the first layer, whose number follows what is put around
+_MAX_NAMES = 1000  # buffers of one module
 _MAX_DIMENSIONS = 8
 _MAX_TENSORS = 20_000
 _MAX_ELEMENTS = 1 << 27  # of all tensors together; yolo12x has 59 million
@@ -63,18 +62,16 @@ class Published:
 
     Attributes:
         path: the file.
-        which: where the model was: ``ema`` (preferred) or ``model``.
+        which: where the model was: ``ema`` (preferred, as in the program that wrote it), ``model``, or ``file`` where
+            the file is the model alone.
         state: tensors by state-dict key, parameters and persistent buffers in module order; dtype as stored (float16
             stays), except bfloat16, which becomes float32. Little-endian, contiguous, writable.
-        module_types: class name of every module by path; ``""`` is the model itself.
+        modules: every module by path, ``""`` being the model itself: its class and what it says of itself.
         names: class names in label order; empty where the file has none.
         task: the task of the model's class, else the one stated in its attributes or training arguments, else None.
         classes: number of classes the head states, else the one of its configuration, else None.
         keypoint_shape: (points, values per point) where the head has keypoints.
         strides: strides of the head's levels in pixels, as stored; empty where the file has none.
-        areas: number of areas of each area attention, by module path.
-        num_heads: number of heads of each area attention, by module path.
-        norms: (eps, momentum) of each kind of BatchNorm found, sorted; published models have one kind.
         licence: the licence the file states, verbatim, or None.
         version: version of the package that wrote the file, or None.
         date: when it was written, as the file says, or None.
@@ -85,15 +82,12 @@ class Published:
     path: Path
     which: str
     state: dict[str, np.ndarray]
-    module_types: dict[str, str]
+    modules: dict[str, Module]
     names: tuple[str, ...] = ()
     task: str | None = None
     classes: int | None = None
     keypoint_shape: tuple[int, int] | None = None
     strides: tuple[float, ...] = ()
-    areas: dict[str, int] = field(default_factory=dict)
-    num_heads: dict[str, int] = field(default_factory=dict)
-    norms: tuple[tuple[float, float], ...] = ()
     licence: str | None = None
     version: str | None = None
     date: str | None = None
@@ -114,31 +108,66 @@ def read_published(path: str | Path) -> Published:
         which, model = _find_model(whole, path)
         top = mapping(whole)
         tensors = _Tensors(archive)
-        modules = dict(_walk(model, path))
+        modules = dict(walk(model, path))
         attributes = {name: module.state for name, module in modules.items()}
         root = attributes[""]
-        head = attributes[_head_path(modules)]
+        tree, head_path = described(modules), _head_path(modules)
+        head = attributes[head_path]
+        if is_tensor(head.get("stride")):
+            tree[head_path].attributes["stride"] = tensors.floats(head["stride"])
         config = mapping(root.get("yaml"))
         train_args = json_dict(top.get("train_args")) or json_dict(root.get("args"))
         return Published(
             path=path,
             which=which,
             state=_state(attributes, tensors),
-            module_types={name: module.name.rpartition(".")[2] for name, module in modules.items()},
+            modules=tree,
             names=_names(root.get("names"), path),
             task=_TASKS.get(model.name.rpartition(".")[2]) or text(root.get("task")) or text(train_args.get("task")),
             classes=count(head.get("nc")) or count(config.get("nc")),
             keypoint_shape=_keypoint_shape(head.get("kpt_shape"), config.get("kpt_shape")),
             strides=tensors.floats(head.get("stride")) or tensors.floats(root.get("stride")),
-            areas=_attention_numbers(modules, attributes, "area", path),
-            num_heads=_attention_numbers(modules, attributes, "num_heads", path),
-            norms=_norms(modules),
             licence=text(top.get("license")) or text(top.get("licence")),
             version=text(top.get("version")),
             date=text(top.get("date")),
             epoch=count(top.get("epoch"), least=-1),
             train_args=train_args,
         )
+
+
+def is_state_dict(path: str | Path) -> bool:
+    """Whether ``path`` holds tensors by name and no model.
+
+    Raises:
+        InputError, UnsafeFileError: as ``read_published``, of files that are no archive or would run code.
+    """
+    with open_archive(path) as archive:
+        top = read_inert(archive.pickle, path)
+    holders = (top, *(mapping(top).get(key) for key in ("ema", "model")))
+    return "edgekit" not in mapping(top) and not any(map(is_module, holders)) and bool(_tensors_of(top)[1])
+
+
+def read_state_dict(path: str | Path) -> tuple[str, dict[str, np.ndarray]]:
+    """The tensors of a file that holds a state dict and no model: where they were, and the tensors as published files
+    name them (``model.0.conv.weight``), whatever was put around the layers (``module.``, ``_orig_mod.``).
+
+    Raises:
+        InputError: there is no state dict, or it is damaged.
+        UnsafeFileError: as ``read_published``.
+    """
+    path = Path(path)
+    with open_archive(path) as archive:
+        which, found = _tensors_of(read_inert(archive.pickle, path))
+        tensors = _Tensors(archive)
+        state = {key: tensors.array(value, printable(key)[1:-1]) for key, value in found.items()}
+    first = min((key for key in state if _FIRST.search(key)), key=len, default=None)
+    if first is None:
+        raise InputError(
+            f"{path}: holds no state dict of a YOLO12 (no tensor whose name ends in 0.conv.weight); give a checkpoint "
+            "with the model or the state dict of one"
+        )
+    around = _FIRST.sub("", first)
+    return which, {f"model.{key[len(around) :]}" if key.startswith(around) else key: state[key] for key in state}
 
 
 def is_edgekit_checkpoint(path: str | Path) -> bool:
@@ -161,24 +190,17 @@ def is_edgekit_checkpoint(path: str | Path) -> bool:
 
 
 def _find_model(top: Any, path: Path) -> tuple[str, StandIn]:
-    """``ema`` or ``model`` of the top dict, whichever holds a pickled module; ``ema`` first."""
-    if isinstance(top, StandIn) and _is_module(top):
-        raise InputError(
-            f"{path}: a bare pickled {_class_name(top)} without the dict published checkpoints have around it; "
-            f"save it as {{'model': model}} with torch.save"
-        )
+    """The pickled model: under ``ema`` or ``model`` of the top dict, ``ema`` first, or the whole file."""
     entries = mapping(top)
     if "edgekit" in entries:
         raise InputError(f"{path}: a checkpoint edgekit wrote, not a published one; load it as an edgekit checkpoint")
-    for which in ("ema", "model"):
-        candidate = entries.get(which)
-        if isinstance(candidate, StandIn) and _is_module(candidate):
-            return which, candidate
-    inner = [entries, *(mapping(entries.get(key)) for key in ("ema", "model", "state_dict"))]
-    if any(_is_tensor(value) for mapping in inner for value in mapping.values()):
+    for which, candidate in (("file", top), ("ema", entries.get("ema")), ("model", entries.get("model"))):
+        if isinstance(candidate, StandIn) and is_module(candidate):
+            return which, unwrapped(candidate)
+    if _tensors_of(top)[1]:
         raise InputError(
-            f"{path}: holds only tensors (a state dict); the task, class names and attention areas are missing, "
-            f"so give the checkpoint with the whole model as it was published"
+            f"{path}: holds only tensors (a state dict), not what they are of; say it: "
+            f"edgekit import {path} --model yolo12n --out FILE.pt"
         )
     found = ", ".join(printable(key, 30) for key in list(entries)[:5] if isinstance(key, str)) or "none"
     raise InputError(
@@ -186,47 +208,14 @@ def _find_model(top: Any, path: Path) -> tuple[str, StandIn]:
     )
 
 
-def _is_module(value: StandIn) -> bool:
-    return isinstance(value.state, dict) and "_modules" in value.state
-
-
-def _is_tensor(value: Any) -> bool:
-    return isinstance(value, StandIn) and value.name.startswith("torch._utils._rebuild_")
-
-
-def _class_name(value: StandIn) -> str:
-    return value.name.rpartition(".")[2]
-
-
-def _walk(model: StandIn, path: Path) -> Iterator[tuple[str, StandIn]]:
-    """Every module with its path, a parent before its children, children in order: the order of a state dict."""
-    pending = [("", model, 0)]
-    found = 1
-    while pending:
-        name, module, depth = pending.pop()
-        yield name, module
-        children = []
-        for child_name, child in _named(module.state, "_modules", name, path).items():
-            full = f"{name}.{child_name}" if name else child_name
-            if not isinstance(child, StandIn) or not _is_module(child) or depth == _MAX_DEPTH:
-                raise InputError(f"{path}: {full[:120]} in the model is no module, or nested too deep; {_AGAIN}")
-            children.append((full, child, depth + 1))
-        pending.extend(reversed(children))
-        found += len(children)
-        if found > _MAX_MODULES:
-            raise InputError(
-                f"{path}: the model has over {_MAX_MODULES} modules, more than any YOLO12; give a YOLO12 checkpoint"
-            )
-
-
-def _named(attributes: dict[str, Any], what: str, owner: str, path: Path) -> dict[str, Any]:
-    """The modules, parameters or buffers of one module by their names; entries that are None are left out."""
-    found = mapping(attributes.get(what))
-    if len(found) > _MAX_NAMES or not all(isinstance(name, str) and _CHILD_NAME.fullmatch(name) for name in found):
-        raise InputError(
-            f"{path}: {what} of {owner[:120] or 'the model'} has too many entries or improper names; {_AGAIN}"
-        )
-    return {name: value for name, value in found.items() if value is not None}
+def _tensors_of(top: Any) -> tuple[str, dict[str, Any]]:
+    """Where a file's state dict is, and its tensors by key; empty where there is none."""
+    entries = mapping(top)
+    for which, holder in (*((key, mapping(entries.get(key))) for key in _STATE_DICTS), ("file", entries)):
+        found = {key: value for key, value in holder.items() if isinstance(key, str) and is_tensor(value)}
+        if found:
+            return which, found
+    return "file", {}
 
 
 def _head_path(modules: dict[str, StandIn]) -> str:
@@ -242,8 +231,8 @@ def _state(attributes: dict[str, dict[str, Any]], tensors: _Tensors) -> dict[str
         transient = members(module.get("_non_persistent_buffers_set"))
         if len(transient) > _MAX_NAMES:
             raise InputError(f"{tensors.path}: {owner[:120] or 'the model'} lists too many buffers; {_AGAIN}")
-        tensors_here = _named(module, "_parameters", owner, tensors.path)
-        for name, value in _named(module, "_buffers", owner, tensors.path).items():
+        tensors_here = named(module, "_parameters", owner, tensors.path)
+        for name, value in named(module, "_buffers", owner, tensors.path).items():
             if not any(isinstance(other, str) and other == name for other in transient):
                 tensors_here[name] = value
         for name, value in tensors_here.items():
@@ -283,27 +272,6 @@ def _keypoint_shape(*candidates: Any) -> tuple[int, int] | None:
     return None
 
 
-def _norms(modules: dict[str, StandIn]) -> tuple[tuple[float, float], ...]:
-    """The (eps, momentum) pairs of the model's BatchNorms that are plain numbers."""
-    norms = [m.state for m in modules.values() if _class_name(m) == "BatchNorm2d"]
-    pairs = {(n.get("eps"), n.get("momentum")) for n in norms if type(n.get("eps")) is type(n.get("momentum")) is float}
-    return tuple(sorted(pairs))
-
-
-def _attention_numbers(
-    modules: dict[str, StandIn], attributes: dict[str, dict[str, Any]], what: str, path: Path
-) -> dict[str, int]:
-    """``what`` of every area attention module, by path."""
-    numbers = {}
-    for name, module in modules.items():
-        if _class_name(module) == "AAttn":
-            value = count(attributes[name].get(what))
-            if value is None:
-                raise InputError(f"{path}: {name} (AAttn) does not state its {what}; {_AGAIN}")
-            numbers[name] = value
-    return numbers
-
-
 # Tensors
 
 
@@ -334,7 +302,7 @@ class _Tensors:
 
     def floats(self, value: Any) -> tuple[float, ...]:
         """A small tensor as floats; empty where it is none."""
-        array = self.array(value, "stride") if _is_tensor(value) else np.zeros(0)
+        array = self.array(value, "stride") if is_tensor(value) else np.zeros(0)
         return tuple(float(v) for v in array.ravel()) if array.size <= 16 else ()
 
     def _view(

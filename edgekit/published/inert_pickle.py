@@ -32,9 +32,11 @@ MAX_STEPS = 1_000_000  # opcodes; yolo12x has 130 thousand
 _MAX_MEMO = 1 << 32
 
 # Classes of these packages describe a network and are kept by name; only class-like names, never functions.
-_CLASS_NAMESPACES = ("ultralytics.", "torch.nn.modules.", "torchvision.transforms.")
+_CLASS_NAMESPACES = ("ultralytics.", "torch.nn.modules.", "torch.nn.parallel.", "torchvision.transforms.")
 _MODULE_NAME = re.compile(r"[A-Za-z0-9_.]+", re.ASCII)
 _CLASS_NAME = re.compile(r"_?(v\d+)?[A-Z][A-Za-z0-9_]*", re.ASCII)
+# The other forward passes a module may have been told to use: fusing sets `forward` to the method `forward_fuse`.
+_METHODS = ("forward", "forward_fuse", "forward_split")
 
 _ALLOWED = {
     "builtins": "bool bytearray bytes complex dict float frozenset int list object set slice str tuple",
@@ -54,6 +56,8 @@ _ALLOWED = {
     "ByteStorage BoolStorage",
     "torch._utils": "_rebuild_parameter _rebuild_parameter_with_state _rebuild_tensor _rebuild_tensor_v2",
     "torch.nn.parameter": "Parameter",
+    "torch.optim.swa_utils": "AveragedModel",
+    "torch.distributed.algorithms.join": "_JoinConfig",
 }
 _ALLOWED_NAMES = frozenset(f"{module}.{name}" for module, names in _ALLOWED.items() for name in names.split())
 _PYTHON_2_MODULES = {"__builtin__": "builtins", "copy_reg": "copyreg"}  # protocol 2 keeps the old spelling
@@ -232,6 +236,12 @@ class _Machine:
         known = module.startswith(_CLASS_NAMESPACES) and _MODULE_NAME.fullmatch(module) and _CLASS_NAME.fullmatch(name)
         if known or full in _ALLOWED_NAMES:
             return Reference(full)
+        if full == "builtins.getattr":  # of a module's method only: see `call`
+            return Reference(full)
+        if module.startswith("torch._dynamo."):
+            raise InputError(
+                f"{self.path}: holds what torch.compile makes of a model; save the model itself, which is its _orig_mod"
+            )
         if module in _OTHER_MODELS:
             raise InputError(
                 f"{self.path}: a YOLOv5 or YOLOv7 checkpoint (it holds {printable(full)}), which is not "
@@ -241,8 +251,8 @@ class _Machine:
 
     def unsafe(self, what: str) -> UnsafeFileError:
         return UnsafeFileError(
-            f"{self.path}: refused, because {what}, which is no part of a YOLO12 checkpoint; nothing "
-            f"was run, and no other program should load the file either"
+            f"{self.path}: refused, because {what}, which is no part of a YOLO12 checkpoint; nothing was run, but "
+            f"a program that loads the file in the usual way would run it"
         )
 
     def push_global(self, arg: str) -> None:
@@ -262,6 +272,8 @@ class _Machine:
             function, args = args[0], args[1:]
             if not isinstance(function, Reference):
                 raise self.unsafe("its pickle wants to make an object of what is no class")
+        if function.name == "builtins.getattr" and not _is_method(args):
+            raise self.unsafe("its pickle wants to call 'builtins.getattr'")
         self.stack.append(StandIn(function.name, args))
 
     def reduce(self, _: Any) -> None:
@@ -304,6 +316,12 @@ class _Machine:
         if not isinstance(kind, Reference) or not kind.name.startswith("torch.") or not kind.name.endswith("Storage"):
             raise ValueError("a storage of no known kind")
         self.push(Storage(kind.name, key, elements))
+
+
+def _is_method(args: tuple[Any, ...]) -> bool:
+    """Whether ``getattr(*args)`` would be one of ``_METHODS`` of a module the pickle describes, as fused ones have."""
+    of_module = len(args) == 2 and isinstance(args[0], StandIn) and args[0].name.startswith(_CLASS_NAMESPACES)
+    return of_module and args[1] in _METHODS
 
 
 def _checked_key(key: Any) -> Any:

@@ -125,7 +125,7 @@ def _left_alone(model: Any, skip: Collection[str], graph: Path) -> set[str]:
     ]
     cores = [op for op in operations.values() if op.get_type_name() == "ScaledDotProductAttention"]
     if not cores:
-        raise InputError(f"{graph}: OpenVINO finds no attention to keep whole in it; export it with --target ov-int8")
+        raise InputError(f"{graph}: OpenVINO finds no attention to keep whole in it; give its checkpoint")
     known = groups.collect(computed)
     unknown = next((s for s in skip if s not in known and s not in computed), None)
     if unknown is not None:

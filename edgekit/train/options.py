@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from edgekit.errors import UsageError
+from edgekit.spec import parse_activation
 
 OPTIMIZERS = ("auto", "sgd", "adamw")
 SCHEDULES = ("linear", "cosine")
 AMP = ("auto", "off", "bf16", "fp16")
-ACTIVATIONS = ("silu", "hardswish", "relu")
 CACHES = ("auto", "ram", "disk", "none")
 
 
@@ -48,7 +48,8 @@ class TrainOptions:
         freeze: number of first layers that do not learn.
         freeze_norms: BatchNorms keep the statistics they have (their scales and shifts learn on): for batches too
             small to have statistics of their own.
-        activation: of every convolution block: ``silu``, ``hardswish`` or ``relu``; None: the checkpoint's, else silu.
+        activation: of every convolution block: ``silu``, ``hardswish``, ``relu`` or ``leaky_relu:SLOPE``; None: the
+            checkpoint's, else silu.
         teacher: a checkpoint whose answers are learnt besides the labels; see ``distill.py``.
         qat: convolutions compute as INT8 kernels will round; see ``qat.py``. Of a trained checkpoint only.
         class_weights: ``none`` or ``auto`` (rarer classes count more: one over the square root of the count).
@@ -115,10 +116,11 @@ class TrainOptions:
             ("--amp", self.amp, AMP),
             ("--cache", self.cache, CACHES),
             ("--class-weights", self.class_weights, ("none", "auto")),
-            ("--activation", self.activation or ACTIVATIONS[0], ACTIVATIONS),
         ):
             if value not in known:
                 raise UsageError(f"{flag} {value}: choose from {', '.join(known)}")
+        if self.activation:
+            parse_activation(self.activation)
         for flag, number, least in (
             ("--epochs", self.epochs, 1),
             ("--batch", self.batch, 0),

@@ -33,6 +33,7 @@ class Taken:
         tensors: how many of ``of`` tensors were taken over whole.
         classes: classes whose rows were taken over by name.
         fresh: tensors that start at random.
+        fused: the file was saved after its BatchNorms were folded into the convolutions.
     """
 
     source: Path | None = None
@@ -42,6 +43,7 @@ class Taken:
     of: int = 0
     classes: tuple[str, ...] = ()
     fresh: tuple[str, ...] = field(default=())
+    fused: bool = False
 
     def __str__(self) -> str:
         if self.source is None:
@@ -49,7 +51,12 @@ class Taken:
         rows = f"; class rows by name: {', '.join(self.classes)}" if self.classes else ""
         layers = sorted({".".join(name.split(".")[:4]) for name in self.fresh})
         new = f"; starting at random: {', '.join(layers[:6])}{' …' if len(layers) > 6 else ''}" if layers else ""
-        return f"{self.source}: {self.tensors} of {self.of} tensors taken over{rows}{new}"
+        lost = (
+            "; its BatchNorms had been folded and their statistics are lost, so that training begins by changing what "
+            "it computes: start from the file before it was fused, or keep them out of it with --freeze-norms"
+        )
+        taken = f"{self.source}: {self.tensors} of {self.of} tensors taken over{rows}{new}"
+        return taken + lost if self.fused else taken
 
 
 def opened(model: str) -> str | Checkpoint:
@@ -128,4 +135,5 @@ def _take(net: torch.nn.Module, older: Checkpoint, names: Sequence[str]) -> Take
                 continue
         fresh.append(key)
     shared = tuple(names[new] for new, _ in pairs) if by_name else ()
-    return Taken(older.path, older.sha256, older.licence, whole, len(mine), shared, tuple(fresh))
+    fused = bool(older.provenance.get("fused"))
+    return Taken(older.path, older.sha256, older.licence, whole, len(mine), shared, tuple(fresh), fused)

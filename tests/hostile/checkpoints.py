@@ -185,7 +185,7 @@ def attacks(sentinel: Path) -> dict[str, tuple[str, bytes]]:
         "builtins.open": ("REDUCE", assemble(Call(Name("builtins", "open"), opened))),
         "builtins.getattr": (
             "call of a call",
-            assemble(Call(Call(Name("builtins", "getattr"), (import_os, "system")), (shell,))),
+            assemble(Call(Call(Name("builtins", "getattr"), (Call(Name("pathlib", "Path"), opened[:1]), "touch")))),
         ),
         "builtins.__import__": ("second of two", assemble((import_os, Call(Name("posix", "system"), (shell,))))),
         "io.open": ("INST", f"(S'{sentinel}'\nS'w'\niio\nopen\n.".encode()),

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from onnxscript import ir
 
-ACTIVATIONS = ("Relu", "HardSwish", "Swish", "Sigmoid")
+ACTIVATIONS = ("Relu", "LeakyRelu", "HardSwish", "Swish", "Sigmoid")
 GATES = ("Sigmoid", "HardSigmoid")  # what an activation of two operators multiplies its input by
 
 

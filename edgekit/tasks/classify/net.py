@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from edgekit.nn.blocks import Conv
+from edgekit.nn.written import Written
 from edgekit.spec import ModelSpec
 
 FEATURES = 1280
@@ -25,6 +26,9 @@ class Classify(nn.Module):
     def forward(self, features: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
         logits = self.linear(self.drop(self.conv(features[-1]).mean((2, 3))))
         return {"logits": logits} if self.training else {"class_probabilities": logits.softmax(1)}
+
+    def written(self) -> Written:
+        return Written(("Classify",), besides={"pool": nn.AdaptiveAvgPool2d(1)})
 
 
 def head(spec: ModelSpec, widths: tuple[int, ...]) -> nn.Module:

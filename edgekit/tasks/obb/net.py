@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from edgekit.nn.boxhead import BoxBranches, Roles, answer, branch, flatten
+from edgekit.nn.written import Written
 from edgekit.spec import ModelSpec
 
 
@@ -30,6 +31,9 @@ class Oriented(BoxBranches):
             "angles": (flatten(self.cv4, features).sigmoid() - 0.25) * math.pi,
         }
         return raw if self.training else answer(raw, features, self._decode, self.best, self.one_class)
+
+    def written(self) -> Written:
+        return self.written_as("OBB", ne=1)
 
     def _decode(self, raw: Roles, centres: torch.Tensor, strides: torch.Tensor) -> Roles:
         boxes_B4N = rotated_from_distances(self.dfl(raw["distances"]), raw["angles"], centres) * strides

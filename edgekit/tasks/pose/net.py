@@ -9,6 +9,7 @@ from torch import nn
 
 from edgekit.errors import InputError
 from edgekit.nn.boxhead import BoxBranches, Roles, answer, branch, decode_boxes, flatten
+from edgekit.nn.written import Written
 from edgekit.spec import ModelSpec
 
 
@@ -32,6 +33,9 @@ class Pose(BoxBranches):
             "points": flatten(self.cv4, features),
         }
         return raw if self.training else answer(raw, features, self._decode, self.best, self.one_class)
+
+    def written(self) -> Written:
+        return self.written_as("Pose", kpt_shape=(self.points, self.values), nk=self.points * self.values)
 
     def _decode(self, raw: Roles, centres: torch.Tensor, strides: torch.Tensor) -> Roles:
         points_BPVN = raw["points"].unflatten(1, (self.points, self.values))

@@ -12,6 +12,7 @@ from torch import nn
 
 from edgekit.nn.blocks import Conv
 from edgekit.nn.boxhead import BoxBranches, Roles, answer, branch, decode_boxes, flatten
+from edgekit.nn.written import Written
 from edgekit.nn.yolo12 import channels
 from edgekit.spec import ModelSpec
 
@@ -30,6 +31,9 @@ class Prototypes(nn.Module):
 
     def forward(self, x_BCHW: torch.Tensor) -> torch.Tensor:
         return self.cv3(self.cv2(self.upsample(self.cv1(x_BCHW))))
+
+    def written(self) -> Written:
+        return Written(("Proto",))
 
 
 class Segment(BoxBranches):
@@ -54,6 +58,9 @@ class Segment(BoxBranches):
         if self.training:
             return raw | {"prototypes": prototypes}
         return answer(raw, features, self._decode, self.best, self.one_class) | {"mask_prototypes": prototypes}
+
+    def written(self) -> Written:
+        return self.written_as("Segment", nm=COEFFICIENTS, npr=self.proto.cv1.conv.out_channels)
 
     def _decode(self, raw: Roles, centres: torch.Tensor, strides: torch.Tensor) -> Roles:
         boxes = decode_boxes(self.dfl, raw, centres, strides)
