@@ -14,7 +14,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -23,7 +23,8 @@ from typing import Any
 from edgekit import bundle, layouts, parity, stages, targets
 from edgekit.errors import GateError, InputError, MissingPackageError, UsageError
 from edgekit.quantize import FLOATS, INT8, Lowered, Wishes, needed
-from edgekit.spec import Graph, ModelInfo, Session, sha256_file
+from edgekit.runtime.suppressed import Suppressed
+from edgekit.spec import HEADS, Graph, ModelInfo, Session, sha256_file
 from edgekit.versions import versions
 
 SAY: Callable[[str], None] = lambda _: None  # noqa: E731 - a silent default for progress messages
@@ -40,22 +41,36 @@ class Exports:
 
     folder: Path
     _known: dict[Any, tuple[Graph, Session]] = field(default_factory=dict)
+    _crowding: dict[Any, Any] = field(default_factory=dict)
 
     def get(
-        self, source: Path, target: str, imgsz: tuple[int, int] | None, batch: int | None, head: str
+        self,
+        source: Path,
+        target: str,
+        imgsz: tuple[int, int] | None,
+        batch: int | None,
+        head: str,
+        candidates: int | None = None,
     ) -> tuple[Graph, Session]:
         """The source's ONNX graph as ``target`` wants it, and a session of the source itself to compare with."""
         try:
             from edgekit.graph.rewrite import recipe_for
         except ModuleNotFoundError as error:
             raise MissingPackageError(error.name or "onnx", f"building from {source}", "onnx") from error
-        key = recipe_for(target), source, imgsz, batch, head
+        key = recipe_for(target), source, imgsz, batch, head, candidates
         if key not in self._known:
             folder = self.folder / f"export-{len(self._known)}"
             shutil.rmtree(folder, ignore_errors=True)  # of an export that failed
             folder.mkdir()
-            self._known[key] = _graph(source, target, folder, imgsz, batch, head)
+            self._known[key] = _graph(source, target, folder, imgsz, batch, head, candidates)
         return self._known[key]
+
+    def crowding(self, source: Path, imgsz: tuple[int, int] | None, data: Path) -> Any:
+        """How crowded ``data`` is for the checkpoint ``source`` (``edgekit.crowding.Crowding``), or None."""
+        key = source, imgsz, data
+        if key not in self._crowding:
+            self._crowding[key] = _crowding(source, imgsz, data)
+        return self._crowding[key]
 
 
 def build(
@@ -71,6 +86,7 @@ def build(
     layout: str | None = None,
     wishes: Wishes | None = None,
     exports: Exports | None = None,
+    candidates: int | None = None,
 ) -> bundle.Bundle:
     """Build ``source`` for ``target`` into the folder ``out`` (replaced if it is there).
 
@@ -86,6 +102,8 @@ def build(
         layout: also write the files the way a server reads them: ``triton`` or ``ovms``.
         wishes: data, limits and seed of a narrower target (INT8 needs them).
         exports: of builds of the same source before this one, which this one may use and adds to.
+        candidates: how many a topk or nms head keeps; by default what suits the size, and the objects in
+            ``wishes.data`` where that is given (``edgekit.crowding``).
 
     Raises:
         InputError, UsageError, MissingPackageError: the source or the request cannot be used.
@@ -94,11 +112,17 @@ def build(
     backend = targets.backend(target)
     arguments = _own_options(backend, target, options)
     layouts.check(layout, target)
+    _check_head(backend, target, head, candidates)
     with failures_to(out), workspace(out) as folder:
         say(f"exporting {source}")
         form = backend.graph_target(target) if hasattr(backend, "graph_target") else target
         exports = exports or Exports(folder)
-        graph, reference = exports.get(source, form, imgsz, batch, head)
+        crowding = None
+        if candidates is None and head != "raw" and wishes is not None and wishes.data is not None:
+            crowding = exports.crowding(source, imgsz, wishes.data)
+        if crowding is not None:
+            candidates = min(crowding.candidates, getattr(backend, "MOST_CANDIDATES", crowding.candidates))
+        graph, reference = exports.get(source, form, imgsz, batch, head, candidates)
         say(f"building {target}")
         files = folder / "bundle"
         files.mkdir()
@@ -136,6 +160,7 @@ def build(
             stages=graph.provenance["stages"],
             provenance=provenance,
             evaluated=instead,
+            crowding=crowding.to_dict() if crowding is not None else None,
             **parts,
         )
         bundle.write_manifest(files, manifest)
@@ -225,6 +250,40 @@ def _own_options(backend: ModuleType, target: str, texts: Mapping[str, str] | No
     return () if chosen is None else (chosen,)
 
 
+def _check_head(backend: ModuleType, target: str, head: str, candidates: int | None) -> None:
+    """Raise UsageError unless the backend has such a head, and one of so many candidates."""
+    heads, most = getattr(backend, "HEADS", HEADS), getattr(backend, "MOST_CANDIDATES", None)
+    if head not in heads:
+        raise UsageError(f"--head {head}: {target} has {' and '.join(heads)}, whose duplicates are suppressed afterwards")
+    if most is not None and candidates is not None and candidates > most:
+        raise UsageError(f"--candidates {candidates}: {target} sorts no more than {most}; give fewer, or --head raw")
+
+
+def _crowding(source: Path, imgsz: tuple[int, int] | None, data: Path) -> Any:
+    """What ``edgekit.crowding`` makes of the set where the source is a checkpoint of a detecting task; where that keeps
+    no more than the size's default anyway, or the set cannot be read (which is said elsewhere), None."""
+    from edgekit import crowding, tasks
+    from edgekit.data import open_dataset
+
+    if source.is_dir() or source.suffix == ".onnx":
+        return None  # exported already, with the candidates it has
+    try:
+        from edgekit import checkpoint
+        from edgekit.nn.session import TorchSession
+    except ModuleNotFoundError as error:
+        raise MissingPackageError(error.name or "torch", f"building from {source}", "train") from error
+    loaded = checkpoint.load(source)
+    if not tasks.get(loaded.spec.task).detects:
+        return None
+    datasets = []
+    for split in ("val",) if data.suffix.lower() == ".json" else ("val", "train"):
+        with suppress(InputError, UsageError):
+            datasets.append(open_dataset(data, loaded.spec.task, split, None, loaded.names))
+    found = crowding.measure(TorchSession(loaded.net, loaded.info(imgsz)), datasets)
+    usual = loaded.info(imgsz, head="topk").candidates
+    return found if found is not None and usual is not None and found.candidates > usual else None
+
+
 def _lowered(
     source: Path,
     graph: Graph,
@@ -304,12 +363,18 @@ def _session(backend: ModuleType, files: Path, info: ModelInfo, target: str) -> 
 
 
 def _graph(
-    source: Path, target: str, folder: Path, imgsz: tuple[int, int] | None, batch: int | None, head: str
+    source: Path,
+    target: str,
+    folder: Path,
+    imgsz: tuple[int, int] | None,
+    batch: int | None,
+    head: str,
+    candidates: int | None,
 ) -> tuple[Graph, Session]:
     """The source's ONNX graph as the target wants it, and a session of the source itself to compare with."""
     path = source / "model.onnx" if bundle.is_bundle(source) else source
     if path.suffix == ".onnx":
-        return _existing_graph(source, path, target, folder, imgsz)
+        return _existing_graph(source, path, target, folder, imgsz, candidates)
     if source.is_dir():
         raise InputError(f"{source}: a folder, but no bundle; give a checkpoint or an exported ONNX file")
     try:
@@ -320,12 +385,18 @@ def _graph(
         extra = "train" if error.name == "torch" else "onnx"
         raise MissingPackageError(error.name or "torch", f"building from {source}", extra) from error
     loaded = checkpoint.load(source)
-    graph = export(loaded, folder / "model.onnx", imgsz, batch, head=head, target=target)
-    return graph, TorchSession(loaded.net, graph.info, source, fold=False)
+    graph = export(loaded, folder / "model.onnx", imgsz, batch, None, head, target, candidates)
+    session: Session = TorchSession(loaded.net, graph.info, source, fold=False)
+    return graph, Suppressed(session) if graph.info.head == "nms" else session
 
 
 def _existing_graph(
-    source: Path, path: Path, target: str, folder: Path, imgsz: tuple[int, int] | None
+    source: Path,
+    path: Path,
+    target: str,
+    folder: Path,
+    imgsz: tuple[int, int] | None,
+    candidates: int | None,
 ) -> tuple[Graph, Session]:
     from edgekit.graph.document import read_document
     from edgekit.graph.files import load, rewrite_file
@@ -342,6 +413,9 @@ def _existing_graph(
         qdq.check(load(path), path)  # before anything else complains of what it was made for
     if imgsz not in (None, info.imgsz):
         raise InputError(f"{path}: exported for {info.imgsz[0]},{info.imgsz[1]}; export it again with --imgsz")
+    if candidates not in (None, info.candidates):
+        kept = f"with {info.candidates} candidates" if info.candidates else f"with a {info.head} head"
+        raise InputError(f"{path}: exported {kept}; export it again with --candidates {candidates}")
     counts = [row["fired"] for row in document["rewrites"] if row["rule"] in LOWERINGS]
     rewritten = folder / "model.onnx"
     rewrite_file(path, rewritten, recipe_for(target), counts, prove=False)  # what is built is compared below

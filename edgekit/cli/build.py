@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from edgekit.cli import _plan_table
-from edgekit.cli._common import Batch, Force, Head, ImgSz, Json, Seed, check_head, console, emit_json, refuse_existing
+from edgekit.cli._common import Batch, Candidates, Force, Head, ImgSz, Json, Seed, check_head, console, emit_json, refuse_existing
 from edgekit.errors import UsageError
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ def command(
         Path | None, typer.Option(help="Images for the parity check. Default: generated ones.", show_default=False)
     ] = None,
     head: Head = "topk",
+    candidates: Candidates = None,
     source: Annotated[
         Path | None, typer.Option("--from", help="A trt-* bundle whose graph to build anew for this machine.")
     ] = None,
@@ -80,7 +81,7 @@ def command(
 ) -> None:
     """Build a bundle and prove that it computes what the checkpoint does; fails when it does not."""
     refuse_existing(out, force)
-    check_head(head)
+    check_head(head, candidates)
     from edgekit.quantize import Wishes
     from edgekit.spec import parse_imgsz
 
@@ -104,9 +105,10 @@ def command(
             "--dynamic-batch": dynamic_batch,
             "--require-speedup": require_speedup,
         }
-        bundle = _planned(model, out, target, wish, plan, size, batch, images, head, wishes, {**others, **own})
+        form = head, candidates
+        bundle = _planned(model, out, target, wish, plan, size, batch, images, form, wishes, {**others, **own})
     else:
-        bundle = _built(model, target, source, out, size, same, images, head, own, layout, wishes)
+        bundle = _built(model, target, source, out, size, same, images, (head, candidates), own, layout, wishes)
     if json:
         emit_json({"out": out, **bundle.manifest})
     else:
@@ -121,7 +123,7 @@ def _built(
     size: tuple[int, int] | None,
     batch: int | None,
     images: Path | None,
-    head: str,
+    form: tuple[str, int | None],
     own: dict[str, str],
     layout: str | None,
     wishes: Wishes,
@@ -130,13 +132,16 @@ def _built(
 
     with console().status("") as status:
         if source is not None:
-            if model is not None or size is not None:
-                raise UsageError("--from takes neither MODEL nor --imgsz: a bundle's graph is built as it is")
+            if model is not None or size is not None or form[1] is not None:
+                raise UsageError(
+                    "--from takes neither MODEL nor --imgsz nor --candidates: a bundle's graph is built as it is"
+                )
             return building.rebuild(source, out, target, own, layout, lambda step: status.update(step))
         if model is None or target is None:
             raise UsageError("give MODEL and --target, or --from BUNDLE")
         say = status.update
-        return building.build(model, target, out, size, batch, images, head, say, own, layout, wishes)
+        how = size, batch, images, form[0], say, own, layout, wishes
+        return building.build(model, target, out, *how, candidates=form[1])
 
 
 def _planned(
@@ -148,7 +153,7 @@ def _planned(
     size: tuple[int, int] | None,
     batch: int,
     images: Path | None,
-    head: str,
+    form: tuple[str, int | None],
     wishes: Wishes,
     others: dict[str, Any],
 ) -> Bundle:
@@ -159,7 +164,8 @@ def _planned(
     flags = {name: f"--{name}" for name in ("sm", "workspace", "timing-cache")} | {"engine": "--no-engine"}
     given = [flags.get(name, name if name[:2] == "--" else f"--option {name}") for name, v in others.items() if v]
     if plan is not None:
-        given += [name for name, value in {"--target": target, "--wish": wish, "--imgsz": size}.items() if value]
+        plans = {"--target": target, "--wish": wish, "--imgsz": size, "--candidates": form[1]}
+        given += [name for name, value in plans.items() if value]
     if given:
         raise UsageError(f"{mode} settles that itself: drop {' and '.join(given)}")
     if plan is None and target != "auto":
@@ -176,7 +182,7 @@ def _planned(
         if plan is not None:
             return auto.replay(model, plan, out, wishes, images, say)
         wanted = Wish.parse(wish or "latency")
-        return auto.auto(model, out, wanted, wishes, size, batch, images, head, say)
+        return auto.auto(model, out, wanted, wishes, size, batch, images, form[0], say, kept=form[1])
 
 
 def target_options(

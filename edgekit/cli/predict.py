@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,9 +21,11 @@ from edgekit.cli._common import (
     Threads,
     console,
     emit_json,
+    note,
     parse_classes,
     track,
 )
+from edgekit.spec import MAX_DET
 
 
 def command(
@@ -34,7 +37,7 @@ def command(
     imgsz: ImgSz = None,
     conf: Conf = 0.25,
     iou: Iou = 0.7,
-    max_det: MaxDet = 300,
+    max_det: MaxDet = MAX_DET,
     classes: Classes = None,
     agnostic: Agnostic = False,
     batch: Batch = 1,
@@ -46,7 +49,9 @@ def command(
     json: Json = False,
 ) -> None:
     """Find objects in images and videos; draw them, or print them as JSON."""
-    from edgekit.errors import InputError, UsageError
+    import warnings
+
+    from edgekit.errors import InputError, TruncatedWarning, UsageError
     from edgekit.loading import open_session
     from edgekit.runtime.postprocess import Options
     from edgekit.runtime.predictor import Predictor
@@ -57,12 +62,15 @@ def command(
     sources = open_sources(source)
     session = open_session(model, device, threads, imgsz, cache=cache or False)
     options = Options(conf, iou, max_det, parse_classes(classes, session.info.names), agnostic)
-    with Predictor(session, options, session.info.batch or batch) as predictor:
-        documents, errors, written = _run(predictor, sources, out, json)
+    truncated: Counter[str] = Counter()
+    with Predictor(session, options, session.info.batch or batch) as predictor, warnings.catch_warnings():
+        warnings.simplefilter("ignore", TruncatedWarning)  # counted instead
+        documents, errors, written = _run(predictor, sources, out, json, truncated)
     if json:
         emit_json(documents)
     for path in written:
         console().print(f"wrote {path}")
+    _note_truncated(truncated, session.info, options)
     if len(errors) == 1:
         raise errors[0]
     for error in errors:
@@ -71,10 +79,24 @@ def command(
         raise InputError(f"{len(errors)} of {len(sources)} sources could not be used (named above)")
 
 
+def _note_truncated(truncated: Counter[str], info: Any, options: Any) -> None:
+    """Say on standard error in how many images there may be more objects, and why; not of a --max-det that was given
+    for the purpose."""
+    from edgekit.runtime.postprocess import truncation
+
+    for reason, images in truncated.items():
+        if reason != "max_det" or options.max_det == MAX_DET:
+            note(f"{images} image{'s' * (images > 1)}: {truncation(reason, info, options)}")
+
+
 def _run(
-    predictor: Any, sources: Any, out: Path | None, json: bool
+    predictor: Any, sources: Any, out: Path | None, json: bool, truncated: Counter[str]
 ) -> tuple[list[dict[str, Any]], list[Exception], list[Path]]:
-    """Every frame through the model, a batch at a time. Returns the JSON documents, what failed, what was written."""
+    """Every frame through the model, a batch at a time; adds to ``truncated`` images by limit met.
+
+    Returns:
+        The JSON documents, what failed, what was written.
+    """
     import contextlib
 
     from edgekit.runtime.writer import open_writer
@@ -87,6 +109,7 @@ def _run(
         def flush() -> None:
             for frame, result in zip(waiting, predictor.predict([f.image for f in waiting]), strict=True):
                 result.image, result.frame = str(frame.path), frame.frame
+                truncated.update(result.truncated)
                 if json:
                     documents.append(result.to_dict())
                 if writer:

@@ -17,6 +17,7 @@ from edgekit.cli._common import (
     Threads,
     console,
     emit_json,
+    note,
     note_left_out,
     refuse_existing,
     write_json,
@@ -43,6 +44,14 @@ def command(
     partial: Annotated[
         Path | None, typer.Option(help="Keep answers here as they come; go on from there.", show_default=False)
     ] = None,
+    max_det: Annotated[
+        int | None,
+        typer.Option(
+            "--max-det",
+            min=1,
+            help="Detections kept an image, and counted a class and image. Default: 300, and COCO's 100 (keypoints 20).",
+        ),
+    ] = None,
     imgsz: ImgSz = None,
     batch: Batch = 1,
     device: Device = None,
@@ -59,7 +68,7 @@ def command(
     from edgekit.loading import open_session
     from edgekit.runtime.predictor import Predictor
 
-    scoring = metrics.Options(protocol, rotated_iou)
+    scoring = metrics.Options(protocol, rotated_iou, max_det=max_det)
     session = open_session(model, device, threads, imgsz, "topk" if as_deployed else "raw")
     with Predictor(session, batch=session.info.batch or batch) as predictor:
         dataset = open_dataset(data, session.info.task, split, images, session.info.names)
@@ -74,6 +83,8 @@ def command(
         _print(evaluation, advice)
     for sentence in evaluation.skipped:
         console().print(f"[yellow]not scored:[/yellow] {sentence}", soft_wrap=True)
+    for sentence in evaluation.notes:
+        note(sentence)
     note_left_out(dataset)
 
 

@@ -18,8 +18,6 @@ from torch import nn
 from edgekit.nn.blocks import A2C2f, C3k2, Concat, Conv
 from edgekit.spec import ModelSpec
 
-STRIDES = (8, 16, 32)
-
 Source = int | tuple[int, ...]
 HeadFactory = Callable[[ModelSpec, tuple[int, ...]], nn.Module]
 

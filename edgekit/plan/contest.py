@@ -53,6 +53,7 @@ class Job:
     images: Path | None
     head: str
     wishes: Wishes
+    candidates: int | None = None
 
 
 class Contest:
@@ -115,7 +116,7 @@ class Contest:
         self.say(f"building {entry.bundle}{' (a trial, to time)' if trial else ''}")
         job = self.job
         how = job.imgsz, entry.batch, job.images, job.head
-        building.build(job.source, entry.target, out, *how, wishes=wishes, exports=self._exports)
+        building.build(job.source, entry.target, out, *how, wishes=wishes, exports=self._exports, candidates=job.candidates)
         return out
 
     # ---- time ----------------------------------------------------------------------------------------------------
@@ -208,7 +209,9 @@ class Contest:
         if self._judge is None:
             info = bundle.read(path, verify=False).info
             own = self.bundles.get(self._reference or "")
-            reference = loading.open_session(own or self.job.source, imgsz=info.imgsz, head=info.head)
+            reference = loading.open_session(
+                own or self.job.source, imgsz=info.imgsz, head=info.head, candidates=info.candidates
+            )
             dataset = self._labelled(info)
             if dataset is not None:
                 self._judge = accuracy.by_labels(dataset)

@@ -13,6 +13,9 @@ from collections.abc import Iterator
 from edgekit.data.check import crosses_itself
 from edgekit.data.dataset import Dataset, shorten
 from edgekit.errors import InputError
+from edgekit.metrics.limits import crowded
+from edgekit.metrics.scores import Options
+from edgekit.spec import MAX_DET
 
 MOST_OUTLINES = 3000  # looked at; `edgekit data check` looks at all of them
 
@@ -23,7 +26,14 @@ def remarks(training: Dataset, validating: Dataset) -> list[str]:
     Raises:
         InputError: keypoints would be mirrored into nonsense.
     """
-    return [*_issues(training), *_issues(validating), *_classes(training), *_outlines(training), *_mirror(training)]
+    return [
+        *_issues(training),
+        *_issues(validating),
+        *crowded(validating, MAX_DET, Options()),
+        *_classes(training),
+        *_outlines(training),
+        *_mirror(training),
+    ]
 
 
 def _issues(dataset: Dataset) -> Iterator[str]:

@@ -6,7 +6,7 @@
 //   settings FOLDER DEVICE THREADS                         whether it opens so
 //   predict FOLDER PIXELS W H CHANNELS STRIDE [option=value ...]
 //   prepare FOLDER PIXELS W H CHANNELS STRIDE OUT          the tensor in the file OUT
-//   post HEAD CLASSES H W GEOMETRY ROLE:SHAPE:FILE,... [option=value ...]
+//   post HEAD[/CANDIDATES] CLASSES H W GEOMETRY ROLE:SHAPE:FILE,... [option=value ...]
 #include <fstream>
 #include <iostream>
 #include <map>
@@ -56,7 +56,7 @@ std::string quoted(const std::string& text) {
   return out + '"';
 }
 
-std::string shown(const edgekit::Result& result) {
+std::string shown(const edgekit::Result& result, const std::vector<std::string>& sentences = {}) {
   std::ostringstream out;
   out.precision(9);
   const std::size_t count = result.labels.size();
@@ -77,6 +77,10 @@ std::string shown(const edgekit::Result& result) {
     for (const auto pixel : mask.pixels) out << static_cast<char>('0' + pixel);
     out << "\"]";
   }
+  out << "], \"truncated\": [" << (result.truncated_by_candidates ? "\"candidates\"" : "")
+      << (result.truncated_by_candidates && result.truncated_by_max_det ? ", " : "")
+      << (result.truncated_by_max_det ? "\"max_det\"" : "") << "], \"sentences\": [";
+  for (std::size_t i = 0; i < sentences.size(); ++i) out << (i > 0 ? ", " : "") << quoted(sentences[i]);
   const auto& t = result.times;
   out << "], \"times\": [" << t.pre << ", " << t.network << ", " << t.post << ", " << t.whole << "]}";
   return out.str();
@@ -164,7 +168,9 @@ class Probe {
 
   static std::string post(const Words& words) {
     edgekit::Info info;
-    info.head = words.at(1);
+    const Words form = split(words.at(1), '/');
+    info.head = form.at(0);
+    if (form.size() > 1) info.candidates = std::stoi(form[1]);
     info.names.resize(std::stoul(words.at(2)));
     info.height = std::stoi(words.at(3));
     info.width = std::stoi(words.at(4));
@@ -184,7 +190,9 @@ class Probe {
       tensor.data = memory.back().data();
       outputs.push_back(tensor);
     }
-    return shown(edgekit::postprocess(outputs, info, geometry, options_of(words, 7)));
+    const edgekit::Options options = options_of(words, 7);
+    const edgekit::Result result = edgekit::postprocess(outputs, info, geometry, options);
+    return shown(result, edgekit::truncation(result, info, options));
   }
 
   std::map<std::string, edgekit::Session> sessions_;
