@@ -3,10 +3,10 @@
     python benchmarks/candidates.py yolo12n-bccd.pt --data bccd/data.yaml --crowd tile.jpg --threads 2 \\
         --out benchmarks/results/candidates.json
 
-``time``: bundles that differ in the number of candidates alone take turns on the same images; ratios to the fewest with
-their intervals (above 1: slower). ``objects``: what is found in the crowded image at confidence 0.25 by the raw head and
-with so many candidates, and how many candidates an object has. ``accuracy``: the set's metrics, with the protocol of
-``edgekit val``. INT8 is calibrated on few images and judged by nobody: its speed depends on neither.
+``time``: bundles that differ in the number of candidates alone take turns on the same images; ratios to the fewest
+with their intervals (above 1: slower). ``objects``: what is found in the crowded image at confidence 0.25 by the raw
+head and with so many candidates, and how many candidates an object has. ``accuracy``: the set's metrics, with the
+protocol of ``edgekit val``. INT8 is calibrated on few images and judged by nobody: its speed depends on neither.
 """
 
 from __future__ import annotations
@@ -76,7 +76,14 @@ def _objects(loaded: checkpoint.Checkpoint, side: int, crowd: Any) -> dict[str, 
     kept = {}
     for count in COUNTS[side]:
         kept[str(count)] = len(_predictor(loaded, side, count, Options())(crowd)[0])
-    return {"what": "objects", "imgsz": side, "raw": found, "candidates": above, "an_object": above / found, "kept": kept}
+    return {
+        "what": "objects",
+        "imgsz": side,
+        "raw": found,
+        "candidates": above,
+        "an_object": above / found,
+        "kept": kept,
+    }
 
 
 def _accuracy(loaded: checkpoint.Checkpoint, side: int, dataset: Any) -> dict[str, Any]:

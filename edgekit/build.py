@@ -254,7 +254,9 @@ def _check_head(backend: ModuleType, target: str, head: str, candidates: int | N
     """Raise UsageError unless the backend has such a head, and one of so many candidates."""
     heads, most = getattr(backend, "HEADS", HEADS), getattr(backend, "MOST_CANDIDATES", None)
     if head not in heads:
-        raise UsageError(f"--head {head}: {target} has {' and '.join(heads)}, whose duplicates are suppressed afterwards")
+        raise UsageError(
+            f"--head {head}: {target} has {' and '.join(heads)}, whose duplicates are suppressed afterwards"
+        )
     if most is not None and candidates is not None and candidates > most:
         raise UsageError(f"--candidates {candidates}: {target} sorts no more than {most}; give fewer, or --head raw")
 

@@ -86,7 +86,9 @@ WALLS = (
     # What puts the rooms together: the heavy ones are imported inside functions, as the last test here proves.
     Wall("parity.py", "numpy cv2", rooms=HOST),
     Wall("layouts.py", rooms=PLAIN),
-    Wall("build.py", "numpy", rooms=f"{HOST} crowding parity stages bundle layouts targets graph quantize checkpoint nn"),
+    Wall(
+        "build.py", "numpy", rooms=f"{HOST} crowding parity stages bundle layouts targets graph quantize checkpoint nn"
+    ),
     Wall("evaluate.py stages.py", "numpy", rooms=HOST),
     Wall("crowding.py", rooms=HOST),
     Wall("conformance.py", "numpy", rooms=f"{HOST} bundle loading"),

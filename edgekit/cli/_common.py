@@ -46,7 +46,8 @@ Classes = Annotated[
 Agnostic = Annotated[bool, typer.Option("--agnostic", help="Let boxes suppress each other across classes.")]
 Batch = Annotated[int, typer.Option("--batch", min=1, help="Images per run.")]
 Head = Annotated[
-    str, typer.Option("--head", help="raw (every anchor and class), topk (the best of them) or nms (finished detections).")
+    str,
+    typer.Option("--head", help="raw (every anchor and class), topk (the best of them) or nms (finished detections)."),
 ]
 Candidates = Annotated[
     int | None,

@@ -8,7 +8,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from edgekit.cli import _plan_table
-from edgekit.cli._common import Batch, Candidates, Force, Head, ImgSz, Json, Seed, check_head, console, emit_json, refuse_existing
+from edgekit.cli._common import (
+    Batch,
+    Candidates,
+    Force,
+    Head,
+    ImgSz,
+    Json,
+    Seed,
+    check_head,
+    console,
+    emit_json,
+    refuse_existing,
+)
 from edgekit.errors import UsageError
 
 if TYPE_CHECKING:

@@ -7,7 +7,18 @@ from typing import Annotated
 
 import typer
 
-from edgekit.cli._common import Batch, Candidates, Force, Head, ImgSz, Json, check_head, console, emit_json, refuse_existing
+from edgekit.cli._common import (
+    Batch,
+    Candidates,
+    Force,
+    Head,
+    ImgSz,
+    Json,
+    check_head,
+    console,
+    emit_json,
+    refuse_existing,
+)
 
 
 def command(

@@ -1,6 +1,6 @@
 """Objects that a protocol cannot count, because an image has more of them than it keeps detections.
 
-    crowded(dataset, 300, Options())      # ['3 images hold more than 300 labelled objects …']
+crowded(dataset, 300, Options())      # ['3 images hold more than 300 labelled objects …']
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ def _sentence(counts: list[int], limit: int, of_what: str, kept: str) -> str:
     over = [count for count in counts if count > limit]
     if not over:
         return ""
+    images = "1 image holds" if len(over) == 1 else f"{len(over)} images hold"
     return (
-        f"{len(over)} image{'s hold' if len(over) > 1 else ' holds'} more than {limit} {of_what} (the most: {max(over)}), "
-        f"but only {limit} {kept}, so some must count as missed; `edgekit val --max-det {max(over)}` counts them all"
+        f"{images} more than {limit} {of_what} (the most: {max(over)}), but only {limit} {kept}, so some must count as "
+        f"missed; `edgekit val --max-det {max(over)}` counts them all"
     )

@@ -116,7 +116,9 @@ class Contest:
         self.say(f"building {entry.bundle}{' (a trial, to time)' if trial else ''}")
         job = self.job
         how = job.imgsz, entry.batch, job.images, job.head
-        building.build(job.source, entry.target, out, *how, wishes=wishes, exports=self._exports, candidates=job.candidates)
+        building.build(
+            job.source, entry.target, out, *how, wishes=wishes, exports=self._exports, candidates=job.candidates
+        )
         return out
 
     # ---- time ----------------------------------------------------------------------------------------------------
