@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
+import warnings
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -24,6 +25,7 @@ from edgekit.bench import machine
 from edgekit.bench.clock import ClockOptions
 from edgekit.bench.run import bench
 from edgekit.data import open_dataset
+from edgekit.errors import TruncatedWarning
 from edgekit.evaluate import evaluate
 from edgekit.graph.export import export
 from edgekit.image import read_image
@@ -75,7 +77,9 @@ def _objects(loaded: checkpoint.Checkpoint, side: int, crowd: Any) -> dict[str, 
     found, above = len(raw(crowd)[0]), int((scores > options.conf).sum())
     kept = {}
     for count in COUNTS[side]:
-        kept[str(count)] = len(_predictor(loaded, side, count, Options())(crowd)[0])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", TruncatedWarning)  # that is what is shown here
+            kept[str(count)] = len(_predictor(loaded, side, count, Options())(crowd)[0])
     return {
         "what": "objects",
         "imgsz": side,
