@@ -21,7 +21,7 @@ import pytest
 
 from edgekit import bundle, catalog, checkpoint, loading, targets
 from edgekit.conformance import OPTIONS, TOLERANCES, differences
-from edgekit.errors import EdgekitError
+from edgekit.errors import EdgekitError, TruncatedWarning
 from edgekit.image import Geometry, as_image, fit, prepare, read_image
 from edgekit.results import Result
 from edgekit.runtime import places
@@ -33,7 +33,7 @@ from tests.hostile.fuzz import seeds
 from tests.hostile.manifests import NO_OBJECT, WRONG, spoil
 from tests.native import ENVIRONMENT, REPO, Probe, bundle_around, compile_tests, result_of, run, words_of
 from tests.test_postprocess import SIZE, decoded, geometry, outputs
-from tests.tiny import tiny_bundle
+from tests.tiny import crowded_bundle, tiny_bundle
 
 FIXTURES = "yolo12n-bccd yolo12n-seg-balloon yolo12n-pose-person yolo12n-obb-table-tennis yolo12n-cls-flowers5".split()
 
@@ -474,9 +474,22 @@ def test_every_task_conforms(probe: Probe, tmp_path: Path, task: str, target: st
 
 def test_a_model_runs_from_c_and_from_many_threads(programs: Path, tiny_classifier: Path) -> None:
     done = run(programs / "c_abi", tiny_classifier)
-    assert done.stdout.splitlines() == ["classify 3 ant", "0 3"]
+    assert done.stdout.splitlines() == ["classify 3 ant", "0 3 0"]
     assert "absent: no such file or folder" in done.stderr and "too small" in done.stderr
     assert run(programs / "threads", tiny_classifier, 5).stdout == "0 wrong of 40\n"
+
+
+def test_a_model_that_may_have_lost_objects_says_so_once(probe: Probe, programs: Path, tmp_path: Path) -> None:
+    folder = crowded_bundle(tmp_path / "bundle", "ov-fp32")
+    image = np.zeros((64, 96, 3), np.uint8)
+    for conf, says in ((0.25, [truncation("candidates", bundle.read(folder).info, Options())]), (0.5, [])):
+        assert probe("said", folder, *probe.pixels(image), f"conf={conf}") == [f"{folder}: {s}" for s in says]
+    with loading.load(folder) as model, pytest.warns(TruncatedWarning) as warned:
+        expected = model(image)[0]
+        assert_equal(expected, result_of(probe.predict(folder, image), model.info.names, expected))
+    assert str(warned[0].message).endswith(truncation("candidates", bundle.read(folder).info, Options()))
+    done = run(programs / "c_abi", folder)
+    assert done.stdout.splitlines() == ["detect 3 ant", "5 0 3"] and done.stderr.count("warning: ") == 1
 
 
 @pytest.mark.parametrize("pixels", [False, True])

@@ -4,6 +4,7 @@
 //   open FOLDER                                            the model, kept for predict
 //   load FOLDER THREADS                                    the same with so many CPU threads
 //   settings FOLDER DEVICE THREADS                         whether it opens so
+//   said FOLDER PIXELS W H CHANNELS STRIDE [option=value ...]     what two predictions warn of
 //   predict FOLDER PIXELS W H CHANNELS STRIDE [option=value ...]
 //   prepare FOLDER PIXELS W H CHANNELS STRIDE OUT          the tensor in the file OUT
 //   post HEAD[/CANDIDATES] CLASSES H W GEOMETRY ROLE:SHAPE:FILE,... [option=value ...]
@@ -123,6 +124,7 @@ class Probe {
       session(words.at(1)).predict(image(words, pixels), options_of(words, 7), result_);
       return shown(result_);
     }
+    if (verb == "said") return said(words);
     if (verb == "prepare") return prepare(words);
     if (verb == "post") return post(words);
     return "null";
@@ -143,6 +145,17 @@ class Probe {
   static edgekit::Image image(const Words& words, const std::string& pixels) {
     return {pixels.empty() ? nullptr : reinterpret_cast<const std::uint8_t*>(pixels.data()), std::stoi(words.at(3)),
             std::stoi(words.at(4)), std::stoi(words.at(5)), std::stol(words.at(6))};
+  }
+
+  static std::string said(const Words& words) {
+    edgekit::Settings settings;
+    std::string all;
+    settings.warn = [&all](const std::string& sentence) { all += (all.empty() ? "" : ", ") + quoted(sentence); };
+    const std::string pixels = read_file(words.at(2));
+    edgekit::Session session = edgekit::Model(words.at(1), settings).session();
+    session.predict(image(words, pixels), options_of(words, 7));
+    session.predict(image(words, pixels), options_of(words, 7));
+    return "[" + all + "]";
   }
 
   template <class Value>
