@@ -54,7 +54,7 @@ Candidates = Annotated[
     typer.Option(
         "--candidates",
         min=1,
-        help="(anchor, class) pairs an image that a topk or nms head keeps before suppression; about five an object. "
+        help="(anchor, class) pairs an image that a topk or nms head keeps before suppression; up to five an object. "
         "Default: 500 at 320 px, 1000 at 640, 2000 at 1280, and more where --data is more crowded.",
     ),
 ]

@@ -233,6 +233,10 @@ def _print(out: Path, manifest: dict[str, Any]) -> None:
     for row in manifest["rewrites"]:
         expected = f" of {row['expected']}" if row["expected"] is not None else ""  # of a file's graph none is known
         console().print(f"rewrite {row['rule']}: fired {row['fired']}{expected}")
+    if manifest.get("candidates"):
+        crowding = manifest.get("crowding")
+        why = f", for {crowding['objects']} objects of {crowding['an_object']:.1f} candidates each" if crowding else ""
+        console().print(f"candidates an image: {manifest['candidates']}{why}")
     if manifest.get("licence"):
         console().print(f"licence of the weights: {manifest['licence']}")
     _print_quantization(manifest)

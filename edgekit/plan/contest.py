@@ -117,9 +117,17 @@ class Contest:
         job = self.job
         how = job.imgsz, entry.batch, job.images, job.head
         building.build(
-            job.source, entry.target, out, *how, wishes=wishes, exports=self._exports, candidates=job.candidates
+            job.source, entry.target, out, *how, wishes=wishes, exports=self._exports, candidates=self._kept()
         )
         return out
+
+    def _kept(self) -> int | None:
+        """Candidates of every bundle alike: as many as were asked for, else what the set's crowding needs."""
+        job = self.job
+        if job.candidates is not None or job.wishes.data is None or job.head == "raw":
+            return job.candidates
+        crowding = self._exports.crowding(job.source, job.imgsz, job.wishes.data)
+        return crowding.candidates if crowding is not None else None
 
     # ---- time ----------------------------------------------------------------------------------------------------
 

@@ -34,7 +34,7 @@ Array = NDArray[Any]
 MOST_CANDIDATES = 30_000  # the best so many go into suppression; more only cost time
 ABSURD = 1e6  # no coordinate or coefficient of a working model comes near it
 SAME_BOX = 0.01  # pixels: boxes as near as this on all sides come from one anchor
-AN_OBJECT = 5  # candidates that an object answers with, about: benchmarks/results/candidates.json
+AN_OBJECT = 5  # candidates that an object answers with, two to five: benchmarks/results/candidates.json
 
 
 @dataclass(frozen=True)

@@ -77,7 +77,7 @@ def info(
 def default_candidates(imgsz: tuple[int, int]) -> int:
     """Candidates that a head keeps where nobody says how many: 500 at 320 x 320, 1000 at 640, 2000 at 1280.
 
-    An object answers with about five candidates (``benchmarks/results/candidates.json``), and more objects are to be
+    An object answers with two to five candidates (``benchmarks/results/candidates.json``), and more objects are to be
     told apart the more pixels there are. Growing with the side rather than the area keeps the price in a few percent
     of the network's time at every size, and is what real sets need: of bccd at 320 pixels 300 candidates lose 2.0
     points of mAP50 and 500 lose 0.1; a sheet of 224 cells at 1280 pixels has 900 above the confidence of 0.25.
