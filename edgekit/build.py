@@ -21,10 +21,11 @@ from types import ModuleType
 from typing import Any
 
 from edgekit import bundle, layouts, parity, preflight, stages, targets
-from edgekit.errors import GateError, MissingPackageError, UsageError
+from edgekit.errors import GateError, InputError, MissingPackageError, UsageError
 from edgekit.quantize import FLOATS, Lowered, Wishes, needed
 from edgekit.quantize.sets import Sets, open_sets
-from edgekit.spec import Graph, ModelInfo, Session, sha256_file
+from edgekit.runtime.suppressed import Suppressed
+from edgekit.spec import HEADS, Graph, ModelInfo, Session, sha256_file
 from edgekit.versions import versions
 
 SAY: Callable[[str], None] = lambda _: None  # noqa: E731 - a silent default for progress messages
@@ -41,22 +42,36 @@ class Exports:
 
     folder: Path
     _known: dict[Any, tuple[Graph, Session]] = field(default_factory=dict)
+    _crowding: dict[Any, Any] = field(default_factory=dict)
 
     def get(
-        self, source: Path, target: str, imgsz: tuple[int, int] | None, batch: int | None, head: str
+        self,
+        source: Path,
+        target: str,
+        imgsz: tuple[int, int] | None,
+        batch: int | None,
+        head: str,
+        candidates: int | None = None,
     ) -> tuple[Graph, Session]:
         """The source's ONNX graph as ``target`` wants it, and a session of the source itself to compare with."""
         try:
             from edgekit.graph.rewrite import recipe_for
         except ModuleNotFoundError as error:
             raise MissingPackageError(error.name or "onnx", f"building from {source}", "onnx") from error
-        key = recipe_for(target), source, imgsz, batch, head
+        key = recipe_for(target), source, imgsz, batch, head, candidates
         if key not in self._known:
             folder = self.folder / f"export-{len(self._known)}"
             shutil.rmtree(folder, ignore_errors=True)  # of an export that failed
             folder.mkdir()
-            self._known[key] = _graph(source, target, folder, imgsz, batch, head)
+            self._known[key] = _graph(source, target, folder, imgsz, batch, head, candidates)
         return self._known[key]
+
+    def crowding(self, source: Path, imgsz: tuple[int, int] | None, sets: Sets) -> Any:
+        """How crowded ``sets`` are for the checkpoint ``source`` (``edgekit.crowding.Crowding``), or None."""
+        key = source, imgsz
+        if key not in self._crowding:
+            self._crowding[key] = _crowding(source, imgsz, sets)
+        return self._crowding[key]
 
 
 def build(
@@ -73,6 +88,7 @@ def build(
     wishes: Wishes | None = None,
     exports: Exports | None = None,
     sets: Sets | None = None,
+    candidates: int | None = None,
 ) -> bundle.Bundle:
     """Build ``source`` for ``target`` into the folder ``out`` (replaced if it is there).
 
@@ -89,6 +105,8 @@ def build(
         wishes: data, limits and seed of a narrower target (INT8 needs them).
         exports: of builds of the same source before this one, which this one may use and adds to.
         sets: what the wishes' data was found to hold, where that is settled; ``quantize.sets.open_sets`` by default.
+        candidates: how many a topk or nms head keeps; by default what suits the size, and the objects in
+            what the wishes' data holds where that is given (``edgekit.crowding``).
 
     Raises:
         InputError, UsageError, MissingPackageError: the source or the request cannot be used; nearly always said
@@ -97,13 +115,19 @@ def build(
     """
     checked = preflight.of_build(source, target, out, imgsz, batch, images, head, options, layout, wishes, sets)
     backend, arguments = targets.backend(target), checked.arguments
+    _check_head(backend, target, head, candidates)
     if checked.sets is not None and sets is None:
         _say_notes(checked.sets, say)
     with failures_to(out), workspace(out) as folder:
         say(f"exporting {source}")
         form = backend.graph_target(target) if hasattr(backend, "graph_target") else target
         exports = exports or Exports(folder)
-        graph, reference = exports.get(source, form, imgsz, batch, head)
+        crowding = None
+        if candidates is None and head != "raw" and checked.sets is not None:
+            crowding = exports.crowding(source, imgsz, checked.sets)
+        if crowding is not None:
+            candidates = min(crowding.candidates, getattr(backend, "MOST_CANDIDATES", crowding.candidates))
+        graph, reference = exports.get(source, form, imgsz, batch, head, candidates)
         say(f"building {target}")
         files = folder / "bundle"
         files.mkdir()
@@ -141,6 +165,7 @@ def build(
             stages=graph.provenance["stages"],
             provenance=provenance,
             evaluated=instead,
+            crowding=crowding.to_dict() if crowding is not None else None,
             **parts,
         )
         bundle.write_manifest(files, manifest)
@@ -216,6 +241,38 @@ def _engine_parity(backend: ModuleType, files: Path, graph: Graph, target: str) 
 def _say_notes(sets: Sets, say: Callable[[str], None]) -> None:
     for note in sets.notes:
         say(f"note: {note}")
+
+
+def _check_head(backend: ModuleType, target: str, head: str, candidates: int | None) -> None:
+    """Raise UsageError unless the backend has such a head, and one of so many candidates."""
+    heads, most = getattr(backend, "HEADS", HEADS), getattr(backend, "MOST_CANDIDATES", None)
+    if head not in heads:
+        raise UsageError(
+            f"--head {head}: {target} has {' and '.join(heads)}, whose duplicates are suppressed afterwards"
+        )
+    if most is not None and candidates is not None and candidates > most:
+        raise UsageError(f"--candidates {candidates}: {target} sorts no more than {most}; give fewer, or --head raw")
+
+
+def _crowding(source: Path, imgsz: tuple[int, int] | None, sets: Sets) -> Any:
+    """What ``edgekit.crowding`` makes of the sets where the source is a checkpoint of a detecting task; None where that
+    keeps no more than the size's default anyway."""
+    from edgekit import crowding, tasks
+
+    if source.is_dir() or source.suffix == ".onnx":
+        return None  # exported already, with the candidates it has
+    try:
+        from edgekit import checkpoint
+        from edgekit.nn.session import TorchSession
+    except ModuleNotFoundError as error:
+        raise MissingPackageError(error.name or "torch", f"building from {source}", "train") from error
+    loaded = checkpoint.load(source)
+    if not tasks.get(loaded.spec.task).detects:
+        return None
+    datasets = [dataset for dataset in (sets.judged, sets.pool) if dataset is not None]
+    found = crowding.measure(TorchSession(loaded.net, loaded.info(imgsz)), datasets)
+    usual = loaded.info(imgsz, head="topk").candidates
+    return found if found is not None and usual is not None and found.candidates > usual else None
 
 
 def _lowered(
@@ -299,12 +356,18 @@ def _session(backend: ModuleType, files: Path, info: ModelInfo, target: str) -> 
 
 
 def _graph(
-    source: Path, target: str, folder: Path, imgsz: tuple[int, int] | None, batch: int | None, head: str
+    source: Path,
+    target: str,
+    folder: Path,
+    imgsz: tuple[int, int] | None,
+    batch: int | None,
+    head: str,
+    candidates: int | None,
 ) -> tuple[Graph, Session]:
     """The source's ONNX graph as the target wants it, and a session of the source itself to compare with."""
     path = source / "model.onnx" if bundle.is_bundle(source) else source
     if path.suffix == ".onnx":
-        return _existing_graph(source, path, target, folder)
+        return _existing_graph(source, path, target, folder, candidates)
     try:
         from edgekit import checkpoint
         from edgekit.graph.export import export
@@ -313,11 +376,14 @@ def _graph(
         extra = "train" if error.name == "torch" else "onnx"
         raise MissingPackageError(error.name or "torch", f"building from {source}", extra) from error
     loaded = checkpoint.load(source)
-    graph = export(loaded, folder / "model.onnx", imgsz, batch, head=head, target=target)
-    return graph, TorchSession(loaded.net, graph.info, source, fold=False)
+    graph = export(loaded, folder / "model.onnx", imgsz, batch, None, head, target, candidates)
+    session: Session = TorchSession(loaded.net, graph.info, source, fold=False)
+    return graph, Suppressed(session) if graph.info.head == "nms" else session
 
 
-def _existing_graph(source: Path, path: Path, target: str, folder: Path) -> tuple[Graph, Session]:
+def _existing_graph(
+    source: Path, path: Path, target: str, folder: Path, candidates: int | None
+) -> tuple[Graph, Session]:
     from edgekit.graph.document import read_document
     from edgekit.graph.files import rewrite_file
     from edgekit.graph.rewrite import LOWERINGS, recipe_for
@@ -326,6 +392,9 @@ def _existing_graph(source: Path, path: Path, target: str, folder: Path) -> tupl
         bundle.read(source)
     document = read_document(path)
     info = ModelInfo.from_dict(document["info"])
+    if candidates not in (None, info.candidates):
+        kept = f"with {info.candidates} candidates" if info.candidates else f"with a {info.head} head"
+        raise InputError(f"{path}: exported {kept}; export it again with --candidates {candidates}")
     counts = [row["fired"] for row in document["rewrites"] if row["rule"] in LOWERINGS]
     rewritten = folder / "model.onnx"
     rewrite_file(path, rewritten, recipe_for(target), counts, prove=False)  # what is built is compared below

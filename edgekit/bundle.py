@@ -3,7 +3,7 @@
 | key | what it holds |
 |---|---|
 | ``schema`` | 1, or 2 where the input takes pixels; newer code reads older schemas, older code refuses newer ones |
-| ``task target imgsz head names preprocess inputs outputs licence spec`` | the ``ModelInfo`` |
+| ``task target imgsz head names preprocess inputs outputs licence spec candidates`` | the ``ModelInfo`` |
 | ``files`` | relative path -> sha256 of every file but the manifest |
 | ``rewrites parity provenance`` | what was done to the graph, how far it is from PyTorch, where it came from |
 | ``accuracy speed calibration quantization engines plan`` | when they apply |
@@ -28,7 +28,7 @@ from edgekit.spec import HEADS, ROLES, ModelInfo, sha256_file
 
 SCHEMA = 2
 MANIFEST = "manifest.json"
-_INFO_KEYS = ("task", "imgsz", "head", "names", "inputs", "outputs", "preprocess", "licence", "spec")
+_INFO_KEYS = ("task", "imgsz", "head", "names", "inputs", "outputs", "preprocess", "licence", "spec", "candidates")
 _MOST_BYTES = 32 << 20  # of a manifest
 _MOST_ELEMENTS = 1 << 31  # of one tensor
 _DTYPES = ("float32", "float16", "int64", "int32", "uint8", "int8")
@@ -160,6 +160,8 @@ def _check_info(info: ModelInfo, where: Path) -> None:
         fail(f"preprocess scale {prep.scale!r} is not a positive number")
     if pixels and prep.scale != 1:
         fail(f"preprocess scale {prep.scale!r} is not 1, as it must be for pixels")
+    if info.candidates is not None and not _whole(info.candidates, 1, 1 << 24):
+        fail(f"candidates {info.candidates!r} is no number of candidates")
 
 
 def _whole(value: Any, least: int, most: int) -> bool:

@@ -57,9 +57,15 @@ class Checkpoint:
     def spec(self) -> ModelSpec:
         return self.net.spec
 
-    def info(self, imgsz: tuple[int, int] | None = None, batch: int | None = 1, head: str = "raw") -> ModelInfo:
-        """Ports and preprocessing at ``imgsz`` (default: the checkpoint's own)."""
-        return ports.info(self.spec, self.names, imgsz or self.imgsz, batch, self.licence, head)
+    def info(
+        self,
+        imgsz: tuple[int, int] | None = None,
+        batch: int | None = 1,
+        head: str = "raw",
+        candidates: int | None = None,
+    ) -> ModelInfo:
+        """Ports and preprocessing at ``imgsz`` (default: the checkpoint's own), as ``ports.info`` has them."""
+        return ports.info(self.spec, self.names, imgsz or self.imgsz, batch, self.licence, head, candidates)
 
 
 def new(spec: ModelSpec, names: tuple[str, ...] | None = None, imgsz: int | None = None, seed: int = 0) -> Checkpoint:

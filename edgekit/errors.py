@@ -43,6 +43,10 @@ class UnsafeFileError(InputError):
     """A file that would run code or reach outside its folder; it was not opened further (exit code 2)."""
 
 
+class TruncatedWarning(RuntimeWarning):
+    """There may be more objects in an image than the answer holds; the text says which limit was met."""
+
+
 class GateError(EdgekitError):
     """A check failed: parity, accuracy, speed, a rewrite count or a hash (exit code 1).
 

@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -29,14 +29,23 @@ from edgekit.data.dataset import Dataset, Sample
 from edgekit.errors import InputError
 from edgekit.image import Geometry, read_image
 from edgekit.metrics.coco import evaluator_package
-from edgekit.runtime.postprocess import Options, postprocess
+from edgekit.metrics.limits import crowded
+from edgekit.runtime.postprocess import Options, postprocess, truncation
 from edgekit.runtime.predictor import Predictor
+from edgekit.spec import MAX_DET, ModelInfo
 
-CONF, IOU, MAX_DET = 0.001, 0.7, 300  # the published protocol
+CONF, IOU = 0.001, 0.7  # the published protocol, with MAX_DET
 READERS = 2
 AHEAD = 4  # batches read before they are needed
 
 Rows = list[dict[str, Any]]
+
+
+class Answer(NamedTuple):
+    """What is kept of one image: COCO result rows, and which limits may have kept objects out of them."""
+
+    rows: Rows
+    truncated: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -51,6 +60,7 @@ class Evaluation:
             ``score`` after them.
         skipped: a sentence for each image that could not be read; those are not scored.
         protocol: confidence, suppression, head form, image size and metric in a sentence or two.
+        notes: sentences on what limits kept out: objects that cannot be found, candidates that the head cut off.
     """
 
     scores: metrics.Scores
@@ -59,6 +69,7 @@ class Evaluation:
     seconds: dict[str, float]
     skipped: list[str]
     protocol: str
+    notes: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """The document of ``val --json`` but for what the command adds."""
@@ -69,6 +80,7 @@ class Evaluation:
             "stages": self.seconds,
             "skipped": self.skipped,
             "protocol": self.protocol,
+            "notes": self.notes,
         }
 
 
@@ -109,7 +121,8 @@ def evaluate(
 
     Args:
         predictor: its batch decides how many images go through the network at once; its detection options are
-            replaced by those of the protocol (confidence 0.001, NMS IoU 0.7 per class, 300 detections).
+            replaced by those of the protocol (confidence 0.001, NMS IoU 0.7 per class, 300 detections or as many as
+            ``scoring.max_det``).
         scoring: protocol of the metric.
         partial: file that answers are kept in as they come; if it holds answers of this model on this set, those are
             taken over. It is left there: remove it when it has served.
@@ -117,11 +130,13 @@ def evaluate(
 
     Raises:
         InputError: no image of the set can be read, or ``partial`` belongs to another run.
+        UsageError: ``scoring.max_det`` is more than the model's head can give.
         MissingPackageError: faster-coco-eval is needed and not installed.
     """
     start = perf_counter()
     scoring = replace(scoring or metrics.Options(), imgsz=predictor.info.imgsz)
-    options = protocol_options(predictor, scoring.protocol)
+    options = protocol_options(predictor, scoring.protocol, scoring.max_det)
+    options.check(predictor.info)
     if scoring.protocol == "coco" and any(port.role == "boxes" for port in predictor.info.outputs):
         evaluator_package()
     store = _Store(partial, _identity(predictor, dataset, options))
@@ -131,7 +146,7 @@ def evaluate(
     skipped: list[str] = []
     progress(len(answers))
     with ThreadPoolExecutor(READERS) as readers, ThreadPoolExecutor(1) as workers, store:
-        pending: deque[Future[dict[int, Rows]]] = deque()
+        pending: deque[Future[dict[int, Answer]]] = deque()
         for batch in _read_ahead(readers, predictor, waiting):
             skipped += batch.skipped
             seconds["read"] += batch.read_s
@@ -153,20 +168,27 @@ def evaluate(
     if not answers:
         raise InputError(f"{dataset.source}: none of its {len(dataset)} images can be read ({skipped[0]})")
     scored = replace(dataset, samples=tuple(s for s in dataset.samples if s.image_id in answers))
-    predictions = [row for sample in scored.samples for row in answers[sample.image_id]]
+    predictions = [row for sample in scored.samples for row in answers[sample.image_id].rows]
     began = perf_counter()
     scores = metrics.score(scored, predictions, scoring)
     seconds["score"] = perf_counter() - began
     seconds["whole"] = perf_counter() - start
     protocol = f"{_protocol(predictor, options)} {scores.protocol}"
-    return Evaluation(scores, predictions, len(scored), seconds, skipped, protocol)
+    notes = [*crowded(scored, options.max_det, scoring), *_cut_off(answers, predictor.info, options)]
+    return Evaluation(scores, predictions, len(scored), seconds, skipped, protocol, notes)
 
 
-def protocol_options(predictor: Predictor, protocol: str = "coco") -> Options:
+def _cut_off(answers: Mapping[int, Answer], info: ModelInfo, options: Options) -> Iterator[str]:
+    images = sum("candidates" in answer.truncated for answer in answers.values())
+    if images:
+        yield f"in {images} of {len(answers)} images {truncation('candidates', info, options)}"
+
+
+def protocol_options(predictor: Predictor, protocol: str = "coco", max_det: int | None = None) -> Options:
     """The detection options that accuracy is measured with."""
     oriented = any(port.role == "rotated_boxes" for port in predictor.info.outputs)
     conf = 0.01 if protocol == "peer" and oriented else CONF
-    return Options(conf=conf, iou=IOU, max_det=MAX_DET, multi_label=True, clip=False)
+    return Options(conf=conf, iou=IOU, max_det=max_det or MAX_DET, multi_label=True, clip=False)
 
 
 def _protocol(predictor: Predictor, options: Options) -> str:
@@ -215,16 +237,17 @@ def _work_up(
     options: Options,
     dataset: Dataset,
     seconds: dict[str, float],
-) -> dict[int, Rows]:
+) -> dict[int, Answer]:
     """One batch's outputs as COCO rows by image id. Runs in one thread only, which alone adds to ``post``."""
     start = perf_counter()
     results = postprocess(outputs, predictor.info, batch.geometries, options)
     answers = {}
     for sample, result in zip(batch.samples, results, strict=True):
         if result.probs is not None:
-            answers[sample.image_id] = [{"image_id": sample.image_id, "probs": result.probs.tolist()}]
+            answers[sample.image_id] = Answer([{"image_id": sample.image_id, "probs": result.probs.tolist()}])
         else:
-            answers[sample.image_id] = result.to_coco(sample.image_id, dataset.category_ids)
+            rows = result.to_coco(sample.image_id, dataset.category_ids)
+            answers[sample.image_id] = Answer(rows, result.truncated)
     seconds["post"] += perf_counter() - start
     return answers
 
@@ -249,7 +272,7 @@ class _Store:
 
     def __init__(self, path: Path | None, identity: dict[str, Any]) -> None:
         self.path, self.identity = path, identity
-        self.known: dict[int, Rows] = {}
+        self.known: dict[int, Answer] = {}
         self._file: Any = None
         if path is not None and path.exists():
             self._read(path)
@@ -265,7 +288,7 @@ class _Store:
         for line in lines[1:]:
             try:
                 entry = json.loads(line)
-                self.known[int(entry["image_id"])] = list(entry["rows"])
+                self.known[int(entry["image_id"])] = Answer(list(entry["rows"]), tuple(entry.get("truncated", ())))
             except (ValueError, KeyError, TypeError):
                 break  # the line that an interruption cut short; what follows is measured again
 
@@ -278,11 +301,11 @@ class _Store:
             os.replace(partial, self.path)
         return self
 
-    def keep(self, answers: Mapping[int, Rows]) -> None:
+    def keep(self, answers: Mapping[int, Answer]) -> None:
         """Append answers and hand them to the system at once."""
         if self._file is not None:
-            for image_id, rows in answers.items():
-                self._file.write(json.dumps({"image_id": image_id, "rows": rows}) + "\n")
+            for image_id, answer in answers.items():
+                self._file.write(json.dumps({"image_id": image_id, **answer._asdict()}) + "\n")
             self._file.flush()
 
     def __exit__(self, *_: object) -> None:

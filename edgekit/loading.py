@@ -79,9 +79,10 @@ def open_session(
     task: str | None = None,
     streams: int | None = None,
     cache: str | Path | bool = False,
+    candidates: int | None = None,
 ) -> Session:
-    """The session behind ``load``, for those who bring their own tensors. ``head`` is for checkpoints; artifacts have
-    the one they were built with."""
+    """The session behind ``load``, for those who bring their own tensors. ``head`` and ``candidates`` are for
+    checkpoints; artifacts have those they were built with."""
     path = Path(path)
     size = parse_imgsz(imgsz) if imgsz is not None else None
     found = _artifact(path, size, foreign, task, device)
@@ -89,7 +90,7 @@ def open_session(
     if found is None:
         if streams is not None:
             raise UsageError(f"{path}: PyTorch runs one stream a process; build the model for a target")
-        return _torch_session(path, device, threads, size, head)
+        return _torch_session(path, device, threads, size, head, candidates)
     extra: dict[str, Any] = _streams(found, streams) | ({"cache": folder} if folder else {})
     with modelcache.checked(folder):
         session = found.backend.open_session(found.place, found.info, found.target, device, threads, **extra)
@@ -192,7 +193,12 @@ def _onnx_info(path: Path) -> ModelInfo:
 
 
 def _torch_session(
-    path: Path, device: str | None, threads: int | None, size: tuple[int, int] | None, head: str
+    path: Path,
+    device: str | None,
+    threads: int | None,
+    size: tuple[int, int] | None,
+    head: str,
+    candidates: int | None,
 ) -> Session:
     try:
         from edgekit import checkpoint
@@ -200,4 +206,5 @@ def _torch_session(
     except ModuleNotFoundError as error:
         raise MissingPackageError("torch", f"{path}: running a checkpoint", "train") from error
     loaded = checkpoint.load(path, replayed=False)  # every attribute was held against ours; a start is to be quick
-    return TorchSession(loaded.net, loaded.info(size, batch=None, head=head), path, device, threads)
+    info = loaded.info(size, None, head, candidates)
+    return TorchSession(loaded.net, info, path, device, threads)

@@ -9,8 +9,9 @@ after a look at the data. Nothing here imports torch, makes a network or runs on
 
 from __future__ import annotations
 
+import glob
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -96,7 +97,7 @@ def of_export(source: Path, out: Path, head: str, batch: int | None, opset: int)
 
 
 def of_training(
-    data: Path, model: str | None, task: str | None, teacher: str | None, images: Path | None, out: Path
+    data: Path, model: str | None, task: str | None, teacher: str | None, images: Sequence[str] | None, out: Path
 ) -> None:
     """Refuse what no training could begin with: files that are not there or of another kind, a teacher of another task.
 
@@ -107,8 +108,9 @@ def of_training(
         InputError, UsageError, MissingPackageError: one sentence on what is wrong and what to do.
     """
     check_data(data)
-    if images is not None and not images.is_dir():
-        raise InputError(f"--images {images}: no such folder; give the one that holds the images of {data}")
+    for place in images or ():
+        if not glob.has_magic(place) and not Path(place).exists():
+            raise InputError(f"--images {place}: there is no such file or folder; give where the images of {data} are")
     check_folder(out)
     named = model or "yolo12n"
     if Path(named).suffix == ".pt" or Path(named).exists():

@@ -45,6 +45,8 @@ class Result:
         image: path of the file it came from, if any.
         frame: index of the frame where that file is a video.
         pixels: the original image itself where it was given as an array, so that ``plot`` needs no second look.
+        truncated: limits that may have kept objects out: ``candidates`` (all that the model's head keeps lie above the
+            confidence threshold), ``max_det`` (more objects than that were found).
     """
 
     shape: tuple[int, int]
@@ -59,6 +61,7 @@ class Result:
     image: str | None = None
     frame: int | None = None
     pixels: Array | None = field(default=None, repr=False)
+    truncated: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         """How many objects were found; 0 for a classification."""
@@ -109,6 +112,8 @@ class Result:
             entry["rotated_boxes"] = _rounded(self.rotated_boxes, 3, 6)
         if self.probs is not None:
             entry["probs"] = _rounded(self.probs, 6)
+        if self.truncated:
+            entry["truncated"] = list(self.truncated)
         return entry
 
     def to_coco(

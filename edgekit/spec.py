@@ -23,9 +23,11 @@ from edgekit.errors import InputError, UsageError
 SCALES = ("n", "s", "m", "l", "x")
 FAMILIES = ("v1.0", "turbo")
 HEADS = ("raw", "topk", "nms")
-BEST = 300  # candidates of the topk head, as of the detections of the published protocol
+MAX_DET = 300  # most objects an image where nobody says otherwise: the published protocol's
+NMS_IOU = 0.7  # of the suppression inside the graph of an nms head
 OPSETS = 17, 24  # of ONNX: the oldest and the newest that are exported
-STRIDE = 32  # the coarsest stride of the network: image sides are multiples of it
+STRIDES = (8, 16, 32)  # of the network's three levels
+STRIDE = STRIDES[-1]  # image sides are multiples of it
 
 # Of every convolution block. What an activation can be given stands behind a colon: leaky_relu:0.1.
 ACTIVATIONS = ("silu", "hardswish", "relu", "leaky_relu")
@@ -136,6 +138,8 @@ class ModelInfo:
         preprocess: image to tensor.
         licence: the licence the weights state, or None.
         spec: the network (None for models edgekit did not make).
+        candidates: (anchor, class) pairs an image that a ``topk`` head keeps before suppression, of an ``nms`` head
+            anchors; None for ``raw``, which keeps all, and for files of older versions that do not say.
     """
 
     task: str
@@ -147,6 +151,7 @@ class ModelInfo:
     preprocess: Preprocess = field(default_factory=Preprocess)
     licence: str | None = None
     spec: ModelSpec | None = None
+    candidates: int | None = None
 
     @property
     def batch(self) -> int | None:
@@ -158,11 +163,22 @@ class ModelInfo:
         """Whether the input takes canvases as they are, uint8 ``[B, H, W, 3]`` BGR; else float32 ``[B, 3, H, W]``."""
         return self.inputs[0].dtype == "uint8"
 
+    @property
+    def cuts(self) -> bool:
+        """Whether the head keeps fewer candidates than the network has, so that a crowded image may lose objects."""
+        if self.head == "raw":
+            return False
+        classes = 1 if self.head == "nms" else len(self.names)
+        return self.candidates is None or self.candidates < anchors(self.imgsz) * classes
+
     def replace(self, **changes: Any) -> ModelInfo:
         return dataclasses.replace(self, **changes)
 
     def to_dict(self) -> dict[str, Any]:
+        """JSON-ready; ``candidates`` only where there is a number of them."""
         plain: dict[str, Any] = _plain(self)
+        if self.candidates is None:
+            del plain["candidates"]
         return plain
 
     @classmethod
@@ -177,6 +193,9 @@ class ModelInfo:
         for port in info.outputs:
             if port.role not in ROLES:
                 raise InputError(f"output {port.name!r} has the unknown role {port.role!r}; known: {', '.join(ROLES)}")
+        if info.head == "topk" and info.candidates is None:  # written before the number was
+            rows = next((p.shape[1:] for p in info.outputs if p.role == "scores" and isinstance(p.shape, tuple)), ())
+            info = info.replace(candidates=rows[0] if len(rows) == 1 and isinstance(rows[0], int) else None)
         return info
 
 
@@ -214,6 +233,12 @@ class Graph:
     info: ModelInfo
     sha256: str
     provenance: dict[str, Any] = field(default_factory=dict)
+
+
+def anchors(imgsz: tuple[int, int]) -> int:
+    """Cells of the network's three levels at an input of (height, width) pixels: 8400 at 640 x 640."""
+    height, width = imgsz
+    return sum((height // stride) * (width // stride) for stride in STRIDES)
 
 
 def sha256_file(path: Path | str) -> str:

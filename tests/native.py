@@ -110,6 +110,7 @@ def result_of(answer: dict[str, Any], names: tuple[str, ...], like: Result) -> R
     if like.probs is not None:
         found.probs = np.array(answer["probs"], np.float32)
         return found
+    found.truncated = tuple(answer["truncated"])
     found.scores, found.labels = np.array(answer["scores"], np.float32), np.array(answer["labels"], np.int64)
     if like.boxes is not None:
         found.boxes = np.array(answer["boxes"], np.float32).reshape(-1, 4)

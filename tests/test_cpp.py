@@ -6,6 +6,8 @@ here is seeded, so both sides can be looked at again.
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import shutil
 import subprocess
 import sys
@@ -19,11 +21,11 @@ import pytest
 
 from edgekit import bundle, catalog, checkpoint, loading, targets
 from edgekit.conformance import OPTIONS, TOLERANCES, differences
-from edgekit.errors import EdgekitError
+from edgekit.errors import EdgekitError, TruncatedWarning
 from edgekit.image import Geometry, as_image, fit, prepare, read_image
 from edgekit.results import Result
 from edgekit.runtime import places
-from edgekit.runtime.postprocess import Options, postprocess
+from edgekit.runtime.postprocess import Options, postprocess, truncation
 from edgekit.spec import Graph, ModelInfo, Port, Preprocess
 from edgekit.targets import openvino as openvino_target
 from edgekit.tasks import ports
@@ -31,7 +33,7 @@ from tests.hostile.fuzz import seeds
 from tests.hostile.manifests import NO_OBJECT, WRONG, spoil
 from tests.native import ENVIRONMENT, REPO, Probe, bundle_around, compile_tests, result_of, run, words_of
 from tests.test_postprocess import SIZE, decoded, geometry, outputs
-from tests.tiny import tiny_bundle
+from tests.tiny import crowded_bundle, tiny_bundle
 
 FIXTURES = "yolo12n-bccd yolo12n-seg-balloon yolo12n-pose-person yolo12n-obb-table-tennis yolo12n-cls-flowers5".split()
 
@@ -140,6 +142,22 @@ def test_images_that_are_none_get_pythons_sentence(probe: Probe, tmp_path: Path,
 # ---- outputs to results -----------------------------------------------------------------------------------------
 
 
+def answered(
+    probe: Probe, arrays: dict[str, np.ndarray], info: ModelInfo, g: Geometry, options: Options
+) -> dict[str, Any]:
+    """What the program prints of the outputs."""
+    described = []
+    for role, array in arrays.items():
+        path = probe.scratch / role
+        np.ascontiguousarray(array, np.float32).tofile(path)
+        described.append(f"{role}:{'x'.join(map(str, array.shape))}:{path}")
+    where = f"{g.height},{g.width},{g.scale_x!r},{g.scale_y!r},{g.left!r},{g.top!r}"
+    words = words_of({k: getattr(options, k) for k in ("conf iou max_det agnostic multi_label clip classes".split())})
+    head = f"{info.head}/{info.candidates or 0}"
+    found: dict[str, Any] = probe("post", head, len(info.names), *info.imgsz, where, ",".join(described), *words)
+    return found
+
+
 def both(
     probe: Probe, arrays: dict[str, np.ndarray], info: ModelInfo, g: Geometry, options: Options
 ) -> tuple[Any, Any]:
@@ -148,21 +166,15 @@ def both(
         ours: Any = postprocess(arrays, info, [g], options)[0]
     except EdgekitError as error:
         ours = str(error)
-    described = []
-    for role, array in arrays.items():
-        path = probe.scratch / role
-        np.ascontiguousarray(array, np.float32).tofile(path)
-        described.append(f"{role}:{'x'.join(map(str, array.shape))}:{path}")
-    where = f"{g.height},{g.width},{g.scale_x!r},{g.scale_y!r},{g.left!r},{g.top!r}"
-    words = words_of({k: getattr(options, k) for k in ("conf iou max_det agnostic multi_label clip classes".split())})
     try:
-        answer = probe("post", info.head, len(info.names), *info.imgsz, where, ",".join(described), *words)
+        answer = answered(probe, arrays, info, g, options)
     except EdgekitError as error:
         return ours, str(error)
     return ours, result_of(answer, info.names, ours) if isinstance(ours, Result) else answer
 
 
 def assert_equal(ours: Result, theirs: Result) -> None:
+    assert ours.truncated == theirs.truncated
     np.testing.assert_array_equal(ours.labels, theirs.labels)
     np.testing.assert_array_equal(ours.scores, theirs.scores)
     for key in ("boxes", "rotated_boxes", "keypoints"):
@@ -193,6 +205,11 @@ OPTION_SETS = (
 )
 
 
+def suited(options: Options, head: str) -> Options:
+    """Those that the head does not refuse."""
+    return dataclasses.replace(options, iou=0.7, agnostic=False) if head == "nms" else options
+
+
 @pytest.mark.parametrize("options", OPTION_SETS, ids=range(len(OPTION_SETS)))
 @pytest.mark.parametrize("rotated", [False, True])
 @pytest.mark.parametrize("head", ["raw", "topk", "nms"])
@@ -205,7 +222,7 @@ def test_results_are_pythons(probe: Probe, head: str, rotated: bool, options: Op
             prototypes = arrays.pop("mask_prototypes", None)
             arrays = decoded(arrays, 120) | ({} if prototypes is None else {"mask_prototypes": prototypes})
         info = ModelInfo("any", SIZE, head, tuple("abcde"), (), ())
-        ours, theirs = both(probe, arrays, info, geometry(150 + seed, 260), options)
+        ours, theirs = both(probe, arrays, info, geometry(150 + seed, 260), suited(options, head))
         assert len(ours) > 0
         assert_equal(ours, theirs)
 
@@ -235,8 +252,41 @@ def test_values_no_model_should_give(probe: Probe, head: str) -> None:
                 array[hit] = rng.choice(odd, hit.sum())
         info = ModelInfo("any", SIZE, head, tuple("abcde"), (), ())
         for options in OPTION_SETS[:4]:
-            ours, theirs = both(probe, arrays, info, geometry(), options)
+            ours, theirs = both(probe, arrays, info, geometry(), suited(options, head))
             assert_equal(ours, theirs)
+
+
+def test_limits_that_keep_objects_out_are_said_as_in_python(probe: Probe) -> None:
+    """More candidates above the confidence than the head keeps, more objects than max_det, and neither."""
+    raw = outputs(200, 1)
+    info = ModelInfo("any", SIZE, "topk", tuple("abcde"), (), (), candidates=120)
+    seen = set()
+    for candidates, options in itertools.product((120, 1000), (Options(0.01), Options(0.3, max_det=3), Options(0.99))):
+        info = info.replace(candidates=candidates)
+        arrays = decoded(raw, candidates)
+        ours, theirs = (
+            postprocess(arrays, info, [geometry()], options)[0],
+            answered(probe, arrays, info, geometry(), options),
+        )
+        assert tuple(theirs["truncated"]) == ours.truncated
+        assert theirs["sentences"] == [truncation(reason, info, options) for reason in ours.truncated]
+        seen.add(ours.truncated)
+    assert seen == {(), ("candidates",), ("max_det",), ("candidates", "max_det")}
+
+
+def test_the_same_anchor_is_found_among_many(probe: Probe) -> None:
+    """Boxes that share a side, or all but the last bits of every side."""
+    rng = np.random.default_rng(4)
+    boxes = np.tile(rng.integers(0, 3, (100, 4)).astype(np.float32), (4, 1)) + np.float32([0, 0, 40, 40])
+    boxes += rng.uniform(0, 0.008, boxes.shape).astype(np.float32)
+    scores = np.sort(rng.random(400).astype(np.float32))[::-1].copy()
+    arrays = {"boxes": boxes[None], "scores": scores[None], "labels": rng.integers(0, 5, (1, 400))}
+    info = ModelInfo("any", SIZE, "topk", tuple("abcde"), (), ())
+    ours, theirs = both(probe, arrays, info, geometry(), Options(0.0, iou=1.0))
+    apart = np.abs(boxes[:, None] - boxes).max(2) >= 0.01
+    first = [i for i in range(400) if apart[i, :i].all()]
+    assert 1 < len(first) < 300 and ours.scores.tolist() == scores[first].tolist()
+    assert_equal(ours, theirs)
 
 
 def test_a_classification_is_handed_on(probe: Probe) -> None:
@@ -277,13 +327,20 @@ def test_outputs_that_do_not_fit_together(probe: Probe) -> None:
             probe("post", "raw", 5, *SIZE, "150,260,0.5,0.5,0,0", f"boxes:{shape}:{probe.scratch / 'boxes'}")
 
 
-@pytest.mark.parametrize("change", [{"conf": 2.5}, {"conf": -1.5}, {"iou": 7.5}, {"max_det": 0}, {"classes": (9,)}])
-def test_bad_options_get_pythons_sentence(probe: Probe, change: dict[str, Any]) -> None:
-    info = ModelInfo("any", SIZE, "raw", tuple("abcde"), (), ())
+WRONG_OPTIONS = [
+    ("raw", {"conf": 2.5}), ("raw", {"conf": -1.5}), ("raw", {"iou": 7.5}), ("raw", {"max_det": 0}),
+    ("raw", {"classes": (9,)}), ("topk", {"max_det": 121}), ("nms", {"max_det": 1000}), ("nms", {"iou": 0.5}),
+    ("nms", {"agnostic": True}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("head", "change"), WRONG_OPTIONS)
+def test_bad_options_get_pythons_sentence(probe: Probe, head: str, change: dict[str, Any]) -> None:
+    info = ModelInfo("any", SIZE, head, tuple("abcde"), (), (), candidates=None if head == "raw" else 120)
     with pytest.raises(EdgekitError) as ours:
         Options(**change).check(info)
     with pytest.raises(EdgekitError) as theirs:
-        probe("post", "raw", 5, *SIZE, "150,260,0.5,0.5,0,0", "", *words_of(change))
+        probe("post", f"{head}/120", 5, *SIZE, "150,260,0.5,0.5,0,0", "", *words_of(change))
     assert str(ours.value) == str(theirs.value)
 
 
@@ -417,9 +474,22 @@ def test_every_task_conforms(probe: Probe, tmp_path: Path, task: str, target: st
 
 def test_a_model_runs_from_c_and_from_many_threads(programs: Path, tiny_classifier: Path) -> None:
     done = run(programs / "c_abi", tiny_classifier)
-    assert done.stdout.splitlines() == ["classify 3 ant", "0 3"]
+    assert done.stdout.splitlines() == ["classify 3 ant", "0 3 0"]
     assert "absent: no such file or folder" in done.stderr and "too small" in done.stderr
     assert run(programs / "threads", tiny_classifier, 5).stdout == "0 wrong of 40\n"
+
+
+def test_a_model_that_may_have_lost_objects_says_so_once(probe: Probe, programs: Path, tmp_path: Path) -> None:
+    folder = crowded_bundle(tmp_path / "bundle", "ov-fp32")
+    image = np.zeros((64, 96, 3), np.uint8)
+    for conf, says in ((0.25, [truncation("candidates", bundle.read(folder).info, Options())]), (0.5, [])):
+        assert probe("said", folder, *probe.pixels(image), f"conf={conf}") == [f"{folder}: {s}" for s in says]
+    with loading.load(folder) as model, pytest.warns(TruncatedWarning) as warned:
+        expected = model(image)[0]
+        assert_equal(expected, result_of(probe.predict(folder, image), model.info.names, expected))
+    assert str(warned[0].message).endswith(truncation("candidates", bundle.read(folder).info, Options()))
+    done = run(programs / "c_abi", folder)
+    assert done.stdout.splitlines() == ["detect 3 ant", "5 0 3"] and done.stderr.count("warning: ") == 1
 
 
 @pytest.mark.parametrize("pixels", [False, True])

@@ -91,9 +91,12 @@ WALLS = (
     Wall("parity.py", "numpy cv2", rooms=HOST),
     Wall("layouts.py", rooms=PLAIN),
     Wall(
-        "build.py", "numpy", rooms=f"{HOST} parity stages bundle layouts targets graph quantize checkpoint nn preflight"
+        "build.py",
+        "numpy",
+        rooms=f"{HOST} crowding parity stages bundle layouts targets graph quantize checkpoint nn preflight",
     ),
     Wall("evaluate.py stages.py", "numpy", rooms=HOST),
+    Wall("crowding.py", rooms=HOST),
     Wall("conformance.py", "numpy", rooms=f"{HOST} bundle loading"),
     Wall("compare.py", "numpy", rooms=f"{HOST} bundle foreign graph loading parity stages"),
     Wall("inspection.py", inside="onnx", rooms=f"{HOST} bundle targets graph published checkpoint"),

@@ -155,6 +155,7 @@ def test_topk_and_nms_heads_agree_with_raw(options: Options, rotated: bool) -> N
         finished["scores"][0, row], finished["labels"][0, row] = score, label
         finished[shape][0, row] = raw[shape][0, anchor]
     found = postprocess(finished, info("nms"), [geometry()], options)[0]
+    expected.truncated = ()  # of what the textbook kept nothing more is known
     assert found.to_dict() == expected.to_dict()
 
 

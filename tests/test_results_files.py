@@ -13,6 +13,7 @@ import pytest
 from benchmarks import render
 from edgekit.bench import table_results
 from edgekit.errors import EdgekitError
+from edgekit.tasks import ports
 
 REPO = Path(__file__).resolve().parents[1]
 FILES = sorted((REPO / "benchmarks" / "results").rglob("*.json"))
@@ -59,6 +60,25 @@ def topk(document: Any) -> None:
             assert row["difference"] == pytest.approx(row["topk"] - row["raw"])
         else:
             assert 0 <= row["different"] <= row["detections"]
+
+
+def candidates(document: Any) -> None:
+    """More candidates find what the raw head finds, and cost what the interval says."""
+    check_machine(document["machine"])
+    assert {row["what"] for row in document["rows"]} == {"accuracy", "objects", "time"}
+    for row in document["rows"]:
+        if row["what"] == "accuracy":
+            default = row["metrics"][str(ports.default_candidates((row["imgsz"],) * 2))]
+            assert default["map50"] == pytest.approx(row["metrics"]["raw"]["map50"], abs=1e-3)
+        elif row["what"] == "objects":
+            assert row["kept"][str(ports.default_candidates((row["imgsz"],) * 2))] == row["raw"]
+            assert row["an_object"] == pytest.approx(row["candidates"] / row["raw"])
+        else:
+            assert row["reliable"] == (not row["disturbances"])
+            for name, stages in row["ms"].items():
+                assert 0 < stages["whole_ms"]["min"] <= stages["whole_ms"]["p50"] <= stages["whole_ms"]["p99"]
+                ratio = row["ratio"].get(name, {}).get("whole_ms")
+                assert ratio is None or ratio["low"] <= ratio["ratio"] <= ratio["high"]
 
 
 def rules(document: Any) -> None:
@@ -254,6 +274,7 @@ KINDS: dict[str, Callable[[Any], None]] = {
     "memory over frames": endurance,
     "milliseconds a call, interleaved": calls,
     "calls": peer_calls,
+    "candidates": candidates,
     "int8-placements": plain,
     "pruning": pruning,
     "qat": plain,

@@ -122,8 +122,8 @@ def test_a_branch_is_computed_only_where_it_is_read(kind: str, batch: int) -> No
     model = branches(batch, 17, kind)
     found, reports = rewritten(model, "gathered_branch")
     assert reports["gathered_branch"]["fired"] == 1 and not reports["gathered_branch"]["refused"]
-    left = operators(found)
-    assert left["MatMul"] == 6 and not {"Conv", "GatherElements", "Concat"} & set(left)
+    left = operators(found)  # of the last level, which has six cells, all are computed
+    assert left["MatMul"] == 4 and left["Conv"] == 2 and left["GatherElements"] == 1 and "Concat" not in left
     maps = {f"x{i}": random_map(batch, 4, *size, seed=i) for i, size in enumerate(SIZES)}
     corners = [0, 9, 70, 79, 80, 84, 95, 99, 100, 102, 103, 105]  # of every level: the padding is theirs too
     every = [np.array([*corners, *np.random.default_rng(i).integers(0, 106, 5)], np.float32) for i in range(batch)]
@@ -134,7 +134,7 @@ def test_a_branch_is_computed_only_where_it_is_read(kind: str, batch: int) -> No
 @pytest.mark.parametrize(
     ("model", "sentence"),
     [
-        (branches(1, 18), "18 of 106 cells are too many for it to pay"),
+        (branches(1, 28), "28 of 106 cells are too many for it to pay"),
         (branches("batch", 17), "the batch and the number of cells must be known"),
     ],
 )

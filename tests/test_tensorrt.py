@@ -699,6 +699,7 @@ extern "C" void one_block(const float* boxes, const float* scores, const int* la
     for (int j = 0; j < threads; ++j)
         all.emplace_back([=] {
             threadIdx = {j, 0, 0};
+            blockDim = {threads, 1, 1};
             suppress(boxes, scores, labels, step, keep, count, conf, iou, agnostic);
         });
     for (auto& one : all) one.join();
@@ -739,15 +740,21 @@ def test_letterbox_is_what_the_host_does(kernels: ctypes.CDLL, shape: tuple[int,
     assert gap.max() <= 1.01  # a grey level: cv2 resizes in fixed point
 
 
-@pytest.mark.parametrize(("agnostic", "kind"), [(False, np.int64), (True, np.int64), (False, np.int32)])
-def test_suppression_is_what_the_host_does(kernels: ctypes.CDLL, agnostic: bool, kind: Any) -> None:
+@pytest.mark.parametrize(
+    ("agnostic", "kind", "threads"),
+    [(False, np.int64, 64), (True, np.int64, 64), (False, np.int32, 64), (False, np.int64, 3)],
+)
+def test_suppression_is_what_the_host_does(kernels: ctypes.CDLL, agnostic: bool, kind: Any, threads: int) -> None:
+    """With a thread for every candidate, and with more candidates than threads, as of crowded images."""
     rng = np.random.default_rng(3)
     corners = rng.uniform(0, 60, (40, 2))
     found = np.concatenate([corners, corners + rng.uniform(10, 40, (40, 2))], 1).astype(np.float32)
     scores, labels = np.sort(rng.random(40).astype(np.float32))[::-1].copy(), rng.integers(0, 2, 40).astype(kind)
     keep = np.zeros(40, np.uint8)
     step, limits = labels.itemsize // 4, (ctypes.c_float(0.1), ctypes.c_float(0.3))
-    kernels.one_block(*map(_pointer, (found, scores, labels)), step, _pointer(keep), 40, *limits, int(agnostic), 64)
+    kernels.one_block(
+        *map(_pointer, (found, scores, labels)), step, _pointer(keep), 40, *limits, int(agnostic), threads
+    )
     above = scores > 0.1
     expected = boxes.nms(found[above], None if agnostic else labels[above], 0.3, 300)
     assert 0 < len(expected) < above.sum()

@@ -2,6 +2,7 @@
 image, and no checkpoint, export or minutes.
 
     folder = tiny_bundle(tmp_path / "bundle", "pose", "ov-fp32")
+    crowd = crowded_bundle(tmp_path / "crowd", "ov-fp32")         # a topk head all of whose candidates are likely
 """
 
 from __future__ import annotations
@@ -44,6 +45,39 @@ def tiny_bundle(folder: Path, task: str, target: str, seed: int = 0, pixels: boo
     backend = targets.backend(target)
     info = backend.takes(info) if pixels else info
     backend.build(Graph(path, info, sha256_file(path)), target, folder)
+    bundle.write_manifest(folder, bundle.manifest_of(info, target, folder))
+    return folder
+
+
+def crowded_bundle(folder: Path, target: str) -> Path:
+    """A bundle whose topk head finds 40 objects apart from each other in any image, at scores from 0.9 down to 0.3:
+    all the candidates that it keeps."""
+    n = CANDIDATES
+    places = np.stack(np.meshgrid(np.arange(8) * 12.0, np.arange(5) * 12.0), -1).reshape(n, 2)
+    fixed = {
+        "boxes": np.concatenate([places, places + 10], 1)[None].astype(np.float32),
+        "scores": np.linspace(0.9, 0.3, n, dtype=np.float32)[None],
+        "labels": np.arange(n, dtype=np.int64)[None] % len(NAMES),
+    }
+    zero = numpy_helper.from_array(np.zeros(1, np.float32), "zero")
+    nodes = [
+        helper.make_node("ReduceMean", ["images"], ["mean"], keepdims=0),
+        helper.make_node("Mul", ["mean", "zero"], ["nothing"]),  # every output depends on the image, by nothing
+    ]
+    for role in fixed:
+        kind = TensorProto.INT64 if role == "labels" else TensorProto.FLOAT
+        nodes.append(helper.make_node("Cast", ["nothing"], [f"{role}.nothing"], to=kind))
+        nodes.append(helper.make_node("Add", [f"{role}.fixed", f"{role}.nothing"], [role]))
+    constants = [zero, *(numpy_helper.from_array(value, f"{role}.fixed") for role, value in fixed.items())]
+    outputs = [helper.make_tensor_value_info(c.name[:-6], c.data_type, c.dims) for c in constants[1:]]
+    images = helper.make_tensor_value_info("images", TensorProto.FLOAT, [1, 3, *SIZE])
+    graph = helper.make_graph(nodes, "crowded", [images], outputs, constants)
+    folder.mkdir(parents=True)
+    path = folder.parent / f"{folder.name}.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    ports = tuple(Port(role, role, v.shape, "int64" if role == "labels" else "float32") for role, v in fixed.items())
+    info = ModelInfo("detect", SIZE, "topk", NAMES, (Port("images", "images", (1, 3, *SIZE)),), ports, candidates=n)
+    targets.backend(target).build(Graph(path, info, sha256_file(path)), target, folder)
     bundle.write_manifest(folder, bundle.manifest_of(info, target, folder))
     return folder
 

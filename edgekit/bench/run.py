@@ -92,6 +92,7 @@ def _about(name: str, predictor: Predictor) -> dict[str, Any]:
         "task": predictor.info.task,
         "imgsz": list(predictor.info.imgsz),
         "head": predictor.info.head,
+        "candidates": predictor.info.candidates,
         "precision_executed": max(computed, key=computed.__getitem__) if computed else None,
         "precision_by_type": executed,
         "instruction_sets_executed": machine.executed_sets(kernels()) if kernels else None,

@@ -46,7 +46,17 @@ Classes = Annotated[
 Agnostic = Annotated[bool, typer.Option("--agnostic", help="Let boxes suppress each other across classes.")]
 Batch = Annotated[int, typer.Option("--batch", min=1, help="Images per run.")]
 Head = Annotated[
-    str, typer.Option("--head", help="raw (every anchor and class), topk (the best 300) or nms (finished detections).")
+    str,
+    typer.Option("--head", help="raw (every anchor and class), topk (the best of them) or nms (finished detections)."),
+]
+Candidates = Annotated[
+    int | None,
+    typer.Option(
+        "--candidates",
+        min=1,
+        help="(anchor, class) pairs an image that a topk or nms head keeps before suppression; up to five an object. "
+        "Default: 500 at 320 px, 1000 at 640, 2000 at 1280, and more where --data is more crowded.",
+    ),
 ]
 # Named by the parameter, `images`: of bench and build, --images are other ones.
 CocoImages = Annotated[
@@ -195,12 +205,14 @@ def reported() -> Iterator[None]:
         logger.propagate = before
 
 
-def check_head(head: str) -> None:
-    """Raise UsageError unless ``head`` is one of the forms outputs come in."""
+def check_head(head: str, candidates: int | None = None) -> None:
+    """Raise UsageError unless ``head`` is one of the forms outputs come in, and one that keeps ``candidates``."""
     from edgekit.spec import HEADS
 
     if head not in HEADS:
         raise UsageError(f"--head {head}: forms are {', '.join(HEADS)}")
+    if head == "raw" and candidates is not None:
+        raise UsageError(f"--candidates {candidates}: the raw head keeps every anchor; leave one of the two out")
 
 
 def parse_classes(text: str | None, names: Sequence[str]) -> tuple[int, ...] | None:

@@ -9,7 +9,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from edgekit.cli import _plan_table
-from edgekit.cli._common import Batch, Force, Head, ImgSz, Json, Seed, check_head, console, emit_json, refuse_existing
+from edgekit.cli._common import (
+    Batch,
+    Candidates,
+    Force,
+    Head,
+    ImgSz,
+    Json,
+    Seed,
+    check_head,
+    console,
+    emit_json,
+    refuse_existing,
+)
 from edgekit.errors import UsageError
 
 if TYPE_CHECKING:
@@ -46,6 +58,7 @@ def command(
         ),
     ] = None,
     head: Head = "topk",
+    candidates: Candidates = None,
     source: Annotated[
         Path | None, typer.Option("--from", help="A trt-* bundle whose graph to build anew for this machine.")
     ] = None,
@@ -96,7 +109,7 @@ def command(
 ) -> None:
     """Build a bundle and prove that it computes what the checkpoint does; fails when it does not."""
     refuse_existing(out, force)
-    check_head(head)
+    check_head(head, candidates)
     from edgekit.quantize import Wishes
     from edgekit.spec import parse_imgsz
 
@@ -120,9 +133,10 @@ def command(
             "--dynamic-batch": dynamic_batch,
             "--require-speedup": require_speedup,
         }
-        bundle = _planned(model, out, target, wish, plan, size, batch, images, head, wishes, {**others, **own})
+        form = head, candidates
+        bundle = _planned(model, out, target, wish, plan, size, batch, images, form, wishes, {**others, **own})
     else:
-        bundle = _built(model, target, source, out, size, same, images, head, own, layout, wishes)
+        bundle = _built(model, target, source, out, size, same, images, (head, candidates), own, layout, wishes)
     if json:
         emit_json({"out": out, **bundle.manifest})
     else:
@@ -137,7 +151,7 @@ def _built(
     size: tuple[int, int] | None,
     batch: int | None,
     images: list[str] | None,
-    head: str,
+    form: tuple[str, int | None],
     own: dict[str, str],
     layout: str | None,
     wishes: Wishes,
@@ -146,13 +160,15 @@ def _built(
 
     with console().status("") as status:
         if source is not None:
-            if model is not None or size is not None:
-                raise UsageError("--from takes neither MODEL nor --imgsz: a bundle's graph is built as it is")
+            if model is not None or size is not None or form[1] is not None:
+                raise UsageError(
+                    "--from takes neither MODEL nor --imgsz nor --candidates: a bundle's graph is built as it is"
+                )
             return building.rebuild(source, out, target, own, layout, lambda step: status.update(step))
         if model is None or target is None:
             raise UsageError("give MODEL and --target, or --from BUNDLE")
-        say = partial(_say, status)
-        return building.build(model, target, out, size, batch, images, head, say, own, layout, wishes)
+        how = size, batch, images, form[0], partial(_say, status), own, layout, wishes
+        return building.build(model, target, out, *how, candidates=form[1])
 
 
 def _planned(
@@ -164,7 +180,7 @@ def _planned(
     size: tuple[int, int] | None,
     batch: int,
     images: list[str] | None,
-    head: str,
+    form: tuple[str, int | None],
     wishes: Wishes,
     others: dict[str, Any],
 ) -> Bundle:
@@ -175,7 +191,8 @@ def _planned(
     flags = {name: f"--{name}" for name in ("sm", "workspace", "timing-cache")} | {"engine": "--no-engine"}
     given = [flags.get(name, name if name[:2] == "--" else f"--option {name}") for name, v in others.items() if v]
     if plan is not None:
-        given += [name for name, value in {"--target": target, "--wish": wish, "--imgsz": size}.items() if value]
+        plans = {"--target": target, "--wish": wish, "--imgsz": size, "--candidates": form[1]}
+        given += [name for name, value in plans.items() if value]
     if given:
         raise UsageError(f"{mode} settles that itself: drop {' and '.join(given)}")
     if plan is None and target != "auto":
@@ -194,7 +211,7 @@ def _planned(
         if plan is not None:
             return auto.replay(model, plan, out, wishes, images, say)
         wanted = Wish.parse(wish or "latency")
-        return auto.auto(model, out, wanted, wishes, size, batch, images, head, say)
+        return auto.auto(model, out, wanted, wishes, size, batch, images, form[0], say, kept=form[1])
 
 
 def _say(status: Any, line: str) -> None:
@@ -241,6 +258,10 @@ def _print(out: Path, manifest: dict[str, Any]) -> None:
     for row in manifest["rewrites"]:
         expected = f" of {row['expected']}" if row["expected"] is not None else ""  # of a file's graph none is known
         console().print(f"rewrite {row['rule']}: fired {row['fired']}{expected}")
+    if manifest.get("candidates"):
+        crowding = manifest.get("crowding")
+        why = f", for {crowding['objects']} objects of {crowding['an_object']:.1f} candidates each" if crowding else ""
+        console().print(f"candidates an image: {manifest['candidates']}{why}")
     if manifest.get("licence"):
         console().print(f"licence of the weights: {manifest['licence']}")
     _print_quantization(manifest)

@@ -7,7 +7,18 @@ from typing import Annotated
 
 import typer
 
-from edgekit.cli._common import Batch, Force, Head, ImgSz, Json, check_head, console, emit_json, refuse_existing
+from edgekit.cli._common import (
+    Batch,
+    Candidates,
+    Force,
+    Head,
+    ImgSz,
+    Json,
+    check_head,
+    console,
+    emit_json,
+    refuse_existing,
+)
 
 
 def command(
@@ -18,12 +29,13 @@ def command(
     dynamic_batch: Annotated[bool, typer.Option("--dynamic-batch", help="Let any batch through.")] = False,
     opset: Annotated[int, typer.Option(help="ONNX opset, 17 to 24.")] = 18,
     head: Head = "topk",
+    candidates: Candidates = None,
     force: Force = False,
     json: Json = False,
 ) -> None:
     """Export a checkpoint to ONNX, decoding included; the file alone says what its outputs mean."""
     refuse_existing(out, force)
-    check_head(head)
+    check_head(head, candidates)
     from edgekit.errors import MissingPackageError, UsageError
     from edgekit.spec import parse_imgsz
 
@@ -40,7 +52,8 @@ def command(
         extra = "train" if error.name == "torch" else "onnx"
         raise MissingPackageError(error.name or "torch", "export", extra) from error
     with console().status(f"exporting {checkpoint}"):
-        graph = export(checkpoints.load(checkpoint), out, size, None if dynamic_batch else batch, opset, head)
+        loaded, same = checkpoints.load(checkpoint), None if dynamic_batch else batch
+        graph = export(loaded, out, size, same, opset, head, candidates=candidates)
     if json:
         emit_json(
             {

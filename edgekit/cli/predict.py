@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,9 +24,11 @@ from edgekit.cli._common import (
     Threads,
     console,
     emit_json,
+    note,
     parse_classes,
     track,
 )
+from edgekit.spec import MAX_DET
 
 
 def command(
@@ -49,7 +52,7 @@ def command(
     imgsz: ImgSz = None,
     conf: Conf = 0.25,
     iou: Iou = 0.7,
-    max_det: MaxDet = 300,
+    max_det: MaxDet = MAX_DET,
     classes: Classes = None,
     agnostic: Agnostic = False,
     batch: Batch = 1,
@@ -61,7 +64,9 @@ def command(
     json: Json = False,
 ) -> None:
     """Find objects in images, videos and streams; draw them, or print them as JSON."""
-    from edgekit.errors import InputError, UsageError
+    import warnings
+
+    from edgekit.errors import InputError, TruncatedWarning, UsageError
     from edgekit.loading import open_session
     from edgekit.runtime.postprocess import Options
     from edgekit.runtime.predictor import Predictor
@@ -74,19 +79,32 @@ def command(
     session = open_session(model, device, threads, imgsz, foreign=True, task=task, cache=cache or False)
     options = Options(conf, iou, max_det, parse_classes(classes, session.info.names), agnostic)
     errors: list[InputError] = []
-    with Predictor(session, options, session.info.batch or batch) as predictor:
-        answers = _answers(predictor, opened, errors)
-        documents = _taken(itertools.islice(answers, frames), writer, json)
+    truncated: Counter[str] = Counter()
+    with Predictor(session, options, session.info.batch or batch) as predictor, warnings.catch_warnings():
+        warnings.simplefilter("ignore", TruncatedWarning)  # counted instead
+        answers = itertools.islice(_answers(predictor, opened, errors), frames)
+        documents = _taken(answers, writer, json, truncated)
     if json:
         emit_json(documents)
     for path in writer.paths if writer else ():
         console().print(f"wrote {path}", soft_wrap=True, markup=False)
+    _note_truncated(truncated, session.info, options)
     if len(errors) == 1:
         raise errors[0]
     for error in errors:
         console().print(f"skipped {error}", soft_wrap=True, markup=False)
     if errors:
         raise InputError(f"{len(errors)} of {len(opened)} sources could not be used whole (named above)")
+
+
+def _note_truncated(truncated: Counter[str], info: Any, options: Any) -> None:
+    """Say on standard error in how many images there may be more objects, and why; not of a --max-det that was given
+    for the purpose."""
+    from edgekit.runtime.postprocess import truncation
+
+    for reason, images in truncated.items():
+        if reason != "max_det" or options.max_det == MAX_DET:
+            note(f"{images} image{'s' * (images > 1)}: {truncation(reason, info, options)}")
 
 
 def _opened(source: list[str], stride: int) -> Any:
@@ -132,12 +150,16 @@ def _answers(predictor: Any, opened: Any, errors: list[Any]) -> Iterator[tuple[A
             waiting = []
 
 
-def _taken(answers: Iterator[tuple[Any, Any]], writer: Any, json: bool) -> list[dict[str, Any]]:
-    """The JSON documents of all answers, which are drawn and written where there is a writer."""
+def _taken(
+    answers: Iterator[tuple[Any, Any]], writer: Any, json: bool, truncated: Counter[str]
+) -> list[dict[str, Any]]:
+    """The JSON documents of all answers, which are drawn and written where there is a writer; adds to ``truncated``
+    images by limit met."""
     documents = []
     with writer or contextlib.nullcontext():
         for frame, result in answers:
             result.image, result.frame = frame.name, frame.frame
+            truncated.update(result.truncated)
             if json:
                 documents.append(result.to_dict())
             if writer:

@@ -18,6 +18,7 @@ from edgekit.cli._common import (
     Threads,
     console,
     emit_json,
+    note,
     refuse_existing,
     write_json,
 )
@@ -44,6 +45,14 @@ def command(
     partial: Annotated[
         Path | None, typer.Option(help="Keep answers here as they come; go on from there.", show_default=False)
     ] = None,
+    max_det: Annotated[
+        int | None,
+        typer.Option(
+            "--max-det",
+            min=1,
+            help="Detections kept an image and counted a class and image. Default: 300 and COCO's 100 (keypoints 20).",
+        ),
+    ] = None,
     task: Annotated[str | None, typer.Option(help="What a model of another tool is for, if it does not say.")] = None,
     imgsz: ImgSz = None,
     batch: Batch = 1,
@@ -62,7 +71,8 @@ def command(
     from edgekit.loading import open_session
     from edgekit.runtime.predictor import Predictor
 
-    scoring, options = metrics.Options(protocol, rotated_iou), LabelOptions.from_text(label_options)
+    scoring = metrics.Options(protocol, rotated_iou, max_det=max_det)
+    options = LabelOptions.from_text(label_options)
     preflight.check_models([model])
     preflight.check_data(data)
     session = open_session(model, device, threads, imgsz, "topk" if as_deployed else "raw", foreign=True, task=task)
@@ -83,6 +93,8 @@ def command(
         _print(evaluation, advice)
     for sentence in evaluation.skipped:
         console().print(f"[yellow]not scored:[/yellow] {sentence}", soft_wrap=True)
+    for sentence in evaluation.notes:
+        note(sentence)
 
 
 def _detects(info: Any) -> bool:

@@ -13,9 +13,8 @@ from __future__ import annotations
 import numpy as np
 from onnxscript import ir
 
-from edgekit.spec import ModelInfo
+from edgekit.spec import NMS_IOU, ModelInfo
 
-IOU = 0.7
 _WHOLE_IMAGE = ("mask_prototypes",)
 
 
@@ -35,7 +34,7 @@ def append_nms(model: ir.Model, info: ModelInfo) -> None:
     mine = tape.op("Equal", [tape.op("Unsqueeze", [labels, one]), classes])
     by_class = tape.op("Where", [mine, tape.op("Unsqueeze", [scores, one]), constant("zero", np.float32(0))])
     most = constant("most", np.array([boxes.shape[1]], np.int64))
-    limits = [constant("iou", np.array([IOU], np.float32)), constant("floor", np.array([0], np.float32))]
+    limits = [constant("iou", np.array([NMS_IOU], np.float32)), constant("floor", np.array([0], np.float32))]
     chosen = tape.op("NonMaxSuppression", [boxes, by_class, most, *limits])
     rows = tape.op("Gather", [chosen, constant("row", np.int64(2))], {"axis": 1})
     found = tape.op("Gather", [tape.op("Squeeze", [scores, constant("batch", np.array([0], np.int64))]), rows])

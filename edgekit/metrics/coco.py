@@ -4,7 +4,8 @@
     coco_scores(dataset, predictions, "segm", prefix="mask_")
     ground_truth(dataset)                     # the set as a COCO JSON, whatever it was read from
 
-Crowd regions, area ranges and the limits on detections (100 a class and image; 20 for keypoints) are COCO's.
+Crowd regions, area ranges and, where nobody gives another, the limits on detections (100 a class and image; 20 for
+keypoints) are COCO's.
 """
 
 from __future__ import annotations
@@ -20,24 +21,24 @@ from edgekit.metrics.overlap import keypoint_sigmas
 from edgekit.metrics.predictions import Prediction, gather
 from edgekit.metrics.scores import IOU_THRESHOLDS, Scores, table
 
-_WHAT = {
-    "bbox": ("boxes", 100),
-    "segm": ("masks", 100),
-    "keypoints": ("keypoints by OKS", 20),
-}
+_WHAT = {"bbox": "boxes", "segm": "masks", "keypoints": "keypoints by OKS"}
+LIMITS = {"bbox": 100, "segm": 100, "keypoints": 20}  # detections of a class in an image that count
 
 
-def coco_scores(dataset: Dataset, predictions: Sequence[Prediction], kind: str, prefix: str = "") -> Scores:
+def coco_scores(
+    dataset: Dataset, predictions: Sequence[Prediction], kind: str, prefix: str = "", max_det: int | None = None
+) -> Scores:
     """Average precision of ``kind`` ``bbox``, ``segm`` or ``keypoints``; metric names begin with ``prefix``.
 
     Besides ``map50_95`` and ``map50`` there are ``map_small``, ``map_medium`` and ``map_large`` where the split has
-    objects of that size (areas under 32², 96² and over, in pixels of the original image).
+    objects of that size (areas under 32², 96² and over, in pixels of the original image). ``max_det`` is how many
+    detections of a class count in an image, COCO's number by default.
 
     Raises:
         InputError: predictions that do not belong to the set or lack what ``kind`` needs.
         MissingPackageError: faster-coco-eval is not installed.
     """
-    what, limit = _WHAT[kind]
+    what, limit = _WHAT[kind], max_det or LIMITS[kind]
     protocol = (
         f"COCO protocol for {what}: IoU 0.50:0.95, 101 recalls, matched by score, crowds ignored, "
         f"at most {limit} detections a class and image (faster-coco-eval)."
@@ -46,7 +47,7 @@ def coco_scores(dataset: Dataset, predictions: Sequence[Prediction], kind: str, 
     ap_CT = np.zeros((len(dataset.names), len(IOU_THRESHOLDS)))
     sizes: dict[str, float] = {}
     if predictions:
-        evaluator = _evaluate(dataset, predictions, kind)
+        evaluator = _evaluate(dataset, predictions, kind, limit)
         precision_TRKAM = np.asarray(evaluator.eval["precision"]).reshape(evaluator.eval["counts"])
         label = {category: i for i, category in enumerate(dataset.category_ids)}
         rows = [label[category] for category in evaluator.params.catIds]
@@ -121,12 +122,13 @@ def evaluator_package() -> Any:
     return faster_coco_eval
 
 
-def _evaluate(dataset: Dataset, predictions: Sequence[Prediction], kind: str) -> Any:
+def _evaluate(dataset: Dataset, predictions: Sequence[Prediction], kind: str, limit: int) -> Any:
     package = evaluator_package()
     truth = package.COCO(ground_truth(dataset))
     found = truth.loadRes([dict(p) for p in predictions])  # it writes into what it is given
     sigmas = keypoint_sigmas(dataset.keypoint_shape[0]) if kind == "keypoints" and dataset.keypoint_shape else None
     evaluator = package.COCOeval_faster(truth, found, kind, kpt_oks_sigmas=sigmas, print_function=_silent)
+    evaluator.params.maxDets = [limit]
     evaluator.evaluate()
     evaluator.accumulate()
     return evaluator

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 
 import torch
 
-from edgekit.nn.yolo12 import STRIDES
+from edgekit.spec import STRIDES
 
 TOPK = 10
 SCORE_POWER, OVERLAP_POWER = 0.5, 6.0

@@ -19,7 +19,7 @@ from torch import nn
 
 from edgekit.nn.blocks import Conv
 from edgekit.nn.written import Written
-from edgekit.nn.yolo12 import STRIDES
+from edgekit.spec import STRIDES
 
 BINS = 16  # bins of each side's distance distribution (DFL; Generalized Focal Loss, arXiv 2006.04388)
 

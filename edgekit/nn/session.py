@@ -19,7 +19,7 @@ from edgekit.errors import UsageError
 from edgekit.nn.blocks import fuse
 from edgekit.nn.boxhead import BoxBranches
 from edgekit.processor import is_cpu
-from edgekit.spec import BEST, ModelInfo
+from edgekit.spec import ModelInfo
 
 
 def shaped(net: nn.Module, info: ModelInfo) -> nn.Module:
@@ -29,7 +29,7 @@ def shaped(net: nn.Module, info: ModelInfo) -> nn.Module:
     name, last = list(layers.named_children())[-1]
     head = layers._modules[name] = _shallow(last)
     if isinstance(head, BoxBranches):
-        head.best = None if info.head == "raw" else BEST
+        head.best = info.candidates  # None of a raw head
         head.one_class = info.head == "nms"
     return net
 

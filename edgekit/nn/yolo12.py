@@ -19,8 +19,6 @@ from edgekit.nn.blocks import A2C2f, C3k2, Concat, Conv
 from edgekit.nn.written import ANY, Written
 from edgekit.spec import ModelSpec
 
-STRIDES = (8, 16, 32)
-
 Source = int | tuple[int, ...]
 HeadFactory = Callable[[ModelSpec, tuple[int, ...]], nn.Module]
 

@@ -40,6 +40,7 @@ def auto(
     head: str = "topk",
     say: Say = lambda _: None,
     seconds: float = 1.0,
+    kept: int | None = None,
 ) -> bundle.Bundle:
     """Build, time and judge candidates, and leave the winner's bundle in ``out``.
 
@@ -49,6 +50,7 @@ def auto(
             the float model), ``max_drop``.
         say: called with a line at each step.
         seconds: scale of the time given to races.
+        kept: candidates of the head, as ``edgekit.build.build`` takes them.
 
     Raises:
         InputError, UsageError: nothing can be built here, or of this; the data cannot be used.
@@ -65,7 +67,7 @@ def auto(
     if not entries:
         raise InputError(f"--target auto: nothing can be built here ({'; '.join(left_out.values())})")
     with building.failures_to(out), building.workspace(out) as folder:
-        with Contest(Job(source, imgsz, images, head, wishes, sets), folder, wish, say, seconds) as contest:
+        with Contest(Job(source, imgsz, images, head, wishes, sets, kept), folder, wish, say, seconds) as contest:
             refused = contest.build(entries)
             left_out |= {name: sentence for name, sentence in refused.items()}
             entries = [entry for entry in entries if entry.bundle not in refused]
@@ -124,9 +126,9 @@ def replay(
     own = dataclasses.replace(wishes, max_drop=plan["max_drop_points"], timing_s=0) if choice.target in INT8 else None
     with building.failures_to(out), building.workspace(out) as folder:
         files = folder / "planned"
-        building.build(
-            source, choice.target, files, size, choice.batch, images, plan["choice"]["head"], say, wishes=own
-        )
+        how = size, choice.batch, images, plan["choice"]["head"], say
+        kept = plan["choice"].get("candidates")
+        building.build(source, choice.target, files, *how, wishes=own, candidates=kept)
         seal(files, plan | {"replayed": True}, say)
         building.move_into_place(files, out)
     return bundle.read(out, verify=False)

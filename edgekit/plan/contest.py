@@ -53,6 +53,7 @@ class Job:
     head: str
     wishes: Wishes
     sets: Sets | None = None
+    candidates: int | None = None
 
 
 class Contest:
@@ -115,8 +116,20 @@ class Contest:
         self.say(f"building {entry.bundle}{' (a trial, to time)' if trial else ''}")
         job = self.job
         how = job.imgsz, entry.batch, job.images, job.head
-        building.build(job.source, entry.target, out, *how, wishes=wishes, exports=self._exports, sets=job.sets)
+        kept = self._kept()
+        building.build(
+            job.source, entry.target, out, *how,
+            wishes=wishes, exports=self._exports, sets=job.sets, candidates=kept,
+        )  # fmt: skip
         return out
+
+    def _kept(self) -> int | None:
+        """Candidates of every bundle alike: as many as were asked for, else what the set's crowding needs."""
+        job = self.job
+        if job.candidates is not None or job.sets is None or job.head == "raw":
+            return job.candidates
+        crowding = self._exports.crowding(job.source, job.imgsz, job.sets)
+        return crowding.candidates if crowding is not None else None
 
     # ---- time ----------------------------------------------------------------------------------------------------
 
@@ -208,7 +221,9 @@ class Contest:
         if self._judge is None:
             info = bundle.read(path, verify=False).info
             own = self.bundles.get(self._reference or "")
-            reference = loading.open_session(own or self.job.source, imgsz=info.imgsz, head=info.head)
+            reference = loading.open_session(
+                own or self.job.source, imgsz=info.imgsz, head=info.head, candidates=info.candidates
+            )
             self._judge = self._made(reference, info)
             self.say("judging the float model")
             self._before = self._judge.score(reference)

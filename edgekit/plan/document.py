@@ -68,6 +68,7 @@ def document(
             "threads": chosen.threads,
             "imgsz": list(info.imgsz),
             "head": info.head,
+            "candidates": info.candidates,
         }
         found["why"] = why(wish, outcome)
     return found
@@ -143,8 +144,9 @@ def _check_choice(path: Path, found: Plan) -> None:
     for key in ("batch", "streams"):
         if not _whole(choice.get(key), _MOST):
             raise wrong(key)
-    if choice.get("threads") is not None and not _whole(choice["threads"], _MOST):
-        raise wrong("threads")
+    for key in ("threads", "candidates"):
+        if choice.get(key) is not None and not _whole(choice[key], _MOST):
+            raise wrong(key)
     size = choice.get("imgsz")
     if not isinstance(size, list) or len(size) != 2 or not all(_whole(side, _MOST) for side in size):
         raise wrong("imgsz")

@@ -65,7 +65,7 @@ def _in(source: Path) -> tuple[list[Path], list[Issue]]:
         return found, [*_others(source), *_labels(source, found)]
     if source.suffix.lower() == ".txt":
         return text.pictures(source, "")
-    named = open_sources([source]).paths
+    named = [Path(path) for path in open_sources([source]).paths]
     videos = [path for path in named if is_video(path)]
     if len(videos) == len(named):
         raise InputError(f"{source}: videos only, where pictures are needed; save some of their frames")

@@ -48,6 +48,7 @@ class Sets:
     Attributes:
         manifest: the images of the calibration; None where there are none, ``lacking`` says why.
         files: theirs, in its order.
+        pool: the images that calibration is chosen from; None where they are not known.
         judged: what is judged on: by its labels, or where it has none by agreement with the float model.
         frames: of videos given as ``--images``, uint8 BGR, in place of ``judged``.
         notes: sentences about what was given and is not used.
@@ -55,6 +56,7 @@ class Sets:
 
     manifest: Manifest | None = None
     files: tuple[Path, ...] = ()
+    pool: Dataset | None = None
     judged: Dataset | None = None
     frames: tuple[Any, ...] = ()
     notes: tuple[str, ...] = ()
@@ -125,7 +127,7 @@ def open_sets(wishes: Wishes, task: str, names: tuple[str, ...], calibrate: bool
         notes += unreadable(manifest)
     elif found.labelled is not None:
         calibration.check_disjoint(manifest, found.labelled)
-    return dataclasses.replace(found, manifest=manifest, files=tuple(files), notes=tuple(notes))
+    return dataclasses.replace(found, manifest=manifest, files=tuple(files), pool=pool, notes=tuple(notes))
 
 
 def _chosen(pool: Dataset | None, found: Sets, wishes: Wishes, sources: Sequence[Path]) -> Manifest:
@@ -142,7 +144,7 @@ def to_choose_from(
     task: str | None,
     split: str,
     judged: str,
-    images: Path | None,
+    images: Sequence[str] | None,
     seed: int,
     force: bool,
 ) -> tuple[Dataset, Dataset | None, list[str]]:
@@ -152,11 +154,11 @@ def to_choose_from(
     Raises:
         InputError, UsageError: the data cannot be used.
     """
-    beside = () if images is None else (images,)
+    beside = images or ()
     if _is_coco(sources):
         return open_splits(sources, task, None, (split, split), beside)[1], None, []  # type: ignore[return-value]
     if beside:
-        raise UsageError(f"--images {images}: goes with a COCO JSON; {sources[0]} says itself where its images are")
+        raise UsageError(f"--images {images[0]}: goes with a COCO JSON; {sources[0]} says itself where its images are")
     first, second = open_splits(sources, task, None, (split, judged))
     if first is not None and second is not None:
         return first, second, left_out(first)

@@ -28,13 +28,14 @@ from edgekit.errors import InputError, UsageError
 from edgekit.image import Geometry
 from edgekit.masks import Crop, Masks
 from edgekit.results import Result
-from edgekit.spec import ROLES, ModelInfo
+from edgekit.spec import MAX_DET, NMS_IOU, ROLES, ModelInfo
 
 Array = NDArray[Any]
 
 MOST_CANDIDATES = 30_000  # the best so many go into suppression; more only cost time
 ABSURD = 1e6  # no coordinate or coefficient of a working model comes near it
 SAME_BOX = 0.01  # pixels: boxes as near as this on all sides come from one anchor
+AN_OBJECT = 5  # candidates that an object answers with, two to five: benchmarks/results/candidates.json
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class Options:
 
     conf: float = 0.25
     iou: float = 0.7
-    max_det: int = 300
+    max_det: int = MAX_DET
     classes: tuple[int, ...] | None = None
     agnostic: bool = False
     multi_label: bool = False
@@ -76,14 +77,44 @@ class Options:
             object.__setattr__(self, "classes", tuple(_index("--classes", label, 0) for label in given))
 
     def check(self, info: ModelInfo) -> None:
-        """Whether the classes exist in this model.
+        """Whether this model can do what is asked for. The default ``max_det`` is a limit that every head takes.
 
         Raises:
-            UsageError: one does not.
+            UsageError: a class it does not have, more objects than its head keeps candidates, or another suppression
+                than the one inside its graph.
         """
         for label in self.classes or ():
             if label >= len(info.names):
                 raise UsageError(f"--classes {label}: the model has the classes 0 to {len(info.names) - 1}")
+        if info.cuts and info.candidates is not None and info.candidates < self.max_det != MAX_DET:
+            raise UsageError(
+                f"--max-det {self.max_det}: the model's head keeps {info.candidates} candidates an image, which is the "
+                f"most objects it can give; {_rebuild(AN_OBJECT * self.max_det)}"
+            )
+        if info.head == "nms" and (self.agnostic or abs(self.iou - NMS_IOU) > 1e-6):
+            flag = "--agnostic" if self.agnostic else f"--iou {self.iou:g}"
+            raise UsageError(
+                f"{flag}: the model's graph has suppressed duplicates already, class by class at --iou {NMS_IOU:g}; "
+                "build it with --head topk to choose"
+            )
+
+
+def _rebuild(candidates: int) -> str:
+    return f"build it with more: edgekit build MODEL --target T --candidates {candidates} --out DIR"
+
+
+def truncation(reason: str, info: ModelInfo, options: Options) -> str:
+    """What ``Result.truncated`` means, and what to do: one sentence for ``candidates`` or ``max_det``."""
+    if reason == "max_det":
+        return f"more objects were found than --max-det {options.max_det}, which keeps the best; give more to see all"
+    if info.head == "raw":
+        return f"the {MOST_CANDIDATES} best candidates alone were looked at; raise --conf {options.conf:g}"
+    kept = info.candidates
+    many, more = (f"{kept} ", _rebuild(4 * kept)) if kept else ("", "build it with more: --candidates N")
+    return (
+        f"all {many}candidates that the model's head keeps lie above --conf {options.conf:g}, so there may be more "
+        f"objects; raise --conf, or {more}"
+    )
 
 
 def _index(flag: str, value: Any, smallest: int) -> int:
@@ -163,12 +194,15 @@ def _check(arrays: Mapping[str, Array], info: ModelInfo, images: int) -> None:
 def _fill(result: Result, roles: dict[str, Array], info: ModelInfo, geometry: Geometry, options: Options) -> None:
     """Put the objects of one image into ``result``."""
     shape = "rotated_boxes" if "rotated_boxes" in roles else "boxes"
-    rows, scores, labels = _candidates(roles, shape, info, options)
+    rows, scores, labels, cut = _candidates(roles, shape, info, options)
     boxes = roles[shape][rows]
-    if info.head != "nms":
-        keep = nms(boxes, None if options.agnostic else labels, options.iou, options.max_det)
+    if info.head != "nms":  # one more than is kept shows that there are more
+        keep = nms(boxes, None if options.agnostic else labels, options.iou, options.max_det + 1)
     else:
-        keep = np.arange(min(len(rows), options.max_det))
+        keep = np.arange(len(rows))
+    reasons = {"candidates": cut, "max_det": len(keep) > options.max_det}
+    result.truncated = tuple(reason for reason, met in reasons.items() if met)
+    keep = keep[: options.max_det]
     boxes, rows = boxes[keep], rows[keep]
     visible = geometry.boxes_to_image(boxes) if shape == "boxes" else None
     if visible is not None:
@@ -190,21 +224,27 @@ def _fill(result: Result, roles: dict[str, Array], info: ModelInfo, geometry: Ge
 # ---- candidates -------------------------------------------------------------------------------------------------
 
 
-def _candidates(roles: dict[str, Array], shape: str, info: ModelInfo, options: Options) -> tuple[Array, Array, Array]:
-    """Rows of the usable candidates, their scores and labels, best first."""
+def _candidates(
+    roles: dict[str, Array], shape: str, info: ModelInfo, options: Options
+) -> tuple[Array, Array, Array, bool]:
+    """Rows of the usable candidates, their scores and labels, best first; and whether there may be more of them."""
     pick = _pick_raw if info.head == "raw" else _pick_decoded
     rows, scores, labels = pick(roles, shape, options)
     wanted = (labels >= 0) & (labels < len(info.names))
     if options.classes is not None:
         wanted &= np.isin(labels, options.classes)
     rows, scores, labels = rows[wanted], scores[wanted], labels[wanted]
+    # Candidates below the confidence end the list of a head that cuts; of finished detections those of no object do.
+    kept = roles["scores"]
+    every = kept.size > 0 and bool(((kept > options.conf) & (kept < np.inf)).all())
+    cut = len(rows) > MOST_CANDIDATES or (info.cuts and every)
     order = best_first(scores, MOST_CANDIDATES)
     rows, scores, labels = rows[order], scores[order], labels[order]
     if info.head == "topk" and not options.multi_label and len(rows) > 1:
         # The graph's best K are (anchor, class) pairs; as with `raw`, only an anchor's best class counts.
         first = _first_of_each_box(roles[shape][rows])
         rows, scores, labels = rows[first], scores[first], labels[first]
-    return rows, scores, labels
+    return rows, scores, labels, cut
 
 
 def _pick_raw(roles: dict[str, Array], shape: str, options: Options) -> tuple[Array, Array, Array]:
@@ -254,10 +294,16 @@ def best_first(scores: Array, limit: int) -> Array:
 
 def _first_of_each_box(boxes: Array) -> Array:
     """Bool ``[N]``: no earlier box is the same."""
-    same = np.ones((len(boxes), len(boxes)), bool)
-    for column in boxes.T:
-        same &= np.abs(column[:, None] - column) < SAME_BOX
-    return np.logical_not(np.triu(same, 1).any(0))
+    # Same boxes are neighbours by their first side, so only those few are compared, not all with all.
+    order = np.argsort(boxes[:, 0], kind="stable")
+    ordered, first = boxes[order], np.ones(len(boxes), bool)
+    for apart in range(1, len(boxes)):
+        gaps = np.abs(ordered[apart:] - ordered[:-apart])
+        if not (gaps[:, 0] < SAME_BOX).any():
+            break
+        same = (gaps < SAME_BOX).all(1)
+        first[np.maximum(order[apart:][same], order[:-apart][same])] = False
+    return first
 
 
 # ---- masks ------------------------------------------------------------------------------------------------------

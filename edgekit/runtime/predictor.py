@@ -11,6 +11,9 @@ may be a PyTorch checkpoint, an ONNX file or a vendor's engine: here they look t
 
 Threads may share a predictor: what a session does not say to be ``concurrent`` runs in one of them at a time. A process
 forked afterwards may use it where the session says to be ``forkable``; others refuse, as their threads stayed behind.
+
+Where an image may hold more objects than its Result (``Result.truncated``), a predictor warns of it once
+(``edgekit.errors.TruncatedWarning``); of ``max_det`` only where nobody chose it.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ import contextlib
 import dataclasses
 import os
 import threading
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from time import perf_counter
@@ -27,13 +31,13 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from edgekit.errors import UsageError
+from edgekit.errors import TruncatedWarning, UsageError
 from edgekit.image import Geometry, as_image, canvases, is_array, prepare, read_image
 from edgekit.results import Result
-from edgekit.runtime.postprocess import Options, postprocess
+from edgekit.runtime.postprocess import Options, postprocess, truncation
 from edgekit.runtime.sources import is_address, read_address, shown
 from edgekit.runtime.stream import Stream
-from edgekit.spec import ModelInfo, Session
+from edgekit.spec import MAX_DET, ModelInfo, Session
 
 Array = NDArray[Any]
 
@@ -64,6 +68,7 @@ class Predictor:
         self.options.check(session.info)
         self.batch = fixed or batch or 1
         # A session that is not made for it may use its output arrays again in the next call: one call at a time then.
+        self._warned: set[str] = set()
         self._turn = self._new_turn()
         self._opened_in = self._process = os.getpid()
         # Where this thread's next run reads its input, if the session says so: canvases are drawn right there.
@@ -196,8 +201,17 @@ class Predictor:
         for result, (path, image) in zip(results, loaded, strict=True):
             result.image = path
             result.pixels = image if path is None else None
+            if result.truncated:
+                self._warn(result.truncated, options)
         moments = (ready - start, answered - ready, end - answered, end - start)
         return results, {stage: seconds * 1e3 for stage, seconds in zip(STAGES, moments, strict=True)}
+
+    def _warn(self, reasons: Sequence[str], options: Options) -> None:
+        for reason in reasons:
+            if reason not in self._warned and (reason != "max_det" or options.max_det == MAX_DET):
+                self._warned.add(reason)
+                sentence = f"{self.session.path}: {truncation(reason, self.info, options)}"
+                warnings.warn(sentence, TruncatedWarning, stacklevel=4)
 
 
 def _each(images: Any) -> Iterable[Any]:

@@ -14,6 +14,7 @@ and, where it makes sense,
     OPTIONS                                 # a record of the target's own options: OPTIONS.parse({"sm": "86"})
     def build(graph, target, folder, options) -> dict                # with options: further keys of the manifest
     def takes(info, options) -> ModelInfo                            # of what is built of a graph with this info
+    HEADS, MOST_CANDIDATES                                           # head forms, and candidates sorted at most
     def prepare(target, options)                                     # refuses before the export what cannot be built
     def runs_here(folder, target) -> str | None                      # why what was built cannot run on this machine
     def graph_target(target) -> str                                  # the target whose form of graph is built from

@@ -38,6 +38,10 @@ _COMPLAINTS = (
         "it has no such operator: build with --head topk, and duplicates are suppressed afterwards",
     ),
     (
+        r"(?i)top-?k",
+        "it sorts at most 3840 candidates: export with --candidates 3840 or fewer",
+    ),
+    (
         r"(?i)insufficient (workspace|memory)|out of memory|workspace limit|requested size",
         "a layer finds no kernel within the memory allowed: give more with --workspace MB",
     ),

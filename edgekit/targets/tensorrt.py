@@ -27,6 +27,8 @@ from edgekit.versions import version
 TARGETS = {"trt-fp16": "TensorRT, half precision", "trt-int8": "TensorRT, int8 and half precision"}
 EXTRA = "tensorrt"
 OPTIONS = TensorRTOptions
+HEADS = ("raw", "topk")
+MOST_CANDIDATES = 3840  # that its TopK operator sorts
 
 _WITHOUT = (
     "without it, trt-rtx-* targets are built anywhere, and `edgekit build --no-engine` packs the graph for "

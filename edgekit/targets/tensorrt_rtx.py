@@ -26,6 +26,8 @@ from edgekit.targets._tensorrt_session import TensorRTSession, open_contexts
 TARGETS = {"trt-rtx-fp16": "TensorRT-RTX, half precision", "trt-rtx-int8": "TensorRT-RTX, int8 and half precision"}
 EXTRA = "tensorrt-rtx"
 OPTIONS = TensorRTOptions
+HEADS = ("raw", "topk")
+MOST_CANDIDATES = 3840  # that its TopK operator sorts
 DEFAULT_SMS = (75, 86, 89, 120)  # Turing, Ampere, Ada Lovelace, Blackwell: the RTX cards
 
 

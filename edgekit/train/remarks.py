@@ -15,7 +15,9 @@ from edgekit.data.account import account_of
 from edgekit.data.check import crosses_itself
 from edgekit.data.dataset import Dataset, shorten
 from edgekit.errors import InputError
-from edgekit.spec import sha256_file
+from edgekit.metrics.limits import crowded
+from edgekit.metrics.scores import Options
+from edgekit.spec import MAX_DET, sha256_file
 
 MOST_OUTLINES = 3000  # looked at; `edgekit data check` looks at all of them
 
@@ -30,6 +32,7 @@ def remarks(training: Dataset, validating: Dataset) -> list[str]:
         *_shared(training, validating),
         *_issues(training),
         *_issues(validating),
+        *crowded(validating, MAX_DET, Options()),
         *_classes(training),
         *_outlines(training),
         *_mirror(training),

@@ -41,7 +41,8 @@ int main(int count, char** words) {
     int i;
     for (i = 0; i < 2; ++i)
       if (edgekit_predict(session, &image, &options, result, &error) != 0) code = 14;
-    printf("%zu %zu\n", edgekit_result_count(result), edgekit_result_class_count(result));
+    printf("%zu %zu %d\n", edgekit_result_count(result), edgekit_result_class_count(result),
+           edgekit_result_truncated(result));
     if (edgekit_predict(session, &nothing, &options, result, &error) != 1) code = 15;
     fprintf(stderr, "%s\n", error.message);
     options.conf = 7;

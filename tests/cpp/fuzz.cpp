@@ -63,6 +63,10 @@ void tensors(Bytes bytes) {
   options.max_det = static_cast<int>(bytes.next()) - 1;
   options.agnostic = bytes.next() % 2 != 0;
   options.multi_label = bytes.next() % 2 != 0;
+  if (info.head == "nms") {  // others are refused
+    options.iou = 0.7F;
+    options.agnostic = false;
+  }
   edgekit::Geometry geometry = {50, 80, 0.8, 0.8, 0, 12};
   std::vector<std::vector<float>> memory;
   std::vector<edgekit::Tensor> outputs;

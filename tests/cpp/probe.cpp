@@ -4,9 +4,10 @@
 //   open FOLDER                                            the model, kept for predict
 //   load FOLDER THREADS                                    the same with so many CPU threads
 //   settings FOLDER DEVICE THREADS                         whether it opens so
+//   said FOLDER PIXELS W H CHANNELS STRIDE [option=value ...]     what two predictions warn of
 //   predict FOLDER PIXELS W H CHANNELS STRIDE [option=value ...]
 //   prepare FOLDER PIXELS W H CHANNELS STRIDE OUT          the tensor in the file OUT
-//   post HEAD CLASSES H W GEOMETRY ROLE:SHAPE:FILE,... [option=value ...]
+//   post HEAD[/CANDIDATES] CLASSES H W GEOMETRY ROLE:SHAPE:FILE,... [option=value ...]
 #include <fstream>
 #include <iostream>
 #include <map>
@@ -56,7 +57,7 @@ std::string quoted(const std::string& text) {
   return out + '"';
 }
 
-std::string shown(const edgekit::Result& result) {
+std::string shown(const edgekit::Result& result, const std::vector<std::string>& sentences = {}) {
   std::ostringstream out;
   out.precision(9);
   const std::size_t count = result.labels.size();
@@ -77,6 +78,10 @@ std::string shown(const edgekit::Result& result) {
     for (const auto pixel : mask.pixels) out << static_cast<char>('0' + pixel);
     out << "\"]";
   }
+  out << "], \"truncated\": [" << (result.truncated_by_candidates ? "\"candidates\"" : "")
+      << (result.truncated_by_candidates && result.truncated_by_max_det ? ", " : "")
+      << (result.truncated_by_max_det ? "\"max_det\"" : "") << "], \"sentences\": [";
+  for (std::size_t i = 0; i < sentences.size(); ++i) out << (i > 0 ? ", " : "") << quoted(sentences[i]);
   const auto& t = result.times;
   out << "], \"times\": [" << t.pre << ", " << t.network << ", " << t.post << ", " << t.whole << "]}";
   return out.str();
@@ -119,6 +124,7 @@ class Probe {
       session(words.at(1)).predict(image(words, pixels), options_of(words, 7), result_);
       return shown(result_);
     }
+    if (verb == "said") return said(words);
     if (verb == "prepare") return prepare(words);
     if (verb == "post") return post(words);
     return "null";
@@ -139,6 +145,17 @@ class Probe {
   static edgekit::Image image(const Words& words, const std::string& pixels) {
     return {pixels.empty() ? nullptr : reinterpret_cast<const std::uint8_t*>(pixels.data()), std::stoi(words.at(3)),
             std::stoi(words.at(4)), std::stoi(words.at(5)), std::stol(words.at(6))};
+  }
+
+  static std::string said(const Words& words) {
+    edgekit::Settings settings;
+    std::string all;
+    settings.warn = [&all](const std::string& sentence) { all += (all.empty() ? "" : ", ") + quoted(sentence); };
+    const std::string pixels = read_file(words.at(2));
+    edgekit::Session session = edgekit::Model(words.at(1), settings).session();
+    session.predict(image(words, pixels), options_of(words, 7));
+    session.predict(image(words, pixels), options_of(words, 7));
+    return "[" + all + "]";
   }
 
   template <class Value>
@@ -164,7 +181,9 @@ class Probe {
 
   static std::string post(const Words& words) {
     edgekit::Info info;
-    info.head = words.at(1);
+    const Words form = split(words.at(1), '/');
+    info.head = form.at(0);
+    if (form.size() > 1) info.candidates = std::stoi(form[1]);
     info.names.resize(std::stoul(words.at(2)));
     info.height = std::stoi(words.at(3));
     info.width = std::stoi(words.at(4));
@@ -184,7 +203,9 @@ class Probe {
       tensor.data = memory.back().data();
       outputs.push_back(tensor);
     }
-    return shown(edgekit::postprocess(outputs, info, geometry, options_of(words, 7)));
+    const edgekit::Options options = options_of(words, 7);
+    const edgekit::Result result = edgekit::postprocess(outputs, info, geometry, options);
+    return shown(result, edgekit::truncation(result, info, options));
   }
 
   std::map<std::string, edgekit::Session> sessions_;

@@ -3,12 +3,13 @@
 | before | after |
 |---|---|
 | for every level ``Conv1x1(SiLU(Conv3x3(y)))`` | ``Gather`` of 3x3 patches, ``MatMul``, SiLU, ``MatMul`` |
+| of a level with no more cells than are asked for | the same convolutions, then ``GatherElements`` |
 | ``GatherElements(Concat(levels), cells, axis=2)`` | ``Where`` picks a cell's own level |
 
-The topk head asks for 300 of 8400 cells: box distributions, mask coefficients, keypoints and angles of the others are
+The topk head asks for 1000 of 8400 cells: box distributions, mask coefficients, keypoints and angles of the others are
 never looked at. Each level computes all the cells asked for (of another level's cells: something, which is dropped), so
-shapes stay static. The numbers are those of the convolutions up to the order of sums; a cell at the border sees the
-zeros of the padding.
+shapes stay static; a level that has fewer computes all it has. The numbers are those of the convolutions up to the
+order of sums; a cell at the border sees the zeros of the padding.
 """
 
 from __future__ import annotations
@@ -65,9 +66,9 @@ class GatheredBranch(Rule):
         shape = static(cells.shape, first_too=True)
         if shape is None or not all(shape):
             return self.refuse(gather, "the batch and the number of cells must be known")
-        every = sum(level.size[0] * level.size[1] for level in levels if level is not None)
-        if WORTH * len(levels) * shape[1] > every:
-            return self.refuse(gather, f"{shape[1]} of {every} cells are too many for it to pay")
+        cells_of = [level.size[0] * level.size[1] for level in levels if level is not None]
+        if WORTH * sum(min(shape[1], count) for count in cells_of) > sum(cells_of):
+            return self.refuse(gather, f"{shape[1]} of {sum(cells_of)} cells are too many for it to pay")
         return True
 
     def rewrite(self, op: Any, joined: ir.Value, index: ir.Value, out: ir.Value) -> Any:
@@ -78,7 +79,10 @@ class GatheredBranch(Rule):
         for place, value in enumerate(concat.inputs):
             level = _level(value)
             assert level is not None
-            values_BKV = self._at(op, level, cells_BK, start, (B, K), f"{out.name}.{place}")
+            if level.size[0] * level.size[1] > K:
+                values_BKV = self._at(op, level, cells_BK, start, (B, K), f"{out.name}.{place}")
+            else:
+                values_BKV = _among_all(op, level, value, cells_BK, start, (B, K))
             if found is None:
                 found = values_BKV
             else:
@@ -98,8 +102,7 @@ class GatheredBranch(Rule):
         def weight(part: str, array: np.ndarray) -> Any:
             return initializer(op, f"{name}.{part}", array)
 
-        local_BK = op.Sub(cells_BK, number(start)) if start else cells_BK
-        local_BK = op.Max(op.Min(local_BK, number(height * width - 1)), number(0))
+        local_BK = _local(op, level, cells_BK, start)
         rows_BK = op.Div(local_BK, number(width))
         # In the padded map, whose rows are two longer, that is the upper left pixel of the cell's neighbourhood.
         corner_BK = op.Add(local_BK, op.Mul(rows_BK, number(2)))
@@ -117,6 +120,20 @@ class GatheredBranch(Rule):
         last, last_bias = level.last
         values = op.Add(op.MatMul(hidden, weight("last", last[:, :, 0, 0].T)), weight("last_bias", last_bias))
         return op.Reshape(values, number(B, K, -1))
+
+
+def _local(op: Any, level: _Level, cells_BK: Any, start: int) -> Any:
+    """Cells counted from ``start``, where the level's begin; others become its first or last."""
+    local_BK = op.Sub(cells_BK, op.Constant(value=int_tensor(start))) if start else cells_BK
+    last = op.Constant(value=int_tensor(level.size[0] * level.size[1] - 1))
+    return op.Max(op.Min(local_BK, last), op.Constant(value=int_tensor(0)))
+
+
+def _among_all(op: Any, level: _Level, value: Any, cells_BK: Any, start: int, shape: tuple[int, int]) -> Any:
+    """The branch's values ``[B, K, V]`` from those of all its cells, ``value [B, V, cells]``."""
+    local_B1K = op.Unsqueeze(_local(op, level, cells_BK, start), op.Constant(value=int_tensor(1)))
+    index_BVK = op.Expand(local_B1K, op.Constant(value=int_tensor(shape[0], level.last[0].shape[0], shape[1])))
+    return op.Transpose(op.GatherElements(value, index_BVK, axis=2), perm=[0, 2, 1])
 
 
 def _cells(index: ir.Value) -> ir.Value | None:

@@ -35,4 +35,6 @@ def parse_row(values: Sequence[float], keypoint_shape: tuple[int, int] | None = 
 
 def score(dataset: Dataset, predictions: Sequence[Mapping[str, Any]], options: Options) -> Scores:
     """Average precision of boxes; see ``edgekit.metrics.score``."""
-    return peer_boxes(dataset, predictions) if options.protocol == "peer" else coco_scores(dataset, predictions, "bbox")
+    if options.protocol == "peer":
+        return peer_boxes(dataset, predictions)
+    return coco_scores(dataset, predictions, "bbox", max_det=options.max_det)

@@ -56,4 +56,5 @@ def score(dataset: Dataset, predictions: Sequence[Mapping[str, Any]], options: O
     """Average precision of boxes and of keypoints (``pose_…``); see ``edgekit.metrics.score``."""
     if options.protocol == "peer":
         return peer_boxes(dataset, predictions).joined(peer_keypoints(dataset, predictions))
-    return coco_scores(dataset, predictions, "bbox").joined(coco_scores(dataset, predictions, "keypoints", "pose_"))
+    boxes = coco_scores(dataset, predictions, "bbox", max_det=options.max_det)
+    return boxes.joined(coco_scores(dataset, predictions, "keypoints", "pose_", options.max_det))

@@ -35,4 +35,5 @@ def score(dataset: Dataset, predictions: Sequence[Mapping[str, Any]], options: O
     """Average precision of boxes and of masks (``mask_…``); see ``edgekit.metrics.score``."""
     if options.protocol == "peer":
         return peer_boxes(dataset, predictions).joined(peer_masks(dataset, predictions, options.imgsz))
-    return coco_scores(dataset, predictions, "bbox").joined(coco_scores(dataset, predictions, "segm", "mask_"))
+    boxes = coco_scores(dataset, predictions, "bbox", max_det=options.max_det)
+    return boxes.joined(coco_scores(dataset, predictions, "segm", "mask_", options.max_det))

@@ -4,7 +4,9 @@
 #ifndef EDGEKIT_BACKEND_HPP
 #define EDGEKIT_BACKEND_HPP
 
+#include <atomic>
 #include <cstddef>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -40,6 +42,8 @@ class Backend {
 struct ModelParts {
   Info info;
   std::unique_ptr<Backend> backend;
+  std::function<void(const std::string&)> warn;
+  mutable std::atomic_bool warned_of_candidates{false}, warned_of_max_det{false};
 };
 
 std::unique_ptr<Backend> open_openvino(const std::string& folder, const Info& info, const Settings& settings);

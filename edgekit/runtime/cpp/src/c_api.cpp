@@ -151,6 +151,10 @@ const float* edgekit_result_keypoints(const edgekit_result* result, size_t* poin
   return numbers(result->result.keypoints);
 }
 
+int edgekit_result_truncated(const edgekit_result* result) {
+  return (result->result.truncated_by_candidates ? 1 : 0) + (result->result.truncated_by_max_det ? 2 : 0);
+}
+
 size_t edgekit_result_class_count(const edgekit_result* result) { return result->result.probabilities.size(); }
 const float* edgekit_result_probabilities(const edgekit_result* result) {
   return numbers(result->result.probabilities);

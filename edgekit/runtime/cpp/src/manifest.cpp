@@ -97,6 +97,7 @@ class Check {
       fail("the input's shape " + json::repr(*inputs[0].find("shape")) + " does not agree with imgsz " +
            json::repr(get("imgsz")));
     prepared(preprocess, info);
+    kept(info);
     info.target = get("target").text;
     if (get("licence").is(Type::text)) info.licence = get("licence").text;
     return info;
@@ -207,6 +208,19 @@ class Check {
     info.scale = scale->number;
     if (pixels && info.scale != 1)
       fail("preprocess scale " + json::repr(*scale, true) + " is not 1, as it must be for pixels");
+  }
+
+  // Candidates of the head; where an older topk bundle does not say how many, its scores have so many.
+  void kept(Info& info) const {
+    const Value& given = get("candidates");
+    if (!given.is(Type::null)) {
+      if (!whole(given, 1, 1 << 24)) fail("candidates " + json::repr(given, true) + " is no number of candidates");
+      info.candidates = static_cast<int>(given.whole);
+      return;
+    }
+    for (const Port& port : info.outputs)
+      if (info.head == "topk" && port.role == "scores" && port.shape.size() == 2 && port.shape[1] > 0)
+        info.candidates = static_cast<int>(port.shape[1]);
   }
 
   std::string where_;

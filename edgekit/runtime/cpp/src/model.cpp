@@ -3,6 +3,7 @@
 #include <chrono>
 #include <cstring>
 #include <filesystem>
+#include <iostream>
 
 #include "backend.hpp"
 #include "manifest.hpp"
@@ -27,6 +28,20 @@ void clear(void* input, const Info& info, std::size_t first) {
   std::memset(static_cast<char*>(input) + first * image, 0, (static_cast<std::size_t>(info.batch()) - first) * image);
 }
 
+void to_standard_error(const std::string& sentence) { std::cerr << "warning: " + sentence + "\n"; }
+
+// Each sentence once a model; of max_det only where nobody chose it.
+void warn(const detail::ModelParts& parts, const Result& result, const Options& options) {
+  if (!parts.warn) return;
+  const bool candidates = result.truncated_by_candidates && !parts.warned_of_candidates.exchange(true);
+  const bool max_det = result.truncated_by_max_det && options.max_det == Options().max_det &&
+                       !parts.warned_of_max_det.exchange(true);
+  Result news;
+  news.truncated_by_candidates = candidates;
+  news.truncated_by_max_det = max_det;
+  for (const std::string& sentence : truncation(news, parts.info, options)) parts.warn(sentence);
+}
+
 std::shared_ptr<const detail::ModelParts> open(const std::string& folder, const Settings& settings) {
   std::error_code failed;
   if (!std::filesystem::exists(folder, failed))
@@ -45,6 +60,8 @@ std::shared_ptr<const detail::ModelParts> open(const std::string& folder, const 
   if (static_cast<std::size_t>(parts->info.batch()) * values_of(parts->info) > (1U << 31U))
     throw Error(Error::Kind::input, folder + ": the input is too large; build the bundle for fewer or smaller images");
   parts->backend = detail::open_backend(folder, parts->info, settings);
+  const auto say = settings.warn ? settings.warn : to_standard_error;
+  parts->warn = [folder, say](const std::string& sentence) { say(folder + ": " + sentence); };
   return parts;
 }
 
@@ -95,7 +112,9 @@ void Session::run() { runner_->run(); }
 const std::vector<Tensor>& Session::outputs() const { return runner_->outputs(); }
 
 Result Session::finish(const Geometry& geometry, const Options& options, int place) const {
-  return postprocess(outputs(), info(), geometry, options, place);
+  Result result = postprocess(outputs(), info(), geometry, options, place);
+  warn(*parts_, result, options);
+  return result;
 }
 
 Result Session::predict(const Image& image, const Options& options) {
@@ -113,6 +132,7 @@ void Session::predict(const Image& image, const Options& options, Result& result
   run();
   const auto answered = Clock::now();
   postprocess_into(outputs(), info(), geometry, options, 0, result);
+  warn(*parts_, result, options);
   const auto end = Clock::now();
   result.times = {between(start, ready), between(ready, answered), between(answered, end), between(start, end)};
 }
@@ -132,6 +152,7 @@ std::vector<Result> Session::predict(const std::vector<Image>& images, const Opt
     const auto answered = Clock::now();
     for (std::size_t i = 0; i < count; ++i)
       postprocess_into(outputs(), info(), geometries[i], options, static_cast<int>(i), results[first + i]);
+    for (std::size_t i = 0; i < count; ++i) warn(*parts_, results[first + i], options);
     const auto end = Clock::now();
     for (std::size_t i = 0; i < count; ++i)
       results[first + i].times = {between(start, ready), between(ready, answered), between(answered, end),

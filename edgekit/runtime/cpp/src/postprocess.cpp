@@ -19,6 +19,8 @@ namespace {
 constexpr std::size_t most_candidates = 30000;  // the best so many go into suppression
 constexpr float absurd = 1e6F;
 constexpr float same_box = 0.01F;  // pixels
+constexpr long long an_object = 5;  // candidates that an object answers with, about
+constexpr float nms_iou = 0.7F;     // of the suppression inside an nms head's graph
 
 struct Candidate {
   std::size_t row;
@@ -183,24 +185,46 @@ std::vector<Candidate> pick_decoded(const Roles& roles, const Options& options) 
   return found;
 }
 
-// No earlier box is the same.
+// Keeps those of which no earlier one has the same box. Same boxes are neighbours by their first side, so only those few
+// are compared, not all with all.
 void first_of_each_box(const Roles& roles, std::vector<Candidate>& found) {
   const Part& shapes = roles.shapes();
-  std::vector<Candidate> first;
-  for (std::size_t i = 0; i < found.size(); ++i) {
-    const float* box = shapes.row(found[i].row);
-    bool seen = false;
-    for (std::size_t k = 0; k < i && !seen; ++k) {
-      const float* other = shapes.row(found[k].row);
-      seen = true;
-      for (std::size_t v = 0; v < shapes.width && seen; ++v) seen = std::fabs(box[v] - other[v]) < same_box;
+  const auto side = [&](std::size_t i, std::size_t v) { return shapes.row(found[i].row)[v]; };
+  std::vector<std::size_t> order(found.size());
+  std::iota(order.begin(), order.end(), std::size_t{0});
+  std::sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) { return side(a, 0) < side(b, 0); });
+  std::vector<char> again(found.size(), 0);
+  for (std::size_t i = 0; i < order.size(); ++i)
+    for (std::size_t k = i + 1; k < order.size() && side(order[k], 0) - side(order[i], 0) < same_box; ++k) {
+      bool same = true;
+      for (std::size_t v = 1; v < shapes.width && same; ++v)
+        same = std::fabs(side(order[k], v) - side(order[i], v)) < same_box;
+      if (same) again[std::max(order[i], order[k])] = 1;
     }
-    if (!seen) first.push_back(found[i]);
-  }
-  found.swap(first);
+  std::size_t kept = 0;
+  for (std::size_t i = 0; i < found.size(); ++i)
+    if (again[i] == 0) found[kept++] = found[i];
+  found.resize(kept);
 }
 
-std::vector<Candidate> candidates(const Roles& roles, const Info& info, const Options& options) {
+// Whether the head keeps fewer candidates than the network has, so that a crowded image may lose objects.
+bool cuts(const Info& info) {
+  if (info.head == "raw") return false;
+  long long all = 0;
+  for (const int stride : {8, 16, 32}) all += static_cast<long long>(info.height / stride) * (info.width / stride);
+  if (info.head == "topk") all *= static_cast<long long>(info.names.size());
+  return info.candidates == 0 || info.candidates < all;
+}
+
+// Candidates below the confidence end the list of a head that cuts; of finished detections those of no object do.
+bool all_above(const Roles& roles, const Options& options) {
+  const float* scores = roles.scores.data;
+  const auto above = [&options](float v) { return v > options.conf && v < std::numeric_limits<float>::infinity(); };
+  return roles.candidates > 0 && std::all_of(scores, scores + roles.candidates, above);
+}
+
+// Best first; `cut`: whether there may be more of them.
+std::vector<Candidate> candidates(const Roles& roles, const Info& info, const Options& options, bool& cut) {
   auto found = info.head == "raw" ? pick_raw(roles, options) : pick_decoded(roles, options);
   const int classes = static_cast<int>(info.names.size());
   const auto unwanted = [&](const Candidate& c) {
@@ -209,6 +233,7 @@ std::vector<Candidate> candidates(const Roles& roles, const Info& info, const Op
            (!wanted.empty() && std::find(wanted.begin(), wanted.end(), c.label) == wanted.end());
   };
   found.erase(std::remove_if(found.begin(), found.end(), unwanted), found.end());
+  cut = found.size() > most_candidates || (cuts(info) && all_above(roles, options));
   // Sorting by score, then place, is stable, and so is the cut.
   std::vector<std::size_t> order(found.size());
   std::iota(order.begin(), order.end(), std::size_t{0});
@@ -216,9 +241,9 @@ std::vector<Candidate> candidates(const Roles& roles, const Info& info, const Op
     return found[a].score > found[b].score || (found[a].score == found[b].score && a < b);
   };
   const std::size_t most = std::min(order.size(), most_candidates);
-  const auto cut = order.begin() + static_cast<std::ptrdiff_t>(most);
-  if (cut != order.end()) std::nth_element(order.begin(), cut, order.end(), better);
-  std::sort(order.begin(), cut, better);
+  const auto last = order.begin() + static_cast<std::ptrdiff_t>(most);
+  if (last != order.end()) std::nth_element(order.begin(), last, order.end(), better);
+  std::sort(order.begin(), last, better);
   std::vector<Candidate> sorted;
   sorted.reserve(most);
   for (std::size_t i = 0; i < most; ++i) sorted.push_back(found[order[i]]);
@@ -267,16 +292,21 @@ std::vector<Shape> shapes_of(const Roles& roles, const std::vector<Candidate>& f
 
 template <class Shape>
 std::vector<std::size_t> survivors(const std::vector<Shape>& shapes, const std::vector<Candidate>& found,
-                                   const Info& info, const Options& options) {
-  const auto limit = static_cast<std::size_t>(options.max_det);
+                                   const Info& info, const Options& options, Result& result) {
+  std::vector<std::size_t> kept;
   if (info.head == "nms") {
-    std::vector<std::size_t> all(std::min(found.size(), limit));
-    std::iota(all.begin(), all.end(), std::size_t{0});
-    return all;
+    kept.resize(found.size());
+    std::iota(kept.begin(), kept.end(), std::size_t{0});
+  } else {
+    std::vector<int> labels;
+    for (const Candidate& c : found) labels.push_back(c.label);
+    const std::size_t one_more = static_cast<std::size_t>(options.max_det) + 1;  // shows that there are more
+    kept = suppress(shapes, options.agnostic ? nullptr : &labels, options.iou, one_more);
   }
-  std::vector<int> labels;
-  for (const Candidate& c : found) labels.push_back(c.label);
-  return suppress(shapes, options.agnostic ? nullptr : &labels, options.iou, limit);
+  const auto limit = static_cast<std::size_t>(options.max_det);
+  result.truncated_by_max_det = kept.size() > limit;
+  kept.resize(std::min(kept.size(), limit));
+  return kept;
 }
 
 void add_keypoints(const Part& part, std::size_t row, const Geometry& g, Result& result) {
@@ -309,12 +339,17 @@ void clear(Result& result, const Geometry& geometry) {
   result.keypoints.clear();
   result.masks.clear();
   result.probabilities.clear();
+  result.truncated_by_candidates = result.truncated_by_max_det = false;
 }
 
 std::string shown(float value) {
   std::ostringstream out;
   out << value;
   return out.str();
+}
+
+std::string rebuild(long long candidates) {
+  return "build it with more: edgekit build MODEL --target T --candidates " + std::to_string(candidates) + " --out DIR";
 }
 
 }  // namespace
@@ -333,6 +368,32 @@ void check_options(const Options& options, const Info& info) {
       fail("--classes " + std::to_string(label) + ": the model has the classes 0 to " +
            std::to_string(info.names.size() - 1));
   }
+  if (info.candidates > 0 && cuts(info) && options.max_det > info.candidates && options.max_det != Options().max_det)
+    fail("--max-det " + std::to_string(options.max_det) + ": the model's head keeps " +
+         std::to_string(info.candidates) + " candidates an image, which is the most objects it can give; " +
+         rebuild(an_object * options.max_det));
+  if (info.head == "nms" && (options.agnostic || std::fabs(options.iou - nms_iou) > 1e-6F))
+    fail((options.agnostic ? std::string("--agnostic") : "--iou " + shown(options.iou)) +
+         ": the model's graph has suppressed duplicates already, class by class at --iou " + shown(nms_iou) +
+         "; build it with --head topk to choose");
+}
+
+std::vector<std::string> truncation(const Result& result, const Info& info, const Options& options) {
+  std::vector<std::string> sentences;
+  if (result.truncated_by_candidates && info.head == "raw") {
+    sentences.push_back("the " + std::to_string(most_candidates) + " best candidates alone were looked at; raise --conf " +
+                        shown(options.conf));
+  } else if (result.truncated_by_candidates) {
+    const bool said = info.candidates > 0;
+    sentences.push_back("all " + (said ? std::to_string(info.candidates) + " " : "") +
+                        "candidates that the model's head keeps lie above --conf " + shown(options.conf) +
+                        ", so there may be more objects; raise --conf, or " +
+                        (said ? rebuild(4LL * info.candidates) : "build it with more: --candidates N"));
+  }
+  if (result.truncated_by_max_det)
+    sentences.push_back("more objects were found than --max-det " + std::to_string(options.max_det) +
+                        ", which keeps the best; give more to see all");
+  return sentences;
 }
 
 void postprocess_into(const std::vector<Tensor>& outputs, const Info& info, const Geometry& geometry,
@@ -349,17 +410,17 @@ void postprocess_into(const std::vector<Tensor>& outputs, const Info& info, cons
     return;
   }
   if (roles.keypoints) result.points = static_cast<int>(roles.keypoints.sides[1]);
-  const auto found = candidates(roles, info, options);
+  const auto found = candidates(roles, info, options, result.truncated_by_candidates);
   if (roles.rotated_boxes) {
     const auto shapes = shapes_of<RotatedBox>(roles, found);
-    for (const std::size_t i : survivors(shapes, found, info, options)) {
+    for (const std::size_t i : survivors(shapes, found, info, options, result)) {
       result.rotated_boxes.push_back(regularise(to_image(shapes[i], geometry)));
       add(roles, found[i], nullptr, info, geometry, result);
     }
     return;
   }
   const auto shapes = shapes_of<Box>(roles, found);
-  for (const std::size_t i : survivors(shapes, found, info, options)) {
+  for (const std::size_t i : survivors(shapes, found, info, options, result)) {
     const Box whole = to_image(shapes[i], geometry), visible = clipped(whole, geometry);
     if (!(visible.x1 < visible.x2 && visible.y1 < visible.y2)) continue;
     result.boxes.push_back(options.clip ? visible : whole);

@@ -51,7 +51,7 @@ typedef struct edgekit_settings {
 void edgekit_default_options(edgekit_options* options);
 void edgekit_default_settings(edgekit_settings* settings);
 
-/* NULL settings are the defaults. */
+/* NULL settings are the defaults. Warnings go to standard error. */
 edgekit_model* edgekit_open(const char* folder, const edgekit_settings* settings, edgekit_error* error);
 void edgekit_model_free(edgekit_model* model);
 const char* edgekit_model_task(const edgekit_model* model);
@@ -74,6 +74,8 @@ const float* edgekit_result_rotated_boxes(const edgekit_result* result); /* coun
 const float* edgekit_result_scores(const edgekit_result* result);        /* count */
 const int* edgekit_result_labels(const edgekit_result* result);          /* count */
 const float* edgekit_result_keypoints(const edgekit_result* result, size_t* points); /* count x points x 3 */
+/* Limits that may have kept objects out, added up: 1 the candidates that the model's head keeps, 2 max_det; else 0. */
+int edgekit_result_truncated(const edgekit_result* result);
 size_t edgekit_result_class_count(const edgekit_result* result);
 const float* edgekit_result_probabilities(const edgekit_result* result); /* class count */
 /* The mask of object `index`: its pixels (0 or 1, row by row) and where they lie; NULL where there is none. */

@@ -5,8 +5,8 @@
 //   edgekit::Result found = session.predict({pixels, width, height});
 //   for (std::size_t i = 0; i < found.boxes.size(); ++i) use(found.boxes[i], found.scores[i], found.labels[i]);
 //
-// Nothing is global, nothing is printed, everything is released with the object that owns it. What goes wrong is thrown
-// as edgekit::Error with one sentence, the same as edgekit's Python says. The steps, each with its own reference in
+// Nothing is global, nothing but the sentences of Settings::warn is printed, everything is released with the object that
+// owns it. What goes wrong is thrown as edgekit::Error with one sentence, the same as edgekit's Python says. The steps, each with its own reference in
 // edgekit's Python: prepare() (edgekit/image.py), run() (edgekit/targets), postprocess()
 // (edgekit/runtime/postprocess.py).
 #ifndef EDGEKIT_EDGEKIT_HPP
@@ -14,6 +14,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <stdexcept>
 #include <string>
@@ -71,6 +72,8 @@ struct Settings {
   int threads = 0;     // CPU threads altogether; 0: the runtime's choice
   int streams = 0;     // images worked on at once (OpenVINO); 0: one, as fast as possible
   bool verify = true;  // compare every file's SHA-256 with the manifest's
+  // Takes what is worth a warning, each once a model and perhaps from another thread; empty: standard error.
+  std::function<void(const std::string& sentence)> warn;
 };
 
 // One input or output of a model; a side of -1 is dynamic.
@@ -87,6 +90,7 @@ struct Info {
   std::string mode = "letterbox";  // or "centre_crop"
   int fill = 114;                  // grey level of the padding
   double scale = 1.0 / 255;        // factor on 8-bit values
+  int candidates = 0;              // that a topk or nms head keeps of an image before suppression; 0: not said
   std::vector<Port> inputs, outputs;
   // Whether the input is canvases as they are, uint8 [batch, height, width, 3] BGR; else float32 planes, RGB.
   bool takes_pixels() const noexcept { return !inputs.empty() && inputs[0].dtype == "uint8"; }
@@ -130,6 +134,9 @@ struct Result {
   int points = 0;
   std::vector<Mask> masks;
   std::vector<float> probabilities;  // classification: of every class
+  // Limits that may have kept objects out: all candidates that the head keeps lie above Options::conf; more objects
+  // than Options::max_det were found.
+  bool truncated_by_candidates = false, truncated_by_max_det = false;
   Times times;
 };
 
@@ -213,6 +220,10 @@ Geometry prepare(const Image& image, const Info& info, std::uint8_t* tensor);
 // Outputs of any origin to a Result; `place` is the image's in the batch.
 Result postprocess(const std::vector<Tensor>& outputs, const Info& info, const Geometry& geometry,
                    const Options& options = {}, int place = 0);
+
+// What the result's truncated_by_... mean and what to do, a sentence each; empty where nothing was kept out. A session
+// gives these to Settings::warn, that of max_det only where it is the default.
+std::vector<std::string> truncation(const Result& result, const Info& info, const Options& options = {});
 
 }  // namespace edgekit
 

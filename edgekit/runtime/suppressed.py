@@ -1,0 +1,35 @@
+"""A session of candidates as one of finished detections: what a graph with its own suppression puts out, by the host.
+
+    session = Suppressed(TorchSession(net, checkpoint.info(head="nms")))
+    session.run(batch)["boxes"]             # [1, M, 4], best first
+
+It is what an ``nms`` bundle is compared with: PyTorch has no such operator.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from edgekit.boxes import nms
+from edgekit.spec import NMS_IOU, Session
+
+_WHOLE_IMAGE = ("mask_prototypes",)
+
+
+class Suppressed:
+    """``session`` of batch 1, whose candidates come best first, with duplicates taken out class by class."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self.info, self.target, self.path = session.info, session.target, session.path
+
+    def run(self, batch: Any) -> dict[str, Any]:
+        """One image's finished detections by role, ``[1, M, …]``."""
+        found = self._session.run(batch)
+        keep = nms(found["boxes"][0], found["labels"][0], NMS_IOU, found["labels"].shape[1])
+        return {role: np.asarray(v) if role in _WHOLE_IMAGE else np.asarray(v)[:, keep] for role, v in found.items()}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._session, name)
