@@ -41,7 +41,6 @@ def command(
     except ModuleNotFoundError as error:
         raise MissingPackageError(error.name or "onnx", "rewriting ONNX files", "onnx") from error
     from edgekit.build import failures_to
-
     from edgekit.spec import parse_imgsz
 
     recipe = recipe_for(target, opset, with_rule or (), without or ())

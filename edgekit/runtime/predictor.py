@@ -25,7 +25,6 @@ from time import perf_counter
 from types import TracebackType
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.errors import UsageError
@@ -95,9 +94,10 @@ class Predictor:
         """Results of one or many images, in their order.
 
         Args:
-            images: a path or an image's ``http`` address, whatever ``edgekit.image.as_image`` takes (a uint8 BGR array ``[h, w, 3]``, other numbers,
-                a tensor ``[3, h, w]`` RGB, a PIL image), an array or tensor of several with the batch first, or an
-                iterable of those. Read a batch at a time, so many paths do not fill the memory.
+            images: a path, an image's ``http`` address, whatever ``edgekit.image.as_image`` takes (a uint8 BGR array
+                ``[h, w, 3]``, other numbers, a tensor ``[3, h, w]`` RGB, a PIL image), an array or tensor of several
+                with the batch first, or an iterable of those. Read a batch at a time, so many paths do not fill the
+                memory.
             **options: fields of ``Options`` to change for this call.
 
         Raises:
