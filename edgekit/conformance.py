@@ -50,7 +50,9 @@ def make(out: Path, bundles: Sequence[Path], sources: Sequence[str | Path], most
     shutil.rmtree(scratch, ignore_errors=True)
     try:
         (scratch / "images").mkdir(parents=True)
-        images = [_copy_image(path, scratch) for source in sources for path in open_sources([source]).paths[:most]]
+        images = [
+            _copy_image(Path(path), scratch) for source in sources for path in open_sources([source]).paths[:most]
+        ]
         cases = []
         for path in bundles:
             name = path.resolve().name

@@ -95,8 +95,8 @@ def make_set(folder: Path, train: int = 64, val: int = 16, size: int = 320, seed
         labels.mkdir(parents=True)
         for index in range(count):
             scene = draw_scene(np.random.default_rng((seed, number, index)), size)
-            data = cv2.imencode(".jpg", scene.image, [cv2.IMWRITE_JPEG_QUALITY, 92])[1]
-            (images / f"{index:04d}.jpg").write_bytes(data.tobytes())  # cv2.imwrite says nothing of a full disk
+            encoded = cv2.imencode(".jpg", scene.image, [cv2.IMWRITE_JPEG_QUALITY, 92])[1]
+            (images / f"{index:04d}.jpg").write_bytes(encoded.tobytes())  # cv2.imwrite says nothing of a full disk
             (labels / f"{index:04d}.txt").write_text(_label_lines(scene), encoding="utf-8")
     names = "".join(f"  {i}: {name}\n" for i, name in enumerate(NAMES))
     data = folder / "data.yaml"
@@ -117,15 +117,10 @@ def make_video(path: Path, frames: int = 60, size: int = 320, seed: int = 0, fps
     turns = [rng.uniform(-0.1, 0.1) for _ in shapes]
     with VideoFile(path, fps) as video:
         for frame in range(frames):
-            moved = [
-                replace(
-                    s,
-                    x=_bounce(s.x + vx * frame, size),
-                    y=_bounce(s.y + vy * frame, size),
-                    angle=s.angle + turn * frame,
-                )
-                for s, (vx, vy), turn in zip(shapes, speeds, turns, strict=True)
-            ]
+            moved = []
+            for shape, (vx, vy), turn in zip(shapes, speeds, turns, strict=True):
+                x, y = _bounce(shape.x + vx * frame, size), _bounce(shape.y + vy * frame, size)
+                moved.append(replace(shape, x=x, y=y, angle=shape.angle + turn * frame))
             video.write(compose(background, moved).image)
     return path
 

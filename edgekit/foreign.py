@@ -129,8 +129,12 @@ class ForeignSession:
         scores = np.asarray(outputs.get("scores", outputs.get("class_probabilities")), np.float32)
         low, high = float(scores.min()), float(scores.max())
         if self.info.head == "nms":
-            warnings.warn(f"{self.path}: suppresses by itself, with the confidence, IoU and number of detections it was "
-                          "exported with; options can only leave out more", RuntimeWarning, stacklevel=2)  # fmt: skip
+            warnings.warn(
+                f"{self.path}: suppresses by itself, with the confidence, IoU and number of detections it was exported "
+                "with; options can only leave out more",
+                RuntimeWarning,
+                stacklevel=2,
+            )
         sums_to_one = "scores" in outputs or np.allclose(scores.sum(1), 1.0, atol=_SLACK)
         if not (-_SLACK <= low <= high <= 1 + _SLACK and sums_to_one):
             raise InputError(f"{self.path}: its scores ({low:.3g} to {high:.3g}) are no probabilities; {_SAY}")

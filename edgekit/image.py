@@ -244,7 +244,7 @@ def _eight_bits(value: Array, name: str) -> Array:
     if white == 65535 and 0 < high < NEARLY_BLACK:
         warnings.warn(f"{name}: nearly black, its brightest 16-bit value is {high} of 65535; "
                       "scale values of fewer bits up", RuntimeWarning, stacklevel=3)  # fmt: skip
-    wide = value.astype(np.float32 if kind in "bf" else np.uint16)
+    wide: Any = value.astype(np.float32 if kind in "bf" else np.uint16)
     return np.asarray(cv2.convertScaleAbs(wide, alpha=255 / white)).reshape(value.shape)
 
 
@@ -286,12 +286,14 @@ def write_image(path: str | Path, image: Array) -> None:
         InputError: cv2 writes no such format, or the folder cannot be written.
     """
     path = Path(path)
+    data = None
     try:
         with opencv_silent():
-            done, data = cv2.imencode(path.suffix, image) if path.suffix.isascii() else (False, None)
+            if path.suffix.isascii():  # OpenCV crashes on others
+                done, data = cv2.imencode(path.suffix, image)
     except cv2.error:
         done = False
-    if not done:
+    if data is None or not done:
         raise InputError(f"{path}: no image format of this name can be written; use .jpg or .png")
     partial = path.with_name(f".{path.name}.partial")
     try:

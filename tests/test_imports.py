@@ -26,7 +26,8 @@ OPTIONAL = tuple(
 )
 HEAVY = (*OPTIONAL, "cv2", "numpy", "yaml")
 PLAIN = "spec errors versions atomic filenames forks home silence processor"  # rooms everyone may use
-HOST = f"{PLAIN} boxes masks image jpeg lettering drawing results metrics runtime data tasks"  # what only running bundles takes
+# What only running bundles takes.
+HOST = f"{PLAIN} boxes masks image jpeg lettering drawing results metrics runtime data tasks"
 TABLE = "checkpoint build loading evaluate quantize"  # rooms of what goes all the way from weights to figures
 
 

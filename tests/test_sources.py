@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import cv2
 import numpy as np
@@ -304,7 +305,7 @@ def test_names_that_are_not_utf8(tmp_path: Path) -> None:
 class Files(BaseHTTPRequestHandler):
     """Answers with the files of ``served``, to those who know the password where there is one."""
 
-    served: dict[str, bytes] = {}
+    served: ClassVar[dict[str, bytes]] = {}
 
     def do_GET(self) -> None:
         place = self.path.partition("?")[0]

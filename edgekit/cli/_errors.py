@@ -17,7 +17,6 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import typer
 
@@ -68,11 +67,11 @@ def boundary(name: str = "", function: Callable[..., None] | None = None) -> Ite
         warnings.formatwarning = usual
 
 
-def _line(message: Warning | str, category: type[Warning], *place: Any) -> str:
-    """A warning that is for the user without the line of code it comes from; others as Python shows them."""
+def _line(message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None) -> str:
+    """A warning that is for the user without the line of code it comes from; others with its place."""
     if category is RuntimeWarning:
         return f"warning: {message}\n"
-    return f"{place[0]}:{place[1]}: {category.__name__}: {message}\n"
+    return f"{filename}:{lineno}: {category.__name__}: {message}\n"
 
 
 # What another command is told to do with, up to the end of the clause, and what other programs are.

@@ -102,6 +102,7 @@ def _sized(path: Path, model: onnx.ModelProto, size: tuple[int, int] | None) -> 
     except ImportError:
         raise MissingPackageError("onnxsim", "fixing an image size", "onnx") from None
     with silent_stderr():  # it reports every value that it cannot compute beforehand
+        fixed: onnx.ModelProto
         fixed, _ = onnxsim.simplify(model, overwrite_input_shapes={image.name: [batch or 1, planes or 3, *size]})
     return fixed
 

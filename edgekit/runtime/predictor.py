@@ -99,9 +99,10 @@ class Predictor:
         """Results of one or many images, in their order.
 
         Args:
-            images: a path or an image's ``http`` address, whatever ``edgekit.image.as_image`` takes (a uint8 BGR array ``[h, w, 3]``, other numbers,
-                a tensor ``[3, h, w]`` RGB, a PIL image), an array or tensor of several with the batch first, or an
-                iterable of those. Read a batch at a time, so many paths do not fill the memory.
+            images: a path, an image's ``http`` address, whatever ``edgekit.image.as_image`` takes (a uint8 BGR array
+                ``[h, w, 3]``, other numbers, a tensor ``[3, h, w]`` RGB, a PIL image), an array or tensor of several
+                with the batch first, or an iterable of those. Read a batch at a time, so many paths do not fill the
+                memory.
             **options: fields of ``Options`` to change for this call.
 
         Raises:

@@ -129,7 +129,7 @@ class VideoFile:
     def _write_gif(self) -> None:
         animation = cv2.Animation()
         animation.frames = self._gif
-        animation.durations = np.full(len(self._gif), max(round(100 / self.fps), 2) * 10, np.int32)  # of 1/100 s
+        animation.durations = [max(round(100 / self.fps), 2) * 10] * len(self._gif)  # GIF counts in 1/100 s
         if not cv2.imwriteanimation(str(self._partial), animation):
             raise InputError(f"{self.path}: cannot be written whole; is its disk full?")
 
