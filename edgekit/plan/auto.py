@@ -23,7 +23,6 @@ from edgekit.plan.candidates import ORDER, candidates
 from edgekit.plan.choose import Outcome, Row, choose, nearest, unmet
 from edgekit.plan.contest import Contest, Job
 from edgekit.quantize import INT8, Wishes
-from edgekit.quantize.sets import Sets
 from edgekit.source import describe
 
 Say = Callable[[str], None]
@@ -57,8 +56,9 @@ def auto(
         GateError: no candidate is within the limit, or none fast enough for the wish; the nearest is named.
     """
     preflight.check_out(out)
-    sets = _sets(source, wishes)
-    entries, left_out = candidates(wish, sets is not None and sets.manifest is not None, batch)
+    known, given = describe(source), bool(wishes.sources or wishes.calibration)
+    sets = preflight.of_sets(known, wishes, calibrate=False) if given else None
+    entries, left_out = candidates(wish, given and (sets is None or sets.manifest is not None), batch)
     left_out |= {name: sets.lacking for name in left_out if name in INT8 and sets is not None and sets.lacking}
     for note in sets.notes if sets else ():
         say(f"note: {note}")
@@ -89,17 +89,6 @@ def auto(
         seal(files, plan, say)
         building.move_into_place(files, out)
     return bundle.read(out, verify=False)
-
-
-def _sets(source: Path, wishes: Wishes) -> Sets | None:
-    """What the candidates are judged and INT8 is calibrated on; None where nothing was given."""
-    found = describe(source)
-    if not wishes.sources and not wishes.calibration:
-        return None
-    sets = preflight.of_sets(found, wishes, calibrate=False)
-    if sets is None:
-        raise InputError(f"{source}: does not say what it is for and its classes, which --data is read for")
-    return sets
 
 
 def replay(

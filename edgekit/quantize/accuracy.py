@@ -99,8 +99,7 @@ def check_seen(judge: Judge) -> Judge:
 
 
 def _answers(session: Session, images: Sequence[Any]) -> list[Result]:
-    predictor = Predictor(session, Options(conf=SEEN / 2))
-    return predictor.predict(images)
+    return Predictor(session, Options(conf=SEEN / 2)).predict(images)
 
 
 def _agreement(a: Result, b: Result) -> float | None:

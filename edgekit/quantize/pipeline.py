@@ -70,10 +70,11 @@ def lower(
         InputError, UsageError: the graph or the data cannot be used.
         GateError: more accuracy is lost than allowed, whatever is put back; ``evidence`` says what was tried.
     """
-    if wishes is None or sets is None or sets.manifest is None:
+    if target in HALF and (wishes is None or sets is None):
         half = folder / "half.onnx"
         kept = fp16.to_fp16(graph.path, half)
         return Lowered(dataclasses.replace(graph, path=half), _kept(kept))
+    assert wishes is not None and sets is not None and sets.manifest is not None
     bits = weight_bits(target, wishes)
     qdq.check(onnx.load(graph.path), graph.path)
     manifest = sets.manifest
