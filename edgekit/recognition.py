@@ -22,10 +22,11 @@ from edgekit.nn.blocks import activation_name
 from edgekit.nn.written import ANY, Written, expected
 from edgekit.nn.yolo12 import YOLO12
 from edgekit.published import Module, Published
+from edgekit.published.modules import HOOKS
 from edgekit.spec import ACTIVATIONS, SCALES, ModelSpec
 
-# What every layer of a published model may state besides: its number and inputs (checked apart), what it was made of.
-_LABELS = ("i", "f", "np", "type", "inplace")
+# What a module may state besides: its number and inputs (checked apart), what it was made of, PyTorch's own notes.
+_LABELS = ("i", "f", "np", "type", "inplace", "forward", "_is_full_backward_hook", "_compiled_call_impl")
 _ALIKE = {"forward_split": ("C3k2",)}  # other forward passes that compute the same, of what
 
 
@@ -90,9 +91,11 @@ def _differences(published: Published, net: YOLO12) -> Iterator[str]:
             return
         yield from _differing(name or "the model", module, wanted[name], f"{name}.bn" in modules)
     for name, record in wanted.items():
-        folded = name.endswith(".bn") and modules[name.removesuffix(".bn")].attributes.get("forward") == "forward_fuse"
-        if name not in modules and not folded:
+        block = modules.get(name.removesuffix(".bn"))
+        folded = block is not None and block.attributes.get("forward") == "forward_fuse"
+        if name not in modules and not (name.endswith(".bn") and folded):
             yield f"it lacks the module {name} ({record.names[0].rpartition('.')[2]})"
+    yield from _differing_order(modules)
     yield from _differing_routes(modules, net)
 
 
@@ -112,14 +115,22 @@ def _differing(name: str, module: Module, record: Written, normed: bool) -> Iter
     fused = "Conv" in record.names and forward == "forward_fuse" and not normed
     if forward not in (None, "forward") and module.name not in _ALIKE.get(forward, ()) and not fused:
         yield f"{name} ({module.name}) runs its {forward} in place of its forward pass"
-    known = {*record.decides, *record.idle, *_LABELS, "forward"}
-    for attribute in stated if record.idle != ANY else ():
-        hidden = attribute.startswith("_") and module.kind.startswith("torch.") and "hooks" not in attribute
-        if attribute not in known and not hidden and attribute not in _TORCH_MODULE:
+    known = {*record.decides, *record.idle, *_LABELS}
+    for attribute in stated:
+        hooked = stated[attribute] == HOOKS
+        if hooked or (attribute not in known and record.idle != ANY):
             yield f"{name} ({module.name}) has {attribute} = {stated[attribute]!r:.60}, which edgekit does not know"
 
 
-_TORCH_MODULE = ("_is_full_backward_hook", "_is_hf_initialized", "_version")
+def _differing_order(modules: Mapping[str, Module]) -> Iterator[str]:
+    """Members run in the order they are stored in, whatever their numbers."""
+    last: dict[str, int] = {}
+    for name in modules:
+        owner, _, member = name.rpartition(".")
+        if member.isdigit():
+            if int(member) != last.get(owner, -1) + 1:
+                yield f"{owner} runs its member {member} after {last.get(owner, 'nothing')}"
+            last[owner] = int(member)
 
 
 def _differing_routes(modules: Mapping[str, Module], net: YOLO12) -> Iterator[str]:

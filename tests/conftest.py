@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -33,23 +33,27 @@ class Raw:
         """(input ``[1, 3, S, S]``, role -> array in edgekit's layout)."""
         side = self.sizes[f"{name}.pt"]["imgsz"]
         batch = np.random.default_rng(0).random((1, 3, side, side), dtype=np.float32)
-        stored = np.load(self.folder / f"{name}.npz")
+        return batch, self.roles(name, np.load(self.folder / f"{name}.npz"))
+
+    @staticmethod
+    def roles(name: str, stored: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """What Ultralytics gives for (a variation of) the checkpoint ``name``, in edgekit's layout."""
         output = stored["output"]
         if output.ndim == 2:
-            return batch, {"class_probabilities": output}
+            return {"class_probabilities": output}
         extra = {"yolo12n-seg-balloon": 32, "yolo12n-pose-person": 51, "yolo12n-obb-table-tennis": 1}.get(name, 0)
         classes = output.shape[1] - 4 - extra
         centre, size = output[:, :2].transpose(0, 2, 1), output[:, 2:4].transpose(0, 2, 1)
         tail = output[:, 4 + classes :].transpose(0, 2, 1)
         roles = {"scores": output[:, 4 : 4 + classes]}
         if extra == 1:
-            return batch, roles | {"rotated_boxes": np.concatenate([centre, size, tail], 2)}
+            return roles | {"rotated_boxes": np.concatenate([centre, size, tail], 2)}
         roles["boxes"] = np.concatenate([centre - size / 2, centre + size / 2], 2)
         if extra == 51:
             roles["keypoints"] = tail.reshape(*tail.shape[:2], 17, 3)
         if extra == 32:
             roles |= {"mask_coefficients": tail, "mask_prototypes": stored["prototypes"]}
-        return batch, roles
+        return roles
 
     @staticmethod
     def assert_close(found: dict, expected: dict, pixels: float, scores: float, masks: float) -> None:

@@ -28,6 +28,7 @@ from edgekit.published import Module, Published, read_published
 from edgekit.spec import ModelSpec
 from edgekit.tasks import network
 from edgekit.train.options import TrainOptions
+from tests.conftest import Raw
 from tests.published_files import fold, published_model, save, save_published
 
 NAMES = ("yolo12n", "yolo12n-seg", "yolo12n-pose", "yolo12n-obb", "yolo12n-cls", "yolo12n-turbo")
@@ -143,6 +144,48 @@ def test_whatever_decides_the_function_is_refused_by_name(
     assert path in text
     key, value = next(iter(attributes.items()))
     assert key in ("i", "f") or key in text or str(value) in text
+
+
+# What may have any value: names, counts, caches, settings of training and of other programs.
+IDLE = {"inplace", "momentum", "np", "type", "_is_full_backward_hook", "_reversed_padding_repeated_twice"}
+
+
+def other(value: object) -> object:
+    """A value of the same kind that is not ``value``."""
+    if isinstance(value, bool) or value is None:
+        return not value
+    if isinstance(value, (int, float)):
+        return value + 1
+    if isinstance(value, tuple):
+        return (*value[:-1], other(value[-1]))
+    return f"{value}_"
+
+
+def test_every_attribute_of_every_class_decides_or_is_known_not_to(detect: Published) -> None:
+    """Of the first and last module of each class: whatever it states is changed, once each."""
+    places: dict[str, list[str]] = {}
+    for path, module in detect.modules.items():
+        if path:
+            places.setdefault(module.kind, []).append(path)
+    looked_at = 0
+    for path in sorted({p for found in places.values() for p in (found[0], found[-1])}):
+        for attribute, value in detect.modules[path].attributes.items():
+            altered = changed(detect, path, **{attribute: other(value)})
+            if attribute in IDLE:
+                published = Published(detect.path, detect.which, detect.state, altered, detect.names)
+                assert recognition.recognise(published, Path("some.pt")).family == "v1.0"
+            else:
+                looked_at += 1
+                assert path in held(detect, altered) or path.startswith("model.0.") or attribute == "area"
+    assert looked_at > 80
+
+
+def test_members_run_in_the_order_they_are_stored(detect: Published) -> None:
+    paths = list(detect.modules)
+    first, second = (paths.index(f"model.21.cv2.0.{i}") for i in (0, 1))
+    swapped = [*paths[:first], *paths[second : second + second - first], *paths[first:second]]
+    swapped += [path for path in paths if path not in swapped]
+    assert "model.21.cv2.0" in held(detect, {path: detect.modules[path] for path in swapped})
 
 
 @pytest.mark.parametrize(
@@ -375,12 +418,9 @@ def test_what_is_accepted_gives_ultralytics_numbers_and_the_rest_is_refused_by_n
             outcome[path.stem] = str(error)
             continue
         with torch.no_grad():
-            found = loaded.net(image)
-        theirs = np.load(stored)["output"]
-        centre, size = theirs[:, :2].transpose(0, 2, 1), theirs[:, 2:4].transpose(0, 2, 1)
-        boxes = np.concatenate([centre - size / 2, centre + size / 2], 2)
-        np.testing.assert_allclose(found["boxes"].numpy(), boxes, rtol=0, atol=1e-2, err_msg=path.stem)
-        np.testing.assert_allclose(found["scores"].numpy(), theirs[:, 4:], rtol=0, atol=1e-4, err_msg=path.stem)
+            found = {role: value.numpy() for role, value in loaded.net(image).items()}
+        theirs = Raw.roles(path.stem.partition("@")[2], np.load(stored))
+        Raw.assert_close(found, theirs, pixels=2e-2, scores=1e-4, masks=1e-2)
         outcome[path.stem] = None
     expected = (variations / "expected.txt").read_text().split("\n")
     for line in filter(None, expected):

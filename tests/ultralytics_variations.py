@@ -9,6 +9,7 @@ Ultralytics can run it at all. ``OUT/expected.txt`` has a line for each: its nam
 what the message must hold.
 """
 
+import contextlib
 import copy
 import sys
 from pathlib import Path
@@ -16,9 +17,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import nn
+
+with contextlib.suppress(ImportError):
+    import cpu_torchvision  # noqa: F401  where PyTorch's CPU build has no torchvision that fits (shared/peer)
 from ultralytics import YOLO
 
 BASE = "yolo12n-bccd.pt"
+TASKS = ("yolo12n-seg-balloon", "yolo12n-pose-person", "yolo12n-obb-table-tennis", "yolo12n-cls-flowers5")
 
 
 def everywhere(model, kind, change):
@@ -147,12 +152,21 @@ def saved(path, model, ema=None):
     torch.save({**top, "model": model, "ema": ema}, path)
 
 
+def flat(value):
+    for member in value if isinstance(value, (tuple, list)) else value.values() if isinstance(value, dict) else ():
+        yield from flat(member)
+    if isinstance(value, torch.Tensor):
+        yield value
+
+
 def outputs(model, image):
+    """``output``: what the heads say of every cell, or the class probabilities; ``prototypes`` of masks."""
     with torch.no_grad():
-        found = copy.deepcopy(model).float().eval()(image)
-    while isinstance(found, (tuple, list)):
-        found = found[0]
-    return found.numpy()
+        found = [t.numpy() for t in flat(copy.deepcopy(model).float().eval()(image))]
+    first = next(t for t in found if t.ndim in (2, 3))
+    size = tuple(side // 4 for side in image.shape[2:])
+    prototypes = [t for t in found if t.ndim == 4 and t.shape[2:] == size]
+    return {"output": first, **({"prototypes": prototypes[0]} if prototypes else {})}
 
 
 def main(fixtures, out):
@@ -164,9 +178,15 @@ def main(fixtures, out):
         change(model)
         saved(out / f"{name}.pt", model)
         try:
-            np.savez(out / f"{name}.npz", output=outputs(model, image))
+            np.savez(out / f"{name}.npz", **outputs(model, image))
         except Exception as error:
             print(f"{name}: Ultralytics cannot run it ({str(error)[:100]})")
+    for fixture in TASKS:
+        for name in ("relu", "leaky", "areas_2_1", "fused"):
+            model = YOLO(fixtures / f"{fixture}.pt").model.float().eval()
+            SAME[name](model)
+            saved(out / f"{name}@{fixture}.pt", model)
+            np.savez(out / f"{name}@{fixture}.npz", **outputs(model, image))
     model = YOLO(fixtures / BASE).model.float().eval()
     plain = outputs(model, image)
     half, other = copy.deepcopy(model).half(), YOLO("yolo12n.yaml").model
@@ -177,7 +197,7 @@ def main(fixtures, out):
     torch.save({"state_dict": nn.DataParallel(model).state_dict()}, out / "state_parallel.pt")
     model.fuse(verbose=False)
     torch.save(model.state_dict(), out / "state_fused.pt")
-    np.savez(out / "wrapped.npz", output=plain)
+    np.savez(out / "wrapped.npz", **plain)
     words = dict.fromkeys((p.stem for p in out.glob("*.pt")), "") | {name: word for name, (_, word) in OTHER.items()}
     (out / "expected.txt").write_text("".join(f"{name} {word}".strip() + "\n" for name, word in words.items()))
 

@@ -65,4 +65,6 @@ def _walk(module: nn.Module, path: str) -> Iterator[tuple[str, Written]]:
 def _torch(module: nn.Module) -> Written:
     kinds = (type(module), nn.SyncBatchNorm) if isinstance(module, nn.BatchNorm2d) else (type(module),)
     public = {k: v for k, v in vars(module).items() if not k.startswith("_") and k not in ("training", *_IDLE)}
-    return Written(tuple(f"{kind.__module__}.{kind.__qualname__}" for kind in kinds), public, _IDLE, _MAY_LACK)
+    hidden = tuple(k for k in vars(module) if k.startswith("_"))
+    names = tuple(f"{kind.__module__}.{kind.__qualname__}" for kind in kinds)
+    return Written(names, public, (*_IDLE, *hidden), _MAY_LACK)

@@ -111,7 +111,7 @@ def read_published(path: str | Path) -> Published:
         modules = dict(walk(model, path))
         attributes = {name: module.state for name, module in modules.items()}
         root = attributes[""]
-        tree, head_path = described(modules), _head_path(modules)
+        tree, head_path = described(modules, path), _head_path(modules)
         head = attributes[head_path]
         if is_tensor(head.get("stride")):
             tree[head_path].attributes["stride"] = tensors.floats(head["stride"])

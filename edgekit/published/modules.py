@@ -28,6 +28,7 @@ _MAX_MEMBERS = 64  # of one attribute
 _AGAIN = "get the file again from where it was published"
 # What training or compiling in other hands puts around a model, and where in it the model is.
 _WRAPPERS = {"DataParallel": "module", "DistributedDataParallel": "module", "AveragedModel": "module"}
+HOOKS = "<hooks>"  # the value of a list of hooks that is not empty
 # What every torch module holds besides: children and tensors, which are read elsewhere, and hooks, read below.
 _PLUMBING = ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set", "training")
 
@@ -105,19 +106,22 @@ def named(attributes: dict[str, Any], what: str, owner: str, path: Path) -> dict
     return {name: value for name, value in found.items() if value is not None}
 
 
-def described(modules: dict[str, StandIn]) -> dict[str, Module]:
+def described(modules: dict[str, StandIn], path: Path) -> dict[str, Module]:
     """Each module's class and attributes, by path."""
+    for name, module in modules.items():
+        if len(module.state) > _MAX_NAMES:
+            raise InputError(f"{path}: {name[:120] or 'the model'} has too many attributes; {_AGAIN}")
     return {name: Module(module.name, _attributes(module)) for name, module in modules.items()}
 
 
 def _attributes(module: StandIn) -> dict[str, Any]:
     found = {}
-    for name, value in list(module.state.items())[:_MAX_NAMES]:
+    for name, value in module.state.items():
         if not isinstance(name, str) or name in _PLUMBING:
             continue
         if name.endswith("_hooks") or "_hooks_" in name:
             if mapping(value):
-                found[name] = "<hooks>"
+                found[name] = HOOKS
         else:
             found[name] = _forward(value, module) if name == "forward" else _plain(value)
     return found
