@@ -158,7 +158,7 @@ def to_choose_from(
     if _is_coco(sources):
         return open_splits(sources, task, None, (split, split), beside)[1], None, []  # type: ignore[return-value]
     if beside:
-        raise UsageError(f"--images {images[0]}: goes with a COCO JSON; {sources[0]} says itself where its images are")
+        raise UsageError(f"--images {beside[0]}: goes with a COCO JSON; {sources[0]} says itself where its images are")
     first, second = open_splits(sources, task, None, (split, judged))
     if first is not None and second is not None:
         return first, second, left_out(first)
