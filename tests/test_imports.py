@@ -25,7 +25,7 @@ OPTIONAL = tuple(
     "matplotlib faster_coco_eval pycocotools supervision scipy psutil PIL jinja2".split(" ")
 )
 HEAVY = (*OPTIONAL, "cv2", "numpy", "yaml")
-PLAIN = "spec errors versions atomic processor"  # rooms everyone may use
+PLAIN = "spec errors versions atomic processor rounding"  # rooms everyone may use
 HOST = f"{PLAIN} boxes masks image drawing results metrics runtime data tasks"  # what only running bundles takes
 TABLE = "checkpoint build loading evaluate quantize"  # rooms of what goes all the way from weights to figures
 
@@ -39,7 +39,7 @@ class Wall:
 
 
 WALLS = (
-    Wall("spec.py errors.py versions.py atomic.py processor.py", rooms=PLAIN),
+    Wall("spec.py errors.py versions.py atomic.py processor.py rounding.py", rooms=PLAIN),
     # Reading other people's checkpoints: as little as can be behind it.
     Wall("published/inert_*.py published/torch_archive.py", rooms="errors published"),
     Wall("published/__init__.py", "numpy", rooms="errors published"),
@@ -86,10 +86,12 @@ WALLS = (
     # What puts the rooms together: the heavy ones are imported inside functions, as the last test here proves.
     Wall("parity.py", "numpy cv2", rooms=HOST),
     Wall("layouts.py", rooms=PLAIN),
-    Wall("build.py", "numpy", rooms=f"{HOST} parity stages bundle layouts targets graph quantize checkpoint nn"),
+    Wall("agreement.py", "numpy", rooms=HOST),
+    Wall("proof.py", "numpy", rooms=f"{HOST} agreement parity stages targets quantize"),
+    Wall("build.py", "numpy", rooms=f"{HOST} parity proof bundle layouts targets graph quantize checkpoint nn"),
     Wall("evaluate.py stages.py", "numpy", rooms=HOST),
     Wall("conformance.py", "numpy", rooms=f"{HOST} bundle loading"),
-    Wall("compare.py", "numpy", rooms=f"{HOST} bundle foreign graph loading parity stages"),
+    Wall("compare.py", "numpy", rooms=f"{HOST} agreement bundle foreign graph loading parity quantize stages"),
     Wall("inspection.py", inside="onnx", rooms=f"{HOST} bundle targets graph published checkpoint"),
     Wall("doctor.py", rooms=f"{PLAIN} targets bench"),
     Wall("demo.py", "numpy cv2", "torch", rooms="errors doctor catalog checkpoint parity image"),
