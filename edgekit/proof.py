@@ -109,7 +109,7 @@ class Proof:
         found = agreement.compared(whole, session, self.pictures, CONF, margin)
         if "warning" in found:
             self.say(f"WARNING: {found['warning']}")
-        if not found["pass"] and self.graph.info.head != "nms":
+        if not found.get("pass", True) and self.graph.info.head != "nms":
             raise GateError(
                 f"{self.name}: {found['unexplained']} objects are found by it or by the checkpoint alone (of "
                 f"{found['second']} and {found['first']}), though the network's outputs agree; {found['allowed']} may",

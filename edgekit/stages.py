@@ -249,7 +249,7 @@ def _first_fault(
 def _suspects(paths: Sequence[str], lost: Sequence[str], errors: Mapping[str, float], end: str | None) -> Iterator[str]:
     """Stages that nothing is known of, before ``end``: unless what they are a part of, or a later layer, agrees."""
     agreeing = set(paths[: paths.index(end)] if end else paths) & errors.keys()
-    layers = [_layer(path) for path in agreeing if path.count(".") == 1]
+    layers = [_layer(path) for path in agreeing]  # every stage of a layer is computed from what comes before the layer
     for path in lost:
         before = end is None or paths.index(path) < paths.index(end)
         inside = any(path.startswith(outer + ".") for outer in agreeing)
@@ -258,7 +258,7 @@ def _suspects(paths: Sequence[str], lost: Sequence[str], errors: Mapping[str, fl
 
 
 def _layer(path: str) -> int:
-    number = path.split(".")[1]
+    number = path.removeprefix("model.").partition(".")[0]
     return int(number) if number.isdigit() else -1
 
 
