@@ -108,7 +108,7 @@ class Proof:
         margin = report.get("scores", {}).get("tolerance", 0.0)
         found = agreement.compared(whole, session, self.pictures, CONF, margin)
         if "warning" in found:
-            self.say(f"WARNING: {found['warning']}")
+            self.say(f"warning: {found['warning']}")
         if not found.get("pass", True) and self.graph.info.head != "nms":
             raise GateError(
                 f"{self.name}: {found['unexplained']} objects are found by it or by the checkpoint alone (of "

@@ -77,10 +77,9 @@ def cut() -> tuple[onnx.ModelProto, list[Stage]]:
     y = silu(b, conv(b, before, 12, 8, 3, name="cut"))
     first, second = b.op("Split", y, np.array([4, 8], np.int64), outputs=2, axis=1)
     inner = conv(b, second, 8, 8, name="inner")
-    after = conv(b, b.op("Concat", first, second, inner, axis=1), 6, 20, name="after")
+    conv(b, b.op("Concat", first, second, inner, axis=1), 6, 20, name="after")
     b.nodes[-1].output[0] = "y"
     found = [("model.0", before), ("model.1.cv1", y), ("model.1.m.0", inner), ("model.1", "y")]
-    del after
     return b.model({"x": (1, 4, 6, 5)}, {"y": (1, 6, 6, 5)}), found
 
 
@@ -248,7 +247,7 @@ def test_a_mistaken_rule_is_named_by_the_stage_it_takes_apart(monkeypatch: pytes
 
 
 def test_a_fault_in_what_is_made_no_more_is_not_laid_on_another() -> None:
-    """The upsampling shifted by a pixel, after the rewrite: the first stage seen behind it is named with those before."""
+    """The upsampling shifted by a pixel, after the rewrite: the first stage seen behind it is named with those lost."""
     make, names = GRAPHS["upsampled"]
     model, found = make()
     after, lineage = rewritten(model, names, found)
