@@ -30,6 +30,23 @@ KEYS = ("max_abs", "mean_abs", "tolerance", "pass")  # of a role in the manifest
 Report = dict[str, dict[str, Any]]
 
 
+class _Remembering:
+    """A session that runs every batch once: several steps want the same answers."""
+
+    def __init__(self, session: Any) -> None:
+        self._session = session
+        self._known: dict[int, tuple[np.ndarray, dict[str, Any]]] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._session, name)
+
+    def run(self, batch: np.ndarray) -> dict[str, Any]:
+        if id(batch) not in self._known:
+            found = {role: np.array(value) for role, value in self._session.run(batch).items()}
+            self._known[id(batch)] = batch, found  # the batch is kept, or another could get its number
+        return self._known[id(batch)][1]
+
+
 class Proof:
     """Holds what a target is built from and into against ``reference``, on the same images.
 
@@ -51,10 +68,12 @@ class Proof:
         folder: Path,
         say: Callable[[str], None] = lambda _: None,
     ) -> None:
-        self.reference, self.graph, self.target, self.folder, self.say = reference, graph, target, folder, say
+        self.reference: Any = _Remembering(reference)
+        self.graph, self.target, self.folder, self.say = graph, target, folder, say
         self.name = f"{source} as {target}"
         self.pictures: list[np.ndarray] = parity.read_images(images) if images else parity.generated_images()
-        self._rounded: dict[tuple[str, bool], Session | None] = {}
+        self._rounded: dict[tuple[str, bool], Any] = {}
+        self._batches: list[np.ndarray] = []
 
     def of_graph(self) -> Report | None:
         """The exported graph in float32; None where the artifact is that, or it cannot be run here.
@@ -117,10 +136,11 @@ class Proof:
             )
         return {"detections": found | {"conf": CONF, "images": len(self.pictures)}}
 
-    def _narrow(self, precision: str, pixels: bool) -> Session | None:
+    def _narrow(self, precision: str, pixels: bool) -> Any:
         key = precision, pixels and precision != "f32"
         if key not in self._rounded:
-            self._rounded[key] = rounded(self.reference, key[0], self.folder, key[1])
+            made = rounded(self.reference, key[0], self.folder, key[1])
+            self._rounded[key] = None if made is None else _Remembering(made)
         return self._rounded[key]
 
     def _held(
@@ -130,7 +150,7 @@ class Proof:
         own = (
             self._narrow(precision, session.info.takes_pixels) if alone else rounded(reference, precision, self.folder)
         )
-        batches = [parity.batch_of(picture, session.info) for picture in self.pictures]
+        batches = self._batches = self._batches or [parity.batch_of(each, session.info) for each in self.pictures]
         report = parity.compare(reference, session, batches, precision, own)
         try:
             parity.check(report, name, against)
