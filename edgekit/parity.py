@@ -116,7 +116,8 @@ def _row(role: str, gap: np.ndarray, precision: str, noise: list[np.ndarray] | N
         return row | {"tolerance": tolerance, "pass": passes} | ({} if passes else {"why": far})
     found, own = _spread(gap), _spread(np.concatenate(noise))
     factor, floor = rounding.FACTORS[precision], rounding.FLOORS[_kind(role)]
-    allowed = {name: min(factor * own[name] + times * floor, _HUGE) for name, times in rounding.TIMES.items()}
+    factors = {"rms": factor, "p99": factor, "max": rounding.PEAK * factor}
+    allowed = {k: min(factors[k] * own[k] + times * floor, _HUGE) for k, times in rounding.TIMES.items()}
     over = max(found, key=lambda name: found[name] / allowed[name])
     passes = all(found[name] <= allowed[name] for name in found) and found["max"] < _HUGE
     row |= {"tolerance": allowed["max"], "pass": passes}

@@ -1,4 +1,4 @@
-"""What two models find, each as ``predict`` runs it: pairs, objects without a partner, and lists that were too short."""
+"""What two models find, each as ``predict`` runs it: pairs, objects without a partner, lists that were too short."""
 
 from __future__ import annotations
 
