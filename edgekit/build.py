@@ -118,6 +118,7 @@ def build(
             report = exported  # of the graph; what eight bits change is judged by accuracy
             if instead is None and hasattr(backend, "runs_here"):  # judged was the engine's graph: is it the same?
                 parts |= _engine_parity(backend, files, graph, target)
+            parts |= proof.detections(session, report, judged=True)
             parts |= _speed(session, graph, folder, lowered, wishes, arguments, say)
         else:
             say("comparing with the reference")
