@@ -20,8 +20,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from edgekit import bundle, layouts, parity, preflight, stages, targets
+from edgekit import bundle, layouts, parity, preflight, targets
 from edgekit.errors import GateError, InputError, MissingPackageError, UsageError
+from edgekit.proof import Proof, plain, spreads
 from edgekit.quantize import FLOATS, Lowered, Wishes, needed
 from edgekit.quantize.sets import Sets, open_sets
 from edgekit.runtime.suppressed import Suppressed
@@ -131,7 +132,8 @@ def build(
         say(f"building {target}")
         files = folder / "bundle"
         files.mkdir()
-        exported = _graph_parity(reference, graph, target, images)
+        proof = Proof(reference, graph, source, target, images, folder, say)
+        exported = proof.of_graph()
         lowered = _lowered(graph, target, folder, wishes, checked.sets, backend, arguments, say)
         built = _described(lowered.graph, backend, arguments)
         info = built.info
@@ -145,14 +147,16 @@ def build(
             report = exported  # of the graph; what eight bits change is judged by accuracy
             if instead is None and hasattr(backend, "runs_here"):  # judged was the engine's graph: is it the same?
                 parts |= _engine_parity(backend, files, graph, target)
+            parts |= proof.detections(session, report, judged=True)
             parts |= _speed(session, graph, folder, lowered, wishes, arguments, say)
         else:
             say("comparing with the reference")
-            report = _parity(reference, session, target, images)
-            _check(report, reference, session, graph, f"{source} as {target}", images)
+            parts |= proof.of_weights(backend, files, info)
+            report = proof.of(session, "f16" if instead else None)
+            parts |= proof.detections(session, report)
         session.close()
         layouts.write(layout, files, info, target, parts.get("engines", []))
-        provenance = {k: v for k, v in graph.provenance.items() if k not in ("rewrites", "stages")}
+        provenance = {k: v for k, v in graph.provenance.items() if k not in ("rewrites", "stages", "lineage")}
         provenance["onnx_sha256"] = graph.sha256
         provenance["versions"] = {**provenance.get("versions", {}), **versions("edgekit", *_SDKS)}
         manifest = bundle.manifest_of(
@@ -160,9 +164,11 @@ def build(
             target,
             files,
             rewrites=graph.provenance["rewrites"],
-            parity=report,
-            graph_parity=exported,
+            parity=plain(report),
+            rounding=spreads(report),
+            graph_parity=plain(exported),
             stages=graph.provenance["stages"],
+            lineage=graph.provenance.get("lineage"),
             provenance=provenance,
             evaluated=instead,
             crowding=crowding.to_dict() if crowding is not None else None,
@@ -235,7 +241,7 @@ def _engine_parity(backend: ModuleType, files: Path, graph: Graph, target: str) 
     report = parity.compare(reference, session, batches, "f16" if target.endswith("fp16") else "bf16")
     session.close()
     parity.check(report, f"the engine of {target} built here")
-    return {"engine_parity": report, "evaluated": None}
+    return {"engine_parity": plain(report), "evaluated": None}
 
 
 def _say_notes(sets: Sets, say: Callable[[str], None]) -> None:
@@ -377,14 +383,15 @@ def _graph(
         raise MissingPackageError(error.name or "torch", f"building from {source}", extra) from error
     loaded = checkpoint.load(source)
     graph = export(loaded, folder / "model.onnx", imgsz, batch, None, head, target, candidates)
-    session: Session = TorchSession(loaded.net, graph.info, source, fold=False)
-    return graph, Suppressed(session) if graph.info.head == "nms" else session
+    reference = TorchSession(loaded.net, graph.info, source, fold=False)
+    reference.predicts = TorchSession(loaded.net, loaded.info(imgsz, batch), source)
+    return graph, Suppressed(reference) if graph.info.head == "nms" else reference
 
 
 def _existing_graph(
     source: Path, path: Path, target: str, folder: Path, candidates: int | None
 ) -> tuple[Graph, Session]:
-    from edgekit.graph.document import read_document
+    from edgekit.graph.document import REWRITTEN, read_document
     from edgekit.graph.files import rewrite_file
     from edgekit.graph.rewrite import LOWERINGS, recipe_for
 
@@ -399,54 +406,9 @@ def _existing_graph(
     rewritten = folder / "model.onnx"
     rewrite_file(path, rewritten, recipe_for(target), counts, prove=False)  # what is built is compared below
     document = read_document(rewritten)
-    provenance = document["provenance"] | {k: document[k] for k in ("rewrites", "stages")}
+    provenance = document["provenance"] | {k: document[k] for k in REWRITTEN if k in document}
     session = targets.backend("ort-fp32").open_session(path, info, "ort-fp32")
     return Graph(rewritten, info, sha256_file(path), provenance), session
-
-
-def _check(
-    report: dict[str, dict[str, Any]],
-    reference: Session,
-    session: Session,
-    graph: Graph,
-    name: str,
-    images: parity.Images,
-) -> None:
-    """Raise GateError naming the role and the first stage that differ, unless parity holds."""
-    try:
-        parity.check(report, name)
-    except GateError as error:
-        picture = (parity.read_images(images, 1) if images else parity.generated_images(1))[0]
-        batch = parity.batch_of(picture, graph.info)
-        known = graph.provenance["stages"]
-        own = None if reference.target == "pytorch" else known
-        found = stages.first_difference(reference, session, batch, known, own)
-        raise GateError(f"{error}{stages.sentence(found)}", error.evidence | {"stage": found}) from error
-
-
-def _graph_parity(
-    reference: Session, graph: Graph, target: str, images: parity.Images
-) -> dict[str, dict[str, Any]] | None:
-    """The exported graph in float32 against the reference; None where the artifact is that, or it cannot be run here.
-
-    It tells a fault of the graph from one of the runtime, and finds those that a target's lower precision would hide.
-    """
-    runner = targets.backend("ort-fp32")
-    alike = reference.target == "ort-fp32" and not target.endswith("int8")
-    if target == "ort-fp32" or alike or runner.missing():
-        return None
-    session = runner.open_session(graph.path, graph.info, "ort-fp32")
-    report = _parity(reference, session, "ort-fp32", images)
-    _check(report, reference, session, graph, f"the graph exported for {target}", images)
-    session.close()
-    return report
-
-
-def _parity(reference: Session, session: Session, target: str, images: parity.Images) -> dict[str, dict[str, Any]]:
-    pictures = parity.read_images(images) if images else parity.generated_images()
-    batches = (parity.batch_of(picture, session.info) for picture in pictures)
-    narrow = "bf16" if "bf16" in session.precision_by_type() else "f16"
-    return parity.compare(reference, session, batches, narrow if target.endswith("fp16") else "f32")
 
 
 @contextmanager

@@ -6,6 +6,10 @@
 | ``task target imgsz head names preprocess inputs outputs licence spec candidates`` | the ``ModelInfo`` |
 | ``files`` | relative path -> sha256 of every file but the manifest |
 | ``rewrites parity provenance`` | what was done to the graph, how far it is from PyTorch, where it came from |
+| ``graph_parity weights_parity`` | the same of the exported graph and of the stored weights, executed in float32 |
+| ``rounding`` | by role, root mean square and 99th percentile of ``parity``'s differences, found and allowed |
+| ``detections`` | what it finds on those images, and the source as ``predict`` runs it |
+| ``stages lineage`` | where the network's modules are in the graph, for ``edgekit compare`` |
 | ``accuracy speed calibration quantization engines plan`` | when they apply |
 
 Nothing in a bundle is believed before it is checked: paths must stay inside the folder, hashes must match, shapes

@@ -43,7 +43,8 @@ def _bundle(path: Path) -> dict[str, Any]:
         info, backend = opened.info, targets.backend(opened.target)
         facts["reproduce"] = [backend.reproduce(engine, info) for engine in manifest["engines"]]
     facts["licence"] = manifest.get("licence")
-    facts.pop("stages", None)  # for programs; a page long
+    for name in ("stages", "lineage"):  # for programs; a page long
+        facts.pop(name, None)
     return facts
 
 

@@ -1,12 +1,13 @@
 """Is the artifact the same function? Outputs of two sessions compared role by role.
 
-    report = compare(reference, artifact, batches, tolerances_for("ort-fp32"))
-    report["boxes"]      # {'max_abs': 3e-5, 'mean_abs': 8e-7, 'tolerance': 0.01, 'pass': True}
+    report = compare(reference, artifact, batches, "bf16", rounded(reference, "bf16", folder))
+    report["boxes"]      # {'max_abs': 0.68, 'mean_abs': 0.08, 'tolerance': 13.2, 'pass': True, …}
 
-Boxes and keypoints are compared in pixels of the network's input; scores and probabilities as fractions. In lower
-precision the box of a cell that sees nothing is noise, so there geometry is judged where the reference's best score
-reaches ``SEEN`` of the highest score (every cell in float32), and a coordinate outside the input, which is
-extrapolated, may be off by as much more as it lies further away.
+How far apart two answers may be follows from what rounding does to this very network on these very images
+(``edgekit.rounding`` has the facts and the factors). Boxes and keypoints are compared in pixels of the network's input;
+scores and probabilities as fractions. In lower precision the box of a cell that sees nothing is noise, so there
+geometry is judged where the reference's best score reaches ``SEEN`` of the highest score (every cell in float32), and a
+coordinate outside the input, which is extrapolated, may be off by as much more as it lies further away.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from edgekit import rounding
 from edgekit.boxes import box_iou
 from edgekit.errors import GateError
 from edgekit.image import prepare
@@ -29,15 +31,16 @@ PER_CANDIDATE = (*GEOMETRY, "mask_coefficients")
 SEEN = 0.25
 PER_SCORE = 100.0  # pixels that a difference of 1 in score weighs: about the ratio of the tolerances
 _MEAN = 0.05  # in bf16, of the tolerance: rounding has rare outliers, a fault shows everywhere
-_BORDER = {"f32": 0.02, "f16": 0.1, "bf16": 0.3}  # how far rounding moves the overlap of two boxes
+_BORDER = {"f32": 0.02, "w16": 0.1, "f16": 0.1, "bf16": 0.3}  # how far rounding moves the overlap of two boxes
 _HUGE = 1e9  # stands for NaN and infinity, which JSON has no word for
+_SPOKEN = {"rms": "{} in the root mean square", "p99": "{} or more in one of a hundred values", "max": "up to {}"}
 
 Roles = dict[str, np.ndarray]
 Images = str | Path | Sequence[str | Path] | None  # files, folders, globs; None: generated ones
 
-# Largest difference allowed per role. float32: rounding of another order of summation. f16: weights rounded to half
-# precision. bf16: eight bits of mantissa in every operator; a score that a model is unsure of was seen to move by 0.15
-# where the mean was 0.001, so the mean is held to a twentieth of the largest.
+# Largest difference allowed per role where the reference cannot be rounded as the artifact is (an engine, say), so that
+# nothing is known of what rounding does to this network. bf16: a score that a model is unsure of was seen to move by
+# 0.15 where the mean was 0.001, so the mean is held to a twentieth of the largest.
 _TOLERANCES = {
     "f32": {"geometry": 5e-2, "scores": 1e-3, "masks": 1e-2},
     "f16": {"geometry": 1.0, "scores": 1e-2, "masks": 1e-1},
@@ -46,8 +49,8 @@ _TOLERANCES = {
 
 
 def tolerances_for(precision: str) -> dict[str, float]:
-    """Role -> largest absolute difference allowed at ``precision`` (``f32``, ``f16`` or ``bf16``)."""
-    kind = _TOLERANCES[precision]
+    """Role -> largest absolute difference allowed at ``precision`` where no rounded reference can be had."""
+    kind = _TOLERANCES["f16" if precision == "w16" else precision]
     return {
         **dict.fromkeys(GEOMETRY, kind["geometry"]),
         # Keypoints reach further from their cell than sides do, and rounding is relative.
@@ -60,41 +63,91 @@ def tolerances_for(precision: str) -> dict[str, float]:
 
 
 def compare(
-    reference: Session, artifact: Session, batches: Iterable[np.ndarray], precision: str = "f32"
+    reference: Session,
+    artifact: Session,
+    batches: Iterable[np.ndarray],
+    precision: str = "f32",
+    rounded: Session | None = None,
 ) -> dict[str, dict[str, Any]]:
-    """Largest and mean absolute difference of every role over ``batches`` (float32 ``[B, 3, H, W]`` each).
+    """Differences of every role over ``batches`` (float32 ``[B, 3, H, W]`` each), and whether rounding explains them.
 
     Candidates of a topk or nms head come in order of score, so equal or nearly equal ones may change places: they
     are paired by label and nearness first (``pair_rows``), and one without a counterpart counts as a difference of
     its score from the lowest score kept.
+
+    Args:
+        precision: of ``edgekit.rounding.PRECISIONS``, what the artifact executes.
+        rounded: the reference as that precision rounds it (``quantize.rounded``): its differences from the reference
+            set the bounds. Without, ``tolerances_for`` does.
+
+    Returns:
+        Role -> ``max_abs``, ``mean_abs``, ``tolerance`` of the largest and ``pass``; with ``rounded`` also ``spread``
+        (``rms`` and ``p99``: found and allowed) and, where it does not pass, ``why``.
     """
-    tolerances = tolerances_for(precision)
     gaps: dict[str, list[np.ndarray]] = {}
+    noise: dict[str, list[np.ndarray]] = {}
     for batch in batches:
-        expected = {k: np.array(v) for k, v in reference.run(batch).items()}
-        found = {k: np.array(v) for k, v in artifact.run(batch).items()}
-        if artifact.info.head == "nms":
-            expected, found = _side_by_side(expected, found, precision)
-        for role, want in expected.items():
-            if role not in found or found[role].shape != want.shape:
-                have = found[role].shape if role in found else "absent"
-                raise GateError(f"{artifact.path}: {role} is {have}, expected shape {want.shape}")
+        expected = _outputs(reference, batch)
         side = max(batch.shape[-2:]) if precision != "f32" else np.inf
-        differ = _aligned_gaps if "labels" in expected else _plain_gaps
-        for role, gap in differ(expected, found, precision, side).items():
-            gaps.setdefault(role, []).append(np.where(np.isfinite(gap), gap, np.inf).ravel())
-    report = {}
-    for role, parts in gaps.items():
-        gap = np.concatenate(parts)
-        worst = float(gap.max(initial=0.0))
-        mean = float(gap.mean()) if gap.size else 0.0
-        report[role] = {
-            "max_abs": min(worst, _HUGE),
-            "mean_abs": min(mean, _HUGE),
-            "tolerance": tolerances[role],
-            "pass": worst <= tolerances[role] and (precision != "bf16" or mean <= _MEAN * tolerances[role]),
-        }
-    return report
+        for kept, session in ((gaps, artifact), (noise, rounded)):
+            if session is None:
+                continue
+            wanted, found = expected, _outputs(session, batch)
+            if artifact.info.head == "nms":
+                wanted, found = _side_by_side(expected, found, precision)
+            for role, want in wanted.items():
+                if role not in found or found[role].shape != want.shape:
+                    have = found[role].shape if role in found else "absent"
+                    raise GateError(f"{session.path}: {role} is {have}, expected shape {want.shape}")
+            differ = _aligned_gaps if "labels" in wanted else _plain_gaps
+            for role, gap in differ(wanted, found, precision, side).items():
+                kept.setdefault(role, []).append(np.where(np.isfinite(gap), gap, np.inf).ravel())
+    return {role: _row(role, np.concatenate(parts), precision, noise.get(role)) for role, parts in gaps.items()}
+
+
+def _outputs(session: Session, batch: np.ndarray) -> Roles:
+    return {role: np.array(value) for role, value in session.run(batch).items()}
+
+
+def _row(role: str, gap: np.ndarray, precision: str, noise: list[np.ndarray] | None) -> dict[str, Any]:
+    worst, mean = float(gap.max(initial=0.0)), float(gap.mean()) if gap.size else 0.0
+    row: dict[str, Any] = {"max_abs": min(worst, _HUGE), "mean_abs": min(mean, _HUGE)}
+    if noise is None:
+        tolerance = tolerances_for(precision)[role]
+        far = f"{row['mean_abs']:.3g} on average, tolerance {_MEAN * tolerance:.3g}"
+        if worst > tolerance:
+            far = f"up to {row['max_abs']:.3g}, tolerance {tolerance:.3g}"
+        passes = worst <= tolerance and (precision != "bf16" or mean <= _MEAN * tolerance)
+        return row | {"tolerance": tolerance, "pass": passes} | ({} if passes else {"why": far})
+    found, own = _spread(gap), _spread(np.concatenate(noise))
+    factor, floor = rounding.FACTORS[precision], rounding.FLOORS[_kind(role)]
+    factors = {"rms": factor, "p99": factor, "max": rounding.PEAK * factor}
+    allowed = {k: min(factors[k] * own[k] + times * floor, _HUGE) for k, times in rounding.TIMES.items()}
+    over = max(found, key=lambda name: found[name] / allowed[name])
+    passes = all(found[name] <= allowed[name] for name in found) and found["max"] < _HUGE
+    row |= {"tolerance": allowed["max"], "pass": passes}
+    row["spread"] = {name: {"found": found[name], "allowed": allowed[name]} for name in ("rms", "p99")}
+    if not passes:
+        row["why"] = f"{_SPOKEN[over].format(f'{found[over]:.3g}')}, where rounding explains {allowed[over]:.3g}"
+    return row
+
+
+def _spread(gap: np.ndarray) -> dict[str, float]:
+    gap = np.minimum(gap, _HUGE).astype(np.float64)
+    if not gap.size:
+        return dict.fromkeys(_SPOKEN, 0.0)
+    return {
+        "rms": float(np.sqrt(np.mean(gap**2))),
+        "p99": float(np.quantile(gap, 0.99)),
+        "max": float(gap.max()),
+    }
+
+
+def _kind(role: str) -> str:
+    """What its differences are measured in: ``geometry`` (pixels), ``scores`` or ``masks``."""
+    if role in GEOMETRY:
+        return "geometry"
+    return "masks" if role.startswith("mask") else "scores"
 
 
 def _plain_gaps(expected: Roles, found: Roles, precision: str, side: float) -> Roles:
@@ -187,16 +240,13 @@ def pair_rows(want: Roles, have: Roles, reach: float = 16.0) -> tuple[np.ndarray
     return np.array(rows, int), np.array(partners, int)
 
 
-def check(report: Mapping[str, Mapping[str, Any]], name: str) -> None:
+def check(report: Mapping[str, Mapping[str, Any]], name: str, reference: str = "the checkpoint") -> None:
     """Raise GateError naming the worst role unless every role passes."""
     failed = {role: row for role, row in report.items() if not row["pass"]}
     if failed:
         role, row = max(failed.items(), key=lambda item: item[1]["max_abs"] / item[1]["tolerance"])
-        far = f"up to {row['max_abs']:.3g}, tolerance {row['tolerance']:.3g}"
-        if row["max_abs"] <= row["tolerance"]:
-            far = f"{row['mean_abs']:.3g} on average, tolerance {_MEAN * row['tolerance']:.3g}"
         raise GateError(
-            f"{name}: not the same function as the checkpoint: {role} differ by {far}",
+            f"{name}: not the same function as {reference}: {role} differ by {row['why']}",
             {"parity": {k: dict(v) for k, v in report.items()}},
         )
 

@@ -25,7 +25,7 @@ OPTIONAL = tuple(
     "matplotlib faster_coco_eval pycocotools supervision scipy psutil PIL jinja2".split(" ")
 )
 HEAVY = (*OPTIONAL, "cv2", "numpy", "yaml")
-PLAIN = "spec errors versions atomic filenames forks home silence processor"  # rooms everyone may use
+PLAIN = "spec errors versions atomic filenames forks home silence processor rounding"  # rooms everyone may use
 # What only running bundles takes.
 HOST = f"{PLAIN} boxes masks image jpeg lettering drawing results metrics runtime data tasks"
 TABLE = "checkpoint build loading evaluate quantize"  # rooms of what goes all the way from weights to figures
@@ -40,7 +40,10 @@ class Wall:
 
 
 WALLS = (
-    Wall("spec.py errors.py versions.py atomic.py filenames.py forks.py home.py silence.py processor.py", rooms=PLAIN),
+    Wall(
+        "spec.py errors.py versions.py atomic.py filenames.py forks.py home.py silence.py processor.py rounding.py",
+        rooms=PLAIN,
+    ),
     # Reading other people's checkpoints: as little as can be behind it.
     Wall("published/inert_*.py published/torch_archive.py", rooms="errors published"),
     Wall("published/modules.py", rooms="errors published"),
@@ -91,15 +94,17 @@ WALLS = (
     Wall("preflight.py", rooms=f"{HOST} parity bundle layouts targets quantize graph source catalog"),
     Wall("parity.py", "numpy cv2", rooms=HOST),
     Wall("layouts.py", rooms=PLAIN),
+    Wall("agreement.py", "numpy", rooms=HOST),
+    Wall("proof.py", "numpy", rooms=f"{HOST} agreement parity stages targets quantize"),
     Wall(
         "build.py",
         "numpy",
-        rooms=f"{HOST} crowding parity stages bundle layouts targets graph quantize checkpoint nn preflight",
+        rooms=f"{HOST} crowding parity proof bundle layouts targets graph quantize checkpoint nn preflight",
     ),
     Wall("evaluate.py stages.py", "numpy", rooms=HOST),
     Wall("crowding.py", rooms=HOST),
     Wall("conformance.py", "numpy", rooms=f"{HOST} bundle loading"),
-    Wall("compare.py", "numpy", rooms=f"{HOST} bundle foreign graph loading parity stages"),
+    Wall("compare.py", "numpy", rooms=f"{HOST} agreement bundle foreign graph loading parity quantize stages"),
     Wall("inspection.py", inside="onnx", rooms=f"{HOST} bundle targets graph published checkpoint"),
     Wall("doctor.py", rooms=f"{PLAIN} targets bench"),
     Wall("demo.py", "numpy cv2", "torch", rooms="errors doctor catalog checkpoint parity image runtime"),

@@ -305,6 +305,6 @@ def _print_quantization(manifest: dict[str, Any]) -> None:
             f"{speed['speedup']:.2f} times as fast as {speed['against']} ({speed['low']:.2f} to {speed['high']:.2f})"
             + ("" if speed["reliable"] else ", on a machine that was not quiet")
         )
-    for part in (accuracy, manifest.get("calibration"), speed):
+    for part in (accuracy, manifest.get("calibration"), speed, manifest.get("detections")):
         if part and "warning" in part:
             console().print(f"[bold yellow]WARNING: {part['warning']}[/bold yellow]", soft_wrap=True)

@@ -28,6 +28,7 @@ def command(
     from edgekit import parity, preflight
     from edgekit.errors import GateError
     from edgekit.spec import parse_imgsz
+    from edgekit.stages import sentence
 
     size = parse_imgsz(imgsz) if imgsz else None
     preflight.check_models([first, second])
@@ -40,10 +41,18 @@ def command(
         emit_json(report)
     else:
         _print(report)
-    failed = [role for role, row in (report["roles"] or {}).items() if not row["pass"]]
+    failed = [f"{role} differ by {row['why']}" for role, row in (report["roles"] or {}).items() if not row["pass"]]
     if failed:
-        where = f"; first at {report['stage']['words']}" if report["stage"] else ""
-        raise GateError(f"{second}: {', '.join(failed)} differ from {first} by more than the tolerance{where}")
+        where = sentence(report["stage"]) if report["stage"] else ""
+        raise GateError(f"{second}: not the same function as {first}: {', '.join(failed)}{where}")
+    found = report["detections"]
+    if found.get("cut_off", 0) > found.get("allowed", 0):
+        raise GateError(f"{second}: not what {first} finds: {found['warning']}")
+    if not found.get("pass", True):
+        raise GateError(
+            f"{second}: not what {first} finds: {found['unexplained']} objects of {found['first']} and "
+            f"{found['second']} are found by one of the two only, {found['allowed']} may be"
+        )
 
 
 def _print(report: dict[str, Any]) -> None:
@@ -60,9 +69,10 @@ def _print(report: dict[str, Any]) -> None:
             table.add_row(role, *(f"{row[k]:.2g}" for k in ("max_abs", "mean_abs", "tolerance")), verdict)
         console().print(table)
     found = report["detections"]
-    console().print(", ".join(f"{k.replace('_', ' ')} {v:.4g}" for k, v in found.items()))
+    numbers = {k: v for k, v in found.items() if not isinstance(v, (bool, str))}
+    console().print(", ".join(f"{k.replace('_', ' ')} {v:.4g}" for k, v in numbers.items()))
     stage = report["stage"]
-    if stage:
+    if stage and stage["path"]:
         console().print(
             f"first stage that differs: {stage['words']} ({stage['path']}), relative error {stage['error']:.2g} "
             f"where it was {stage['error_before']:.2g} before"

@@ -16,6 +16,7 @@ from edgekit.spec import Port
 
 METADATA_KEY = "edgekit"
 SCHEMA = 1
+REWRITTEN = ("rewrites", "stages", "lineage")  # what rules did, and where the network's stages are afterwards
 _DTYPES = {"float": "float32", "double": "float64"}  # where ONNX has a name of its own
 
 

@@ -27,9 +27,10 @@ from torch import nn
 from edgekit import catalog
 from edgekit.atomic import replacing
 from edgekit.checkpoint import Checkpoint
-from edgekit.graph.document import METADATA_KEY, SCHEMA
+from edgekit.graph import lineages
+from edgekit.graph.document import METADATA_KEY, REWRITTEN, SCHEMA
 from edgekit.graph.nms import append_nms
-from edgekit.graph.rewrite import apply, recipe_for
+from edgekit.graph.rewrite import apply, became, recipe_for
 from edgekit.nn.blocks import fuse
 from edgekit.nn.session import shaped
 from edgekit.spec import Graph, ModelInfo, check_opset, sha256_file
@@ -85,8 +86,9 @@ def export(
     model = _capture(checkpoint, info)
     if info.head == "nms":
         append_nms(model, info)
+    stages = _stages(model)
     reports = apply(model, recipe, catalog.expected_rewrites(checkpoint.spec))
-    stages = _tidy(model)
+    lineage = lineages.renamed({"stages": stages, "became": became(model)}, _tidy(model))
     installed = versions("edgekit", "torch", "onnx", "onnxscript")
     provenance: dict[str, Any] = {
         "checkpoint_sha256": checkpoint.sha256,
@@ -100,7 +102,8 @@ def export(
         "info": info.to_dict(),
         "rewrites": [r.to_dict() for r in reports],
         "provenance": provenance,
-        "stages": list(stages.items()),
+        "lineage": lineage,
+        "stages": lineages.whole(lineage, model),
     }
     model.metadata_props[METADATA_KEY] = json.dumps(document, sort_keys=True)
     model.producer_name, model.producer_version = "edgekit", installed["edgekit"]
@@ -109,7 +112,7 @@ def export(
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as partial:
         onnx.save(proto, partial)
-    return Graph(path, info, sha256_file(path), provenance | {k: document[k] for k in ("rewrites", "stages")})
+    return Graph(path, info, sha256_file(path), provenance | {k: document[k] for k in REWRITTEN})
 
 
 def _capture(checkpoint: Checkpoint, info: ModelInfo) -> ir.Model:
@@ -141,11 +144,32 @@ def _capture(checkpoint: Checkpoint, info: ModelInfo) -> ir.Model:
     return model
 
 
+def _stages(model: ir.Model) -> list[tuple[str, str]]:
+    """(module path, name of the value that is the module's output) in the order they are complete.
+
+    Whatever ran last under a module's name is its output. What is computed from chosen candidates is left out: their
+    order, and which they are, is a matter of rounding.
+    """
+    stages: dict[str, str] = {}
+    chosen: set[ir.Value] = set()
+    left_out: set[str] = set()
+    for node in model.graph:
+        parts = _scope(node.metadata_props.get("pkg.torch.onnx.name_scopes", "")).split(".")
+        paths = [".".join(parts[:depth]) for depth in range(len(parts) - (parts[-1] in _INSIDE_CONV), 1, -1)]
+        if node.op_type == "TopK" or not chosen.isdisjoint(v for v in node.inputs if v is not None):
+            chosen.update(node.outputs)
+            left_out.update(paths)
+        for path in paths:
+            stages.pop(path, None)  # inserted again, to keep the order of completion
+            stages[path] = str(node.outputs[0].name)
+    return [(path, value) for path, value in stages.items() if path not in left_out]
+
+
 def _tidy(model: ir.Model) -> dict[str, str]:
     """Name nodes and values after the modules they came from, drop the exporter's notes (they carry local paths).
 
     Returns:
-        Module path -> name of the value that is the module's output, in the order they are complete.
+        The values' names before -> after.
     """
     for node in model.graph:
         scopes = node.metadata_props.get("pkg.torch.onnx.name_scopes")
@@ -160,7 +184,7 @@ def _tidy(model: ir.Model) -> dict[str, str]:
     ):
         clean(model)
     counts: dict[str, int] = {}
-    stages: dict[str, str] = {}
+    names: dict[str, str] = {}
     ends = {id(value) for value in model.graph.outputs}
     scope = ""
     for node in model.graph:
@@ -172,14 +196,10 @@ def _tidy(model: ir.Model) -> dict[str, str]:
         node.metadata_props.clear()
         node.doc_string = None
         for place, value in enumerate(node.outputs):
+            before = str(value.name)
             if id(value) not in ends:
                 value.name = node.name if place == 0 else f"{node.name}:{place}"
-        # Whatever ran last under a module's name is its output; re-inserting keeps the order of completion.
-        parts = scope.split(".")
-        for depth in range(len(parts) - (parts[-1] in _INSIDE_CONV), 1, -1):
-            path = ".".join(parts[:depth])
-            stages.pop(path, None)
-            stages[path] = str(node.outputs[0].name)
+            names[before] = str(value.name)
     for value in [*model.graph.initializers.values(), *(o for n in model.graph for o in n.outputs)]:
         value.metadata_props.clear()
     for name, value in list(model.graph.initializers.items()):
@@ -188,7 +208,7 @@ def _tidy(model: ir.Model) -> dict[str, str]:
     model.metadata_props.clear()
     model.graph.name = "edgekit"
     model.graph.doc_string = model.doc_string = None
-    return stages
+    return names
 
 
 def _scope(name_scopes: str) -> str:

@@ -22,10 +22,11 @@ from onnxscript import ir
 
 from edgekit.atomic import replacing
 from edgekit.errors import GateError, InputError, MissingPackageError, UnsafeFileError, UsageError
+from edgekit.graph import lineages
 from edgekit.graph import opset as opsets
 from edgekit.graph.document import METADATA_KEY
 from edgekit.graph.equality import Difference, differences
-from edgekit.graph.rewrite import FINDING, Recipe, RuleReport, apply
+from edgekit.graph.rewrite import FINDING, Recipe, RuleReport, apply, became
 from edgekit.graph.rules.attention_found import AttentionFound
 from edgekit.silence import silent_stderr
 
@@ -221,6 +222,10 @@ def _finish(model: ir.Model, original: onnx.ModelProto, reports: list[RuleReport
         document["rewrites"] = [*document["rewrites"], *(r.to_dict() for r in reports)]
         values = {value.name for node in model.graph for value in node.outputs}
         document["stages"] = [stage for stage in document["stages"] if stage[1] in values]  # some may be gone
+        if "lineage" in document:
+            older = document["lineage"]
+            everything = {"stages": older["stages"], "became": {**older["became"], **became(model)}}
+            document["lineage"] = lineages.renamed(everything, {str(name): str(name) for name in values})
         model.metadata_props[METADATA_KEY] = json.dumps(document, sort_keys=True)
 
 

@@ -21,7 +21,7 @@ from onnxscript.rewriter import RewriteRule, RewriteRuleSet
 
 from edgekit.errors import GateError, UsageError
 from edgekit.graph.opset import lower_opset, raise_opset
-from edgekit.graph.rules._rule import Rule
+from edgekit.graph.rules._rule import Moved, Rule
 from edgekit.graph.rules.attention_decomposed import AttentionDecomposed
 from edgekit.graph.rules.attention_found import AttentionFound
 from edgekit.graph.rules.attention_operator import AttentionOperator
@@ -161,8 +161,47 @@ def apply(model: ir.Model, recipe: Recipe, expected: Mapping[str, int] | None = 
 def fold(model: ir.Model) -> None:
     """Compute what does not depend on the input, and drop what nobody uses; shapes must have been inferred."""
     fold_constants(model, input_size_limit=LARGEST_CONSTANT, output_size_limit=LARGEST_CONSTANT)
+    _tidy(model)
+
+
+def _tidy(model: ir.Model) -> None:
+    for node in model.graph:
+        if node.op_type == "Identity" and node.inputs[0] is not None:
+            kept, gone = (v.name for v in (node.inputs[0], node.outputs[0]))
+            if node.outputs[0].is_graph_output():  # then it is the output's name that stays
+                kept, gone = gone, kept
+            became(model)[str(gone)] = {"same": kept}
     common.IdentityEliminationPass()(model)
     common.RemoveUnusedNodesPass()(model)
+
+
+def became(model: ir.Model) -> dict[str, dict[str, Any]]:
+    """What rewrites have said about values that are no longer made as they were, by which ``edgekit.stages`` puts them
+    together again (``rules._rule.Moved`` says how): name -> one of ``{"same": name}``, ``{"times": [name, factor]}``,
+    ``{"channels": [[name, runs], …]}`` with runs ``[first, behind the last]``, ``{"cells": [name, cells' name]}``.
+    """
+    found: dict[str, dict[str, Any]] = model.meta.setdefault("edgekit.became", {})
+    return found
+
+
+def _note(model: ir.Model, moved: Sequence[Moved]) -> None:
+    for row in moved:
+        if row.form == "channels":
+            entry = became(model).setdefault(row.old, {"channels": []})
+            entry["channels"].append([row.value.name, _runs(row.detail)])
+        else:
+            detail = row.detail.name if isinstance(row.detail, ir.Value) else row.detail
+            became(model)[row.old] = {row.form: [row.value.name, detail]}
+
+
+def _runs(channels: Sequence[int]) -> list[list[int]]:
+    runs: list[list[int]] = []
+    for channel in channels:
+        if runs and runs[-1][1] == channel:
+            runs[-1][1] += 1
+        else:
+            runs.append([channel, channel + 1])
+    return runs
 
 
 def rewrite(
@@ -184,8 +223,8 @@ def rewrite(
             model
         )
         if fired:
-            common.IdentityEliminationPass()(model)
-            common.RemoveUnusedNodesPass()(model)
+            _note(model, rule.moved)
+            _tidy(model)
         reports.append(RuleReport(kind.NAME, fired, wanted, rule.refused))
         if wanted is not None and fired != wanted:
             refusals = "; ".join(f"{r['node']}: {r['why']}" for r in rule.refused) or "no other candidates were seen"

@@ -6,6 +6,7 @@ session.run(batch)["scores"]
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,6 +15,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map
 
 from edgekit.errors import UsageError
 from edgekit.nn.blocks import fuse
@@ -41,6 +44,25 @@ def _shallow(module: nn.Module) -> nn.Module:
     return module
 
 
+_KINDS = {"f16": torch.float16, "bf16": torch.bfloat16}
+
+
+class _Rounding(TorchDispatchMode):
+    """Rounds what every operator puts out to ``kind`` and back."""
+
+    def __init__(self, kind: torch.dtype) -> None:
+        super().__init__()
+        self.kind = kind
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return tree_map(self._narrow, func(*args, **(kwargs or {})))
+
+    def _narrow(self, value: Any) -> Any:
+        if isinstance(value, torch.Tensor) and value.is_floating_point():
+            return value.to(self.kind).to(value.dtype)
+        return value
+
+
 class TorchSession:
     """Runs a network in float32 with its BatchNorms folded (``fold=False`` keeps them apart).
 
@@ -55,6 +77,9 @@ class TorchSession:
     """
 
     target = "pytorch"
+    predicts: TorchSession | None = None  # the same network as ``predict`` runs it, where this one's head is another
+    _works_in = torch.float32
+    _values: _Rounding | None = None
 
     def __init__(
         self,
@@ -76,8 +101,8 @@ class TorchSession:
 
     def run(self, batch: np.ndarray) -> dict[str, Any]:
         """``[B, 3, H, W]`` float32 in 0..1 -> one array per role: float32, labels int64."""
-        with torch.inference_mode():
-            outputs = self.net(torch.from_numpy(batch).to(self.device))
+        with torch.inference_mode(), self._values or contextlib.nullcontext():
+            outputs = self.net(torch.from_numpy(batch).to(self.device, self._works_in))
         return {r: (v.float() if v.is_floating_point() else v).cpu().numpy() for r, v in outputs.items()}
 
     def taps(self, batch: np.ndarray, paths: Sequence[str]) -> dict[str, np.ndarray]:
@@ -99,6 +124,27 @@ class TorchSession:
             for handle in hooks:
                 handle.remove()
         return found
+
+    def rounded(self, weights: str | None, values: str | None = None, first: float = 1.0) -> TorchSession:
+        """The same function as a narrower precision computes it.
+
+        Args:
+            weights: what the weights (BatchNorms folded) are rounded to: ``f16`` or ``bf16``; None for a session in
+                float64 instead, which shows what float32 rounds.
+            values: what every operator's output is rounded to, by default nothing.
+            first: the first convolution's weights are stored times this, which decides where they are rounded to.
+        """
+        twin = copy.copy(self)
+        if weights is None:
+            twin.net, twin._works_in = copy.deepcopy(self.net).double(), torch.float64
+        else:
+            twin.net = fuse(self.net)
+            entry = next(module.weight for module in twin.net.modules() if isinstance(module, nn.Conv2d))
+            for value in twin.net.parameters():
+                stored = first if value is entry else 1.0
+                value.data = (value.data * stored).to(_KINDS[weights]).to(value.dtype) / stored
+        twin._values = _Rounding(_KINDS[values]) if values else None
+        return twin
 
     def precision_by_type(self) -> dict[str, int]:
         layers = [m for m in self.net.modules() if isinstance(m, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear))]

@@ -192,12 +192,14 @@ def _drop_unused(model: onnx.ModelProto) -> None:
     model.graph.initializer.extend(kept)
 
 
-def rounded(graph: Path, out: Path, to: str = "float16") -> int:
+def rounded(graph: Path, out: Path, to: str = "float16", values: bool = True, first: float = 1.0) -> int:
     """Write a float32 graph to ``out`` that computes what ``graph`` would if every operator's output were rounded.
 
     Args:
         graph: with FP16 values, where those are rounded; or all float32, where everything is.
         to: ``float16``, or ``bfloat16`` for what CPUs with AMX execute.
+        values: False where only the weights are narrow.
+        first: the weights of convolutions that read the input are stored times this.
 
     Returns:
         How many outputs are rounded.
@@ -207,7 +209,7 @@ def rounded(graph: Path, out: Path, to: str = "float16") -> int:
     kinds = _kinds(model)
     narrow = TensorProto.FLOAT16 if TensorProto.FLOAT16 in kinds.values() else TensorProto.FLOAT
     if narrow == TensorProto.FLOAT:
-        _round_weights(model, kind)
+        _round_weights(model, kind, first)
     ends = {o.name for o in model.graph.output}
     nodes: list[Node] = []
     count = 0
@@ -215,7 +217,7 @@ def rounded(graph: Path, out: Path, to: str = "float16") -> int:
         nodes.append(node)
         if node.op_type == "Cast":
             _float_instead(node)
-        if node.op_type in _MOVES:
+        if node.op_type in _MOVES or not values:
             continue
         for place, name in enumerate(node.output):
             if kinds.get(name) == narrow and not (narrow == TensorProto.FLOAT and name in ends):
@@ -246,10 +248,13 @@ def _rounding(source: str, result: str, kind: int) -> Iterator[Node]:
     yield _cast(f"{result}/narrow", result, TensorProto.FLOAT)
 
 
-def _round_weights(model: onnx.ModelProto, kind: int) -> None:
+def _round_weights(model: onnx.ModelProto, kind: int, first: float) -> None:
     """Weights rounded in place; those of indices and shapes are no floats and stay."""
     narrow = helper.tensor_dtype_to_np_dtype(kind)
+    images = {value.name for value in model.graph.input}
+    entries = {n.input[1] for n in model.graph.node if n.op_type == "Conv" and n.input[0] in images}
     for place, tensor in enumerate(model.graph.initializer):
         if tensor.data_type == TensorProto.FLOAT:
-            array = numpy_helper.to_array(tensor).astype(narrow).astype(np.float32)
+            stored = np.float32(first if tensor.name in entries else 1.0)
+            array = (numpy_helper.to_array(tensor) * stored).astype(narrow).astype(np.float32) / stored
             model.graph.initializer[place].CopyFrom(numpy_helper.from_array(array, tensor.name))

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from edgekit.boxes import nms
-from edgekit.spec import NMS_IOU, Session
+from edgekit.spec import NMS_IOU
 
 _WHOLE_IMAGE = ("mask_prototypes",)
 
@@ -21,7 +21,7 @@ _WHOLE_IMAGE = ("mask_prototypes",)
 class Suppressed:
     """``session`` of batch 1, whose candidates come best first, with duplicates taken out class by class."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Any) -> None:
         self._session = session
         self.info, self.target, self.path = session.info, session.target, session.path
 
@@ -30,6 +30,10 @@ class Suppressed:
         found = self._session.run(batch)
         keep = nms(found["boxes"][0], found["labels"][0], NMS_IOU, found["labels"].shape[1])
         return {role: np.asarray(v) if role in _WHOLE_IMAGE else np.asarray(v)[:, keep] for role, v in found.items()}
+
+    def rounded(self, weights: str | None, values: str | None = None, first: float = 1.0) -> Suppressed:
+        """The same, of the session as a narrower precision computes it (``TorchSession.rounded``)."""
+        return Suppressed(self._session.rounded(weights, values, first))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._session, name)

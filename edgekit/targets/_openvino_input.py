@@ -22,6 +22,8 @@ from typing import Any
 
 import numpy as np
 
+from edgekit.rounding import PIXELS
+
 MARK = "pixels/"  # how the names of what is added begin
 _CONVOLUTION, _GRID = "Convolution", "FakeQuantize"
 
@@ -100,7 +102,7 @@ def _connect(reader: Any, added: _Added) -> None:
     node = reader.get_node()
     if node.get_type_name() == _CONVOLUTION and _is_plain(node.input_value(1).get_node()):
         weights = node.input_value(1).get_node()
-        turned = weights.get_data()[:, ::-1] * np.float32(256 / 255)
+        turned = weights.get_data()[:, ::-1] * np.float32(PIXELS)
         node.input(1).replace_source_output(added.constant(weights.get_friendly_name(), turned).output(0))
         source = added.fractions()
     elif node.get_type_name() == _GRID and (stored := _behind(node)):

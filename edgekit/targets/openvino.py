@@ -38,6 +38,7 @@ TARGETS = {
     "ov-int8": "OpenVINO, INT8 around attention in floating point",
 }
 EXTRA = "openvino"
+FLOAT32 = {"ov-fp16": "ov-fp32"}  # targets whose files can be opened as another that executes float32
 MODEL = "model.xml"
 
 _KERNELS = ("f32", "f16", "bf16", "i8", "u8", "i32", "i64")
@@ -297,7 +298,9 @@ class OpenVinoSession:
         nodes = self._compiled.get_runtime_model().get_ordered_ops()
         found = [{k: str(v.value) for k, v in node.get_rt_info().items() if k in _NOTES} for node in nodes]
         return [
-            notes for notes in found if notes.get("layerType", "Const") not in _NOT_COMPUTING and not _enters(notes)
+            notes
+            for notes in found
+            if notes.get("layerType", "Const") not in _NOT_COMPUTING and not _enters(notes) and not _turns(notes)
         ]
 
     def profile(self, batch: np.ndarray, runs: int) -> list[tuple[str, str, float]]:
@@ -348,6 +351,11 @@ def _enters(notes: Mapping[str, str]) -> bool:
     """Whether a layer only brings pixels into the model's type and order."""
     names = notes.get("originalLayersNames", "").split(",")
     return all(name.startswith(MARK) for name in names)
+
+
+def _turns(notes: Mapping[str, str]) -> bool:
+    """Whether a layer only turns stored half-precision weights, which are converted afterwards."""
+    return notes.get("layerType") == "Transpose" and notes.get("primitiveType", "").lower() == "unknown_f16"
 
 
 def _key(name: str) -> str | int:

@@ -1,8 +1,9 @@
-"""What every rewrite shares: it remembers which nodes it refused, and why."""
+"""What every rewrite shares: it remembers which nodes it refused, and why, and what became of values it took apart."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -13,12 +14,32 @@ ACTIVATIONS = ("Relu", "LeakyRelu", "HardSwish", "Swish", "Sigmoid")
 GATES = ("Sigmoid", "HardSigmoid")  # what an activation of two operators multiplies its input by
 
 
+@dataclass(frozen=True)
+class Moved:
+    """Where the elements of a value are that a rewrite no longer makes as it was.
+
+    | form | the old value ``[B, C, H, W]`` |
+    |---|---|
+    | ``channels`` | its channels ``detail`` are ``value`` |
+    | ``times`` | is ``value`` times ``detail`` |
+    | ``cells`` | its columns, flattened, at the cells ``detail [B, K]`` (a value) are the rows of ``value [B·K, C]`` |
+    """
+
+    old: str
+    form: str
+    value: ir.Value
+    detail: Any
+
+
 class Rule:
     """A rewrite for onnxscript's rewriter: ``pattern`` (or ``patterns``), ``check``, ``rewrite``.
 
     ``NAME`` is what reports call it and what adds it to or drops it from a target's rules. ``COUNT`` is the key of its
     expected count in ``models/*.toml`` (its name unless said otherwise). ``check`` returns ``self.refuse(node, why)``
     where a candidate will not be rewritten, and plain False where there is none; ``refused`` collects the sentences.
+
+    What a pattern puts out keeps its name and its elements. A value inside of it that is gone afterwards, or another
+    than before, may be a stage of the network all the same: ``rewrite`` says where it is now with ``self.moves``.
     """
 
     NAME = ""
@@ -32,10 +53,16 @@ class Rule:
 
     def __init__(self) -> None:
         self.refused: list[dict[str, str]] = []
+        self.moved: list[Moved] = []
 
     def patterns(self) -> Sequence[Callable[..., Any]]:
         """What the rule looks for; several where a form can end in several operators."""
         return (self.pattern,)
+
+    def moves(self, old: ir.Value | None, form: str, value: ir.Value, detail: Any) -> None:
+        """Record what became of ``old`` (see ``Moved``)."""
+        if old is not None and old.name:
+            self.moved.append(Moved(old.name, form, value, detail))
 
     def refuse(self, node: ir.Node | None, why: str) -> bool:
         """Record the refusal and return False, for ``return self.refuse(...)`` in ``check``."""

@@ -39,9 +39,12 @@ WORTH = 2  # times as many cells as are computed
 
 @dataclass(frozen=True)
 class _Level:
-    """One level's branch: the map its 3x3 convolution reads, ``[B, c, height, width]``, and what follows."""
+    """One level's branch: the map its 3x3 convolution reads, ``[B, c, height, width]``, and what follows: the values of
+    both convolutions, the first's activated, and their weights."""
 
     source: ir.Value
+    hidden: ir.Value
+    out: ir.Value
     size: tuple[int, int]
     inner: tuple[np.ndarray, np.ndarray]
     activated: Callable[[Any, Any], Any]
@@ -119,6 +122,8 @@ class GatheredBranch(Rule):
         hidden = level.activated(op, op.Add(op.MatMul(patches, weight("inner", flat)), weight("inner_bias", bias)))
         last, last_bias = level.last
         values = op.Add(op.MatMul(hidden, weight("last", last[:, :, 0, 0].T)), weight("last_bias", last_bias))
+        self.moves(level.hidden, "cells", hidden, local_BK)
+        self.moves(level.out, "cells", values, local_BK)
         return op.Reshape(values, number(B, K, -1))
 
 
@@ -151,12 +156,13 @@ def _level(value: ir.Value | None) -> _Level | None:
     last = plain_convolution(reshape.inputs[0], 1) if reshape is not None else None
     found = activation_behind(last.inputs[0]) if last is not None else None
     inner = plain_convolution(found[0], 3) if found is not None else None
-    if last is None or inner is None or found is None or inner.inputs[0] is None:
+    if last is None or inner is None or found is None or inner.inputs[0] is None or last.inputs[0] is None:
         return None
     shape = static(inner.inputs[0].shape)
     if shape is None or len(shape) != 4:
         return None
-    return _Level(inner.inputs[0], (shape[2], shape[3]), _weights(inner), found[1], _weights(last))
+    values = inner.inputs[0], last.inputs[0], last.outputs[0]
+    return _Level(*values, (shape[2], shape[3]), _weights(inner), found[1], _weights(last))
 
 
 def _weights(node: ir.Node) -> tuple[np.ndarray, np.ndarray]:

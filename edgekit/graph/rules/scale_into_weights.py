@@ -47,5 +47,6 @@ class ScaleIntoWeights(Rule):
         attributes = {name: attribute.value for name, attribute in convolution.attributes.items()}
         ready = op.Conv(convolution.inputs[0], *(op.Constant(value=ir.tensor(a)) for a in scaled), **attributes)
         ready.shape, ready.dtype = q.shape, q.dtype
+        self.moves(q, "times", ready, HEAD_WIDTH**0.5)
         area = node.attributes["area"].as_int()
         return op.AreaAttention(ready, k, v, area=area, scaled=1, _domain=DOMAIN, _version=1)

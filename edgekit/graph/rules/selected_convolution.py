@@ -58,6 +58,7 @@ class SelectedConvolution(Rule):
         chosen = [_rows(op, value, rows, number) for value in convolution.inputs[1:] if value is not None]
         attributes = {name: attribute.value for name, attribute in convolution.attributes.items()}
         made[key] = op.Conv(convolution.inputs[0], *chosen, **attributes)
+        self.moves(y, "channels", made[key], rows.tolist())
         return made[key]
 
 

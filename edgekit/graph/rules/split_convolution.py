@@ -55,4 +55,5 @@ class SplitConvolution(Rule):
         for place, rows in enumerate((slice(0, cut), slice(cut, None))):
             chosen = [initializer(op, f"{before.name}.{place}.{i}", w[rows]) for i, w in enumerate(weights)]  # type: ignore[index]
             parts.append(activated(op, op.Conv(convolution.inputs[0], *chosen, **attributes)))
+            self.moves(y, "channels", parts[-1], list(range(len(weights[0])))[rows])  # type: ignore[arg-type]
         return tuple(parts)

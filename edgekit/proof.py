@@ -1,0 +1,194 @@
+"""The proof that an artifact is the function its checkpoint is, step by step, and the stage to blame where it is not.
+
+    proof = Proof(reference, graph, source, "ov-fp16", images, folder)
+    proof.of_graph()                              # the exported graph, in float32
+    proof.of_weights(backend, files, info)        # half-precision weights, executed in float32: nothing else differs
+    report = proof.of(session)                    # as it executes, within what that precision does to this network
+    proof.detections(session, report)             # what an application sees
+
+Each step rules out what the next could not tell apart: eight bits of mantissa hide a weight that is off by a percent,
+so a graph and its stored weights are held to float32 first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from edgekit import agreement, parity, stages, targets
+from edgekit.errors import GateError
+from edgekit.quantize.rounded import rounded
+from edgekit.spec import Graph, ModelInfo, Session
+
+CONF = 0.25  # of the detections that are compared: the default of every command
+KEYS = ("max_abs", "mean_abs", "tolerance", "pass")  # of a role in the manifest
+
+Report = dict[str, dict[str, Any]]
+
+
+class _Remembering:
+    """A session that runs every batch once: several steps want the same answers."""
+
+    def __init__(self, session: Any) -> None:
+        self._session = session
+        self._known: dict[int, tuple[np.ndarray, dict[str, Any]]] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._session, name)
+
+    def run(self, batch: np.ndarray) -> dict[str, Any]:
+        if id(batch) not in self._known:
+            found = {role: np.array(value) for role, value in self._session.run(batch).items()}
+            self._known[id(batch)] = batch, found  # the batch is kept, or another could get its number
+        return self._known[id(batch)][1]
+
+
+class Proof:
+    """Holds what a target is built from and into against ``reference``, on the same images.
+
+    Args:
+        reference: the source itself, in the head of ``graph``.
+        graph: exported for ``target``.
+        images: files or folders that ``parity.read_images`` takes, None for generated ones.
+        folder: scratch.
+        say: called with a warning.
+    """
+
+    def __init__(
+        self,
+        reference: Session,
+        graph: Graph,
+        source: Path,
+        target: str,
+        images: Any,
+        folder: Path,
+        say: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self.reference: Any = _Remembering(reference)
+        self.graph, self.target, self.folder, self.say = graph, target, folder, say
+        self.name = f"{source} as {target}"
+        self.pictures: list[np.ndarray] = parity.read_images(images) if images else parity.generated_images()
+        self._rounded: dict[tuple[str, bool], Any] = {}
+        self._batches: list[np.ndarray] = []
+
+    def of_graph(self) -> Report | None:
+        """The exported graph in float32; None where the artifact is that, or it cannot be run here.
+
+        It tells a fault of the graph from one of the runtime, and finds those that a lower precision would hide.
+
+        Raises:
+            GateError: it is another function; names the role and the stage.
+        """
+        runner = targets.backend("ort-fp32")
+        alike = self.reference.target == "ort-fp32" and not self.target.endswith("int8")
+        if self.target == "ort-fp32" or alike or runner.missing():
+            return None
+        session = runner.open_session(self.graph.path, self.graph.info, "ort-fp32")
+        report = self._held(self.reference, session, "f32", f"the graph exported for {self.target}")
+        session.close()
+        return report
+
+    def of_weights(self, backend: ModuleType, files: Path, info: ModelInfo) -> dict[str, Any]:
+        """``weights_parity`` for the manifest: half-precision weights executed in float32, against the reference with
+        its own weights rounded to half; nothing where the target does not store such, or they cannot be had."""
+        twin = getattr(backend, "FLOAT32", {}).get(self.target)
+        half = self._narrow("w16", info.takes_pixels) if twin else None
+        if twin is None or half is None:
+            return {}
+        try:
+            session = backend.open_session(files, info, twin)
+        except GateError:  # a device that executes nothing as wide
+            return {}
+        report = self._held(half, session, "f32", self.name, "the checkpoint with its weights rounded to half")
+        session.close()
+        return {"weights_parity": plain(report)}
+
+    def of(self, session: Session, precision: str | None = None) -> Report:
+        """The artifact as it executes.
+
+        Args:
+            precision: of ``edgekit.rounding.PRECISIONS``; by default what the session says.
+
+        Raises:
+            GateError: rounding does not explain how far it is from the reference; names the role and the stage.
+        """
+        return self._held(self.reference, session, precision or stages.narrowest(session), self.name)
+
+    def detections(
+        self, session: Session, report: Mapping[str, Mapping[str, Any]], judged: bool = False
+    ) -> dict[str, Any]:
+        """``detections`` for the manifest: what an application finds, the source run as ``predict`` runs it.
+
+        Lists of candidates that are too short for a picture are said; they are no fault of the artifact.
+
+        Args:
+            report: of the roles, whose scores may be off by as much as it says.
+            judged: what the artifact loses was weighed elsewhere, as of INT8; nothing fails here.
+
+        Raises:
+            GateError: more objects are found by one of the two alone than rounding explains.
+        """
+        whole = getattr(self.reference, "predicts", None) or self.reference
+        margin = report.get("scores", {}).get("tolerance", 0.0)
+        found = agreement.compared(whole, session, self.pictures, CONF, margin)
+        if "warning" in found:
+            self.say(f"warning: {found['warning']}")
+        if not (judged or found.get("pass", True)) and self.graph.info.head != "nms":
+            raise GateError(
+                f"{self.name}: {found['unexplained']} objects are found by it or by the checkpoint alone (of "
+                f"{found['second']} and {found['first']}), though the network's outputs agree; {found['allowed']} may",
+                {"detections": found},
+            )
+        return {"detections": found | {"conf": CONF, "images": len(self.pictures)}}
+
+    def _narrow(self, precision: str, pixels: bool) -> Any:
+        key = precision, pixels and precision != "f32"
+        if key not in self._rounded:
+            made = rounded(self.reference, key[0], self.folder, key[1])
+            self._rounded[key] = None if made is None else _Remembering(made)
+        return self._rounded[key]
+
+    def _held(
+        self, reference: Session, session: Session, precision: str, name: str, against: str = "the checkpoint"
+    ) -> Report:
+        alone = reference is self.reference
+        own = (
+            self._narrow(precision, session.info.takes_pixels) if alone else rounded(reference, precision, self.folder)
+        )
+        batches = self._batches = self._batches or [parity.batch_of(each, session.info) for each in self.pictures]
+        report = parity.compare(reference, session, batches, precision, own)
+        try:
+            parity.check(report, name, against)
+        except GateError as error:
+            found = self._parting(reference, session, own, batches)
+            raise GateError(f"{error}{stages.sentence(found)}", error.evidence | {"stage": found}) from error
+        return report
+
+    def _parting(
+        self, reference: Session, session: Session, own: Session | None, batches: list[np.ndarray]
+    ) -> dict[str, Any] | None:
+        """The stage to blame, by the first image that shows one."""
+        lineage = stages.Lineage.of(self.graph.provenance)
+        if lineage is None:  # a file of an older edgekit
+            return None
+        mine = None if reference.target == "pytorch" else lineage
+        found = None
+        for batch in batches:
+            found = stages.first_difference(reference, session, batch, lineage, mine, own)
+            if found is not None and found["path"] is not None:
+                break
+        return found
+
+
+def plain(report: Report | None) -> Report | None:
+    """What the manifest says of every role."""
+    return None if report is None else {role: {key: row[key] for key in KEYS} for role, row in report.items()}
+
+
+def spreads(report: Report) -> dict[str, Any] | None:
+    """By role: root mean square and 99th percentile, found and allowed; None where nothing is known of rounding."""
+    return {role: row["spread"] for role, row in report.items() if "spread" in row} or None

@@ -1,0 +1,43 @@
+"""A reference as a narrower precision computes it, for knowing what that precision does to this very network.
+
+rounded(reference, "bf16", folder).run(batch)      # every weight and every operator's output rounded to bf16
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from edgekit import targets
+from edgekit.rounding import PIXELS, PRECISIONS
+from edgekit.spec import Session
+
+_KINDS = {"f16": "float16", "bf16": "bfloat16"}
+
+
+def rounded(reference: Any, precision: str, folder: Path, pixels: bool = False) -> Session | None:
+    """``reference`` with weights and values rounded as ``precision`` does; for ``f32`` in float64 instead, so that the
+    two differ by what float32 rounds.
+
+    Args:
+        reference: a PyTorch session, or one of an ONNX file that edgekit exported.
+        precision: of ``edgekit.rounding.PRECISIONS``.
+        folder: where a graph may be written that the session needs.
+        pixels: the artifact takes bytes, so that its first convolution is stored in other numbers.
+
+    Returns:
+        None where that cannot be had: an engine's or an IR's, and float64 of an ONNX file.
+    """
+    weights, values = PRECISIONS[precision]
+    first = PIXELS if pixels else 1.0
+    if hasattr(reference, "rounded"):
+        made: Session = reference.rounded(weights, values, first)
+        return made
+    if weights is None or reference.target != "ort-fp32":
+        return None
+    from edgekit.quantize import fp16
+
+    path = folder / f"rounded-{precision}{'-pixels' * pixels}.onnx"
+    fp16.rounded(reference.path, path, _KINDS[weights], values is not None, first)
+    session: Session = targets.backend("ort-fp32").open_session(path, reference.info, "ort-fp32")
+    return session
