@@ -54,7 +54,6 @@ PACKAGES = (
     Package("onnx", "onnx", "export"),
     Package("onnx-ir", "onnx", "graphs in memory: export and rewrites"),
     Package("onnxscript", "onnx", "export and rewrites"),
-    Package("onnxsim", "onnx", "folding constants of exported graphs"),
     Package("onnxruntime", "onnx", "ort-* targets", ("onnxruntime-gpu", "onnxruntime-openvino")),
     Package("openvino", "openvino", "ov-* targets"),
     Package("nncf", "int8", "building ov-int8"),
@@ -63,7 +62,7 @@ PACKAGES = (
     Package("tensorrt-rtx", "tensorrt-rtx", "trt-rtx-* targets", ("tensorrt-rtx-cu12", "tensorrt-rtx-cu13")),
     Package("cuda-python", "cuda", "GPU memory, streams and graphs for TensorRT"),
     Package("supervision", "supervision", "results in its form: Result.to_supervision"),
-    Package("pycuda", "pycuda", "its arrays as TensorRT's input, in its own context"),
+    Package("pycuda", "pycuda", "never imported; its arrays are TensorRT's input as they are"),
 )
 
 

@@ -47,7 +47,7 @@ WALLS = (
     Wall("catalog.py", "tomli", rooms=f"{PLAIN} tasks"),
     # Host code: runs where there is neither torch nor onnx.
     Wall("boxes.py masks.py", "numpy", rooms=PLAIN),
-    Wall("runtime/examples/*", "numpy cv2", "supervision trackers", rooms=HOST),
+    Wall("runtime/examples/*", "numpy cv2", "supervision trackers pycuda", rooms=HOST),
     Wall("image.py drawing.py results.py runtime/*", "numpy cv2", "supervision PIL", rooms=HOST),
     Wall("data/*", "numpy cv2 yaml", rooms=f"{PLAIN} boxes masks image drawing data tasks"),
     Wall("metrics/*", "numpy cv2", "faster_coco_eval", rooms=HOST),
@@ -64,7 +64,7 @@ WALLS = (
     # Graphs: only the exporter knows both worlds; a rule knows graphs alone.
     Wall("graph/export.py", "torch onnx onnx_ir onnxscript", rooms=f"{PLAIN} catalog checkpoint nn tasks graph"),
     Wall("graph/rules/*", "numpy onnx onnx_ir onnxscript", rooms="errors graph"),
-    Wall("graph/*", "numpy onnx onnx_ir onnxscript", "onnxsim onnxruntime", rooms=f"{PLAIN} graph"),
+    Wall("graph/*", "numpy onnx onnx_ir onnxscript", "onnxruntime", rooms=f"{PLAIN} graph"),
     Wall(
         "quantize/*",
         "numpy cv2 onnx onnx_ir onnxscript",

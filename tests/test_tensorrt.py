@@ -15,10 +15,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+import edgekit
 from edgekit import boxes, bundle, catalog, inspection, loading, parity, targets
 from edgekit import image as host
 from edgekit.errors import EdgekitError, GateError, InputError, UsageError
 from edgekit.graph.rewrite import recipe_for
+from edgekit.runtime.predictor import Predictor
 from edgekit.spec import ModelInfo
 from edgekit.targets import _cuda, _cuda_kernels, _tensorrt_engines, _tensorrt_layers, tensorrt
 from edgekit.targets._cuda import DeviceArray, Gpu, view
@@ -577,6 +579,33 @@ def test_an_array_on_the_gpu_is_read_where_it_is(folder: Path, runtime: FakeRunt
     total = np.frombuffer((ctypes.c_uint8 * 12).from_address(seen.pointer), np.float32)
     assert seen.shape == (1, 3) and total[0] == 0.5 * 3 * 32 * 32
     assert session.run(_image(1.0))["class_probabilities"][0, 0] == 3 * 32 * 32  # back to its own buffer
+
+
+def test_the_example_reads_an_array_of_pycuda_where_it_is(
+    folder: Path, runtime: FakeRuntime, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made: list[OnGpu] = []
+
+    def to_gpu(array: np.ndarray) -> OnGpu:
+        made.append(OnGpu(array))
+        return made[0]
+
+    gpuarray = SimpleNamespace(to_gpu=to_gpu)
+    package = SimpleNamespace(autoinit=SimpleNamespace(), gpuarray=gpuarray)
+    for name, module in (("pycuda", package), ("pycuda.autoinit", package.autoinit), ("pycuda.gpuarray", gpuarray)):
+        monkeypatch.setitem(sys.modules, name, module)  # type: ignore[arg-type]
+    from edgekit.runtime.examples import pycuda_input
+
+    [session] = _sessions(folder, runtime)
+    monkeypatch.setattr(edgekit, "load", lambda path: Predictor(session))
+    host.write_image(folder.parent / "in.png", np.full((40, 50, 3), 255, np.uint8))
+    taken = []
+    run = session.run_device
+    monkeypatch.setattr(session, "run_device", lambda array: taken.append(array) or run(array))
+    pycuda_input.main(str(folder), str(folder.parent / "in.png"))
+    assert taken == made and made[0].array.shape == (1, 3, 32, 32), "the array itself went in"
+    assert "class_probabilities [1, 3]" in capsys.readouterr().out
+    assert runtime.memory == {}, "closed"
 
 
 def test_on_the_callers_stream_nothing_is_waited_for(folder: Path, runtime: FakeRuntime) -> None:
