@@ -17,17 +17,16 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from edgekit import bundle, layouts, parity, stages, targets
 from edgekit.errors import GateError, InputError, MissingPackageError, UsageError
-from edgekit.quantize import FLOATS, INT8, Lowered, Wishes, needed
+from edgekit.quantize import Lowered, Wishes, needed
 from edgekit.spec import Graph, ModelInfo, Session, sha256_file
+from edgekit.targets import BuildOptions, Target
 from edgekit.versions import versions
 
 SAY: Callable[[str], None] = lambda _: None  # noqa: E731 - a silent default for progress messages
-_SDKS = ("onnxruntime", "openvino", "nncf", "tensorrt", "tensorrt-rtx", "numpy")
 
 
 @dataclass
@@ -42,14 +41,14 @@ class Exports:
     _known: dict[Any, tuple[Graph, Session]] = field(default_factory=dict)
 
     def get(
-        self, source: Path, target: str, imgsz: tuple[int, int] | None, batch: int | None, head: str
+        self, source: Path, target: Target, imgsz: tuple[int, int] | None, batch: int | None, head: str
     ) -> tuple[Graph, Session]:
         """The source's ONNX graph as ``target`` wants it, and a session of the source itself to compare with."""
         try:
             from edgekit.graph.rewrite import recipe_for
         except ModuleNotFoundError as error:
             raise MissingPackageError(error.name or "onnx", f"building from {source}", "onnx") from error
-        key = recipe_for(target), source, imgsz, batch, head
+        key = recipe_for(target.recipe), source, imgsz, batch, head
         if key not in self._known:
             folder = self.folder / f"export-{len(self._known)}"
             shutil.rmtree(folder, ignore_errors=True)  # of an export that failed
@@ -91,41 +90,40 @@ def build(
         InputError, UsageError, MissingPackageError: the source or the request cannot be used.
         GateError: a rewrite count, the parity with PyTorch, accuracy or speed is off; see ``OUT.failed.json``.
     """
-    backend = targets.backend(target)
-    arguments = _own_options(backend, target, options)
-    layouts.check(layout, target)
+    chosen = targets.get(target)
+    own = _own_options(chosen, options)
+    layouts.check(layout, chosen)
     with failures_to(out), workspace(out) as folder:
         say(f"exporting {source}")
-        form = backend.graph_target(target) if hasattr(backend, "graph_target") else target
         exports = exports or Exports(folder)
-        graph, reference = exports.get(source, form, imgsz, batch, head)
+        graph, reference = exports.get(source, chosen, imgsz, batch, head)
         say(f"building {target}")
         files = folder / "bundle"
         files.mkdir()
-        exported = _graph_parity(reference, graph, target, images)
-        lowered = _lowered(source, graph, target, folder, wishes, backend, arguments, say)
-        built = _described(lowered.graph, backend, arguments)
+        exported = _graph_parity(reference, graph, chosen, images)
+        lowered = _lowered(source, graph, chosen, folder, wishes, own, say)
+        built = _described(lowered.graph, chosen, own)
         info = built.info
-        parts = lowered.parts | (backend.build(built, target, files, *arguments) or {})
-        session, instead = _session(backend, files, info, target)
+        parts = lowered.parts | chosen.build(built, files, own)
+        session, instead = _session(chosen, files, info)
         if lowered.graph is not graph and (files / "model.onnx").is_file():
             from edgekit.quantize.precision import by_group
 
             parts["precision"] = by_group(files / "model.onnx")
-        if target.endswith("int8") and exported is not None:
+        if chosen.int8 and exported is not None:
             report = exported  # of the graph; what eight bits change is judged by accuracy
-            if instead is None and hasattr(backend, "runs_here"):  # judged was the engine's graph: is it the same?
-                parts |= _engine_parity(backend, files, graph, target)
-            parts |= _speed(session, graph, folder, lowered, wishes, arguments, say)
+            if instead is None and chosen.engines:  # judged was the engine's graph: is it the same?
+                parts |= _engine_parity(chosen, files, graph)
+            parts |= _speed(chosen, session, graph, folder, lowered, wishes, own, say)
         else:
             say("comparing with the reference")
-            report = _parity(reference, session, target, images)
+            report = _parity(reference, session, chosen, images)
             _check(report, reference, session, graph, f"{source} as {target}", images)
         session.close()
-        layouts.write(layout, files, info, target, parts.get("engines", []))
+        layouts.write(layout, files, info, chosen, parts.get("engines", []))
         provenance = {k: v for k, v in graph.provenance.items() if k not in ("rewrites", "stages")}
         provenance["onnx_sha256"] = graph.sha256
-        provenance["versions"] = {**provenance.get("versions", {}), **versions("edgekit", *_SDKS)}
+        provenance["versions"] = {**provenance.get("versions", {}), **_versions(chosen)}
         manifest = bundle.manifest_of(
             info,
             target,
@@ -166,79 +164,81 @@ def rebuild(
     old = bundle.read(source)
     if target not in (None, old.target):
         raise UsageError(f"--target {target}: the graph in {source} was made for {old.target}; leave --target out")
-    backend = targets.backend(old.target)
-    if not hasattr(backend, "runs_here"):
+    tied = targets.get(old.target)
+    if not tied.engines:
         raise UsageError(
             f"--from {source}: a bundle of {old.target} is tied to no machine; --from is for trt-* targets"
         )
-    arguments = _own_options(backend, old.target, options)
-    layouts.check(layout, old.target)
+    own = _own_options(tied, options)
+    layouts.check(layout, tied)
     with failures_to(out), workspace(out) as folder:
         say(f"building {old.target} from {source}")
         files = folder / "bundle"
         shutil.copytree(source, files, ignore=shutil.ignore_patterns(bundle.MANIFEST, "*.engine", *layouts.LAYOUTS))
         provenance = old.manifest["provenance"]
         graph = Graph(files / "model.onnx", old.info, provenance.get("onnx_sha256", ""), provenance)
-        parts = backend.build(graph, old.target, files, *arguments)
-        layouts.write(layout, files, old.info, old.target, parts["engines"])
-        if backend.runs_here(files, old.target) is None:
+        parts = tied.build(graph, files, own)
+        layouts.write(layout, files, old.info, tied, parts["engines"])
+        if tied.runs_here(tied, files) is None:
             say("comparing with the graph")
-            parts |= _engine_parity(backend, files, graph, old.target)
+            parts |= _engine_parity(tied, files, graph)
         kept = {k: v for k, v in old.manifest.items() if k not in ("schema", "target", "files", *old.info.to_dict())}
-        kept["provenance"] = provenance | {"versions": provenance.get("versions", {}) | versions("edgekit", *_SDKS)}
+        kept["provenance"] = provenance | {"versions": provenance.get("versions", {}) | _versions(tied)}
         bundle.write_manifest(files, bundle.manifest_of(old.info, old.target, files, **(kept | parts)))
         move_into_place(files, out)
     return bundle.read(out, verify=False)
 
 
-def _engine_parity(backend: ModuleType, files: Path, graph: Graph, target: str) -> dict[str, Any]:
+def _versions(target: Target) -> dict[str, str]:
+    """Of what a bundle of ``target`` was made with."""
+    return versions("edgekit", "numpy", *targets.reference().packages, *target.packages)
+
+
+def _engine_parity(target: Target, files: Path, graph: Graph) -> dict[str, Any]:
     """The engine just built against its graph: ``engine_parity`` for the manifest, which is no longer ``evaluated``
     by the graph alone. None of both where there is no ONNX Runtime to run the graph, as on a Jetson."""
-    runner = targets.backend("ort-fp32")
+    runner = targets.reference()
     if runner.missing():
         return {}
-    reference = runner.open_session(files / "model.onnx", graph.info, "ort-fp32")
-    session = backend.open_session(files, graph.info, target)
+    reference = runner.open(files / "model.onnx", graph.info)
+    session = target.open(files, graph.info)
     batches = (parity.batch_of(picture, session.info) for picture in parity.generated_images())
     # Eight bits round to the one or the other side of a step: what follows differs by about as much as in bf16.
-    report = parity.compare(reference, session, batches, "f16" if target.endswith("fp16") else "bf16")
+    report = parity.compare(reference, session, batches, "f16" if target.precision == "fp16" else "bf16")
     session.close()
-    parity.check(report, f"the engine of {target} built here")
+    parity.check(report, f"the engine of {target.name} built here")
     return {"engine_parity": report, "evaluated": None}
 
 
-def _own_options(backend: ModuleType, target: str, texts: Mapping[str, str] | None) -> tuple[Any, ...]:
-    """The target's own options as ``backend.build`` takes them: one more argument, or none.
+def _own_options(target: Target, texts: Mapping[str, str] | None) -> BuildOptions:
+    """The target's own options.
 
     Raises:
-        UsageError: a target without options was given some, or one has no such option or value.
+        UsageError: there is no such option or value.
         InputError: what the target is built with is not installed.
     """
-    if texts and not hasattr(backend, "OPTIONS"):
-        raise UsageError(f"--option {next(iter(texts))}: {target} has no options of its own; trt-* targets do")
-    chosen = backend.OPTIONS.parse(texts) if texts else None
-    reason = backend.missing() if getattr(chosen, "engine", True) else None
-    if reason:
-        raise InputError(reason)
-    if hasattr(backend, "prepare") and getattr(chosen, "engine", True):
-        backend.prepare(target, chosen or backend.OPTIONS())  # refuses now what it would after the export
-    return () if chosen is None else (chosen,)
+    chosen: BuildOptions = target.options.parse(texts) if texts else target.options()
+    if chosen.complete:
+        reason = target.missing()
+        if reason:
+            raise InputError(reason)
+        target.prepare(target, chosen)  # refuses now what it would after the export
+    return chosen
 
 
 def _lowered(
     source: Path,
     graph: Graph,
-    target: str,
+    target: Target,
     folder: Path,
     wishes: Wishes | None,
-    backend: ModuleType,
-    arguments: tuple[Any, ...],
+    own: BuildOptions,
     say: Callable[[str], None],
 ) -> Lowered:
     """The graph the target is built from: quantized or halved where that is what the target is, and judged."""
     if not needed(target, wishes):
         return Lowered(graph)
-    if target in INT8 and graph.info.batch is None:
+    if target.int8 and graph.info.batch is None:
         raise InputError(f"{source}: INT8 needs a fixed batch and size, not a dynamic shape; leave --dynamic-batch out")
     from edgekit.quantize.pipeline import lower
 
@@ -246,65 +246,63 @@ def _lowered(
         files = folder / "trial"
         shutil.rmtree(files, ignore_errors=True)
         files.mkdir()
-        built = _described(narrow, backend, arguments)
-        if hasattr(backend, "runs_here"):  # an engine takes long to build, and its graph says as much
+        built = _described(narrow, target, own)
+        if target.engines:  # an engine takes long to build, and its graph says as much
             shutil.copyfile(narrow.path, files / "model.onnx")
         else:
-            backend.build(built, target, files, *arguments)
-        session: Session = _session(backend, files, built.info, target)[0]
-        return session
+            target.build(built, files, own)
+        return _session(target, files, built.info)[0]
 
     return lower(graph, target, folder, wishes, artifact, say)
 
 
-def _described(graph: Graph, backend: ModuleType, arguments: tuple[Any, ...]) -> Graph:
-    """The graph with the ``info`` of what the backend will make of it."""
-    takes = getattr(backend, "takes", lambda info, *_: info)
-    return dataclasses.replace(graph, info=takes(graph.info, *arguments))
+def _described(graph: Graph, target: Target, own: BuildOptions | None = None) -> Graph:
+    """The graph with the ``info`` of what the target will make of it."""
+    return dataclasses.replace(graph, info=target.info(graph.info, own))
 
 
 def _speed(
+    target: Target,
     session: Session,
     graph: Graph,
     folder: Path,
     lowered: Lowered,
     wishes: Wishes | None,
-    arguments: tuple[Any, ...],
+    own: BuildOptions,
     say: Callable[[str], None],
 ) -> dict[str, Any]:
     """``speed`` for the manifest: INT8 against the floating-point targets of the same runtime, interleaved."""
-    if wishes is None or wishes.timing_s == 0 or session.target not in FLOATS:
+    if wishes is None or wishes.timing_s == 0:
         return {}
     opened = {}
-    for target in FLOATS[session.target]:
-        backend = targets.backend(target)
-        files = folder / target
+    for name in target.floats:
+        sibling, files = targets.get(name), folder / name
         files.mkdir()
-        built = _described(graph, backend, arguments)
-        backend.build(built, target, files, *arguments)
-        opened[target] = backend.open_session(files, built.info, target)
+        built = _described(graph, sibling, own)
+        sibling.build(built, files, own)
+        opened[name] = sibling.open(files, built.info)
+    if not opened:
+        return {}
     from edgekit.quantize.speed import against
 
     say("timing it against floating point")
     return {"speed": against(opened, session, lowered.pictures, wishes.require_speedup, wishes.timing_s)}
 
 
-def _session(backend: ModuleType, files: Path, info: ModelInfo, target: str) -> tuple[Any, str | None]:
+def _session(target: Target, files: Path, info: ModelInfo) -> tuple[Session, str | None]:
     """A session of the artifact, and None. Where it cannot run here: of the very graph it was built from, with what
     every operator puts out rounded as the artifact's would be, and the sentence that says so."""
-    reason = backend.runs_here(files, target) if hasattr(backend, "runs_here") else None
-    if reason is None:
-        return backend.open_session(files, info, target), None
+    if target.runs_here(target, files) is None:
+        return target.open(files, info), None
     from edgekit.quantize import fp16
 
     rounded = files.parent / "rounded.onnx"
     fp16.rounded(files / "model.onnx", rounded)
-    runner = targets.backend("ort-fp32")
-    return runner.open_session(rounded, info, "ort-fp32"), "graph evaluated; engine not run here"
+    return targets.reference().open(rounded, info), "graph evaluated; engine not run here"
 
 
 def _graph(
-    source: Path, target: str, folder: Path, imgsz: tuple[int, int] | None, batch: int | None, head: str
+    source: Path, target: Target, folder: Path, imgsz: tuple[int, int] | None, batch: int | None, head: str
 ) -> tuple[Graph, Session]:
     """The source's ONNX graph as the target wants it, and a session of the source itself to compare with."""
     path = source / "model.onnx" if bundle.is_bundle(source) else source
@@ -320,12 +318,12 @@ def _graph(
         extra = "train" if error.name == "torch" else "onnx"
         raise MissingPackageError(error.name or "torch", f"building from {source}", extra) from error
     loaded = checkpoint.load(source)
-    graph = export(loaded, folder / "model.onnx", imgsz, batch, head=head, target=target)
+    graph = export(loaded, folder / "model.onnx", imgsz, batch, head=head, recipe=target.recipe)
     return graph, TorchSession(loaded.net, graph.info, source, fold=False)
 
 
 def _existing_graph(
-    source: Path, path: Path, target: str, folder: Path, imgsz: tuple[int, int] | None
+    source: Path, path: Path, target: Target, folder: Path, imgsz: tuple[int, int] | None
 ) -> tuple[Graph, Session]:
     from edgekit.graph.document import read_document
     from edgekit.graph.files import load, rewrite_file
@@ -338,16 +336,16 @@ def _existing_graph(
             raise InputError(f"{source}: this bundle holds no ONNX file to build from; give its checkpoint")
     document = read_document(path)
     info = ModelInfo.from_dict(document["info"])
-    if target in INT8:
+    if target.int8:
         qdq.check(load(path), path)  # before anything else complains of what it was made for
     if imgsz not in (None, info.imgsz):
         raise InputError(f"{path}: exported for {info.imgsz[0]},{info.imgsz[1]}; export it again with --imgsz")
     counts = [row["fired"] for row in document["rewrites"] if row["rule"] in LOWERINGS]
     rewritten = folder / "model.onnx"
-    rewrite_file(path, rewritten, recipe_for(target), counts, prove=False)  # what is built is compared below
+    rewrite_file(path, rewritten, recipe_for(target.recipe), counts, prove=False)  # what is built is compared below
     document = read_document(rewritten)
     provenance = document["provenance"] | {k: document[k] for k in ("rewrites", "stages")}
-    session = targets.backend("ort-fp32").open_session(path, info, "ort-fp32")
+    session = targets.reference().open(path, info)
     return Graph(rewritten, info, sha256_file(path), provenance), session
 
 
@@ -372,28 +370,28 @@ def _check(
 
 
 def _graph_parity(
-    reference: Session, graph: Graph, target: str, images: Path | None
+    reference: Session, graph: Graph, target: Target, images: Path | None
 ) -> dict[str, dict[str, Any]] | None:
     """The exported graph in float32 against the reference; None where the artifact is that, or it cannot be run here.
 
     It tells a fault of the graph from one of the runtime, and finds those that a target's lower precision would hide.
     """
-    runner = targets.backend("ort-fp32")
-    alike = reference.target == "ort-fp32" and not target.endswith("int8")
-    if target == "ort-fp32" or alike or runner.missing():
+    runner = targets.reference()
+    alike = reference.target == runner.name and not target.int8
+    if target == runner or alike or runner.missing():
         return None
-    session = runner.open_session(graph.path, graph.info, "ort-fp32")
-    report = _parity(reference, session, "ort-fp32", images)
-    _check(report, reference, session, graph, f"the graph exported for {target}", images)
+    session = runner.open(graph.path, graph.info)
+    report = _parity(reference, session, runner, images)
+    _check(report, reference, session, graph, f"the graph exported for {target.name}", images)
     session.close()
     return report
 
 
-def _parity(reference: Session, session: Session, target: str, images: Path | None) -> dict[str, dict[str, Any]]:
+def _parity(reference: Session, session: Session, target: Target, images: Path | None) -> dict[str, dict[str, Any]]:
     pictures = parity.read_images(images) if images else parity.generated_images()
     batches = (parity.batch_of(picture, session.info) for picture in pictures)
     narrow = "bf16" if "bf16" in session.precision_by_type() else "f16"
-    return parity.compare(reference, session, batches, narrow if target.endswith("fp16") else "f32")
+    return parity.compare(reference, session, batches, narrow if target.precision == "fp16" else "f32")
 
 
 @contextmanager

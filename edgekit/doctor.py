@@ -79,7 +79,7 @@ def examine() -> dict[str, Any]:
         "python": platform.python_version(),
         "executable": sys.executable,
         "platform": platform.platform(),
-        "packages": [_package(p) for p in PACKAGES],
+        "packages": [_package(p) for p in (*PACKAGES, *_of_targets())],
         "targets": target_states(),
         "warnings": _warnings(),
         "cpu": machine.cpu(),
@@ -89,12 +89,18 @@ def examine() -> dict[str, Any]:
 
 def target_states() -> list[dict[str, Any]]:
     """For every target its ``name``, whether it is ``ready`` here, and the ``note`` saying what it lacks."""
-    known = targets.names()
     states = []
-    for name in dict.fromkeys((*targets.PLANNED, *known)):
-        note = targets.backend(name).missing() if name in known else "not in this version of edgekit"
-        states.append({"name": name, "ready": note is None, "note": note})
+    for target in targets.every():
+        note = target.missing()
+        states.append({"name": target.name, "ready": note is None, "note": note})
     return states
+
+
+def _of_targets() -> list[Package]:
+    """Packages that only a target's record names."""
+    listed = {p.name for p in PACKAGES}
+    found = {name: target for target in targets.every() for name in target.packages if name not in listed}
+    return [Package(name, target.extra, f"{target.name} and its like") for name, target in found.items()]
 
 
 def _package(package: Package) -> dict[str, Any]:

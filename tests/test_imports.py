@@ -74,7 +74,7 @@ WALLS = (
     # Backends: see also test_a_backend_uses_one_vendor_and_no_other_backend.
     Wall("targets/*", "numpy", "onnx onnxruntime openvino tensorrt tensorrt_rtx cuda pycuda", rooms=f"{PLAIN} bundle"),
     Wall("bench/table.py", "numpy", "torch", rooms=f"{HOST} bundle targets catalog parity {TABLE}"),
-    Wall("bench/table_*.py", rooms=f"{HOST} catalog"),
+    Wall("bench/table_*.py", rooms=f"{HOST} catalog targets"),
     Wall("bench/*", "numpy", "psutil", rooms=f"{HOST} bundle targets"),
     Wall("plan/__init__.py plan/choose.py", rooms=f"{PLAIN} plan"),
     Wall("plan/picture.py", inside="matplotlib", rooms=PLAIN),
@@ -85,7 +85,7 @@ WALLS = (
     Wall("report/*", "numpy cv2", rooms=f"{HOST} bench bundle evaluate loading parity"),
     # What puts the rooms together: the heavy ones are imported inside functions, as the last test here proves.
     Wall("parity.py", "numpy cv2", rooms=HOST),
-    Wall("layouts.py", rooms=PLAIN),
+    Wall("layouts.py", rooms=f"{PLAIN} targets"),
     Wall("build.py", "numpy", rooms=f"{HOST} parity stages bundle layouts targets graph quantize checkpoint nn"),
     Wall("evaluate.py stages.py", "numpy", rooms=HOST),
     Wall("conformance.py", "numpy", rooms=f"{HOST} bundle loading"),

@@ -140,7 +140,7 @@ def test_a_builders_complaint_becomes_advice(said: str, sentence: str) -> None:
 def test_without_tensorrt_one_sentence_says_what_works(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tensorrt.importlib.util, "find_spec", lambda name: None)
     for target in ("trt-fp16", "trt-int8"):
-        sentence = targets.backend(target).missing()
+        sentence = targets.get(target).missing()
         assert sentence is not None and "pip install 'edgekit[tensorrt]'" in sentence
         assert "trt-rtx-* targets are built anywhere" in sentence and "--no-engine" in sentence
 
@@ -148,19 +148,19 @@ def test_without_tensorrt_one_sentence_says_what_works(monkeypatch: pytest.Monke
 @pytest.mark.parametrize(
     ("installed", "form"),
     [
-        (None, "trt-int8"),
-        ("8.6.0", "trt-int8"),
-        ("10.3.0", "trt-int8"),
-        ("10.14.1", "trt-rtx-int8"),
-        ("99.0", "trt-int8"),
+        (None, "older"),
+        ("8.6.0", "older"),
+        ("10.3.0", "older"),
+        ("10.14.1", "operator"),
+        ("99.0", "older"),
     ],
 )
 def test_the_graph_has_the_attention_operator_where_the_parser_reads_it(
     installed: str | None, form: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tensorrt, "version", lambda package: installed)
-    assert tensorrt.graph_target("trt-int8") == form
-    assert recipe_for(form).opset == (23 if "rtx" in form else 17)
+    assert targets.get("trt-int8").recipe == form
+    assert recipe_for(form).opset == (23 if form == "operator" else 17)
 
 
 def test_a_shell_of_tensorrt_without_its_libraries(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -336,7 +336,8 @@ def test_without_a_driver_a_bundle_says_what_it_runs_on(folder: Path, monkeypatc
         loading.load(folder)
     with pytest.raises(UsageError, match="--device TPU: TensorRT runs on NVIDIA GPUs"):
         loading.load(folder, device="TPU")
-    assert "no NVIDIA driver" in str(tensorrt.runs_here(folder, "trt-fp16"))
+    target = targets.get("trt-fp16")
+    assert "no NVIDIA driver" in str(target.runs_here(target, folder))
 
 
 class FakeLibrary:

@@ -41,8 +41,8 @@ def tiny_bundle(folder: Path, task: str, target: str, seed: int = 0, pixels: boo
     onnx.save(_model(roles, rng), path)
     if target == "ov-int8":
         path = _eight_bits(path, rng)
-    backend = targets.backend(target)
-    info = backend.takes(info) if pixels else info
+    backend = targets.get(target)
+    info = backend.info(info) if pixels else info
     backend.build(Graph(path, info, sha256_file(path)), target, folder)
     bundle.write_manifest(folder, bundle.manifest_of(info, target, folder))
     return folder

@@ -1,6 +1,6 @@
-"""Which rules a target's graphs go through, in which order, and what they did.
+"""Which rules graphs go through, in which order, and what they did.
 
-    recipe = recipe_for("ov-fp32")
+    recipe = recipe_for("openvino")       # targets say which one is theirs
     reports = apply(model, recipe, expected={"attention": 8})
     reports[2].to_dict()     # {'rule': 'attention_operator', 'fired': 8, 'expected': 8, 'refused': []}
 
@@ -82,16 +82,11 @@ PORTABLE = Recipe(18, (*_MAPS, AttentionDecomposed, *_FORMS))
 _OPERATOR = Recipe(23, (*_MAPS, AttentionOperator, *_FORMS))
 _OPENVINO = Recipe(23, (*_MAPS, *_COPIES, AttentionOperator, *_FORMS))
 _OLDER = Recipe(17, (*_MAPS, AttentionDecomposed, *_FORMS, *_OLD_FORMS))  # TensorRT 8.6 reads up to 17
-TARGETS: dict[str, Recipe] = {
-    "ort-fp32": PORTABLE,
-    "ort-int8": PORTABLE,  # static quantization stumbles over opset 21 and later
-    "ov-fp32": _OPENVINO,
-    "ov-fp16": _OPENVINO,
-    "ov-int8": _OPENVINO,
-    "trt-fp16": _OLDER,
-    "trt-int8": _OLDER,
-    "trt-rtx-fp16": _OPERATOR,
-    "trt-rtx-int8": _OPERATOR,
+RECIPES: dict[str, Recipe] = {
+    "portable": PORTABLE,
+    "openvino": _OPENVINO,
+    "operator": _OPERATOR,
+    "older": _OLDER,
 }
 
 
@@ -108,17 +103,15 @@ class RuleReport:
         return asdict(self)
 
 
-def recipe_for(
-    target: str | None, opset: int | None = None, add: Iterable[str] = (), drop: Iterable[str] = ()
-) -> Recipe:
-    """The recipe of a target (None: one that most runtimes read), with rules added or dropped by name.
+def recipe_for(name: str | None, opset: int | None = None, add: Iterable[str] = (), drop: Iterable[str] = ()) -> Recipe:
+    """The recipe called ``name`` (None: one that most runtimes read), with rules added or dropped by name.
 
     Raises:
-        UsageError: no such target or rule, or an opset that a rule's operator is not in.
+        UsageError: no such recipe or rule, or an opset that a rule's operator is not in.
     """
-    if target is not None and target not in TARGETS:
-        raise UsageError(f"--target {target}: there is no such target; targets are {', '.join(TARGETS)}")
-    base = TARGETS[target] if target else PORTABLE
+    if name is not None and name not in RECIPES:
+        raise UsageError(f"there is no recipe {name!r}; recipes are {', '.join(RECIPES)}")
+    base = RECIPES[name] if name else PORTABLE
     chosen = {*base.rules, *(_named(name) for name in add)} - {_named(name) for name in drop}
     lowerings = {rule for rule in chosen if rule.NAME in LOWERINGS}
     if len(lowerings) == 2:  # one was added: it replaces the target's own

@@ -18,7 +18,7 @@ from torch import nn
 from edgekit.errors import UsageError
 from edgekit.nn.blocks import fuse
 from edgekit.nn.boxhead import BoxBranches
-from edgekit.spec import BEST, ModelInfo
+from edgekit.spec import BEST, ModelInfo, Session
 
 
 def shaped(net: nn.Module, info: ModelInfo) -> nn.Module:
@@ -40,7 +40,7 @@ def _shallow(module: nn.Module) -> nn.Module:
     return module
 
 
-class TorchSession:
+class TorchSession(Session):
     """Runs a network in float32 with its BatchNorms folded (``fold=False`` keeps them apart).
 
     Args:
@@ -102,6 +102,3 @@ class TorchSession:
     def precision_by_type(self) -> dict[str, int]:
         layers = [m for m in self.net.modules() if isinstance(m, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear))]
         return {"f32": len(layers)}
-
-    def close(self) -> None:
-        """Nothing to release."""

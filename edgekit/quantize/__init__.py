@@ -22,11 +22,7 @@ from typing import Any
 from edgekit.errors import UsageError
 from edgekit.processor import adds_exactly
 from edgekit.spec import Graph
-
-INT8 = ("ort-int8", "ov-int8", "trt-int8", "trt-rtx-int8")
-HALF = ("trt-fp16", "trt-rtx-fp16")
-# What an INT8 artifact must beat: the floating-point targets of the same runtime.
-FLOATS = {"ort-int8": ("ort-fp32",), "ov-int8": ("ov-fp32", "ov-fp16")}
+from edgekit.targets import Target, every
 
 
 @dataclass(frozen=True)
@@ -69,24 +65,25 @@ class Lowered:
     pictures: list[Any] = field(default_factory=list)
 
 
-def needed(target: str, wishes: Wishes | None) -> bool:
+def needed(target: Target, wishes: Wishes | None) -> bool:
     """Whether ``lower`` has something to do for ``target``.
 
     Raises:
         UsageError: INT8 without data, or wishes that the target cannot heed.
     """
-    if target in INT8 and (wishes is None or wishes.data is None):
-        raise UsageError(f"--target {target}: INT8 is calibrated and judged on images; give --data")
-    if target not in (*INT8, *HALF) and wishes is not None and (wishes.data or wishes.calibration):
-        raise UsageError(f"--data and --calibration go with INT8 and trt-* targets, not with {target}")
-    if wishes is not None and wishes.require_speedup is not None and target not in FLOATS:
-        raise UsageError(f"--require-speedup goes with {' and '.join(FLOATS)}, which are timed here, not with {target}")
-    if wishes is not None and wishes.weight_bits is not None and target not in INT8:
-        raise UsageError(f"--weight-bits goes with INT8 targets, not with {target}")
-    return target in (*INT8, *HALF)
+    if target.int8 and (wishes is None or wishes.data is None):
+        raise UsageError(f"--target {target.name}: INT8 is calibrated and judged on images; give --data")
+    if not target.narrowing and wishes is not None and (wishes.data or wishes.calibration):
+        raise UsageError(f"--data and --calibration go with INT8 and trt-* targets, not with {target.name}")
+    if wishes is not None and wishes.require_speedup is not None and not target.floats:
+        timed = " and ".join(other.name for other in every() if other.floats)
+        raise UsageError(f"--require-speedup goes with {timed}, which are timed here, not with {target.name}")
+    if wishes is not None and wishes.weight_bits is not None and not target.int8:
+        raise UsageError(f"--weight-bits goes with INT8 targets, not with {target.name}")
+    return bool(target.narrowing)
 
 
-def weight_bits(target: str, wishes: Wishes) -> int:
+def weight_bits(target: Target, wishes: Wishes) -> int:
     """Bits of the weights: what was asked for, else eight where sums of products are exact (GPUs, CPUs with VNNI), else
     seven, which saturate nowhere.
 
@@ -97,4 +94,4 @@ def weight_bits(target: str, wishes: Wishes) -> int:
         if wishes.weight_bits not in (7, 8):
             raise UsageError(f"--weight-bits {wishes.weight_bits}: 8, or 7 for processors without VNNI")
         return wishes.weight_bits
-    return 8 if target.startswith("trt") or adds_exactly() else 7
+    return 8 if target.exact or adds_exactly() else 7

@@ -1,6 +1,6 @@
 """From a float32 graph to the one a narrower target is built from, with the proof that it is still good enough.
 
-    lowered = lower(graph, "ov-int8", folder, Wishes(data=Path("bccd/data.yaml")), artifact=try_it)
+    lowered = lower(graph, targets.get("ov-int8"), folder, Wishes(data=Path("bccd/data.yaml")), artifact=try_it)
     lowered.graph.path, lowered.parts["accuracy"]["drop_points"]
 
 One under the other: calibration images, ranges, quantization, the artifact judged; above the limit a ranking of groups
@@ -17,12 +17,10 @@ from typing import Any
 import numpy as np
 import onnx
 
-from edgekit import targets
 from edgekit.data import open_dataset
 from edgekit.errors import GateError, InputError
 from edgekit.parity import read_images
 from edgekit.quantize import (
-    HALF,
     Lowered,
     Wishes,
     accuracy,
@@ -36,7 +34,7 @@ from edgekit.quantize import (
     weight_bits,
 )
 from edgekit.spec import Graph, Session
-from edgekit.versions import version
+from edgekit.targets import Target, reference
 
 # From 64 images on it loses no more than `mse`, within what 72 images can tell; `minmax` and `entropy` do:
 # benchmarks/results/int8-methods.json
@@ -48,7 +46,7 @@ Say = Callable[[str], None]
 
 def lower(
     graph: Graph,
-    target: str,
+    target: Target,
     folder: Path,
     wishes: Wishes | None,
     artifact: Callable[[Graph], Session],
@@ -79,20 +77,20 @@ def lower(
     batches = calibration.batches(manifest, wishes.data, graph.info)
     writer = _Writer(graph, target, folder, batches, bits)
     calibrated, pictures = {"calibration": _calibrated(manifest)}, _pictures(manifest, wishes.data)
-    if target not in HALF:
+    if target.int8:
         calibrated["quantization"] = {"weight_bits": bits}
     if not wishes.judged:
         return Lowered(writer.write(()), calibrated | _kept(writer.kept), pictures)
-    runner = targets.backend("ort-fp32").open_session(graph.path, graph.info, "ort-fp32")
+    runner = reference().open(graph.path, graph.info)
     judge = _judge(graph, wishes, runner)
     say("judging the floating-point model")
     before = judge.score(runner)
-    say(f"judging {target}")
+    say(f"judging {target.name}")
 
     def score(skip: Sequence[str]) -> float:
         session = artifact(writer.write(skip))
         value = judge.score(session)
-        session.close()  # type: ignore[attr-defined]
+        session.close()
         return value
 
     after = score(())
@@ -105,7 +103,7 @@ def lower(
         found = search.put_back(row["ranking"], score, wishes.max_drop / 100, before, after)
         row |= {"tried": found.tried, "after": found.after, "drop_points": 100 * (before - found.after)}
         if found.groups is None:
-            raise GateError(_sentence(target, row, after), {"accuracy": row})
+            raise GateError(_sentence(target.name, row, after), {"accuracy": row})
     row["put_back"] = list(found.groups or ())
     narrow = writer.write(row["put_back"])
     return Lowered(narrow, {"accuracy": row, **calibrated, **_kept(writer.kept)}, pictures)
@@ -114,29 +112,24 @@ def lower(
 class _Writer:
     """Writes the narrow graph with any groups left alone; what calibration found is computed once."""
 
-    def __init__(self, graph: Graph, target: str, folder: Path, batches: Sequence[np.ndarray], bits: int) -> None:
-        self.graph, self.target, self.folder, self.batches, self.bits = graph, target, folder, batches, bits
+    def __init__(self, graph: Graph, target: Target, folder: Path, batches: Sequence[np.ndarray], bits: int) -> None:
+        self.graph, self.folder, self.batches, self.bits = graph, folder, batches, bits
+        self.form = target.narrowed()
+        self.fuse = "onnxruntime" if self.form == "qdq" else "tensorrt"
         self.kept: list[fp16.Finding] = []  # in float32, by the last graph of FP16
         self._statistics: dict[str, ranges.Statistics] | None = None
 
     def write(self, skip: Collection[str]) -> Graph:
-        if self.target == "ov-int8":
-            out = self.folder / "int8.xml"
+        out = self.folder / {"ir": "int8.xml", "fp16": "half.onnx"}.get(self.form, "int8.onnx")
+        if self.form == "ir":
             ir.quantize(self.graph.path, out, self.batches, skip, weight_bits=self.bits)
-        elif self.target == "ort-int8":
-            out = self.folder / "int8.onnx"
-            self._explicit(out, skip, "onnxruntime")
-        elif self.target in HALF:
-            out = self.folder / "half.onnx"
+        elif self.form == "fp16":
             self.kept = fp16.to_fp16(self.graph.path, out, ranges.limits(self.statistics(), "minmax"), skip)
         else:
-            out = self.folder / "half.onnx"
-            self._explicit(self.folder / "int8.onnx", skip, "tensorrt")
-            if self.target == "trt-int8" and (version("tensorrt") or "").startswith("8."):
-                out = self.folder / "int8.onnx"  # 8.6 reads no Q/DQ of FP16; its own flags do the rest
-            else:
-                seen = ranges.limits(self.statistics(), "minmax")
-                self.kept = fp16.to_fp16(self.folder / "int8.onnx", out, seen)
+            self._explicit(out, skip)
+        if self.form == "qdq-fp16":
+            wide, out = out, self.folder / "half.onnx"
+            self.kept = fp16.to_fp16(wide, out, ranges.limits(self.statistics(), "minmax"))
         return dataclasses.replace(self.graph, path=out)
 
     def rank(self) -> list[dict[str, Any]]:
@@ -147,15 +140,14 @@ class _Writer:
     def statistics(self) -> dict[str, ranges.Statistics]:
         """Of the values that INT8 needs; of all where FP16 must not overflow."""
         if self._statistics is None:
-            fuse = "onnxruntime" if self.target == "ort-int8" else "tensorrt"
-            names = None if self.target.startswith("trt") else qdq.wanted(self.graph.path, fuse)
+            names = None if "fp16" in self.form else qdq.wanted(self.graph.path, self.fuse)
             self._statistics = ranges.collect(self.graph.path, self.batches, names)
         return self._statistics
 
-    def _explicit(self, out: Path, skip: Collection[str], fuse: str) -> None:
+    def _explicit(self, out: Path, skip: Collection[str]) -> None:
         statistics = self.statistics()
-        limits = ranges.limits(statistics, LIMITS, symmetric=fuse == "tensorrt")
-        qdq.quantize(self.graph.path, out, limits, skip, fuse, _means(statistics), self.bits)
+        limits = ranges.limits(statistics, LIMITS, symmetric=self.fuse == "tensorrt")
+        qdq.quantize(self.graph.path, out, limits, skip, self.fuse, _means(statistics), self.bits)
 
 
 def _means(statistics: dict[str, ranges.Statistics]) -> dict[str, np.ndarray]:

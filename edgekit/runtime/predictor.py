@@ -17,7 +17,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from time import perf_counter
 from types import TracebackType
@@ -62,10 +62,7 @@ class Predictor:
         self.options.check(session.info)
         self.batch = fixed or batch or 1
         # A session that is not made for it may use its output arrays again in the next call: one call at a time then.
-        concurrent = getattr(session, "concurrent", False)
-        self._turn: Any = contextlib.nullcontext() if concurrent else threading.Lock()
-        # Where this thread's next run reads its input, if the session says so: canvases are drawn right there.
-        self._memory: Callable[[], Array | None] = getattr(session, "memory", lambda: None)
+        self._turn: Any = contextlib.nullcontext() if session.concurrent else threading.Lock()
 
     @classmethod
     def from_session(cls, session: Session, **options: Any) -> Predictor:
@@ -145,9 +142,7 @@ class Predictor:
 
     def close(self) -> None:
         """Let go of the session; the predictor cannot be used afterwards."""
-        close = getattr(self.session, "close", None)
-        if close is not None:
-            close()
+        self.session.close()
 
     def __enter__(self) -> Predictor:
         return self
@@ -167,7 +162,7 @@ class Predictor:
     def _run(self, loaded: Sequence[Loaded], options: Options) -> tuple[list[Result], dict[str, float]]:
         """One run of the session on at most a batch of images."""
         start = perf_counter()
-        batch, geometries = self._preprocess([image for _, image in loaded], self._memory())
+        batch, geometries = self._preprocess([image for _, image in loaded], self.session.memory())
         with self._turn:
             ready = perf_counter()
             outputs = self.session.run(batch)
