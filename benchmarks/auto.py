@@ -23,12 +23,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from edgekit import targets
 from edgekit.bench import machine
 from edgekit.plan import Candidate, Wish
-from edgekit.plan.candidates import CPU_BATCH, ORDER, candidates
+from edgekit.plan.candidates import candidates, order
 from edgekit.plan.choose import Judged, Time, choose
 from edgekit.plan.contest import Contest, Job
-from edgekit.quantize import INT8, Wishes
+from edgekit.quantize import Wishes
 
 CASES = {"latency": "latency", "throughput": "throughput", "tight": "latency"}
 LIMIT = 0.5
@@ -65,7 +66,7 @@ def prepare(options: argparse.Namespace) -> None:
     folder: Path = options.folder
     folder.mkdir(parents=True, exist_ok=True)
     entries, left_out = candidates(Wish("latency"), data=True)
-    entries += _batched(entries, (CPU_BATCH, MANY))
+    entries += _batched(entries, (*targets.get("ov-fp16").batches, MANY))
     state: dict[str, Any] = {
         "checkpoint": options.checkpoint.name,
         "data": options.data.parent.name,
@@ -94,7 +95,7 @@ def _batched(entries: list[Candidate], batches: tuple[int, ...]) -> list[Candida
 def _loses_more(entry: Candidate, limit: float, state: dict[str, Any]) -> bool:
     """Whether an INT8 bundle made for the ordinary limit must be made anew for ``limit``."""
     drop = state["bundles"][f"{entry.bundle} {LIMIT:g}"]["drop_points"]
-    return entry.target in INT8 and entry.batch == 1 and (drop is None or drop > limit)
+    return targets.get(entry.target).int8 and entry.batch == 1 and (drop is None or drop > limit)
 
 
 def _prepare(entry: Candidate, limit: float, state: dict[str, Any], options: argparse.Namespace) -> None:
@@ -179,7 +180,7 @@ def _auto(
                 contest.bundles[entry.bundle] = folder / known["full"]
             return Judged(known["accuracy"], known["drop_points"], known["refused"])
 
-        return choose(entries, contest.clock, judge, limit, ORDER, _say), asked
+        return choose(entries, contest.clock, judge, limit, order(), _say), asked
 
 
 def _known(entry: Candidate, state: dict[str, Any], limit: float) -> dict[str, Any]:

@@ -131,14 +131,14 @@ def _built(
     """A bundle with so many candidates; how many branches were computed at those cells alone."""
     graph = export(loaded, folder / "model.onnx", (side, side), 1, None, "topk", target, count)
     fired = {row["rule"]: row["fired"] for row in graph.provenance["rewrites"]}
-    backend = targets.backend(target)
+    backend = targets.get(target)
     if target.endswith("int8"):
         wishes = Wishes(options.data, judged=False, timing_s=0)
         graph = lower(graph, target, folder, wishes, artifact=lambda _: None).graph  # type: ignore[arg-type,return-value]
     takes = getattr(backend, "takes", lambda info: info)
     info = takes(graph.info)
     (folder / "bundle").mkdir()
-    backend.build(graph.__class__(graph.path, info, graph.sha256), target, folder / "bundle")
+    backend.build(graph.__class__(graph.path, info, graph.sha256), folder / "bundle")
     bundle.write_manifest(folder / "bundle", bundle.manifest_of(info, target, folder / "bundle"))
     return int(fired.get("gathered_branch", 0))
 

@@ -47,14 +47,14 @@ def measure(task: str, entry: dict[str, Any], shared: Path) -> dict[str, Any]:
         folder = Path(scratch)
         loaded = checkpoint.load(shared / "fixtures" / entry["checkpoint"])
         side = entry["imgsz"]
-        graph = export(loaded, folder / "float32.onnx", (side, side), head="topk", target=TARGET)
+        graph = export(loaded, folder / "float32.onnx", (side, side), head="topk", recipe=targets.get(TARGET).recipe)
         fp16.to_fp16(graph.path, folder / "half.onnx")
         fp16.rounded(folder / "half.onnx", folder / "float16.onnx")
         fp16.rounded(graph.path, folder / "bfloat16.onnx", "bfloat16")
         judge = accuracy.by_labels(open_dataset(shared / "data" / entry["data"], task, "val", None, graph.info.names))
-        runner = targets.backend("ort-fp32")
+        runner = targets.get("ort-fp32")
         kinds = ("float32", "float16", "bfloat16")
-        found = {k: judge.score(runner.open_session(folder / f"{k}.onnx", graph.info, "ort-fp32")) for k in kinds}
+        found = {k: judge.score(runner.open(folder / f"{k}.onnx", graph.info)) for k in kinds}
     lost = {f"{k}_drop_points": 100 * (found["float32"] - found[k]) for k in kinds[1:]}
     return {"metric": judge.metric, "images": judge.images, **found, **lost}
 

@@ -118,7 +118,9 @@ class Bench:
         self.statistics: dict[tuple[str, int], dict[str, ranges.Statistics]] = {}
         loaded = checkpoint.load(shared / "fixtures" / file)
         self.graphs = {
-            target: export(loaded, scratch / f"{target}.onnx", (SIDE, SIDE), head="topk", target=target)
+            target: export(
+                loaded, scratch / f"{target}.onnx", (SIDE, SIDE), head="topk", recipe=targets.get(target).recipe
+            )
             for target in ("ort-int8", "ov-int8")
         }
         info = self.graphs["ort-int8"].info
@@ -130,12 +132,12 @@ class Bench:
         self.floats = {"ort": self.open("ort-int8", self.graphs["ort-int8"].path)}
         files = scratch / "ov-fp32"
         files.mkdir(exist_ok=True)
-        targets.backend("ov-fp32").build(self.graphs["ov-int8"], "ov-fp32", files)
-        self.floats["ov"] = targets.backend("ov-fp32").open_session(files, info, "ov-fp32")
+        targets.get("ov-fp32").build(self.graphs["ov-int8"], files)
+        self.floats["ov"] = targets.get("ov-fp32").open(files, info)
         self.before = self.judge.score(self.floats["ort"])
 
     def open(self, target: str, path: Path) -> Session:
-        session: Session = targets.backend(target).open_session(path, self.graphs[target].info, target)
+        session: Session = targets.get(target).open(path, self.graphs[target].info)
         return session
 
     def measure(self, what: Row) -> Row:

@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from edgekit import checkpoint
+from edgekit import checkpoint, targets
 from edgekit.bench import machine
 from edgekit.data import open_dataset
 from edgekit.errors import EdgekitError
@@ -69,7 +69,9 @@ class Bench:
     def __init__(self, shared: Path, scratch: Path, modelopt: Path | None) -> None:
         self.scratch, self.modelopt = scratch, modelopt
         loaded = checkpoint.load(shared / "fixtures" / CHECKPOINT)
-        self.graph: Graph = export(loaded, scratch / "float.onnx", (SIDE, SIDE), head="topk", target="trt-rtx-int8")
+        self.graph: Graph = export(
+            loaded, scratch / "float.onnx", (SIDE, SIDE), head="topk", recipe=targets.get("trt-rtx-int8").recipe
+        )
         info = self.graph.info
         data = shared / "data" / DATA
         judged = open_dataset(data, info.task, "val", None, info.names)
@@ -125,7 +127,7 @@ class Bench:
             folder.mkdir()
             graph = Graph(path, self.graph.info, "")
             try:
-                parts = tensorrt_rtx.build(graph, "trt-rtx-int8", folder, tensorrt_rtx.OPTIONS(sm=(sm,)))
+                parts = targets.get("trt-rtx-int8").build(graph, folder, TensorRTOptions(sm=(sm,)))
                 record = parts["engines"][0]["attention"]
                 found[str(sm)] = "ok", {key: record[key] for key in ("fused", "of")}
             except EdgekitError as error:

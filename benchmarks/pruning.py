@@ -132,7 +132,7 @@ def timed(options: argparse.Namespace) -> dict[str, Any]:
     """Rows of every cut, all timed in turns with the whole network."""
     whole = checkpoint.load(options.checkpoint)
     dataset = open_dataset(options.data, whole.spec.task, "val", names=whole.names)
-    backend, predictors, sizes = targets.backend(options.target), {}, {}
+    backend, predictors, sizes = targets.get(options.target), {}, {}
     with tempfile.TemporaryDirectory() as scratch:
         for name in ("whole", *options.cuts):
             mine = copy.copy(whole)
@@ -140,9 +140,9 @@ def timed(options: argparse.Namespace) -> dict[str, Any]:
             sizes[name] = sum(p.numel() for p in mine.net.parameters())
             place = Path(scratch) / name.replace(":", "-")
             place.mkdir()
-            graph = export(mine, place / "model.onnx", head="topk", target=options.target)
-            backend.build(graph, options.target, place)
-            predictors[name] = Predictor(backend.open_session(place, graph.info, options.target))
+            graph = export(mine, place / "model.onnx", head="topk", recipe=targets.get(options.target).recipe)
+            backend.build(graph, place)
+            predictors[name] = Predictor(backend.open(place, graph.info))
         pictures = [read_image(sample.path) for sample in dataset.samples[:16]]
         records = bench(predictors, pictures, ClockOptions(budget_s=options.budget), baseline="whole")
     rows = [

@@ -35,6 +35,7 @@ import numpy as np
 import openvino
 import openvino.opset13 as ops
 
+from benchmarks._what_if import quantize, silu_input
 from edgekit import loading
 from edgekit.bench import machine
 from edgekit.bench.clock import WHOLE, ClockOptions, measure
@@ -42,7 +43,6 @@ from edgekit.bench.run import REST_S
 from edgekit.image import read_image
 from edgekit.runtime.predictor import Predictor
 from edgekit.spec import Session
-from edgekit.targets._openvino_variants import silu_input, varied
 
 # channels, cells a side, kernel
 LAYERS = ((256, 80, 3), (256, 40, 3), (128, 80, 3), (512, 40, 3), (512, 40, 1), (256, 80, 1))
@@ -138,7 +138,7 @@ def _layer(kind: str, channels: int, cells: int, kernel: int, activation: str = 
         value = getattr(ops, activation)(ops.convolution(value, weights, [1, 1], pad, pad, [1, 1]))
     model = openvino.Model([value], [image])
     if kind == "int8":
-        varied(model, "int8")
+        quantize(model)
     hint = {"f32": "f32", "bf16": "bf16", "int8": "f32"}[kind]
     compiled = openvino.Core().compile_model(
         model, "CPU", {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": hint}

@@ -44,6 +44,7 @@ from edgekit.graph.document import describe
 from edgekit.graph.files import rewrite_file
 from edgekit.graph.rewrite import Recipe, apply, fold, recipe_for
 from edgekit.spec import Graph, ModelInfo, Port
+from edgekit.targets import Opening
 
 SHIPPED, AGAIN, EXPORTED = "all rules", "again", "as exported"
 WITH = ("scale_into_weights", "swish", "attention_decomposed", "attention_operator")
@@ -81,7 +82,9 @@ def variants(
     captured = exporting._capture(loaded, info)
     ports = cut(captured, info)
     captured = ir.from_proto(ir.to_proto(captured))
-    shipped = {report.rule for report in apply(captured.clone(), recipe_for(target)) if report.fired}
+    shipped = {
+        report.rule for report in apply(captured.clone(), recipe_for(targets.get(target).recipe)) if report.fired
+    }
     for variant, recipe in recipes(target):
         model = captured.clone()
         fired = {report.rule for report in apply(model, recipe) if report.fired}
@@ -106,23 +109,23 @@ def _attention_stages(model: ir.Model, info: ModelInfo) -> ModelInfo:
 
 
 def recipes(target: str) -> Iterator[tuple[str, Recipe]]:
-    shipped = recipe_for(target)
+    shipped = recipe_for(targets.get(target).recipe)
     names = [rule.NAME for rule in shipped.rules]
     yield SHIPPED, shipped
     yield AGAIN, shipped
     stones = {stone for of_one in STONES.values() for stone in of_one}
     for rule in names:
         if rule not in stones and not rule.startswith("attention"):
-            yield f"without {rule}", recipe_for(target, drop=[rule, *STONES.get(rule, ())])
+            yield f"without {rule}", recipe_for(targets.get(target).recipe, drop=[rule, *STONES.get(rule, ())])
     for rule in WITH:
         if rule not in names:
-            yield f"with {rule}", recipe_for(target, add=[rule])
+            yield f"with {rule}", recipe_for(targets.get(target).recipe, add=[rule])
 
 
 def rewritten(file: Path, target: str, folder: Path) -> Iterator[tuple[str, tuple[Path, ModelInfo]]]:
     """A file from elsewhere before and after."""
     after = folder / "after.onnx"
-    rewrite_file(file, after, recipe_for(target))
+    rewrite_file(file, after, recipe_for(targets.get(target).recipe))
     for contestant, path in ((SHIPPED, after), (EXPORTED, file)):
         inputs, outputs, _ = describe(path)
         size = tuple(int(d or 0) for d in inputs[0].shape[2:])
@@ -164,14 +167,14 @@ def race(
     target: str, name: str, contestants: dict[str, tuple[Path, ModelInfo]], options: argparse.Namespace
 ) -> list[dict[str, Any]]:
     """Time the contestants side by side; a row each."""
-    backend = targets.backend(target)
+    backend = targets.get(target)
     with tempfile.TemporaryDirectory() as scratch:
         calls = {}
         for number, (contestant, (path, info)) in enumerate(contestants.items()):
             folder = Path(scratch) / str(number)
             folder.mkdir()
-            backend.build(Graph(path, info, ""), target, folder)
-            calls[contestant] = _call(backend.open_session(folder, info, target, threads=options.threads))
+            backend.build(Graph(path, info, ""), folder)
+            calls[contestant] = _call(backend.open(folder, info, Opening(threads=options.threads)))
         batch = np.random.default_rng(0).random(next(iter(contestants.values()))[1].inputs[0].shape, dtype=np.float32)
         clock = ClockOptions(budget_s=options.seconds, min_rounds=options.rounds, rest_s=REST_S, lead_in=1)
         timer = time.process_time if options.timer == "cpu" else time.perf_counter

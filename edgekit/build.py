@@ -17,20 +17,19 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from edgekit import bundle, layouts, parity, preflight, targets
 from edgekit.errors import GateError, InputError, MissingPackageError, UsageError
 from edgekit.proof import Proof, plain, spreads
-from edgekit.quantize import FLOATS, Lowered, Wishes, needed
+from edgekit.quantize import Lowered, Wishes, needed
 from edgekit.quantize.sets import Sets, open_sets
 from edgekit.runtime.suppressed import Suppressed
-from edgekit.spec import HEADS, Graph, ModelInfo, Session, sha256_file
+from edgekit.spec import Graph, ModelInfo, Session, sha256_file
+from edgekit.targets import BuildOptions, Target
 from edgekit.versions import versions
 
 SAY: Callable[[str], None] = lambda _: None  # noqa: E731 - a silent default for progress messages
-_SDKS = ("onnxruntime", "openvino", "nncf", "tensorrt", "tensorrt-rtx", "numpy")
 
 
 @dataclass
@@ -48,7 +47,7 @@ class Exports:
     def get(
         self,
         source: Path,
-        target: str,
+        target: Target,
         imgsz: tuple[int, int] | None,
         batch: int | None,
         head: str,
@@ -59,7 +58,7 @@ class Exports:
             from edgekit.graph.rewrite import recipe_for
         except ModuleNotFoundError as error:
             raise MissingPackageError(error.name or "onnx", f"building from {source}", "onnx") from error
-        key = recipe_for(target), source, imgsz, batch, head, candidates
+        key = recipe_for(target.recipe), source, imgsz, batch, head, candidates
         if key not in self._known:
             folder = self.folder / f"export-{len(self._known)}"
             shutil.rmtree(folder, ignore_errors=True)  # of an export that failed
@@ -115,50 +114,49 @@ def build(
         GateError: a rewrite count, the parity with PyTorch, accuracy or speed is off; see ``OUT.failed.json``.
     """
     checked = preflight.of_build(source, target, out, imgsz, batch, images, head, options, layout, wishes, sets)
-    backend, arguments = targets.backend(target), checked.arguments
-    _check_head(backend, target, head, candidates)
+    chosen, own = targets.get(target), checked.options
+    _check_head(chosen, head, candidates)
     if checked.sets is not None and sets is None:
         _say_notes(checked.sets, say)
     with failures_to(out), workspace(out) as folder:
         say(f"exporting {source}")
-        form = backend.graph_target(target) if hasattr(backend, "graph_target") else target
         exports = exports or Exports(folder)
         crowding = None
         if candidates is None and head != "raw" and checked.sets is not None:
             crowding = exports.crowding(source, imgsz, checked.sets)
         if crowding is not None:
-            candidates = min(crowding.candidates, getattr(backend, "MOST_CANDIDATES", crowding.candidates))
-        graph, reference = exports.get(source, form, imgsz, batch, head, candidates)
+            candidates = min(crowding.candidates, chosen.most_candidates or crowding.candidates)
+        graph, reference = exports.get(source, chosen, imgsz, batch, head, candidates)
         say(f"building {target}")
         files = folder / "bundle"
         files.mkdir()
-        proof = Proof(reference, graph, source, target, images, folder, say)
+        proof = Proof(reference, graph, source, chosen, images, folder, say)
         exported = proof.of_graph()
-        lowered = _lowered(graph, target, folder, wishes, checked.sets, backend, arguments, say)
-        built = _described(lowered.graph, backend, arguments)
+        lowered = _lowered(graph, chosen, folder, wishes, checked.sets, own, say)
+        built = _described(lowered.graph, chosen, own)
         info = built.info
-        parts = lowered.parts | (backend.build(built, target, files, *arguments) or {})
-        session, instead = _session(backend, files, info, target)
+        parts = lowered.parts | chosen.build(built, files, own)
+        session, instead = _session(chosen, files, info)
         if lowered.graph is not graph and (files / "model.onnx").is_file():
             from edgekit.quantize.precision import by_group
 
             parts["precision"] = by_group(files / "model.onnx")
-        if target.endswith("int8") and exported is not None:
+        if chosen.int8 and exported is not None:
             report = exported  # of the graph; what eight bits change is judged by accuracy
-            if instead is None and hasattr(backend, "runs_here"):  # judged was the engine's graph: is it the same?
-                parts |= _engine_parity(backend, files, graph, target)
+            if instead is None and chosen.engines:  # judged was the engine's graph: is it the same?
+                parts |= _engine_parity(chosen, files, graph)
             parts |= proof.detections(session, report, judged=True)
-            parts |= _speed(session, graph, folder, lowered, wishes, arguments, say)
+            parts |= _speed(chosen, session, graph, folder, lowered, wishes, own, say)
         else:
             say("comparing with the reference")
-            parts |= proof.of_weights(backend, files, info)
+            parts |= proof.of_weights(files, info)
             report = proof.of(session, "f16" if instead else None)
             parts |= proof.detections(session, report)
         session.close()
-        layouts.write(layout, files, info, target, parts.get("engines", []))
+        layouts.write(layout, files, info, chosen, parts.get("engines", []))
         provenance = {k: v for k, v in graph.provenance.items() if k not in ("rewrites", "stages", "lineage")}
         provenance["onnx_sha256"] = graph.sha256
-        provenance["versions"] = {**provenance.get("versions", {}), **versions("edgekit", *_SDKS)}
+        provenance["versions"] = {**provenance.get("versions", {}), **_versions(chosen)}
         manifest = bundle.manifest_of(
             info,
             target,
@@ -202,13 +200,13 @@ def rebuild(
     old = bundle.read(source)
     if target not in (None, old.target):
         raise UsageError(f"--target {target}: the graph in {source} was made for {old.target}; leave --target out")
-    backend = targets.backend(old.target)
-    if not hasattr(backend, "runs_here"):
+    tied = targets.get(old.target)
+    if not tied.engines:
         raise UsageError(
             f"--from {source}: a bundle of {old.target} is tied to no machine; --from is for trt-* targets"
         )
-    arguments = preflight.own_options(backend, old.target, options)
-    layouts.check(layout, old.target)
+    own = preflight.own_options(tied, options)
+    layouts.check(layout, tied)
     preflight.check_out(out)
     with failures_to(out), workspace(out) as folder:
         say(f"building {old.target} from {source}")
@@ -216,31 +214,36 @@ def rebuild(
         shutil.copytree(source, files, ignore=shutil.ignore_patterns(bundle.MANIFEST, "*.engine", *layouts.LAYOUTS))
         provenance = old.manifest["provenance"]
         graph = Graph(files / "model.onnx", old.info, provenance.get("onnx_sha256", ""), provenance)
-        parts = backend.build(graph, old.target, files, *arguments)
-        layouts.write(layout, files, old.info, old.target, parts["engines"])
-        if backend.runs_here(files, old.target) is None:
+        parts = tied.build(graph, files, own)
+        layouts.write(layout, files, old.info, tied, parts["engines"])
+        if tied.runs_here(tied, files) is None:
             say("comparing with the graph")
-            parts |= _engine_parity(backend, files, graph, old.target)
+            parts |= _engine_parity(tied, files, graph)
         kept = {k: v for k, v in old.manifest.items() if k not in ("schema", "target", "files", *old.info.to_dict())}
-        kept["provenance"] = provenance | {"versions": provenance.get("versions", {}) | versions("edgekit", *_SDKS)}
+        kept["provenance"] = provenance | {"versions": provenance.get("versions", {}) | _versions(tied)}
         bundle.write_manifest(files, bundle.manifest_of(old.info, old.target, files, **(kept | parts)))
         move_into_place(files, out)
     return bundle.read(out, verify=False)
 
 
-def _engine_parity(backend: ModuleType, files: Path, graph: Graph, target: str) -> dict[str, Any]:
+def _versions(target: Target) -> dict[str, str]:
+    """Of what a bundle of ``target`` was made with."""
+    return versions("edgekit", "numpy", *targets.reference().packages, *target.packages)
+
+
+def _engine_parity(target: Target, files: Path, graph: Graph) -> dict[str, Any]:
     """The engine just built against its graph: ``engine_parity`` for the manifest, which is no longer ``evaluated``
     by the graph alone. None of both where there is no ONNX Runtime to run the graph, as on a Jetson."""
-    runner = targets.backend("ort-fp32")
+    runner = targets.reference()
     if runner.missing():
         return {}
-    reference = runner.open_session(files / "model.onnx", graph.info, "ort-fp32")
-    session = backend.open_session(files, graph.info, target)
+    reference = runner.open(files / "model.onnx", graph.info)
+    session = target.open(files, graph.info)
     batches = (parity.batch_of(picture, session.info) for picture in parity.generated_images())
     # Eight bits round to the one or the other side of a step: what follows differs by about as much as in bf16.
-    report = parity.compare(reference, session, batches, "f16" if target.endswith("fp16") else "bf16")
+    report = parity.compare(reference, session, batches, "f16" if target.precision == "fp16" else "bf16")
     session.close()
-    parity.check(report, f"the engine of {target} built here")
+    parity.check(report, f"the engine of {target.name} built here")
     return {"engine_parity": plain(report), "evaluated": None}
 
 
@@ -249,15 +252,16 @@ def _say_notes(sets: Sets, say: Callable[[str], None]) -> None:
         say(f"note: {note}")
 
 
-def _check_head(backend: ModuleType, target: str, head: str, candidates: int | None) -> None:
-    """Raise UsageError unless the backend has such a head, and one of so many candidates."""
-    heads, most = getattr(backend, "HEADS", HEADS), getattr(backend, "MOST_CANDIDATES", None)
-    if head not in heads:
-        raise UsageError(
-            f"--head {head}: {target} has {' and '.join(heads)}, whose duplicates are suppressed afterwards"
-        )
+def _check_head(target: Target, head: str, candidates: int | None) -> None:
+    """Raise UsageError unless the target has such a head, and one of so many candidates."""
+    if head not in target.heads:
+        has = " and ".join(target.heads)
+        raise UsageError(f"--head {head}: {target.name} has {has}, whose duplicates are suppressed afterwards")
+    most = target.most_candidates
     if most is not None and candidates is not None and candidates > most:
-        raise UsageError(f"--candidates {candidates}: {target} sorts no more than {most}; give fewer, or --head raw")
+        raise UsageError(
+            f"--candidates {candidates}: {target.name} sorts no more than {most}; give fewer, or --head raw"
+        )
 
 
 def _crowding(source: Path, imgsz: tuple[int, int] | None, sets: Sets) -> Any:
@@ -283,12 +287,11 @@ def _crowding(source: Path, imgsz: tuple[int, int] | None, sets: Sets) -> Any:
 
 def _lowered(
     graph: Graph,
-    target: str,
+    target: Target,
     folder: Path,
     wishes: Wishes | None,
     sets: Sets | None,
-    backend: ModuleType,
-    arguments: tuple[Any, ...],
+    own: BuildOptions,
     say: Callable[[str], None],
 ) -> Lowered:
     """The graph the target is built from: quantized or halved where that is what the target is, and judged."""
@@ -304,66 +307,62 @@ def _lowered(
         files = folder / "trial"
         shutil.rmtree(files, ignore_errors=True)
         files.mkdir()
-        built = _described(narrow, backend, arguments)
-        if hasattr(backend, "runs_here"):  # an engine takes long to build, and its graph says as much
+        built = _described(narrow, target, own)
+        if target.engines:  # an engine takes long to build, and its graph says as much
             shutil.copyfile(narrow.path, files / "model.onnx")
         else:
-            backend.build(built, target, files, *arguments)
-        session: Session = _session(backend, files, built.info, target)[0]
-        return session
+            target.build(built, files, own)
+        return _session(target, files, built.info)[0]
 
     return lower(graph, target, folder, wishes, artifact, say, sets)
 
 
-def _described(graph: Graph, backend: ModuleType, arguments: tuple[Any, ...]) -> Graph:
-    """The graph with the ``info`` of what the backend will make of it."""
-    takes = getattr(backend, "takes", lambda info, *_: info)
-    return dataclasses.replace(graph, info=takes(graph.info, *arguments))
+def _described(graph: Graph, target: Target, own: BuildOptions) -> Graph:
+    """The graph with the ``info`` of what the target will make of it."""
+    return dataclasses.replace(graph, info=target.info(graph.info, own))
 
 
 def _speed(
+    target: Target,
     session: Session,
     graph: Graph,
     folder: Path,
     lowered: Lowered,
     wishes: Wishes | None,
-    arguments: tuple[Any, ...],
+    own: BuildOptions,
     say: Callable[[str], None],
 ) -> dict[str, Any]:
     """``speed`` for the manifest: INT8 against the floating-point targets of the same runtime, interleaved."""
-    if wishes is None or wishes.timing_s == 0 or session.target not in FLOATS:
+    if wishes is None or wishes.timing_s == 0 or not target.floats:
         return {}
     opened = {}
-    for target in FLOATS[session.target]:
-        backend = targets.backend(target)
-        files = folder / target
+    for name in target.floats:
+        sibling, files = targets.get(name), folder / name
         files.mkdir()
-        built = _described(graph, backend, arguments)
-        backend.build(built, target, files, *arguments)
-        opened[target] = backend.open_session(files, built.info, target)
+        built = _described(graph, sibling, own)
+        sibling.build(built, files, own)
+        opened[name] = sibling.open(files, built.info)
     from edgekit.quantize.speed import against
 
     say("timing it against floating point")
     return {"speed": against(opened, session, lowered.pictures, wishes.require_speedup, wishes.timing_s)}
 
 
-def _session(backend: ModuleType, files: Path, info: ModelInfo, target: str) -> tuple[Any, str | None]:
+def _session(target: Target, files: Path, info: ModelInfo) -> tuple[Session, str | None]:
     """A session of the artifact, and None. Where it cannot run here: of the very graph it was built from, with what
     every operator puts out rounded as the artifact's would be, and the sentence that says so."""
-    reason = backend.runs_here(files, target) if hasattr(backend, "runs_here") else None
-    if reason is None:
-        return backend.open_session(files, info, target), None
+    if target.runs_here(target, files) is None:
+        return target.open(files, info), None
     from edgekit.quantize import fp16
 
     rounded = files.parent / "rounded.onnx"
     fp16.rounded(files / "model.onnx", rounded)
-    runner = targets.backend("ort-fp32")
-    return runner.open_session(rounded, info, "ort-fp32"), "graph evaluated; engine not run here"
+    return targets.reference().open(rounded, info), "graph evaluated; engine not run here"
 
 
 def _graph(
     source: Path,
-    target: str,
+    target: Target,
     folder: Path,
     imgsz: tuple[int, int] | None,
     batch: int | None,
@@ -382,14 +381,14 @@ def _graph(
         extra = "train" if error.name == "torch" else "onnx"
         raise MissingPackageError(error.name or "torch", f"building from {source}", extra) from error
     loaded = checkpoint.load(source)
-    graph = export(loaded, folder / "model.onnx", imgsz, batch, None, head, target, candidates)
+    graph = export(loaded, folder / "model.onnx", imgsz, batch, None, head, target.recipe, candidates)
     reference = TorchSession(loaded.net, graph.info, source, fold=False)
     reference.predicts = TorchSession(loaded.net, loaded.info(imgsz, batch), source)
     return graph, Suppressed(reference) if graph.info.head == "nms" else reference
 
 
 def _existing_graph(
-    source: Path, path: Path, target: str, folder: Path, candidates: int | None
+    source: Path, path: Path, target: Target, folder: Path, candidates: int | None
 ) -> tuple[Graph, Session]:
     from edgekit.graph.document import REWRITTEN, read_document
     from edgekit.graph.files import rewrite_file
@@ -404,10 +403,10 @@ def _existing_graph(
         raise InputError(f"{path}: exported {kept}; export it again with --candidates {candidates}")
     counts = [row["fired"] for row in document["rewrites"] if row["rule"] in LOWERINGS]
     rewritten = folder / "model.onnx"
-    rewrite_file(path, rewritten, recipe_for(target), counts, prove=False)  # what is built is compared below
+    rewrite_file(path, rewritten, recipe_for(target.recipe), counts, prove=False)  # what is built is compared below
     document = read_document(rewritten)
     provenance = document["provenance"] | {k: document[k] for k in REWRITTEN if k in document}
-    session = targets.backend("ort-fp32").open_session(path, info, "ort-fp32")
+    session = targets.reference().open(path, info)
     return Graph(rewritten, info, sha256_file(path), provenance), session
 
 

@@ -54,7 +54,7 @@ PACKAGES = (
     Package("onnx", "onnx", "export"),
     Package("onnx-ir", "onnx", "graphs in memory: export and rewrites"),
     Package("onnxscript", "onnx", "export and rewrites"),
-    Package("onnxsim", "onnx", "folding constants of exported graphs"),
+    Package("onnxsim", "onnx", "fixing the image size of ONNX files from elsewhere"),
     Package("onnxruntime", "onnx", "ort-* targets", ("onnxruntime-gpu", "onnxruntime-openvino")),
     Package("openvino", "openvino", "ov-* targets"),
     Package("nncf", "int8", "building ov-int8"),
@@ -63,7 +63,7 @@ PACKAGES = (
     Package("tensorrt-rtx", "tensorrt-rtx", "trt-rtx-* targets", ("tensorrt-rtx-cu12", "tensorrt-rtx-cu13")),
     Package("cuda-python", "cuda", "GPU memory, streams and graphs for TensorRT"),
     Package("supervision", "supervision", "results in its form: Result.to_supervision"),
-    Package("pycuda", "pycuda", "its arrays as TensorRT's input, in its own context"),
+    Package("pycuda", "pycuda", "never imported; its arrays are TensorRT's input as they are"),
 )
 
 
@@ -80,7 +80,7 @@ def examine() -> dict[str, Any]:
         "python": platform.python_version(),
         "executable": sys.executable,
         "platform": platform.platform(),
-        "packages": [_package(p) for p in PACKAGES],
+        "packages": [_package(p) for p in (*PACKAGES, *_of_targets())],
         "targets": target_states(),
         "warnings": _warnings(),
         "cpu": machine.cpu(),
@@ -90,12 +90,18 @@ def examine() -> dict[str, Any]:
 
 def target_states() -> list[dict[str, Any]]:
     """For every target its ``name``, whether it is ``ready`` here, and the ``note`` saying what it lacks."""
-    known = targets.names()
     states = []
-    for name in dict.fromkeys((*targets.PLANNED, *known)):
-        note = targets.backend(name).missing() if name in known else "not in this version of edgekit"
-        states.append({"name": name, "ready": note is None, "note": note})
+    for target in targets.every():
+        note = target.missing()
+        states.append({"name": target.name, "ready": note is None, "note": note})
     return states
+
+
+def _of_targets() -> list[Package]:
+    """Packages that only a target's record names."""
+    listed = {p.name for p in PACKAGES}
+    found = {name: target for target in targets.every() for name in target.packages if name not in listed}
+    return [Package(name, target.extra, f"{target.name} and its like") for name, target in found.items()]
 
 
 def _package(package: Package) -> dict[str, Any]:

@@ -25,7 +25,7 @@ beside an IR); where there is none, the task is asked for. Anything else is refu
 
     model = read(Path("yolo11n.onnx"))
     model.info.task, model.info.names
-    session = model.wrap(backend.open_session(model.path, model.inner, model.target))
+    session = model.wrap(model.target.open(model.path, model.inner))
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ from __future__ import annotations
 import ast
 import math
 import warnings
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,7 @@ import yaml
 from edgekit import targets, tasks
 from edgekit.errors import InputError, MissingPackageError, UsageError
 from edgekit.spec import ModelInfo, Port, Session
+from edgekit.targets import Target
 
 _STRIDES = (8, 16, 32)
 _MOST_BYTES = 1 << 20  # of metadata
@@ -57,8 +58,7 @@ class ForeignModel:
 
     Attributes:
         path: the ONNX file or the IR's ``.xml``.
-        backend: an edgekit target whose backend runs it.
-        target: what to call it: the runtime's name, since nothing is known of how it was built.
+        target: whose runtime runs it; it is called by that runtime's name, since nothing is known of how it was built.
         info: what host code must know, in roles.
         inner: the file's own ports, for the backend.
         named: whether the class names are the model's own; else they are numbers.
@@ -66,8 +66,7 @@ class ForeignModel:
     """
 
     path: Path
-    backend: str
-    target: str
+    target: Target
     info: ModelInfo
     inner: ModelInfo
     named: bool
@@ -84,12 +83,14 @@ class ForeignModel:
         return wrapped
 
 
-class ForeignSession:
-    """A backend's session of a foreign model; what else that can do (``profile``, ``close``) shows through."""
+class ForeignSession(Session):
+    """A runtime's session of a foreign model, answering in roles."""
 
     def __init__(self, session: Session, model: ForeignModel) -> None:
         self._session, self._model = session, model
-        self.info, self.target, self.path, self.named = model.info, model.target, model.path, model.named
+        self.info, self.target, self.path, self.named = model.info, model.target.name, model.path, model.named
+        self.concurrent, self.streams, self.gpu = session.concurrent, session.streams, session.gpu
+        self.forkable = session.forkable
         self._dtype = np.dtype(model.inner.inputs[0].dtype)
 
     def run(self, batch: np.ndarray) -> dict[str, np.ndarray]:
@@ -139,11 +140,20 @@ class ForeignSession:
         if not (-_SLACK <= low <= high <= 1 + _SLACK and sums_to_one):
             raise InputError(f"{self.path}: its scores ({low:.3g} to {high:.3g}) are no probabilities; {_SAY}")
 
+    def taps(self, batch: np.ndarray, names: Sequence[str]) -> dict[str, np.ndarray]:
+        return self._session.taps(batch, names)
+
+    def profile(self, batch: np.ndarray, runs: int) -> list[tuple[str, str, float]] | None:
+        return self._session.profile(batch, runs)
+
     def precision_by_type(self) -> dict[str, int]:
         return self._session.precision_by_type()
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._session, name)
+    def kernels(self) -> list[str]:
+        return self._session.kernels()
+
+    def close(self) -> None:
+        self._session.close()
 
 
 _SAY = (
@@ -173,18 +183,20 @@ def read(path: Path, imgsz: tuple[int, int] | None = None, task: str | None = No
     """
     if path.suffix == ".onnx":
         inputs, outputs, metadata = _described(path)
-        place, backend, target = path, "ort-fp32", "onnxruntime"
+        place, target = path, replace(targets.reference(), name="onnxruntime")
         said = _Said({key: _literal(text) for key, text in metadata.items()}, path)
     else:
         place = _xml(path)
-        inputs, outputs = targets.backend("ov-fp16").describe(place)
-        backend, target, said = "ov-fp16", "openvino", _Said(_yaml(place.with_name("metadata.yaml")), place)
+        target = replace(targets.get("ov-fp16"), name="openvino")
+        assert target.describe is not None
+        inputs, outputs = target.describe(place)
+        said = _Said(_yaml(place.with_name("metadata.yaml")), place)
     image = _image(inputs, place, imgsz or said.imgsz())
     known = _task(said, task, outputs, place)
     outputs.sort(key=lambda port: len(port.shape))
     info = _info(known, said, image, outputs, place)
     inner = info.replace(outputs=tuple(Port(p.name, str(i), p.shape, p.dtype) for i, p in enumerate(outputs)))
-    return ForeignModel(place, backend, target, info, inner, bool(said.names()), said.keypoint_shape(known)[1])
+    return ForeignModel(place, target, info, inner, bool(said.names()), said.keypoint_shape(known)[1])
 
 
 class _Said:

@@ -40,8 +40,9 @@ def _bundle(path: Path) -> dict[str, Any]:
     if onnx_files:
         facts |= _graph_facts(onnx_files[0])
     if manifest.get("engines"):
-        info, backend = opened.info, targets.backend(opened.target)
-        facts["reproduce"] = [backend.reproduce(engine, info) for engine in manifest["engines"]]
+        reproduce = targets.get(opened.target).reproduce
+        if reproduce is not None:
+            facts["reproduce"] = [reproduce(engine, opened.info) for engine in manifest["engines"]]
     facts["licence"] = manifest.get("licence")
     for name in ("stages", "lineage"):  # for programs; a page long
         facts.pop(name, None)

@@ -1,11 +1,13 @@
 """A bundle's files arranged the way an inference server reads them, beside the bundle's own.
 
-| layout | folder in the bundle | targets |
-|---|---|---|
-| ``triton`` | ``triton/MODEL/config.pbtxt``, ``triton/MODEL/1/…``: NVIDIA Triton's repository | trt-*, ort-*, ov-* |
-| ``ovms`` | ``ovms/config.json``, ``ovms/MODEL/1/…``: OpenVINO Model Server's | ov-*, ort-* |
+| layout | folder in the bundle |
+|---|---|
+| ``triton`` | ``triton/MODEL/config.pbtxt``, ``triton/MODEL/1/…``: NVIDIA Triton's repository |
+| ``ovms`` | ``ovms/config.json``, ``ovms/MODEL/1/…``: OpenVINO Model Server's |
 
-    write("triton", folder, info, "trt-fp16", engines)
+Which server reads a target's bundles, and how, the target's record says (``Target.servers``).
+
+    write("triton", folder, info, targets.get("trt-fp16"), engines)
     # tritonserver --model-repository BUNDLE/triton
 
 The files are the bundle's own under other names (hard links where the file system has them). Triton picks an engine by
@@ -24,8 +26,9 @@ from typing import Any
 
 from edgekit.errors import UsageError
 from edgekit.spec import ModelInfo, Port
+from edgekit.targets import Served, Target, every
 
-LAYOUTS = ("triton", "ovms")
+LAYOUTS = {"triton": "NVIDIA Triton", "ovms": "OpenVINO Model Server"}
 _TRITON_TYPES = {
     "float32": "TYPE_FP32",
     "float16": "TYPE_FP16",
@@ -37,50 +40,44 @@ _TRITON_TYPES = {
 _QUEUE_US = 500  # how long Triton may wait for further images to fill a batch
 
 
-def check(layout: str | None, target: str) -> None:
+def check(layout: str | None, target: Target) -> None:
     """Refuse a layout that is none, or that the target's files cannot be served in.
 
     Raises:
-        UsageError: the sentence says which server takes what.
+        UsageError: the message says which targets the server takes.
     """
-    if layout is None:
+    if layout is None or layout in target.servers:
         return
     if layout not in LAYOUTS:
         raise UsageError(f"--layout {layout}: layouts are {', '.join(LAYOUTS)}")
-    if target.startswith("trt-rtx"):
-        raise UsageError(f"--layout {layout}: no server loads engines of TensorRT-RTX; build trt-*, ort-* or ov-*")
-    if layout == "ovms" and target.startswith("trt"):
-        raise UsageError("--layout ovms: OpenVINO Model Server loads no engines of TensorRT; build ov-* or ort-*")
+    readable = ", ".join(other.name for other in every() if layout in other.servers)
+    raise UsageError(f"--layout {layout}: {LAYOUTS[layout]} does not load what {target.name} builds; build {readable}")
 
 
 def write(
-    layout: str | None, folder: Path, info: ModelInfo, target: str, engines: Sequence[Mapping[str, Any]] = ()
+    layout: str | None, folder: Path, info: ModelInfo, target: Target, engines: Sequence[Mapping[str, Any]] = ()
 ) -> None:
-    """Write ``layout`` into the bundle ``folder``; nothing where it is None.
+    """Write ``layout``, one of ``target.servers``, into the bundle ``folder``; nothing where it is None.
 
     Args:
-        engines: the records of a TensorRT bundle's engines.
+        engines: the records of the bundle's engines, where it has some.
 
     Raises:
-        UsageError: a TensorRT bundle without engines.
+        UsageError: the server loads engines and there are none.
     """
     if layout is None:
         return
     name = info.spec.name if info.spec else info.task
-    if target.startswith("trt"):
-        if not engines:
-            raise UsageError(f"--layout {layout}: --no-engine leaves nothing to serve; drop one of them")
-        kind, files = "tensorrt", {row["file"]: row["file"] for row in engines}
-    elif target.startswith("ov"):
-        kind, files = "openvino", {file: file for file in ("model.xml", "model.bin")}
-    else:
-        kind, files = "onnxruntime", {"model.onnx": "model.onnx"}
+    served = target.servers[layout]
+    files = served.files or tuple(row["file"] for row in engines)
+    if not files:
+        raise UsageError(f"--layout {layout}: --no-engine leaves nothing to serve; drop one of them")
     place = folder / layout / name
     (place / "1").mkdir(parents=True)
-    for source, served in files.items():
-        _link(folder / source, place / "1" / served)
+    for file in files:
+        _link(folder / file, place / "1" / file)
     if layout == "triton":
-        (place / "config.pbtxt").write_text(triton_config(name, kind, info, engines), encoding="utf-8")
+        (place / "config.pbtxt").write_text(triton_config(name, served, info, engines), encoding="utf-8")
     else:
         served_models = {"model_config_list": [{"config": {"name": name, "base_path": f"/models/{name}"}}]}
         (folder / layout / "config.json").write_text(json.dumps(served_models, indent=1) + "\n", encoding="utf-8")
@@ -93,7 +90,7 @@ def _link(source: Path, place: Path) -> None:
         shutil.copyfile(source, place)
 
 
-def triton_config(name: str, kind: str, info: ModelInfo, engines: Sequence[Mapping[str, Any]] = ()) -> str:
+def triton_config(name: str, served: Served, info: ModelInfo, engines: Sequence[Mapping[str, Any]] = ()) -> str:
     """``config.pbtxt`` by Triton's "Model Configuration": ports, batching and instances.
 
     A fixed batch is part of the shapes (``max_batch_size: 0``); of a dynamic one Triton fills batches itself.
@@ -102,12 +99,12 @@ def triton_config(name: str, kind: str, info: ModelInfo, engines: Sequence[Mappi
     batches = next((row.get("options", {}).get("batches") for row in engines), None) or (1, 4, 16)
     old = any(str(row.get("sdk_version", "")).startswith("8.") for row in engines)  # whose integers are all int32
     types = _TRITON_TYPES | ({"int64": "TYPE_INT32"} if old else {})
-    lines = [f'name: "{name}"', f'backend: "{kind}"', f"max_batch_size: {batches[2] if dynamic else 0}"]
+    lines = [f'name: "{name}"', f'backend: "{served.runtime}"', f"max_batch_size: {batches[2] if dynamic else 0}"]
     for what, ports in (("input", info.inputs), ("output", info.outputs)):
         lines += [f"{what} [", ",\n".join(_port(port, types, dynamic) for port in ports), "]"]
     if dynamic:
         lines.append(f"dynamic_batching {{ max_queue_delay_microseconds: {_QUEUE_US} }}")
-    lines.append(f"instance_group [ {{ count: 1, kind: {'KIND_GPU' if kind == 'tensorrt' else 'KIND_CPU'} }} ]")
+    lines.append(f"instance_group [ {{ count: 1, kind: {'KIND_GPU' if served.gpu else 'KIND_CPU'} }} ]")
     if engines:
         lines.append(f'default_model_filename: "{engines[0]["file"]}"')
         lines.append("cc_model_filenames [")

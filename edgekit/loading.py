@@ -6,18 +6,17 @@ predictor("street.jpg")[0].boxes
 
 from __future__ import annotations
 
-import inspect
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from edgekit import bundle, modelcache, targets
 from edgekit.errors import InputError, MissingPackageError, UsageError
 from edgekit.processor import saturation
 from edgekit.spec import ModelInfo, Session, parse_imgsz
+from edgekit.targets import Opening, Target
 
 if TYPE_CHECKING:
     from edgekit.runtime.predictor import Predictor
@@ -25,12 +24,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class _Artifact:
-    """Files a backend opens: where, what they are, how the target is called, and what to make of the session."""
+    """Files a target opens: where, what they are, and what to make of the session."""
 
-    backend: ModuleType
+    target: Target
     place: Path
     info: ModelInfo
-    target: str
     finish: Callable[[Session], Session] = lambda session: session
 
 
@@ -91,9 +89,9 @@ def open_session(
         if streams is not None:
             raise UsageError(f"{path}: PyTorch runs one stream a process; build the model for a target")
         return _torch_session(path, device, threads, size, head, candidates)
-    extra: dict[str, Any] = _streams(found, streams) | ({"cache": folder} if folder else {})
+    _check_streams(streams)
     with modelcache.checked(folder):
-        session = found.backend.open_session(found.place, found.info, found.target, device, threads, **extra)
+        session = found.target.open(found.place, found.info, Opening(device, threads, streams, folder))
     return found.finish(session)
 
 
@@ -101,21 +99,18 @@ def _cache_folder(path: Path, found: _Artifact | None, cache: str | Path | bool)
     """Where the runtime keeps what it compiles; None for no cache."""
     if cache is False:
         return None
-    if found is None or "cache" not in inspect.signature(found.backend.open_session).parameters:
-        raise UsageError(f"--cache: {path} runs on {found.target if found else 'pytorch'}, which keeps none; ov-* do")
+    if found is None or not found.target.caches:
+        keeps = ", ".join(target.name for target in targets.every() if target.caches)
+        runs_on = found.target.name if found else "pytorch"
+        raise UsageError(f"--cache: {path} runs on {runs_on}, which keeps none; {keeps} do")
     if not bundle.is_bundle(path):
         raise UsageError(f"--cache: {path} is no bundle; build one with: edgekit build MODEL --target T --out DIR")
     return modelcache.folder_for(path, cache)
 
 
-def _streams(found: _Artifact, streams: int | None) -> dict[str, int]:
-    """The argument for a backend that compiles for a number of streams; others run what threads call at once."""
-    if streams is None:
-        return {}
-    if not isinstance(streams, int) or isinstance(streams, bool) or streams < 1:
+def _check_streams(streams: int | None) -> None:
+    if streams is not None and (not isinstance(streams, int) or isinstance(streams, bool) or streams < 1):
         raise UsageError(f"streams {streams}: must be a whole number of at least 1")
-    taken = inspect.signature(found.backend.open_session).parameters
-    return {"streams": streams} if "streams" in taken else {}
 
 
 def open_streams(
@@ -136,9 +131,9 @@ def open_streams(
     found = _artifact(path, parse_imgsz(imgsz) if imgsz is not None else None, foreign, task, device)
     if found is None and count > 1:
         raise UsageError(f"{path}: PyTorch runs one stream a process; build the model for a target")
-    if found is None or not hasattr(found.backend, "open_streams"):
-        return [open_session(path, device, threads, imgsz, foreign=foreign, task=task) for _ in range(count)]
-    opened = found.backend.open_streams(found.place, found.info, found.target, count, device, threads)
+    if found is None:
+        return [open_session(path, device, threads, imgsz, foreign=foreign, task=task)]
+    opened = found.target.open_several(found.place, found.info, count, Opening(device, threads))
     return [found.finish(session) for session in opened]
 
 
@@ -154,24 +149,24 @@ def _artifact(
         if is_foreign(path):
             model = read(path, size, task)
             _check_size(path, model.info, size)
-            backend = targets.backend(model.backend)
-            return _Artifact(backend, model.path, model.inner, model.target, model.wrap)
+            return _Artifact(model.target, model.path, model.inner, model.wrap)
     if path.is_dir():
         opened = bundle.read(path)
         _check_size(path, opened.info, size)
-        _warn_of_saturation(opened, device)
-        return _Artifact(targets.backend(opened.target), path, opened.info, opened.target)
+        target = targets.get(opened.target)
+        _warn_of_saturation(opened, target, device)
+        return _Artifact(target, path, opened.info)
     if path.suffix == ".onnx":
         info = _onnx_info(path)
         _check_size(path, info, size)
-        return _Artifact(targets.backend("ort-fp32"), path, info, "ort-fp32")
+        return _Artifact(targets.reference(), path, info)
     return None
 
 
-def _warn_of_saturation(opened: bundle.Bundle, device: str | None) -> None:
+def _warn_of_saturation(opened: bundle.Bundle, target: Target, device: str | None) -> None:
     quantization = opened.manifest.get("quantization")
     bits = quantization.get("weight_bits") if isinstance(quantization, dict) else None
-    sentence = None if opened.target.startswith("trt") else saturation(bits, device)
+    sentence = None if target.exact else saturation(bits, device)
     if sentence:
         warnings.warn(f"{opened.path}: {sentence}", RuntimeWarning, stacklevel=2)
 

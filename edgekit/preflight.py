@@ -1,7 +1,7 @@
 """What can be known about a request before the work begins, checked in one place and in the order of what it takes.
 
     checked = of_build(source, "ov-int8", out, None, 1, images, "topk", {}, None, wishes)
-    checked.arguments, checked.sets          # for the backend, and what is calibrated and judged on
+    checked.options, checked.sets            # the target's own, and what is calibrated and judged on
 
 First words and numbers, then packages, then the files: a wrong word is refused in a fraction of a second, bad data
 after a look at the data. Nothing here imports torch, makes a network or runs one.
@@ -14,8 +14,6 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
-from typing import Any
 
 from edgekit import bundle, catalog, layouts, parity, quantize, targets, tasks
 from edgekit import source as sources
@@ -23,15 +21,16 @@ from edgekit.errors import InputError, UsageError
 from edgekit.quantize import Wishes
 from edgekit.quantize.sets import Sets, open_sets
 from edgekit.spec import HEADS, check_opset, parse_imgsz
+from edgekit.targets import BuildOptions, Target
 from edgekit.tasks import ports
 
 
 @dataclass(frozen=True)
 class Checked:
-    """The target's own options as its ``build`` takes them (one more argument, or none), and what is calibrated and
-    judged on; None where nothing is, or the model's task is not known before it is read in full."""
+    """The target's own options, and what is calibrated and judged on; None where nothing is, or the model's task is not
+    known before it is read in full."""
 
-    arguments: tuple[Any, ...]
+    options: BuildOptions
     sets: Sets | None = None
 
 
@@ -56,29 +55,29 @@ def of_build(
     Raises:
         InputError, UsageError, MissingPackageError: one sentence on what is wrong and what to do.
     """
-    backend = targets.backend(target)
-    narrow = quantize.needed(target, wishes)
-    layouts.check(layout, target)
-    arguments = own_options(backend, target, options)
-    if layout is not None and arguments and not getattr(arguments[0], "engine", True):
+    chosen = targets.get(target)
+    narrow = quantize.needed(chosen, wishes)
+    layouts.check(layout, chosen)
+    own = own_options(chosen, options)
+    if layout is not None and not own.complete:
         raise UsageError(f"--layout {layout}: --no-engine leaves nothing to serve; drop one of them")
     if head not in HEADS:
         raise UsageError(f"--head {head}: forms are {', '.join(HEADS)}")
     if imgsz is not None:
         parse_imgsz(imgsz)
-    if target in quantize.INT8 and batch is None:
+    if chosen.int8 and batch is None:
         raise InputError(f"{source}: INT8 needs a fixed batch and size, not a dynamic shape; leave --dynamic-batch out")
     check_out(out)
     found = sources.describe(source)
     if found.info is None and found.task is not None:
         ports.check_head(found.task, head, batch)
-    _check_graph(found, target, imgsz)
+    _check_graph(found, chosen, imgsz)
     if images:
         parity.read_images(images)
     if not narrow or wishes is None or not (wishes.sources or wishes.calibration):
-        return Checked(arguments)
-    quantize.check_packages(target)
-    return Checked(arguments, sets or of_sets(found, wishes))
+        return Checked(own)
+    quantize.check_packages(chosen)
+    return Checked(own, sets or of_sets(found, wishes))
 
 
 def of_export(source: Path, out: Path, head: str, batch: int | None, opset: int) -> None:
@@ -162,11 +161,11 @@ def of_sets(source: sources.Source, wishes: Wishes, calibrate: bool = True) -> S
     return sets
 
 
-def _check_graph(source: sources.Source, target: str, imgsz: tuple[int, int] | None) -> None:
+def _check_graph(source: sources.Source, target: Target, imgsz: tuple[int, int] | None) -> None:
     if source.info is None:
         return
     path = source.path / "model.onnx" if source.path.is_dir() else source.path
-    if target in quantize.INT8:
+    if target.int8:
         from edgekit.graph.files import load
         from edgekit.quantize import qdq
 
@@ -180,22 +179,20 @@ def _check_graph(source: sources.Source, target: str, imgsz: tuple[int, int] | N
         raise InputError(f"{path}: exported for {height},{width}; export it again with --imgsz")
 
 
-def own_options(backend: ModuleType, target: str, texts: Mapping[str, str] | None) -> tuple[Any, ...]:
-    """The target's own options as ``backend.build`` takes them: one more argument, or none.
+def own_options(target: Target, texts: Mapping[str, str] | None) -> BuildOptions:
+    """The target's own options.
 
     Raises:
-        UsageError: a target without options was given some, or one has no such option or value.
+        UsageError: there is no such option or value.
         InputError: what the target is built with is not installed.
     """
-    if texts and not hasattr(backend, "OPTIONS"):
-        raise UsageError(f"--option {next(iter(texts))}: {target} has no options of its own; trt-* targets do")
-    chosen = backend.OPTIONS.parse(texts) if texts else None
-    reason = backend.missing() if getattr(chosen, "engine", True) else None
-    if reason:
-        raise InputError(reason)
-    if hasattr(backend, "prepare") and getattr(chosen, "engine", True):
-        backend.prepare(target, chosen or backend.OPTIONS())  # refuses now what it would after the export
-    return () if chosen is None else (chosen,)
+    chosen: BuildOptions = target.options.parse(texts) if texts else target.options()
+    if chosen.complete:
+        reason = target.missing()
+        if reason:
+            raise InputError(reason)
+        target.prepare(target, chosen)  # refuses now what it would after the export
+    return chosen
 
 
 def check_out(out: Path) -> None:

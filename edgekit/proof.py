@@ -1,8 +1,8 @@
 """The proof that an artifact is the function its checkpoint is, step by step, and the stage to blame where it is not.
 
-    proof = Proof(reference, graph, source, "ov-fp16", images, folder)
+    proof = Proof(reference, graph, source, targets.get("ov-fp16"), images, folder)
     proof.of_graph()                              # the exported graph, in float32
-    proof.of_weights(backend, files, info)        # half-precision weights, executed in float32: nothing else differs
+    proof.of_weights(files, info)                 # half-precision weights, executed in float32: nothing else differs
     report = proof.of(session)                    # as it executes, within what that precision does to this network
     proof.detections(session, report)             # what an application sees
 
@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -23,6 +22,7 @@ from edgekit import agreement, parity, stages, targets
 from edgekit.errors import GateError
 from edgekit.quantize.rounded import rounded
 from edgekit.spec import Graph, ModelInfo, Session
+from edgekit.targets import Target
 
 CONF = 0.25  # of the detections that are compared: the default of every command
 KEYS = ("max_abs", "mean_abs", "tolerance", "pass")  # of a role in the manifest
@@ -63,14 +63,14 @@ class Proof:
         reference: Session,
         graph: Graph,
         source: Path,
-        target: str,
+        target: Target,
         images: Any,
         folder: Path,
         say: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.reference: Any = _Remembering(reference)
         self.graph, self.target, self.folder, self.say = graph, target, folder, say
-        self.name = f"{source} as {target}"
+        self.name = f"{source} as {target.name}"
         self.pictures: list[np.ndarray] = parity.read_images(images) if images else parity.generated_images()
         self._rounded: dict[tuple[str, bool], Any] = {}
         self._batches: list[np.ndarray] = []
@@ -83,24 +83,24 @@ class Proof:
         Raises:
             GateError: it is another function; names the role and the stage.
         """
-        runner = targets.backend("ort-fp32")
-        alike = self.reference.target == "ort-fp32" and not self.target.endswith("int8")
-        if self.target == "ort-fp32" or alike or runner.missing():
+        runner = targets.reference()
+        alike = self.reference.target == runner.name and not self.target.int8
+        if self.target == runner or alike or runner.missing():
             return None
-        session = runner.open_session(self.graph.path, self.graph.info, "ort-fp32")
-        report = self._held(self.reference, session, "f32", f"the graph exported for {self.target}")
+        session = runner.open(self.graph.path, self.graph.info)
+        report = self._held(self.reference, session, "f32", f"the graph exported for {self.target.name}")
         session.close()
         return report
 
-    def of_weights(self, backend: ModuleType, files: Path, info: ModelInfo) -> dict[str, Any]:
+    def of_weights(self, files: Path, info: ModelInfo) -> dict[str, Any]:
         """``weights_parity`` for the manifest: half-precision weights executed in float32, against the reference with
         its own weights rounded to half; nothing where the target does not store such, or they cannot be had."""
-        twin = getattr(backend, "FLOAT32", {}).get(self.target)
+        twin = self.target.float32
         half = self._narrow("w16", info.takes_pixels) if twin else None
         if twin is None or half is None:
             return {}
         try:
-            session = backend.open_session(files, info, twin)
+            session = twin.open(files, info)
         except GateError:  # a device that executes nothing as wide
             return {}
         report = self._held(half, session, "f32", self.name, "the checkpoint with its weights rounded to half")

@@ -10,13 +10,14 @@ ONNX file or an OpenVINO folder. Both turn into plain JSON with ``to_dict`` and 
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from edgekit.errors import InputError, UsageError
 
@@ -199,30 +200,67 @@ class ModelInfo:
         return info
 
 
-class Session(Protocol):
-    """A loaded model: what ``edgekit/targets/*.open`` and the PyTorch session return.
+class Session(abc.ABC):
+    """A loaded model: what targets, the PyTorch session and models of other tools are used through.
 
     ``run`` takes float32 ``[B, 3, H, W]`` (values 0..1, RGB; B equal to ``info.batch`` where that is fixed) and
     returns one array per role. Arrays may be reused by the next call unless copied. Where ``info.takes_pixels``, it
     also takes uint8 ``[B, H, W, 3]`` BGR, and rounds floats to those.
+
+    Attributes:
+        info: what goes in and comes out.
+        target: the target's name; ``pytorch`` of a checkpoint.
+        path: what was loaded.
+        concurrent: whether threads may call ``run`` at once.
+        streams: images it works on at once.
+        forkable: whether processes forked after it was opened may use it.
+        gpu: whether it computes on an NVIDIA GPU.
+        weights: what its weights are stored in, ``f32`` or ``f16``, whatever computes with them.
+        named: whether the model says its classes' names.
     """
 
     info: ModelInfo
     target: str
     path: Path
+    concurrent: bool = False
+    streams: int = 1
+    forkable: bool = False
+    gpu: bool = False
+    weights: str = "f32"
+    named: bool = True
 
-    def run(self, batch: Any) -> dict[str, Any]: ...
+    @abc.abstractmethod
+    def run(self, batch: Any) -> dict[str, Any]:
+        """Answer one batch: an array per role."""
+
+    def memory(self) -> Any | None:
+        """Where this thread's next ``run`` reads its input, to be filled and given to it: uint8 ``[B, H, W, 3]``; None
+        where the session has none."""
+        return None
 
     def taps(self, batch: Any, names: Sequence[str]) -> dict[str, Any]:
         """Values inside the model for one batch: by module path in PyTorch, by the value's name in artifacts.
 
         Names that are not there (a fusion may have swallowed them) are left out.
         """
-        ...
+        return {}
+
+    def profile(self, batch: Any, runs: int) -> list[tuple[str, str, float]] | None:
+        """(name, operator type, milliseconds) of every operator executed, in order, medians of ``runs``; None where
+        the runtime cannot say."""
+        return None
 
     def precision_by_type(self) -> dict[str, int]:
-        """How many operators run in each precision, by what the runtime says it executes: ``{"f32": 312}``."""
-        ...
+        """How many operators run in each precision, by what the runtime says it executes: ``{"f32": 312}``; empty
+        where it cannot say."""
+        return {}
+
+    def kernels(self) -> list[str]:
+        """Names of the kernels that compute, which tell the instruction set; empty where the runtime does not say."""
+        return []
+
+    def close(self) -> None:  # noqa: B027 - most have nothing to let go of
+        """Let go of what the runtime holds; the session cannot be used afterwards."""
 
 
 @dataclass(frozen=True)

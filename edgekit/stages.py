@@ -268,7 +268,7 @@ def narrowest(session: Session) -> str:
     for precision in ("bf16", "f16"):
         if precision in executed:
             return precision
-    return "w16" if session.target.endswith("fp16") else "f32"
+    return "w16" if session.weights == "f16" else "f32"
 
 
 def sentence(found: dict[str, Any] | None) -> str:

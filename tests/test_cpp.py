@@ -27,7 +27,6 @@ from edgekit.results import Result
 from edgekit.runtime import places
 from edgekit.runtime.postprocess import Options, postprocess, truncation
 from edgekit.spec import Graph, ModelInfo, Port, Preprocess
-from edgekit.targets import openvino as openvino_target
 from edgekit.tasks import ports
 from tests.hostile.fuzz import seeds
 from tests.hostile.manifests import NO_OBJECT, WRONG, spoil
@@ -113,7 +112,7 @@ def test_centre_crop_is_pythons_to_the_last_bit(probe: Probe, tmp_path: Path, si
 @pytest.mark.parametrize("mode", ["letterbox", "centre_crop"])
 def test_pixels_are_pythons_canvas(probe: Probe, tmp_path: Path, channels: int, mode: str) -> None:
     for k, size in enumerate([(96, 128), (64, 64)]):
-        info = openvino_target.takes(plain_info(size, Preprocess(mode=mode, fill=114 + k)))
+        info = targets.get("ov-fp16").info(plain_info(size, Preprocess(mode=mode, fill=114 + k)))
         folder = bundle_around(tmp_path / str(k), info)
         for height, width in SIZES:
             whole = np.random.default_rng(height).integers(0, 256, (height + 4, width + 3, channels), np.uint8)
@@ -431,8 +430,8 @@ def built(onnx: Path, target: str, folder: Path, seen: list[np.ndarray]) -> Path
 
         path = onnx.with_suffix(".xml")
         ir.quantize(onnx, path, [prepare([image], info.imgsz, info.preprocess)[0] for image in seen])
-    info = targets.backend(target).takes(info)
-    targets.backend(target).build(Graph(path, info, ""), target, folder)
+    info = targets.get(target).info(info)
+    targets.get(target).build(Graph(path, info, ""), folder)
     bundle.write_manifest(folder, bundle.manifest_of(info, target, folder))
     return folder
 
@@ -499,7 +498,7 @@ def test_the_steps_and_the_callers_memory(programs: Path, tmp_path: Path, pixels
 
 
 def test_pixels_are_for_openvino_alone(probe: Probe, tmp_path: Path) -> None:
-    info = openvino_target.takes(plain_info((64, 96)))
+    info = targets.get("ov-fp16").info(plain_info((64, 96)))
     folder = bundle_around(tmp_path / "bundle", info)  # of ort-fp32
     with pytest.raises(EdgekitError, match=r"the input 'images' is not float32 \[batch, 3, height, width\]"):
         probe("open", folder)
@@ -574,7 +573,12 @@ def test_every_task_target_and_head_conforms(
 ) -> None:
     from edgekit.graph.export import export
 
-    export(checkpoint.load(shared / "fixtures" / f"{name}.pt"), tmp_path / "m.onnx", head=head, target=target)
+    export(
+        checkpoint.load(shared / "fixtures" / f"{name}.pt"),
+        tmp_path / "m.onnx",
+        head=head,
+        recipe=targets.get(target).recipe,
+    )
     images = photos(shared, name, 8)
     folder = built(tmp_path / "m.onnx", target, tmp_path / "bundle", images)
     assert assert_conforms(probe, folder, images, **OPTIONS) > 0

@@ -171,7 +171,7 @@ def test_candidates_of_what_has_none_are_refused(head: str, task: str) -> None:
 def test_what_tensorrt_cannot_do_is_refused_before_the_export(
     head: str, candidates: int | None, says: str, tmp_path: Path
 ) -> None:
-    if targets.backend("trt-rtx-fp16").missing():
+    if targets.get("trt-rtx-fp16").missing():
         pytest.skip("needs tensorrt-rtx")
     with pytest.raises(UsageError, match=says):
         building.build(tmp_path / "absent.pt", "trt-rtx-fp16", tmp_path / "out", head=head, candidates=candidates)

@@ -6,7 +6,6 @@ import json
 import re
 import subprocess
 import sys
-import types
 from importlib import metadata
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import numpy
 import pytest
 
 from edgekit import doctor, targets
+from tests.records import change_targets
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -63,13 +63,16 @@ def test_a_target_without_its_package_names_the_pip_command(monkeypatch: pytest.
     assert "pip install 'edgekit[openvino]'" in notes["ov-fp16"]
 
 
-def test_a_target_nobody_has_written_yet_is_said_to_be_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    backend = types.SimpleNamespace(missing=lambda: "its package is not installed")
-    monkeypatch.setattr(targets, "names", lambda: ["ort-fp32"])
-    monkeypatch.setattr(targets, "backend", lambda name: backend)
+def test_every_target_says_what_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    change_targets(monkeypatch, "ort-int8", missing=lambda: "its package is not installed")
     notes = {s["name"]: s["note"] for s in doctor.target_states()}
-    assert notes["ort-fp32"] == "its package is not installed"
-    assert notes["trt-int8"] == "not in this version of edgekit"
+    assert list(notes) == targets.names() and notes["ort-int8"] == "its package is not installed"
+
+
+def test_packages_that_only_a_record_names_are_listed_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    change_targets(monkeypatch, "ort-fp32", packages=("onnxruntime", "a-runtime-of-our-own"))
+    rows = {p["name"]: p for p in doctor.examine()["packages"]}
+    assert rows["a-runtime-of-our-own"]["version"] is None and "ort-fp32" in rows["a-runtime-of-our-own"]["use"]
 
 
 def test_two_packages_that_overwrite_each_other_are_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:

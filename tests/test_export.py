@@ -21,10 +21,10 @@ from tests.test_models import CHECKPOINTS
 
 
 def _open(path: Path, target: str, folder: Path):
-    backend = targets.backend(target)
+    backend = targets.get(target)
     info = ModelInfo.from_dict(read_document(path)["info"])
     backend.build(Graph(path, info, sha256_file(path)), target, folder)
-    return backend.open_session(folder, info, target)
+    return backend.open(folder, info)
 
 
 @pytest.mark.parametrize("name", CHECKPOINTS)
@@ -114,19 +114,21 @@ def test_dynamic_batch_and_rectangular_input(name: str, size: tuple[int, int], t
     for target in ("ort-fp32", "ov-fp32"):
         folder = tmp_path / target
         folder.mkdir()
-        backend = targets.backend(target)
-        backend.build(graph, target, folder)
-        found = backend.open_session(folder, graph.info, target).run(batch)
+        backend = targets.get(target)
+        backend.build(graph, folder)
+        found = backend.open(folder, graph.info).run(batch)
         for role, value in expected.items():
             np.testing.assert_allclose(found[role], value.numpy(), atol=1e-3, err_msg=f"{target} {role}")
 
 
 def test_dynamic_batch_of_candidates(tmp_path: Path) -> None:
     loaded = checkpoint.new(catalog.spec("yolo12n"), seed=3)
-    graph = export(loaded, tmp_path / "model.onnx", (64, 96), batch=None, head="topk", target="ov-fp32")
+    graph = export(
+        loaded, tmp_path / "model.onnx", (64, 96), batch=None, head="topk", recipe=targets.get("ov-fp32").recipe
+    )
     batch = np.random.default_rng(1).random((3, 3, 64, 96), dtype=np.float32)
     expected = TorchSession(loaded.net, graph.info).run(batch)
-    found = targets.backend("ort-fp32").open_session(graph.path, graph.info, "ort-fp32").run(batch)
+    found = targets.get("ort-fp32").open(graph.path, graph.info).run(batch)
     np.testing.assert_allclose(found["scores"], expected["scores"], atol=1e-4)
     assert found["boxes"].shape == (3, *expected["boxes"].shape[1:])
 

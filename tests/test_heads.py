@@ -74,9 +74,9 @@ def test_heads_find_what_raw_and_host_suppression_find(head: str, shared: Path, 
     for target in ("ort-fp32", "ov-fp32"):
         folder = tmp_path / target
         folder.mkdir()
-        backend = targets.backend(target)
-        backend.build(graph, target, folder)
-        predictor = Predictor(backend.open_session(folder, graph.info, target), Options(0.1))
+        backend = targets.get(target)
+        backend.build(graph, folder)
+        predictor = Predictor(backend.open(folder, graph.info), Options(0.1))
         for image in images:
             want, have = reference(image)[0], predictor(image)[0]
             assert len(want) > 10

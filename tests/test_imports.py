@@ -53,7 +53,7 @@ WALLS = (
     Wall("catalog.py", "tomli", rooms=f"{PLAIN} tasks"),
     # Host code: runs where there is neither torch nor onnx.
     Wall("boxes.py masks.py", "numpy", rooms=PLAIN),
-    Wall("runtime/examples/*", "numpy cv2", "supervision trackers", rooms=HOST),
+    Wall("runtime/examples/*", "numpy cv2", "supervision trackers pycuda", rooms=HOST),
     Wall("image.py jpeg.py lettering.py drawing.py results.py runtime/*", "numpy cv2", "supervision PIL", rooms=HOST),
     Wall("data/*", "numpy cv2 yaml", rooms=f"{PLAIN} boxes masks image lettering drawing data tasks"),
     Wall("metrics/*", "numpy cv2", "faster_coco_eval", rooms=HOST),
@@ -80,7 +80,7 @@ WALLS = (
     # Backends: see also test_a_backend_uses_one_vendor_and_no_other_backend.
     Wall("targets/*", "numpy", "onnx onnxruntime openvino tensorrt tensorrt_rtx cuda pycuda", rooms=f"{PLAIN} bundle"),
     Wall("bench/table.py", "numpy", "torch", rooms=f"{HOST} bundle targets catalog parity {TABLE}"),
-    Wall("bench/table_*.py", rooms=f"{HOST} catalog"),
+    Wall("bench/table_*.py", rooms=f"{HOST} catalog targets"),
     Wall("bench/*", "numpy", "psutil", rooms=f"{HOST} bundle targets"),
     Wall("plan/__init__.py plan/choose.py", rooms=f"{PLAIN} plan"),
     Wall("plan/picture.py", inside="matplotlib", rooms=PLAIN),
@@ -93,7 +93,7 @@ WALLS = (
     Wall("source.py", rooms=f"{PLAIN} bundle tasks published graph"),
     Wall("preflight.py", rooms=f"{HOST} parity bundle layouts targets quantize graph source catalog"),
     Wall("parity.py", "numpy cv2", rooms=HOST),
-    Wall("layouts.py", rooms=PLAIN),
+    Wall("layouts.py", rooms=f"{PLAIN} targets"),
     Wall("agreement.py", "numpy", rooms=HOST),
     Wall("proof.py", "numpy", rooms=f"{HOST} agreement parity stages targets quantize"),
     Wall(

@@ -28,7 +28,7 @@ from tests.test_postprocess import SIZE as RESULT_SIZE
 from tests.tiny import SIZE, tiny_bundle
 
 openvino = pytest.importorskip("openvino")
-OV = targets.backend("ov-fp32")
+OV = targets.get("ov-fp32")
 SIDE = 32
 
 
@@ -84,7 +84,7 @@ def network(folder: Path, batch: Any = 1) -> tuple[Path, ModelInfo]:
 def made(path: Path, info: ModelInfo, target: str, folder: Path) -> Any:
     folder.mkdir()
     OV.build(Graph(path, info, ""), target, folder)
-    return OV.open_session(folder, info, target)
+    return targets.get(target).open(folder, info)
 
 
 def kinds(folder: Path) -> list[str]:
@@ -98,7 +98,7 @@ def test_a_convolution_takes_them_in(tmp_path: Path, target: str) -> None:
     session = made(path, takes(info), target, tmp_path / "made")
     operators = [kind for kind in kinds(tmp_path / "made") if kind != "Convert"]
     assert operators[:4] == ["Parameter", "Multiply", "Transpose", "Convolution"]
-    reference = targets.backend("ort-fp32").open_session(path, info, "ort-fp32")
+    reference = targets.get("ort-fp32").open(path, info)
     for picture in pictures():
         canvas = letterbox(picture, (SIDE, SIDE))[0]
         found = session.run(canvas[None])["class_probabilities"]
@@ -113,7 +113,7 @@ def test_a_dynamic_batch(tmp_path: Path) -> None:
     batch = np.stack([letterbox(picture, (SIDE, SIDE))[0] for picture in pictures()])
     assert session.memory() is None
     found = np.array(session.run(batch)["class_probabilities"])
-    reference = targets.backend("ort-fp32").open_session(path, info, "ort-fp32")
+    reference = targets.get("ort-fp32").open(path, info)
     np.testing.assert_allclose(found, reference.run(to_input(list(batch)))["class_probabilities"], rtol=0, atol=1e-5)
     results = Predictor(session, batch=2).predict(pictures())
     for result, probs in zip(results, found, strict=True):

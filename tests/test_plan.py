@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 from collections.abc import Sequence
@@ -11,13 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgekit import quantize, targets
 from edgekit.cli import _plan_table
 from edgekit.errors import EdgekitError, InputError, UsageError
 from edgekit.plan import Candidate, Wish, document, picture
 from edgekit.plan import candidates as candidates_module
-from edgekit.plan.candidates import ORDER, candidates
+from edgekit.plan.candidates import candidates, order
 from edgekit.plan.choose import CLEAR, Judged, Outcome, Time, choose, nearest, unmet
+from tests.records import change_targets
 
 FIVE = ("ort-fp32", "ov-fp32", "ov-fp16", "ort-int8", "ov-int8")
 
@@ -47,7 +48,7 @@ class World:
         return Judged(None, None, "parity is off") if drop is None else Judged(0.5 - drop / 100, drop)
 
     def choose(self, entries: Sequence[Candidate], limit: float = 0.5) -> Outcome:
-        return choose(entries, self.clock, self.judge, limit, ORDER)
+        return choose(entries, self.clock, self.judge, limit, order())
 
 
 def plain(*names: str) -> list[Candidate]:
@@ -131,7 +132,7 @@ def test_a_bundle_that_got_slower_when_it_was_built_in_full_may_lose() -> None:
         world.truth[entry.name] = (14, 0.1) if entry.target == "ov-int8" else world.truth[entry.name]
         return judge(entry)
 
-    assert choose(plain("ov-fp16", "ov-int8"), world.clock, full, 0.5, ORDER).winner == "ov-fp16"
+    assert choose(plain("ov-fp16", "ov-int8"), world.clock, full, 0.5, order()).winner == "ov-fp16"
 
 
 def test_figures_of_those_dropped_early_are_as_if_of_the_last_race() -> None:
@@ -144,7 +145,7 @@ def test_figures_of_those_dropped_early_are_as_if_of_the_last_race() -> None:
         world.truth = {name: (ms * (3 if len(names) == 3 else 1), drop) for name, (ms, drop) in world.truth.items()}
         return found
 
-    rows = choose(plain(*world.truth), slowing, world.judge, 0.5, ORDER).rows
+    rows = choose(plain(*world.truth), slowing, world.judge, 0.5, order()).rows
     slow, best = rows["ort-fp32"].time, rows["ov-int8"].time
     assert slow is not None and best is not None and rows["ort-fp32"].judged is None
     assert len(world.timed) >= 3 and best.ms == pytest.approx(90, rel=0.01), "timed at 30 when the slow one was dropped"
@@ -205,8 +206,7 @@ def test_wishes() -> None:
 
 def test_what_can_run_here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(candidates_module.machine, "gpus", lambda: [])
-    for target in targets.names():
-        monkeypatch.setattr(targets.backend(target), "missing", lambda: None)
+    change_targets(monkeypatch, missing=lambda: None)
     found, left_out = candidates(Wish("latency"), data=True)
     assert [c.name for c in found] == ["ort-fp32", "ov-fp32", "ov-fp16", "ort-int8", "ov-int8"]
     assert {t for t in left_out if t.startswith("trt")} == set(left_out)
@@ -225,7 +225,7 @@ def test_what_can_run_here(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_missing_quantizer_leaves_one_target_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(quantize.importlib.util, "find_spec", lambda name: None if name == "nncf" else object())
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "nncf" else object())
     assert "edgekit[int8]" in str(candidates_module.missing("ov-int8", data=True))
 
 
@@ -301,7 +301,7 @@ def test_what_a_plan_needs_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     plan["choice"]["target"] = "ort-int8"
     with pytest.raises(UsageError, match=r"needs ort-int8.*--data.*--target auto"):
         document.check_needs(plan, path, data=False)
-    monkeypatch.setattr(targets.backend("trt-fp16"), "missing", lambda: None)
+    change_targets(monkeypatch, "trt-fp16", missing=lambda: None)
     monkeypatch.setattr(candidates_module.machine, "gpus", lambda: [])
     plan["choice"]["target"] = "trt-fp16"
     with pytest.raises(UsageError, match="NVIDIA") as error:

@@ -12,7 +12,7 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from edgekit import catalog, checkpoint
+from edgekit import catalog, checkpoint, targets
 from edgekit.errors import InputError, UsageError
 from edgekit.graph.export import export
 from edgekit.quantize import fp16, groups, qdq, ranges, search, sensitivity
@@ -35,7 +35,9 @@ def _settled(scale: Callable[[torch.nn.Module], None] = lambda net: None) -> che
 
 @pytest.fixture(scope="module")
 def graph(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return export(_settled(), tmp_path_factory.mktemp("graph") / "model.onnx", target="ort-int8").path
+    return export(
+        _settled(), tmp_path_factory.mktemp("graph") / "model.onnx", recipe=targets.get("ort-int8").recipe
+    ).path
 
 
 @pytest.fixture(scope="module")
@@ -377,7 +379,7 @@ def _plant(net: torch.nn.Module) -> None:
 
 
 def test_a_planted_bad_group_is_ranked_first(batches: list[np.ndarray], tmp_path: Path) -> None:
-    planted = export(_settled(_plant), tmp_path / "planted.onnx", target="ort-int8").path
+    planted = export(_settled(_plant), tmp_path / "planted.onnx", recipe=targets.get("ort-int8").recipe).path
     found = ranges.collect(planted, batches)
     rows = sensitivity.rank(planted, ranges.limits(found, "minmax"), batches, tmp_path, _means(found))
     assert rows[0]["group"] == "stage 8 proj"

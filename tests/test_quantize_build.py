@@ -298,7 +298,7 @@ def test_an_int8_bundle_is_no_source_for_another(int8: bundle.Bundle, wishes: Wi
 def quantized(model: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("nncf")
     folder = tmp_path_factory.mktemp("ir,folder")  # a comma once ended the path
-    graph = export(checkpoint.load(model), folder / "model.onnx", target="ov-int8")
+    graph = export(checkpoint.load(model), folder / "model.onnx", recipe=targets.get("ov-int8").recipe)
     chosen = calibration.choose(open_dataset(data, "classify", "train"), 16)
     ir.quantize(graph.path, folder / "int8.xml", calibration.batches(chosen, data, graph.info)[:4])
     return folder
@@ -331,12 +331,12 @@ def _free_of_rounding(operation: Any) -> bool:
 
 def test_openvino_answers_like_the_float_model(quantized: Path, model: Path, data: Path) -> None:
     info = checkpoint.load(model).info((SIDE, SIDE), batch=1, head="topk")
-    backend = targets.backend("ov-int8")
+    backend = targets.get("ov-int8")
     folder = quantized / "bundle"
     folder.mkdir()
-    backend.build(building.Graph(quantized / "int8.xml", info, ""), "ov-int8", folder)
-    session = backend.open_session(folder, info, "ov-int8")
-    runner = targets.backend("ort-fp32").open_session(quantized / "model.onnx", info, "ort-fp32")
+    backend.build(building.Graph(quantized / "int8.xml", info, ""), folder)
+    session = backend.open(folder, info)
+    runner = targets.get("ort-fp32").open(quantized / "model.onnx", info)
     batch = np.random.default_rng(3).random((1, 3, SIDE, SIDE), dtype=np.float32)
     np.testing.assert_allclose(
         session.run(batch)["class_probabilities"], runner.run(batch)["class_probabilities"], atol=0.1

@@ -19,7 +19,7 @@ from edgekit import catalog, targets
 from edgekit.errors import GateError, InputError, UsageError
 from edgekit.graph import rewrite as rewriting
 from edgekit.graph.equality import differences
-from edgekit.graph.rewrite import FINDING, RULES, TARGETS, Recipe, apply, recipe_for, rewrite
+from edgekit.graph.rewrite import FINDING, RECIPES, RULES, Recipe, apply, recipe_for, rewrite
 from edgekit.graph.rules._rule import Rule
 from tests import graphs
 from tests.graphs import Builder, block
@@ -460,9 +460,9 @@ def test_what_has_no_older_form_is_refused_by_name() -> None:
 
 
 def test_every_target_has_a_recipe_and_every_rule_a_place() -> None:
-    assert set(TARGETS) == set(targets.PLANNED)
+    assert {target.recipe for target in targets.every()} == set(RECIPES)
     assert len({rule.NAME for rule in RULES}) == len(RULES)
-    for recipe in (*TARGETS.values(), rewriting.PORTABLE):
+    for recipe in (*RECIPES.values(), rewriting.PORTABLE):
         assert [r for r in RULES if r in recipe.rules] == list(recipe.rules)  # in the order of RULES
         assert not set(FINDING) & set(recipe.rules)
         assert sum(rule.NAME in rewriting.LOWERINGS for rule in recipe.rules) == 1
@@ -479,21 +479,21 @@ def test_every_rule_says_what_it_does_in_a_table() -> None:
 
 
 def test_rules_can_be_added_and_dropped_by_name() -> None:
-    recipe = recipe_for("ort-fp32", add=["swish"], drop=["layout_chain"])
+    recipe = recipe_for(targets.get("ort-fp32").recipe, add=["swish"], drop=["layout_chain"])
     assert recipe.opset == 24
     names = [rule.NAME for rule in recipe.rules]
     assert "swish" in names and "layout_chain" not in names
-    changed = recipe_for("ov-fp32", add=["attention_decomposed"])
+    changed = recipe_for(targets.get("ov-fp32").recipe, add=["attention_decomposed"])
     assert "attention_operator" not in [rule.NAME for rule in changed.rules]
 
 
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ({"target": "ov-fp8"}, "there is no such target"),
-        ({"target": "ort-fp32", "add": ["wish"]}, "there is no rule 'wish'; rules are softmax_spelled_out"),
-        ({"target": "ov-fp32", "drop": ["attention_operator"]}, "attention must become something"),
-        ({"target": "ov-fp32", "opset": 18}, "--opset 18: the rule attention_operator makes an operator of opset 23"),
+        ({"name": "vulkan"}, "there is no recipe 'vulkan'"),
+        ({"name": "portable", "add": ["wish"]}, "there is no rule 'wish'; rules are softmax_spelled_out"),
+        ({"name": "openvino", "drop": ["attention_operator"]}, "attention must become something"),
+        ({"name": "openvino", "opset": 18}, "--opset 18: the rule attention_operator makes an operator of opset 23"),
     ],
 )
 def test_recipes_that_cannot_be(arguments: dict, sentence: str) -> None:

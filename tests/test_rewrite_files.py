@@ -29,7 +29,7 @@ from tests import graphs
 from tests.graphs import Builder, block
 from tests.test_models import CHECKPOINTS
 
-ORT, OV = recipe_for("ort-fp32"), recipe_for("ov-fp32")
+ORT, OV = recipe_for(targets.get("ort-fp32").recipe), recipe_for(targets.get("ov-fp32").recipe)
 PEER = os.environ.get("EDGEKIT_PEER")  # a virtual environment made by ../shared/peer/setup.sh
 
 
@@ -56,7 +56,7 @@ def fired(result) -> dict[str, int]:
 @pytest.mark.parametrize("target", ["ort-fp32", "ov-fp32", "trt-fp16"])
 def test_a_file_from_elsewhere_keeps_its_notes_and_its_ports(theirs: Path, target: str, tmp_path: Path) -> None:
     out = tmp_path / "out.onnx"
-    result = rewrite_file(theirs, out, recipe_for(target), (8, 16))
+    result = rewrite_file(theirs, out, recipe_for(targets.get(target).recipe), (8, 16))
     assert fired(result)["softmax_spelled_out"] == fired(result)["attention_found"] == 8
     assert [row.equal for row in result.equality] == [True]
     before, after = onnx.load(theirs), onnx.load(out)
@@ -64,7 +64,7 @@ def test_a_file_from_elsewhere_keeps_its_notes_and_its_ports(theirs: Path, targe
         assert [*getattr(after.graph, part)] == [*getattr(before.graph, part)]
     assert {p.key: p.value for p in after.metadata_props} == {p.key: p.value for p in before.metadata_props}
     assert (after.producer_name, after.doc_string) == ("somebody", "as it was")
-    assert after.opset_import[0].version == result.opset[1] == recipe_for(target).opset
+    assert after.opset_import[0].version == result.opset[1] == recipe_for(targets.get(target).recipe).opset
     kinds = {n.op_type for n in after.graph.node}
     assert not kinds & {"Exp", "ReduceSum", "Div", "AreaAttention", "Gather", "Identity"}
     assert ("Attention" in kinds) == (target == "ov-fp32")
@@ -293,7 +293,7 @@ def test_every_form_of_a_trained_network_gives_the_stored_outputs(
     name: str, target: str, exported, raw, tmp_path: Path
 ) -> None:
     source, out = exported(name), tmp_path / "out.onnx"
-    result = rewrite_file(source, out, recipe_for(target), (8,), prove=False)
+    result = rewrite_file(source, out, recipe_for(targets.get(target).recipe), (8,), prove=False)
     assert fired(result)["attention_found"] == 8
     document = read_document(out)
     assert document["rewrites"][: len(read_document(source)["rewrites"])] == read_document(source)["rewrites"]
@@ -309,7 +309,7 @@ def test_every_form_of_a_trained_network_gives_the_stored_outputs(
     assert kinds["Attention"] == (8 if target == "ov-fp32" else 0)
     assert kinds["MatMul"] == (0 if target == "ov-fp32" else 16)
     info = ModelInfo.from_dict(document["info"])
-    session = targets.backend("ort-fp32").open_session(out, info, "ort-fp32")
+    session = targets.get("ort-fp32").open(out, info)
     batch, expected = raw(name)
     raw.assert_close(session.run(batch), expected, pixels=1e-2, scores=1e-4, masks=1e-3)
 
@@ -321,9 +321,9 @@ def test_openvino_runs_every_attention_as_one_kernel(name: str, target: str, exp
     import openvino
 
     out = tmp_path / "out.onnx"
-    rewrite_file(exported(name), out, recipe_for(target), prove=False)
+    rewrite_file(exported(name), out, recipe_for(targets.get(target).recipe), prove=False)
     info = ModelInfo.from_dict(read_document(out)["info"])
-    targets.backend(target).build(Graph(out, info, sha256_file(out)), target, tmp_path)
+    targets.get(target).build(Graph(out, info, sha256_file(out)), target, tmp_path)
     core = openvino.Core()
     kinds = Counter(op.get_type_name() for op in core.read_model(tmp_path / "model.xml").get_ordered_ops())
     assert kinds["ScaledDotProductAttention"] == 8 and kinds["MatMul"] == 0

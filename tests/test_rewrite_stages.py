@@ -17,7 +17,7 @@ import pytest
 from onnx import TensorProto, numpy_helper
 from onnxscript import ir
 
-from edgekit import catalog, checkpoint, stages
+from edgekit import catalog, checkpoint, stages, targets
 from edgekit.graph import lineages
 from edgekit.graph.document import read_document
 from edgekit.graph.export import export
@@ -288,9 +288,11 @@ def test_every_stage_of_a_network_can_be_compared_after_every_recipe(
     target: str, twice: bool, detector: checkpoint.Checkpoint, tmp_path: Path
 ) -> None:
     """Each module's output against the lineage's, number by number; what cannot be compared is no longer made."""
-    path = export(detector, tmp_path / "model.onnx", target="ort-fp32" if twice else target, head="topk").path
+    path = export(
+        detector, tmp_path / "model.onnx", recipe=targets.get("ort-fp32").recipe if twice else target, head="topk"
+    ).path
     if twice:  # what a first recipe took apart, a second one finds in parts
-        rewrite_file(path, path.with_name("again.onnx"), recipe_for(target), prove=False)
+        rewrite_file(path, path.with_name("again.onnx"), recipe_for(targets.get(target).recipe), prove=False)
         path = path.with_name("again.onnx")
     document = read_document(path)
     lineage = Lineage.of(document)
@@ -306,7 +308,7 @@ def test_every_stage_of_a_network_can_be_compared_after_every_recipe(
     gone = {stage for stage, value in lineage.stages if value not in made and value not in lineage.became}
     copies = {f"model.{layer}" for layer in (9, 10, 12, 13)} if target.startswith("ov") else set()
     assert shown & gone == copies
-    assert "upsampled_convolution" in {r.NAME for r in recipe_for(target).rules} or not copies
+    assert "upsampled_convolution" in {r.NAME for r in recipe_for(targets.get(target).recipe).rules} or not copies
     session = ort.open_session(path, info, "ort-fp32")
     assert first_difference(reference, session, batch, lineage, None, reference.rounded(None)) in (
         None,

@@ -75,7 +75,7 @@ FAULTS = {
 def test_a_planted_fault_is_named(fault: str, model: checkpoint.Checkpoint, batch: np.ndarray, tmp_path: Path) -> None:
     plant, expected = FAULTS[fault]
     path = _faulty(model, plant, tmp_path)
-    session = targets.backend("ort-fp32").open_session(path, model.info(), "ort-fp32")
+    session = targets.get("ort-fp32").open(path, model.info())
     reference = TorchSession(model.net, model.info(), fold=False)
     found = stages.first_difference(reference, session, batch, read_document(path)["stages"])
     assert found is not None and found["words"] == expected
@@ -87,9 +87,9 @@ def test_faithful_artifacts_have_no_such_stage(
     target: str, model: checkpoint.Checkpoint, batch: np.ndarray, tmp_path: Path
 ) -> None:
     graph = export(model, tmp_path / "model.onnx")
-    backend = targets.backend(target)
-    backend.build(graph, target, tmp_path)
-    session = backend.open_session(tmp_path, graph.info, target)
+    backend = targets.get(target)
+    backend.build(graph, tmp_path)
+    session = backend.open(tmp_path, graph.info)
     reference = TorchSession(model.net, model.info(), fold=False)
     assert stages.first_difference(reference, session, batch, graph.provenance["stages"]) is None
 

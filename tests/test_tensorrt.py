@@ -15,10 +15,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+import edgekit
 from edgekit import boxes, bundle, catalog, inspection, loading, parity, targets
 from edgekit import image as host
 from edgekit.errors import EdgekitError, GateError, InputError, UsageError
 from edgekit.graph.rewrite import recipe_for
+from edgekit.runtime.predictor import Predictor
 from edgekit.spec import ModelInfo
 from edgekit.targets import _cuda, _cuda_kernels, _tensorrt_engines, _tensorrt_layers, tensorrt
 from edgekit.targets._cuda import DeviceArray, Gpu, view
@@ -138,7 +140,7 @@ def test_a_builders_complaint_becomes_advice(said: str, sentence: str) -> None:
 def test_without_tensorrt_one_sentence_says_what_works(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tensorrt.importlib.util, "find_spec", lambda name: None)
     for target in ("trt-fp16", "trt-int8"):
-        sentence = targets.backend(target).missing()
+        sentence = targets.get(target).missing()
         assert sentence is not None and "pip install 'edgekit[tensorrt]'" in sentence
         assert "trt-rtx-* targets are built anywhere" in sentence and "--no-engine" in sentence
 
@@ -146,19 +148,19 @@ def test_without_tensorrt_one_sentence_says_what_works(monkeypatch: pytest.Monke
 @pytest.mark.parametrize(
     ("installed", "form"),
     [
-        (None, "trt-int8"),
-        ("8.6.0", "trt-int8"),
-        ("10.3.0", "trt-int8"),
-        ("10.14.1", "trt-rtx-int8"),
-        ("99.0", "trt-int8"),
+        (None, "older"),
+        ("8.6.0", "older"),
+        ("10.3.0", "older"),
+        ("10.14.1", "operator"),
+        ("99.0", "older"),
     ],
 )
 def test_the_graph_has_the_attention_operator_where_the_parser_reads_it(
     installed: str | None, form: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tensorrt, "version", lambda package: installed)
-    assert tensorrt.graph_target("trt-int8") == form
-    assert recipe_for(form).opset == (23 if "rtx" in form else 17)
+    assert targets.get("trt-int8").recipe == form
+    assert recipe_for(targets.get(form).recipe).opset == (23 if form == "operator" else 17)
 
 
 def test_a_shell_of_tensorrt_without_its_libraries(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -334,7 +336,8 @@ def test_without_a_driver_a_bundle_says_what_it_runs_on(folder: Path, monkeypatc
         loading.load(folder)
     with pytest.raises(UsageError, match="--device TPU: TensorRT runs on NVIDIA GPUs"):
         loading.load(folder, device="TPU")
-    assert "no NVIDIA driver" in str(tensorrt.runs_here(folder, "trt-fp16"))
+    target = targets.get("trt-fp16")
+    assert "no NVIDIA driver" in str(target.runs_here(target, folder))
 
 
 class FakeLibrary:
@@ -577,6 +580,33 @@ def test_an_array_on_the_gpu_is_read_where_it_is(folder: Path, runtime: FakeRunt
     total = np.frombuffer((ctypes.c_uint8 * 12).from_address(seen.pointer), np.float32)
     assert seen.shape == (1, 3) and total[0] == 0.5 * 3 * 32 * 32
     assert session.run(_image(1.0))["class_probabilities"][0, 0] == 3 * 32 * 32  # back to its own buffer
+
+
+def test_the_example_reads_an_array_of_pycuda_where_it_is(
+    folder: Path, runtime: FakeRuntime, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made: list[OnGpu] = []
+
+    def to_gpu(array: np.ndarray) -> OnGpu:
+        made.append(OnGpu(array))
+        return made[0]
+
+    gpuarray = SimpleNamespace(to_gpu=to_gpu)
+    package = SimpleNamespace(autoinit=SimpleNamespace(), gpuarray=gpuarray)
+    for name, module in (("pycuda", package), ("pycuda.autoinit", package.autoinit), ("pycuda.gpuarray", gpuarray)):
+        monkeypatch.setitem(sys.modules, name, module)  # type: ignore[arg-type]
+    from edgekit.runtime.examples import pycuda_input
+
+    [session] = _sessions(folder, runtime)
+    monkeypatch.setattr(edgekit, "load", lambda path: Predictor(session))
+    host.write_image(folder.parent / "in.png", np.full((40, 50, 3), 255, np.uint8))
+    taken = []
+    run = session.run_device
+    monkeypatch.setattr(session, "run_device", lambda array: taken.append(array) or run(array))
+    pycuda_input.main(str(folder), str(folder.parent / "in.png"))
+    assert taken == made and made[0].array.shape == (1, 3, 32, 32), "the array itself went in"
+    assert "class_probabilities [1, 3]" in capsys.readouterr().out
+    assert runtime.memory == {}, "closed"
 
 
 def test_on_the_callers_stream_nothing_is_waited_for(folder: Path, runtime: FakeRuntime) -> None:

@@ -16,7 +16,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from edgekit import catalog
+from edgekit import catalog, targets
 from edgekit.errors import InputError, UsageError
 from edgekit.spec import Graph, ModelInfo
 from edgekit.targets import _cuda, tensorrt
@@ -295,7 +295,7 @@ def test_the_target_writes_engine_and_record(graph: Path, tmp_path: Path, monkey
     monkeypatch.setattr(tensorrt, "find_gpu", lambda: T4)
     folder = tmp_path / "out"
     folder.mkdir()
-    [row] = tensorrt.build(Graph(graph, _info(), ""), "trt-fp16", folder, TensorRTOptions())["engines"]
+    [row] = targets.get("trt-fp16").build(Graph(graph, _info(), ""), folder, TensorRTOptions())["engines"]
     assert (folder / row["file"]).read_bytes() == b"engine" and row["file"] == "model.sm75.engine"
     assert (row["gpu"], row["sdk"], row["sdk_version"], row["bytes"]) == ("Tesla T4", "tensorrt", "10.13.0", 6)
     assert (folder / "model.onnx").read_bytes() == graph.read_bytes()
@@ -309,4 +309,4 @@ def test_without_a_gpu_nothing_is_built_but_the_sentence_says_what_can_be(
     with pytest.raises(
         InputError, match="builds on the GPU that will run the engine, and there is no NVIDIA driver .*--no-engine"
     ):
-        tensorrt.build(Graph(graph, _info(), ""), "trt-fp16", tmp_path, TensorRTOptions())
+        targets.get("trt-fp16").build(Graph(graph, _info(), ""), tmp_path, TensorRTOptions())

@@ -17,7 +17,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from edgekit import build as building
-from edgekit import bundle, catalog, checkpoint
+from edgekit import bundle, catalog, checkpoint, targets
 from edgekit.errors import EdgekitError, InputError, UsageError
 from edgekit.graph.document import read_document
 from edgekit.graph.export import export
@@ -126,7 +126,7 @@ def test_the_other_tasks_in_half_precision(name: str, shared: Path, tmp_path: Pa
 @pytest.mark.parametrize("scale", ["s", "m", "l", "x"])
 def test_the_larger_scales(scale: str, tmp_path: Path) -> None:
     made = checkpoint.new(catalog.spec(f"yolo12{scale}", classes=80), tuple(map(str, range(80))), imgsz=640)
-    export(made, tmp_path / "model.onnx", target="trt-rtx-fp16", head="topk")
+    export(made, tmp_path / "model.onnx", recipe=targets.get("trt-rtx-fp16").recipe, head="topk")
     out = building.build(tmp_path / "model.onnx", "trt-rtx-fp16", tmp_path / "out", options={"sm": "75,86,89,120"}).path
     for row in bundle.read(out).manifest["engines"]:
         assert row["attention"]["fused"] == row["attention"]["of"] == (16 if scale in "lx" else 8)
@@ -163,8 +163,8 @@ def test_an_engine_built_twice_is_the_same(packed: Path, tmp_path: Path) -> None
 
 def test_attention_that_did_not_fuse_is_named_with_the_layers_around_it(tiny: Path, tmp_path: Path) -> None:
     """In float32 TensorRT-RTX has no fused kernel: a product, a Softmax and a product each."""
-    graph = export(checkpoint.load(tiny), tmp_path / "model.onnx", target="trt-rtx-fp16")
-    [row] = rtx.build(graph, "trt-rtx-fp16", tmp_path, TensorRTOptions(sm=(86,)))["engines"]
+    graph = export(checkpoint.load(tiny), tmp_path / "model.onnx", recipe=targets.get("trt-rtx-fp16").recipe)
+    [row] = targets.get("trt-rtx-fp16").build(graph, tmp_path, TensorRTOptions(sm=(86,)))["engines"]
     assert row["attention"]["fused"] == 0 and len(row["attention"]["apart"]) == 8
     first = row["attention"]["apart"][0]
     assert first["node"] == "model.6.m.0.0.attn.core/Attention"
@@ -195,11 +195,11 @@ def test_an_architecture_it_does_not_build_for(sm: int, sentence: str, packed: P
 
 def test_float32_products_on_turing_are_refused_with_what_to_do(tiny: Path, tmp_path: Path) -> None:
     """Found with the decomposed form; the operator's products are another kernel, which Turing has."""
-    graph = export(checkpoint.load(tiny), tmp_path / "model.onnx", target="trt-fp16")
+    graph = export(checkpoint.load(tiny), tmp_path / "model.onnx", recipe=targets.get("trt-fp16").recipe)
     with pytest.raises(
         InputError, match=r"SM 75: this architecture has no float32 matrix products .* leave 75 out"
     ) as e:
-        rtx.build(graph, "trt-rtx-fp16", tmp_path, TensorRTOptions(sm=(75,)))
+        targets.get("trt-rtx-fp16").build(graph, tmp_path, TensorRTOptions(sm=(75,)))
     assert "\n" not in str(e.value)
 
 
@@ -218,7 +218,7 @@ def test_finished_detections_are_refused_before_anything_is_built(tiny: Path, pa
     graph = _graph(packed)
     nms = dataclasses.replace(graph, info=graph.info.replace(head="nms"))
     with pytest.raises(UsageError, match="--head nms: TensorRT targets have raw and topk"):
-        rtx.build(nms, "trt-rtx-fp16", tmp_path, TensorRTOptions(sm=(86,)))
+        targets.get("trt-rtx-fp16").build(nms, tmp_path, TensorRTOptions(sm=(86,)))
 
 
 def _one_node(path: Path, operator: str, opset: int = 18, domain: str = "") -> Path:

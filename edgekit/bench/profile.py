@@ -64,14 +64,14 @@ def profile(predictor: Predictor, images: Sequence[Any], runs: int = RUNS) -> di
         UsageError: the model's runtime keeps no profile.
     """
     session = predictor.session
-    measure = getattr(session, "profile", None)
-    if measure is None:
+    batch, _ = predictor.preprocess([images[0]])
+    rows = session.profile(batch, runs)
+    if rows is None:
         raise UsageError(
             f"--profile: {session.path} runs on {session.target}, which keeps no profile; "
             "build it for an ort-* or ov-* target"
         )
-    batch, _ = predictor.preprocess([images[0]])
-    return summary(measure(batch, runs)) | {"runs": runs}
+    return summary(rows) | {"runs": runs}
 
 
 def summary(rows: Rows) -> dict[str, Any]:

@@ -58,7 +58,7 @@ def bench(
     if len(predictors) > 1:
         options = replace(options, rest_s=REST_S, lead_in=1)
     calls = {name: _call(predictor) for name, predictor in predictors.items()}
-    watch = Watch(gpu=any(p.session.target.startswith("trt") for p in predictors.values()))
+    watch = Watch(gpu=any(p.session.gpu for p in predictors.values()))
     comparison = measure(calls, images, options, baseline=baseline, progress=progress, watch=watch)
     about = machine.describe()
     return [_record(name, predictors[name], comparison, about) for name in predictors]
@@ -84,7 +84,7 @@ def _about(name: str, predictor: Predictor) -> dict[str, Any]:
     session = predictor.session
     executed = session.precision_by_type()
     computed = {precision: n for precision, n in executed.items() if precision not in _NOT_COMPUTED_IN}
-    kernels = getattr(session, "kernels", None)
+    kernels = session.kernels()
     return {
         "schema": SCHEMA,
         "artifact": name,
@@ -95,7 +95,7 @@ def _about(name: str, predictor: Predictor) -> dict[str, Any]:
         "candidates": predictor.info.candidates,
         "precision_executed": max(computed, key=computed.__getitem__) if computed else None,
         "precision_by_type": executed,
-        "instruction_sets_executed": machine.executed_sets(kernels()) if kernels else None,
+        "instruction_sets_executed": machine.executed_sets(kernels) if kernels else None,
     }
 
 

@@ -32,7 +32,7 @@ from edgekit.bench.table_results import KIND, SCHEMA, Row, counted_differences, 
 from edgekit.data.dataset import Dataset
 from edgekit.errors import EdgekitError, InputError, MissingPackageError, UsageError
 from edgekit.image import prepare
-from edgekit.quantize import HALF, INT8, Wishes, calibration
+from edgekit.quantize import Wishes, calibration
 from edgekit.runtime.predictor import STAGES, Predictor
 from edgekit.spec import FAMILIES, SCALES, ModelSpec, sha256_file
 
@@ -81,8 +81,6 @@ class Plan:
             if not given or len(set(given)) < len(given):
                 raise UsageError(f"{flag}: give at least one, each once; known: {', '.join(known)}")
             wrong = [g for g in given if g not in known]
-            if wrong and wrong[0] in targets.PLANNED:
-                targets.backend(wrong[0])  # says that this version does not have it
             if wrong:
                 raise UsageError(f"{flag} {wrong[0]}: not known; known: {', '.join(known)}")
         if self.family == "turbo" and self.task != "detect":
@@ -307,10 +305,10 @@ def _open(plan: Plan, name: str, source: Path, target: str, place: Path, say: Sa
     from edgekit.build import build
     from edgekit.loading import open_session
 
-    reason = targets.backend(target).missing()
+    reason = targets.get(target).missing()
     if reason:
         raise InputError(reason)
-    narrow = target in (*INT8, *HALF) and plan.wishes is not None
+    narrow = bool(targets.get(target).narrowing) and plan.wishes is not None
     # Times are taken here, together; a random network has no accuracy to judge.
     wishes = replace(plan.wishes, timing_s=0.0, judged=plan.weights is not None) if narrow and plan.wishes else None
     if _is_of(place, source, target, plan.size, wishes):
@@ -334,7 +332,7 @@ def _is_of(place: Path, source: Path, target: str, size: tuple[int, int], wishes
         made.target == target
         and made.info.imgsz == size
         and made.manifest.get("provenance", {}).get("checkpoint_sha256") == sha256_file(source)
-        and (target not in INT8 or calibrated == wanted)
+        and (not targets.get(target).int8 or calibrated == wanted)
     )
 
 

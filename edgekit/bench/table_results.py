@@ -21,7 +21,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgekit import catalog, tasks
+from edgekit import catalog, targets, tasks
 from edgekit.errors import InputError
 from edgekit.runtime.predictor import STAGES
 from edgekit.spec import SCALES, ModelSpec
@@ -71,9 +71,10 @@ def differences(row: Row, target: str, figures: Mapping[str, Any]) -> dict[str, 
         unlike = list(sized)
         if target != source["target"]:
             unlike.append(target)
-        if not any(source["hardware"] in gpu.split() for gpu in gpus) or not target.startswith("trt"):
+        on_gpu = target in targets.names() and targets.get(target).gpu
+        if not any(source["hardware"] in gpu.split() for gpu in gpus) or not on_gpu:
             cpu = row["machine"]["cpu"].get("model") or "a CPU"
-            unlike.append(gpus[0] if gpus and target.startswith("trt") else cpu)
+            unlike.append(gpus[0] if gpus and on_gpu else cpu)
         found["latency"] = {"ms": figures["network_ms"]["p50"] - published["t4_fp16_ms"], "unlike": unlike}
     return found
 

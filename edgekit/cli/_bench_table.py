@@ -74,13 +74,13 @@ def run(plan: Plan, inputs: Inputs, out: Path | None, keep: Path | None, require
     Raises:
         GateError: ``require_stable`` and a row was measured on a disturbed machine; the rows are kept all the same.
     """
-    from edgekit import parity, preflight
+    from edgekit import parity, preflight, targets
     from edgekit.bench import table
-    from edgekit.quantize import INT8, Wishes, calibration
+    from edgekit.quantize import Wishes, calibration
 
     if out is not None and out.suffix not in SUFFIXES:
         raise UsageError(f"--out {out}: tables are written as {', '.join(SUFFIXES)}")
-    int8 = [target for target in plan.targets if target in INT8]
+    int8 = [target for target in plan.targets if targets.get(target).int8]
     if int8 and inputs.data is None and inputs.calibration is None:
         raise UsageError(f"--targets {int8[0]}: INT8 is calibrated on images; give --data or --calibration")
     if inputs.calibration is not None:

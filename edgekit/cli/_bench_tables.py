@@ -107,11 +107,8 @@ def _profile(record: dict[str, Any]) -> None:
         table.add_row(*left, *right)
     console().print(table)
     console().print("largest: " + "; ".join(found["largest"]), soft_wrap=True, markup=False)
-    for lever in found["levers"]:
-        range_ms = f" ({lever['low_ms']:.2g} to {lever['high_ms']:.2g})" if "low_ms" in lever else ""
-        console().print(f"open: {lever['sentence']}{range_ms}; by {lever['estimated']}", soft_wrap=True, markup=False)
-    if not found["levers"]:
-        console().print("open: no lever that the clock could tell from nothing", markup=False)
+    for hint in found["hints"]:
+        console().print(f"worth measuring: {hint['text']}", soft_wrap=True, markup=False)
 
 
 def _table(title: str, left: Sequence[str], right: Any) -> Table:

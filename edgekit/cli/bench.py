@@ -252,7 +252,7 @@ def _datasets(
     found = {}
     for name, predictor in predictors.items():
         classes = predictor.info.names
-        if getattr(predictor.session, "named", True):
+        if predictor.session.named:
             found[name] = dataset.with_names(classes)
         elif len(classes) == len(dataset.names):
             found[name] = dataset  # a model that does not name its classes: taken to be the set's, in its order
@@ -299,14 +299,15 @@ def _extras(
     cold: bool,
 ) -> dict[str, Any]:
     """What was asked for beside the times; a profile where the time of post-processing is given for it."""
-    from edgekit.bench import levers, run
     from edgekit.bench import profile as profiling
+    from edgekit.bench import run
+    from edgekit.bench.hints import hints
 
     found: dict[str, Any] = {}
     with console().status(f"looking closer at {name}"):
         if profiled_post_ms is not None:
             found["profile"] = profile = profiling.profile(predictor, pictures)
-            profile["levers"] = levers.levers(predictor, pictures, profile, profiled_post_ms)
+            profile["hints"] = hints(predictor, profile, profiled_post_ms)
         if cold:
             found["cold"] = run.cold(name, pictures[0], opening.options())
         if dataset is not None:

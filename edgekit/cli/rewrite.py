@@ -30,7 +30,7 @@ def command(
     Attention is recognised however it is spelled. Metadata, inputs and outputs stay as they are.
     """
     refuse_existing(out, force)
-    from edgekit import catalog
+    from edgekit import catalog, targets
     from edgekit.errors import MissingPackageError, UsageError
 
     if out.suffix != ".onnx":
@@ -43,7 +43,7 @@ def command(
     from edgekit.build import failures_to
     from edgekit.spec import parse_imgsz
 
-    recipe = recipe_for(target, opset, with_rule or (), without or ())
+    recipe = recipe_for(targets.get(target).recipe, opset, with_rule or (), without or ())
     with failures_to(out), console().status(f"rewriting {model}"):
         result = rewrite_file(
             model, out, recipe, catalog.attention_counts(), size=parse_imgsz(imgsz) if imgsz else None

@@ -117,8 +117,8 @@ def _target(name: str | None) -> str:
     from edgekit.errors import InputError
 
     if name is None:
-        return "ort-fp32" if targets.backend("ov-fp16").missing() else "ov-fp16"
-    reason = targets.backend(name).missing()
+        return "ort-fp32" if targets.get("ov-fp16").missing() else "ov-fp16"
+    reason = targets.get(name).missing()
     if reason:
         raise InputError(reason)
     return name

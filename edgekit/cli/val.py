@@ -77,8 +77,9 @@ def command(
     preflight.check_data(data)
     session = open_session(model, device, threads, imgsz, "topk" if as_deployed else "raw", foreign=True, task=task)
     with Predictor(session, batch=session.info.batch or batch) as predictor:
-        named = getattr(session, "named", True)
-        dataset = open_dataset(data, session.info.task, split, images, session.info.names if named else None, options)
+        dataset = open_dataset(
+            data, session.info.task, split, images, session.info.names if session.named else None, options
+        )
         if len(dataset.names) != len(session.info.names):
             raise InputError(f"{model} has {len(session.info.names)} classes, {data} has {len(dataset.names)}")
         with _bar(len(dataset)) as progress:

@@ -59,7 +59,7 @@ def export(
     batch: int | None = 1,
     opset: int | None = None,
     head: str = "raw",
-    target: str | None = None,
+    recipe: str | None = None,
     candidates: int | None = None,
 ) -> Graph:
     """Write ``checkpoint`` as ONNX, decoding included.
@@ -68,26 +68,26 @@ def export(
         path: the file to write (under a temporary name first).
         imgsz: (height, width) in pixels, multiples of 32; the checkpoint's own by default.
         batch: fixed batch, or None for a dynamic one (height and width stay fixed).
-        opset: ONNX opset, 17 to 24; the target's own by default.
+        opset: ONNX opset, 17 to 24; the recipe's own by default.
         head: ``raw`` (every cell and class) or ``topk`` (the best pairs, decoded) or ``nms`` (finished
             detections, where the runtime can).
-        target: whose rules and opset the graph is made for; by default a form that most runtimes read.
+        recipe: of rewrites, by name (``Target.recipe``); by default a form that most runtimes read.
         candidates: pairs (of ``nms`` cells) that the head keeps; by default as many as suit the size.
 
     Raises:
         InputError: the opset is out of range.
-        UsageError: no such target, or its rules need a newer opset; ``candidates`` of a raw head.
+        UsageError: no such recipe, or its rules need a newer opset; ``candidates`` of a raw head.
         GateError: a rewrite did not fire as often as the model needs.
     """
     if opset is not None:
         check_opset(opset)
-    recipe = recipe_for(target, opset)
+    chosen = recipe_for(recipe, opset)
     info = checkpoint.info(imgsz, batch, head, candidates)
     model = _capture(checkpoint, info)
     if info.head == "nms":
         append_nms(model, info)
     stages = _stages(model)
-    reports = apply(model, recipe, catalog.expected_rewrites(checkpoint.spec))
+    reports = apply(model, chosen, catalog.expected_rewrites(checkpoint.spec))
     lineage = lineages.renamed({"stages": stages, "became": became(model)}, _tidy(model))
     installed = versions("edgekit", "torch", "onnx", "onnxscript")
     provenance: dict[str, Any] = {

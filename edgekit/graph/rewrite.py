@@ -1,6 +1,6 @@
-"""Which rules a target's graphs go through, in which order, and what they did.
+"""Which rules graphs go through, in which order, and what they did.
 
-    recipe = recipe_for("ov-fp32")
+    recipe = recipe_for("openvino")       # targets say which one is theirs
     reports = apply(model, recipe, expected={"attention": 8})
     reports[2].to_dict()     # {'rule': 'attention_operator', 'fired': 8, 'expected': 8, 'refused': []}
 
@@ -10,6 +10,8 @@ as one operator already.
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -20,6 +22,7 @@ from onnxscript.optimizer import fold_constants
 from onnxscript.rewriter import RewriteRule, RewriteRuleSet
 
 from edgekit.errors import GateError, UsageError
+from edgekit.graph import rules as package
 from edgekit.graph.opset import lower_opset, raise_opset
 from edgekit.graph.rules._rule import Moved, Rule
 from edgekit.graph.rules.attention_decomposed import AttentionDecomposed
@@ -40,8 +43,7 @@ from edgekit.graph.rules.split_sizes import SplitSizes
 from edgekit.graph.rules.swish import Swish
 from edgekit.graph.rules.upsampled_convolution import UpsampledConvolution
 
-# Every rule, in the order they are applied.
-RULES: tuple[type[Rule], ...] = (
+_ORDERED: tuple[type[Rule], ...] = (
     SoftmaxSpelledOut,  # before attention is looked for: that starts at a Softmax
     AttentionFound,
     LayoutChain,  # before attention is lowered: through a lowered one, chains would reach further and not cancel
@@ -60,6 +62,26 @@ RULES: tuple[type[Rule], ...] = (
     SplitSizes,
     ReduceAxes,
 )
+
+
+def _discovered() -> list[type[Rule]]:
+    """Rules in files of ``rules/`` that are not imported above."""
+    names = sorted(m.name for m in pkgutil.iter_modules(package.__path__) if not m.name.startswith("_"))
+    modules = [importlib.import_module(f"{package.__name__}.{name}") for name in names]
+    found = {v: None for m in modules for v in vars(m).values() if isinstance(v, type) and issubclass(v, Rule)}
+    return [rule for rule in found if rule is not Rule and rule not in _ORDERED]
+
+
+def _placed(more: Sequence[type[Rule]]) -> tuple[type[Rule], ...]:
+    order = list(_ORDERED)
+    for rule in more:
+        place = next((i for i, other in enumerate(order) if rule.BEFORE == other.NAME), len(order))
+        order.insert(place, rule)
+    return tuple(order)
+
+
+_MORE = _discovered()
+RULES = _placed(_MORE)  # every rule, in the order they are applied
 FINDING = (SoftmaxSpelledOut, AttentionFound)
 LOWERINGS = (AttentionDecomposed.NAME, AttentionOperator.NAME)  # one of them is in every recipe
 _MAPS = (LayoutChain, ChannelSelection, SelectedConvolution)
@@ -82,16 +104,10 @@ PORTABLE = Recipe(18, (*_MAPS, AttentionDecomposed, *_FORMS))
 _OPERATOR = Recipe(23, (*_MAPS, AttentionOperator, *_FORMS))
 _OPENVINO = Recipe(23, (*_MAPS, *_COPIES, AttentionOperator, *_FORMS))
 _OLDER = Recipe(17, (*_MAPS, AttentionDecomposed, *_FORMS, *_OLD_FORMS))  # TensorRT 8.6 reads up to 17
-TARGETS: dict[str, Recipe] = {
-    "ort-fp32": PORTABLE,
-    "ort-int8": PORTABLE,  # static quantization stumbles over opset 21 and later
-    "ov-fp32": _OPENVINO,
-    "ov-fp16": _OPENVINO,
-    "ov-int8": _OPENVINO,
-    "trt-fp16": _OLDER,
-    "trt-int8": _OLDER,
-    "trt-rtx-fp16": _OPERATOR,
-    "trt-rtx-int8": _OPERATOR,
+_NAMED = {"portable": PORTABLE, "openvino": _OPENVINO, "operator": _OPERATOR, "older": _OLDER}
+RECIPES: dict[str, Recipe] = {
+    name: Recipe(recipe.opset, tuple(r for r in RULES if r in recipe.rules or (r in _MORE and name in r.RECIPES)))
+    for name, recipe in _NAMED.items()
 }
 
 
@@ -108,17 +124,15 @@ class RuleReport:
         return asdict(self)
 
 
-def recipe_for(
-    target: str | None, opset: int | None = None, add: Iterable[str] = (), drop: Iterable[str] = ()
-) -> Recipe:
-    """The recipe of a target (None: one that most runtimes read), with rules added or dropped by name.
+def recipe_for(name: str | None, opset: int | None = None, add: Iterable[str] = (), drop: Iterable[str] = ()) -> Recipe:
+    """The recipe called ``name`` (None: one that most runtimes read), with rules added or dropped by name.
 
     Raises:
-        UsageError: no such target or rule, or an opset that a rule's operator is not in.
+        UsageError: no such recipe or rule, or an opset that a rule's operator is not in.
     """
-    if target is not None and target not in TARGETS:
-        raise UsageError(f"--target {target}: there is no such target; targets are {', '.join(TARGETS)}")
-    base = TARGETS[target] if target else PORTABLE
+    if name is not None and name not in RECIPES:
+        raise UsageError(f"there is no recipe {name!r}; recipes are {', '.join(RECIPES)}")
+    base = RECIPES[name or "portable"]
     chosen = {*base.rules, *(_named(name) for name in add)} - {_named(name) for name in drop}
     lowerings = {rule for rule in chosen if rule.NAME in LOWERINGS}
     if len(lowerings) == 2:  # one was added: it replaces the target's own

@@ -22,7 +22,7 @@ from edgekit.errors import UsageError
 from edgekit.nn.blocks import fuse
 from edgekit.nn.boxhead import BoxBranches
 from edgekit.processor import is_cpu
-from edgekit.spec import ModelInfo
+from edgekit.spec import ModelInfo, Session
 
 
 def shaped(net: nn.Module, info: ModelInfo) -> nn.Module:
@@ -63,7 +63,7 @@ class _Rounding(TorchDispatchMode):
         return value
 
 
-class TorchSession:
+class TorchSession(Session):
     """Runs a network in float32 with its BatchNorms folded (``fold=False`` keeps them apart).
 
     Args:
@@ -149,6 +149,3 @@ class TorchSession:
     def precision_by_type(self) -> dict[str, int]:
         layers = [m for m in self.net.modules() if isinstance(m, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear))]
         return {"f32": len(layers)}
-
-    def close(self) -> None:
-        """Nothing to release."""

@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from edgekit import build as building
-from edgekit import bundle, parity, preflight
+from edgekit import bundle, parity, preflight, targets
 from edgekit.errors import GateError, InputError, MissingPackageError
 from edgekit.plan import Candidate, Wish, document, picture
-from edgekit.plan.candidates import ORDER, candidates
+from edgekit.plan.candidates import candidates, order
 from edgekit.plan.choose import Outcome, Row, choose, nearest, unmet
 from edgekit.plan.contest import Contest, Job
-from edgekit.quantize import INT8, Wishes
+from edgekit.quantize import Wishes
 from edgekit.source import describe
 
 Say = Callable[[str], None]
@@ -59,7 +59,9 @@ def auto(
     known, given = describe(source), bool(wishes.sources or wishes.calibration)
     sets = preflight.of_sets(known, wishes, calibrate=False) if given else None
     entries, left_out = candidates(wish, given and (sets is None or sets.manifest is not None), batch)
-    left_out |= {name: sets.lacking for name in left_out if name in INT8 and sets is not None and sets.lacking}
+    left_out |= {
+        name: sets.lacking for name in left_out if targets.get(name).int8 and sets is not None and sets.lacking
+    }
     for note in sets.notes if sets else ():
         say(f"note: {note}")
     if images:
@@ -75,7 +77,7 @@ def auto(
                 reasons = list(dict.fromkeys(refused.values()))
                 only = reasons[0] if len(reasons) == 1 else f"{source}: no target could be built ({'; '.join(reasons)})"
                 raise InputError(only)
-            outcome = choose(entries, contest.clock, contest.judge, wishes.max_drop, ORDER, say)
+            outcome = choose(entries, contest.clock, contest.judge, wishes.max_drop, order(), say)
             race = _race(contest)
             plan = document.document(wish, wishes.max_drop, outcome, left_out, contest.accuracy(), race)
             if outcome.winner is None:
@@ -112,7 +114,8 @@ def replay(
     size = (plan["choice"]["imgsz"][0], plan["choice"]["imgsz"][1])
     for difference in document.differences(plan):
         say(f"unlike where the plan was made: {difference}")
-    own = dataclasses.replace(wishes, max_drop=plan["max_drop_points"], timing_s=0) if choice.target in INT8 else None
+    narrow = targets.get(choice.target).int8
+    own = dataclasses.replace(wishes, max_drop=plan["max_drop_points"], timing_s=0) if narrow else None
     with building.failures_to(out), building.workspace(out) as folder:
         files = folder / "planned"
         how = size, choice.batch, images, plan["choice"]["head"], say

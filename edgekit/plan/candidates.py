@@ -5,8 +5,7 @@
     left_out["trt-fp16"]              # 'no NVIDIA GPU is seen here'
 
 For latency a target has one form: all cores for one image. For throughput it has as many streams as halve the cores
-evenly, down to one core a stream; OpenVINO is also tried with four images a run (a YOLO12-n of 320 pixels gains a
-fifth), engines for GPUs with eight.
+evenly, down to one core a stream (on a GPU one, two and four streams), and runs the batches that its record names.
 """
 
 from __future__ import annotations
@@ -14,22 +13,15 @@ from __future__ import annotations
 from edgekit import quantize, targets
 from edgekit.bench import machine
 from edgekit.plan import Candidate, Wish
-from edgekit.quantize import INT8
+from edgekit.targets import Target
+from edgekit.targets._target import PRECISIONS
 
-# From the widest to the narrowest: who is first among those as fast and as good.
-ORDER = (
-    "ort-fp32",
-    "ov-fp32",
-    "trt-rtx-fp16",
-    "trt-fp16",
-    "ov-fp16",
-    "ort-int8",
-    "ov-int8",
-    "trt-rtx-int8",
-    "trt-int8",
-)
-GPU_BATCH = 8
-CPU_BATCH = 4  # of OpenVINO
+GPU_STREAMS = (1, 2, 4)
+
+
+def order() -> list[str]:
+    """Targets from the widest to the narrowest precision: who is first among those as fast and as good."""
+    return [target.name for target in sorted(targets.every(), key=lambda t: PRECISIONS.index(t.precision))]
 
 
 def candidates(
@@ -45,34 +37,33 @@ def candidates(
     cores = cores or len(machine.affinity())
     found: list[Candidate] = []
     left_out: dict[str, str] = {}
-    for target in sorted(targets.names(), key=lambda t: ORDER.index(t) if t in ORDER else len(ORDER)):
-        reason = missing(target, data)
+    for name in order():
+        reason = missing(name, data)
         if reason:
-            left_out[target] = reason
+            left_out[name] = reason
         else:
-            found += _forms(target, wish, batch, cores)
+            found += _forms(targets.get(name), wish, batch, cores)
     return found, left_out
 
 
-def missing(target: str, data: bool) -> str | None:
-    """What building and running ``target`` lacks here and what to do about it, or None."""
-    backend = targets.backend(target)
-    reason: str | None = backend.missing()
+def missing(name: str, data: bool) -> str | None:
+    """What building and running the target ``name`` lacks here and what to do about it, or None."""
+    target = targets.get(name)
+    reason = target.missing()
     if reason:
         return reason
-    if hasattr(backend, "runs_here") and not machine.gpus():
-        return f"{target} runs on NVIDIA GPUs and none is seen here (nvidia-smi); use a machine with one"
-    if target in INT8 and not data:
-        return f"{target} is calibrated on images; give --data"
-    return quantize.missing(target) if target in INT8 else None
+    if target.gpu and not machine.gpus():
+        return f"{name} runs on NVIDIA GPUs and none is seen here (nvidia-smi); use a machine with one"
+    if target.int8 and not data:
+        return f"{name} is calibrated on images; give --data"
+    return quantize.missing(target) if target.int8 else None
 
 
-def _forms(target: str, wish: Wish, batch: int, cores: int) -> list[Candidate]:
-    on_gpu = hasattr(targets.backend(target), "runs_here")
+def _forms(target: Target, wish: Wish, batch: int, cores: int) -> list[Candidate]:
     if wish.goal == "latency":
-        return [Candidate(target, batch)]
-    if on_gpu:
-        return [Candidate(target, b, streams) for b in dict.fromkeys((batch, GPU_BATCH)) for streams in (1, 2, 4)]
+        return [Candidate(target.name, batch)]
+    batches = dict.fromkeys((batch, *target.batches))
+    if target.gpu:
+        return [Candidate(target.name, b, streams) for b in batches for streams in GPU_STREAMS]
     streams = [2**k for k in range(cores.bit_length()) if 2**k < cores] + [cores]
-    batches = dict.fromkeys((batch, CPU_BATCH) if target.startswith("ov-") else (batch,))
-    return [Candidate(target, b, s, None if s == 1 else cores) for b in batches for s in streams]
+    return [Candidate(target.name, b, s, None if s == 1 else cores) for b in batches for s in streams]

@@ -1,6 +1,6 @@
 """Who is timed again, who is judged, who is dropped, who wins. Pure: clocks, builds and accuracy come from outside.
 
-    outcome = choose(candidates, time=clock, judge=accuracy, limit=0.5, order=ORDER)
+    outcome = choose(candidates, time=clock, judge=accuracy, limit=0.5, order=order())
     outcome.winner, outcome.rows["ov-int8"].verdict
 
 1. Everybody is timed shortly, in turns. Of one bundle's forms (streams), which share their accuracy, those that are

@@ -22,13 +22,13 @@ from typing import Any
 import numpy as np
 
 from edgekit import build as building
-from edgekit import bundle, loading, parity
+from edgekit import bundle, loading, parity, targets
 from edgekit.bench.clock import WHOLE, ClockOptions, Comparison, measure
 from edgekit.bench.run import REST_S
 from edgekit.errors import EdgekitError, GateError
 from edgekit.plan import Candidate, Wish
 from edgekit.plan.choose import Judged, Time
-from edgekit.quantize import INT8, Wishes, accuracy
+from edgekit.quantize import Wishes, accuracy
 from edgekit.quantize.pictures import JUDGED
 from edgekit.quantize.sets import Sets, open_sets
 from edgekit.runtime.predictor import Predictor
@@ -93,11 +93,11 @@ class Contest:
         refused = {}
         for entry in {entry.bundle: entry for entry in entries}.values():
             try:
-                self.trials[entry.bundle] = self._built(entry, trial=entry.target in INT8)
+                self.trials[entry.bundle] = self._built(entry, trial=targets.get(entry.target).int8)
             except EdgekitError as error:
                 refused[entry.bundle] = str(error)
                 continue
-            if entry.target not in INT8:
+            if not targets.get(entry.target).int8:
                 self.bundles[entry.bundle] = self.trials[entry.bundle]
                 self._reference = "ort-fp32" if "ort-fp32" in self.bundles else None
                 if self._sets is not None and self._sets.labelled is None:
@@ -111,7 +111,8 @@ class Contest:
         self._reference = "ort-fp32" if "ort-fp32" in self.bundles else None
 
     def _built(self, entry: Candidate, trial: bool) -> Path:
-        wishes = dataclasses.replace(self.job.wishes, judged=not trial, timing_s=0) if entry.target in INT8 else None
+        narrow = targets.get(entry.target).int8
+        wishes = dataclasses.replace(self.job.wishes, judged=not trial, timing_s=0) if narrow else None
         out = self.folder / (entry.bundle.replace(", ", "-").replace(" ", "") + ("-trial" if trial else ""))
         self.say(f"building {entry.bundle}{' (a trial, to time)' if trial else ''}")
         job = self.job
@@ -207,7 +208,7 @@ class Contest:
                 return Judged(self._before, 0.0)
             session = loading.open_session(path)
             after = judge.score(session)
-            _shut(session)
+            session.close()
             return Judged(after, 100 * (self._before - after))
         except GateError as error:
             row = error.evidence.get("accuracy")
@@ -227,7 +228,7 @@ class Contest:
             self._judge = self._made(reference, info)
             self.say("judging the float model")
             self._before = self._judge.score(reference)
-            _shut(reference)
+            reference.close()
         return self._judge
 
     def _made(self, reference: Session, info: ModelInfo) -> accuracy.Judge:
@@ -293,9 +294,3 @@ def _streaming(predictors: Sequence[Predictor], batch: int) -> Callable[[Sequenc
 def _predict_all(predictor: Predictor, groups: Sequence[Sequence[np.ndarray]]) -> None:
     for group in groups:
         predictor.predict(group)
-
-
-def _shut(session: Session) -> None:
-    close = getattr(session, "close", None)
-    if close is not None:
-        close()

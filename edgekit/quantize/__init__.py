@@ -26,11 +26,7 @@ from edgekit.errors import InputError, MissingPackageError, UsageError
 from edgekit.parity import Images
 from edgekit.processor import adds_exactly
 from edgekit.spec import Graph
-
-INT8 = ("ort-int8", "ov-int8", "trt-int8", "trt-rtx-int8")
-HALF = ("trt-fp16", "trt-rtx-fp16")
-# What an INT8 artifact must beat: the floating-point targets of the same runtime.
-FLOATS = {"ort-int8": ("ort-fp32",), "ov-int8": ("ov-fp32", "ov-fp16")}
+from edgekit.targets import Target, every
 
 
 @dataclass(frozen=True)
@@ -85,47 +81,48 @@ class Lowered:
     pictures: list[Any] = field(default_factory=list)
 
 
-def needed(target: str, wishes: Wishes | None) -> bool:
+def needed(target: Target, wishes: Wishes | None) -> bool:
     """Whether ``lower`` has something to do for ``target``.
 
     Raises:
         UsageError: INT8 without data, or wishes that the target cannot heed.
     """
-    if target in INT8 and (wishes is None or not (wishes.sources or wishes.calibration)):
+    if target.int8 and (wishes is None or not (wishes.sources or wishes.calibration)):
         raise UsageError(
-            f"--target {target}: INT8 is calibrated and judged on images; give --data, a labelled set or pictures "
+            f"--target {target.name}: INT8 is calibrated and judged on images; give --data, a labelled set or pictures "
             "without labels, or --calibration"
         )
+    narrows = bool(target.narrowing)
     if wishes is None:
-        return target in HALF
-    if target not in (*INT8, *HALF) and (wishes.sources or wishes.calibration):
-        raise UsageError(f"--data and --calibration go with INT8 and trt-* targets, not with {target}")
-    if wishes.require_speedup is not None and (target not in FLOATS or wishes.timing_s == 0):
-        raise UsageError(f"--require-speedup goes with {' and '.join(FLOATS)}, which are timed here, not with {target}")
-    if wishes.weight_bits is not None and target not in INT8:
-        raise UsageError(f"--weight-bits goes with INT8 targets, not with {target}")
-    if target in INT8:
+        return narrows
+    if not narrows and (wishes.sources or wishes.calibration):
+        raise UsageError(f"--data and --calibration go with INT8 and trt-* targets, not with {target.name}")
+    if wishes.require_speedup is not None and (not target.floats or wishes.timing_s == 0):
+        timed = " and ".join(other.name for other in every() if other.floats)
+        raise UsageError(f"--require-speedup goes with {timed}, which are timed here, not with {target.name}")
+    if wishes.weight_bits is not None and not target.int8:
+        raise UsageError(f"--weight-bits goes with INT8 targets, not with {target.name}")
+    if target.int8:
         weight_bits(target, wishes)
-    return target in (*INT8, *HALF)
+    return narrows
 
 
-def missing(target: str) -> str | None:
-    """What calibrating for ``target`` needs and is not installed, a sentence, or None."""
-    if target == "ov-int8" and importlib.util.find_spec("nncf") is None:
-        return str(MissingPackageError("nncf", "building ov-int8", "int8"))
-    if importlib.util.find_spec("onnxruntime") is None:
-        return str(MissingPackageError("onnxruntime", "calibration", "onnx"))
-    return None
+def missing(target: Target) -> str | None:
+    """What calibrating for ``target`` needs and is not installed, one message, or None."""
+    reason = target.missing_to_build()
+    if reason is None and importlib.util.find_spec("onnxruntime") is None:
+        reason = str(MissingPackageError("onnxruntime", "calibration", "onnx"))
+    return reason
 
 
-def check_packages(target: str) -> None:
+def check_packages(target: Target) -> None:
     """Raise InputError unless what calibrating for ``target`` needs is installed."""
     reason = missing(target)
     if reason:
         raise InputError(reason)
 
 
-def weight_bits(target: str, wishes: Wishes) -> int:
+def weight_bits(target: Target, wishes: Wishes) -> int:
     """Bits of the weights: what was asked for, else eight where sums of products are exact (GPUs, CPUs with VNNI), else
     seven, which saturate nowhere.
 
@@ -136,4 +133,4 @@ def weight_bits(target: str, wishes: Wishes) -> int:
         if wishes.weight_bits not in (7, 8):
             raise UsageError(f"--weight-bits {wishes.weight_bits}: 8, or 7 for processors without VNNI")
         return wishes.weight_bits
-    return 8 if target.startswith("trt") or adds_exactly() else 7
+    return 8 if target.exact or adds_exactly() else 7

@@ -1,7 +1,7 @@
 """From a float32 graph to the one a narrower target is built from, with the proof that it is still good enough.
 
     sets = open_sets(wishes, info.task, info.names)         # before the export
-    lowered = lower(graph, "ov-int8", folder, wishes, artifact=try_it, sets=sets)
+    lowered = lower(graph, targets.get("ov-int8"), folder, wishes, artifact=try_it, sets=sets)
     lowered.graph.path, lowered.parts["accuracy"]["drop_points"]
 
 One under the other: calibration images, ranges, quantization, the artifact judged; above the limit a ranking of groups
@@ -18,11 +18,9 @@ from typing import Any
 import numpy as np
 import onnx
 
-from edgekit import targets
 from edgekit.errors import GateError
 from edgekit.image import read_image
 from edgekit.quantize import (
-    HALF,
     Lowered,
     Wishes,
     accuracy,
@@ -37,7 +35,7 @@ from edgekit.quantize import (
 )
 from edgekit.quantize.sets import Sets
 from edgekit.spec import Graph, Session, sha256_file
-from edgekit.versions import version
+from edgekit.targets import Target, reference
 
 # From 64 images on it loses no more than `mse`, within what 72 images can tell; `minmax` and `entropy` do:
 # benchmarks/results/int8-methods.json
@@ -50,7 +48,7 @@ Say = Callable[[str], None]
 
 def lower(
     graph: Graph,
-    target: str,
+    target: Target,
     folder: Path,
     wishes: Wishes | None,
     artifact: Callable[[Graph], Session],
@@ -70,7 +68,7 @@ def lower(
         InputError, UsageError: the graph or the data cannot be used.
         GateError: more accuracy is lost than allowed, whatever is put back; ``evidence`` says what was tried.
     """
-    if target in HALF and (wishes is None or sets is None):
+    if not target.int8 and (wishes is None or sets is None):
         half = folder / "half.onnx"
         kept = fp16.to_fp16(graph.path, half)
         return Lowered(dataclasses.replace(graph, path=half), _kept(kept))
@@ -85,7 +83,7 @@ def lower(
     say(f"calibrating on {len(files)} images")
     writer = _Writer(graph, target, folder, calibration.tensors(files, graph.info), bits)
     parts = {"calibration": _calibrated(manifest, sets)}
-    if target not in HALF:
+    if target.int8:
         parts["quantization"] = {"weight_bits": bits}
     if judge is None:
         narrow = writer.write(())
@@ -115,7 +113,7 @@ def _within_limit(
         session.close()  # type: ignore[attr-defined]
         return value
 
-    say(f"judging {writer.target}")
+    say(f"judging {writer.target.name}")
     after = score(())
     row = _row(judge, sets, limit, before, after)
     found = search.Found((), after)
@@ -126,7 +124,7 @@ def _within_limit(
         found = search.put_back(row["ranking"], score, limit / 100, before, after)
         row |= {"tried": found.tried, "after": found.after, "drop_points": 100 * (before - found.after)}
         if found.groups is None:
-            raise GateError(_sentence(writer.target, row, after), {"accuracy": row})
+            raise GateError(_sentence(writer.target.name, row, after), {"accuracy": row})
     row["put_back"] = list(found.groups or ())
     return writer.write(row["put_back"]), row
 
@@ -134,8 +132,10 @@ def _within_limit(
 class _Writer:
     """Writes the narrow graph with any groups left alone; what calibration found is computed once."""
 
-    def __init__(self, graph: Graph, target: str, folder: Path, batches: Sequence[np.ndarray], bits: int) -> None:
+    def __init__(self, graph: Graph, target: Target, folder: Path, batches: Sequence[np.ndarray], bits: int) -> None:
         self.graph, self.target, self.folder, self.batches, self.bits = graph, target, folder, batches, bits
+        self.form = target.narrowed()
+        self.fuse = "onnxruntime" if self.form == "qdq" else "tensorrt"
         self.kept: list[fp16.Finding] = []  # in float32, by the last graph of FP16
         self._last: tuple[frozenset[str], Graph] | None = None
         self._statistics: dict[str, ranges.Statistics] | None = None
@@ -146,23 +146,16 @@ class _Writer:
         return self._last[1]
 
     def _write(self, skip: Collection[str]) -> Graph:
-        if self.target == "ov-int8":
-            out = self.folder / "int8.xml"
+        out = self.folder / {"ir": "int8.xml", "fp16": "half.onnx"}.get(self.form, "int8.onnx")
+        if self.form == "ir":
             ir.quantize(self.graph.path, out, self.batches, skip, weight_bits=self.bits)
-        elif self.target == "ort-int8":
-            out = self.folder / "int8.onnx"
-            self._explicit(out, skip, "onnxruntime")
-        elif self.target in HALF:
-            out = self.folder / "half.onnx"
+        elif self.form == "fp16":
             self.kept = fp16.to_fp16(self.graph.path, out, ranges.limits(self.statistics(), "minmax"), skip)
         else:
-            out = self.folder / "half.onnx"
-            self._explicit(self.folder / "int8.onnx", skip, "tensorrt")
-            if self.target == "trt-int8" and (version("tensorrt") or "").startswith("8."):
-                out = self.folder / "int8.onnx"  # 8.6 reads no Q/DQ of FP16; its own flags do the rest
-            else:
-                seen = ranges.limits(self.statistics(), "minmax")
-                self.kept = fp16.to_fp16(self.folder / "int8.onnx", out, seen)
+            self._explicit(out, skip)
+        if self.form == "qdq-fp16":
+            wide, out = out, self.folder / "half.onnx"
+            self.kept = fp16.to_fp16(wide, out, ranges.limits(self.statistics(), "minmax"))
         return dataclasses.replace(self.graph, path=out)
 
     def rank(self) -> list[dict[str, Any]]:
@@ -173,15 +166,14 @@ class _Writer:
     def statistics(self) -> dict[str, ranges.Statistics]:
         """Of the values that INT8 needs; of all where FP16 must not overflow."""
         if self._statistics is None:
-            fuse = "onnxruntime" if self.target == "ort-int8" else "tensorrt"
-            names = None if self.target.startswith("trt") else qdq.wanted(self.graph.path, fuse)
+            names = None if "fp16" in self.form else qdq.wanted(self.graph.path, self.fuse)
             self._statistics = ranges.collect(self.graph.path, self.batches, names)
         return self._statistics
 
-    def _explicit(self, out: Path, skip: Collection[str], fuse: str) -> None:
+    def _explicit(self, out: Path, skip: Collection[str]) -> None:
         statistics = self.statistics()
-        limits = ranges.limits(statistics, LIMITS, symmetric=fuse == "tensorrt")
-        qdq.quantize(self.graph.path, out, limits, skip, fuse, _means(statistics), self.bits)
+        limits = ranges.limits(statistics, LIMITS, symmetric=self.fuse == "tensorrt")
+        qdq.quantize(self.graph.path, out, limits, skip, self.fuse, _means(statistics), self.bits)
 
 
 def _means(statistics: dict[str, ranges.Statistics]) -> dict[str, np.ndarray]:
@@ -196,7 +188,7 @@ def _judge(graph: Graph, sets: Sets, say: Say) -> tuple[accuracy.Judge, float]:
         InputError: the judge could prove nothing.
     """
     say("judging the floating-point model")
-    runner = targets.backend("ort-fp32").open_session(graph.path, graph.info, "ort-fp32")
+    runner = reference().open(graph.path, graph.info)
     if sets.labelled is not None:
         judge = accuracy.by_labels(sets.labelled)
     else:

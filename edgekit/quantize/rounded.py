@@ -39,5 +39,4 @@ def rounded(reference: Any, precision: str, folder: Path, pixels: bool = False) 
 
     path = folder / f"rounded-{precision}{'-pixels' * pixels}.onnx"
     fp16.rounded(reference.path, path, _KINDS[weights], values is not None, first)
-    session: Session = targets.backend("ort-fp32").open_session(path, reference.info, "ort-fp32")
-    return session
+    return targets.reference().open(path, reference.info)

@@ -23,7 +23,7 @@ import dataclasses
 import os
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from time import perf_counter
 from types import TracebackType
@@ -71,8 +71,6 @@ class Predictor:
         self._warned: set[str] = set()
         self._turn = self._new_turn()
         self._opened_in = self._process = os.getpid()
-        # Where this thread's next run reads its input, if the session says so: canvases are drawn right there.
-        self._memory: Callable[[], Array | None] = getattr(session, "memory", lambda: None)
 
     @classmethod
     def from_session(cls, session: Session, **options: Any) -> Predictor:
@@ -155,9 +153,8 @@ class Predictor:
     def close(self) -> None:
         """Let go of the session; the predictor cannot be used afterwards. Does nothing in a forked process, where a
         runtime would wait for threads that only the first one has."""
-        close = getattr(self.session, "close", None)
-        if close is not None and os.getpid() == self._opened_in:
-            close()
+        if os.getpid() == self._opened_in:
+            self.session.close()
 
     def __enter__(self) -> Predictor:
         return self
@@ -175,13 +172,13 @@ class Predictor:
         return chosen
 
     def _new_turn(self) -> Any:
-        return contextlib.nullcontext() if getattr(self.session, "concurrent", False) else threading.Lock()
+        return contextlib.nullcontext() if self.session.concurrent else threading.Lock()
 
     def _check_process(self) -> None:
         """Refuse in a forked process what would wait there for threads that only the first one has."""
         if os.getpid() == self._process:
             return
-        if not getattr(self.session, "forkable", False):
+        if not self.session.forkable:
             raise UsageError(
                 f"{self.session.path}: was loaded before this process was forked, and its threads stayed behind; load "
                 "it in every process (gunicorn: without --preload, or in post_fork; multiprocessing: spawn)"
@@ -192,7 +189,7 @@ class Predictor:
         """One run of the session on at most a batch of images."""
         self._check_process()
         start = perf_counter()
-        batch, geometries = self._preprocess([image for _, image in loaded], self._memory())
+        batch, geometries = self._preprocess([image for _, image in loaded], self.session.memory())
         with self._turn:
             ready = perf_counter()
             outputs = self.session.run(batch)

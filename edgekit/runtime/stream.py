@@ -79,7 +79,7 @@ class Stream:
         live = isinstance(opened, Live)
         newest = live if latest is None else latest
         batch = predictor.batch
-        workers = workers or 1 + getattr(predictor.session, "streams", 1)
+        workers = workers or 1 + predictor.session.streams
         waiting = max(depth or 0, batch) if depth or newest else 2 * batch
         self._belt = belt = Belt(waiting, (workers + (not newest)) * batch, newest)
         self._on_error = on_error

@@ -8,17 +8,18 @@ It is what an ``nms`` bundle is compared with: PyTorch has no such operator.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from edgekit.boxes import nms
-from edgekit.spec import NMS_IOU
+from edgekit.spec import NMS_IOU, Session
 
 _WHOLE_IMAGE = ("mask_prototypes",)
 
 
-class Suppressed:
+class Suppressed(Session):
     """``session`` of batch 1, whose candidates come best first, with duplicates taken out class by class."""
 
     def __init__(self, session: Any) -> None:
@@ -34,6 +35,15 @@ class Suppressed:
     def rounded(self, weights: str | None, values: str | None = None, first: float = 1.0) -> Suppressed:
         """The same, of the session as a narrower precision computes it (``TorchSession.rounded``)."""
         return Suppressed(self._session.rounded(weights, values, first))
+
+    def taps(self, batch: Any, names: Sequence[str]) -> dict[str, Any]:
+        return dict(self._session.taps(batch, names))
+
+    def precision_by_type(self) -> dict[str, int]:
+        return dict(self._session.precision_by_type())
+
+    def close(self) -> None:
+        self._session.close()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._session, name)

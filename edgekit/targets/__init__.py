@@ -1,26 +1,10 @@
 """The backends, one file each; the file name is the registry. A leading underscore marks what backends share.
 
-A backend is a module with
+A backend is a file here with ``TARGETS``, a tuple of ``Target`` records (``_target.py`` says what one declares).
+Nothing else in edgekit knows its name.
 
-    TARGETS: dict[str, str]                 # target name -> what it is, in a few words
-    EXTRA: str                              # the pip extra that brings its SDK
-    def missing() -> str | None             # why it cannot be used here, one sentence, or None
-    def build(graph, target, folder) -> None                        # writes the runtime's own files
-    def open_session(folder, info, target, device, threads) -> Session
-
-and, where it makes sense,
-
-    def open_streams(folder, info, target, count, device, threads) -> list[Session]     # to run at the same time
-    OPTIONS                                 # a record of the target's own options: OPTIONS.parse({"sm": "86"})
-    def build(graph, target, folder, options) -> dict                # with options: further keys of the manifest
-    def takes(info, options) -> ModelInfo                            # of what is built of a graph with this info
-    HEADS, MOST_CANDIDATES                                           # head forms, and candidates sorted at most
-    def prepare(target, options)                                     # refuses before the export what cannot be built
-    def runs_here(folder, target) -> str | None                      # why what was built cannot run on this machine
-    def graph_target(target) -> str                                  # the target whose form of graph is built from
-    def reproduce(engine, info) -> str                               # the vendor's command line for the same engine
-
-    backend("ov-fp16").missing()
+    get("ov-fp16").missing()        # None, or the message that says what to install
+    names()                         # ('ort-fp32', 'ort-int8', 'ov-fp32', …)
 """
 
 from __future__ import annotations
@@ -28,45 +12,62 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from functools import cache
-from types import ModuleType
 
-from edgekit.errors import UsageError
+from edgekit.errors import InputError, UsageError
+from edgekit.targets._target import BuildOptions, Opening, Served, Target
 
-PLANNED = (
-    "ort-fp32",
-    "ort-int8",
-    "ov-fp32",
-    "ov-fp16",
-    "ov-int8",
-    "trt-fp16",
-    "trt-int8",
-    "trt-rtx-fp16",
-    "trt-rtx-int8",
-)
+__all__ = ["BuildOptions", "Opening", "Served", "Target", "REFERENCE", "every", "get", "names", "reference"]
+
+REFERENCE = "ort-fp32"  # the runtime that exported graphs are run in to be compared with PyTorch
 
 
 @cache
-def _backends() -> dict[str, ModuleType]:
-    modules = [m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_")]
-    loaded = [importlib.import_module(f"{__name__}.{name}") for name in modules]
-    return {target: module for module in loaded for target in module.TARGETS}
+def _registry() -> dict[str, Target]:
+    found: dict[str, Target] = {}
+    files: dict[str, str] = {}
+    for name in sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_")):
+        file = f"edgekit/targets/{name}.py"
+        try:
+            declared = importlib.import_module(f"{__name__}.{name}").TARGETS
+        except (AttributeError, TypeError) as error:
+            raise InputError(f"{file}: its TARGETS are no complete Target records ({error})") from error
+        for target in declared:
+            if not isinstance(target, Target):
+                raise InputError(f"{file}: {target!r} in TARGETS is no Target record")
+            if complaints := target.complaints():
+                raise InputError(f"{file}: the record of {target.name or 'a target'}: {'; '.join(complaints)}")
+            if target.name in found:
+                raise InputError(f"{file} and {files[target.name]} both declare the target {target.name}")
+            found[target.name], files[target.name] = target, file
+    return found
+
+
+def every() -> tuple[Target, ...]:
+    """Every target, in the order of files and of records in them.
+
+    Raises:
+        InputError: a file's records are incomplete, or two have one name.
+    """
+    return tuple(_registry().values())
 
 
 def names() -> list[str]:
-    """Every target this version can build, in the order of the command reference."""
-    return sorted(_backends(), key=lambda t: PLANNED.index(t) if t in PLANNED else len(PLANNED))
+    """The names of all targets."""
+    return list(_registry())
 
 
-def backend(target: str) -> ModuleType:
-    """The module that builds and runs ``target``.
+def get(name: str) -> Target:
+    """The target called ``name``.
 
     Raises:
-        UsageError: no such target, or one this version does not have yet.
+        UsageError: there is none.
     """
-    found = _backends().get(target)
+    found = _registry().get(name)
     if found is None:
-        known = ", ".join(names())
-        if target in PLANNED:
-            raise UsageError(f"--target {target}: not in this version of edgekit; it has {known}")
-        raise UsageError(f"--target {target}: there is no such target; targets are {known}")
+        raise UsageError(f"--target {name}: there is no such target; targets are {', '.join(names())}")
     return found
+
+
+def reference() -> Target:
+    """The target whose runtime runs graphs that are compared with their source."""
+    return get(REFERENCE)

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.errors import InputError, UsageError
+from edgekit.targets._target import BuildOptions
 from edgekit.versions import version
 
 MODEL = "model.onnx"  # the graph that went into the builder travels with the engines
@@ -158,7 +159,7 @@ _PARSERS: dict[str, tuple[Callable[[str], Any], str]] = {
 
 
 @dataclass(frozen=True)
-class TensorRTOptions:
+class TensorRTOptions(BuildOptions):
     """What can be asked of a build. ``--sm``, ``--workspace`` and ``--timing-cache`` have flags of their own, the
     others are ``--option NAME=VALUE`` with the field's name spelt with hyphens.
 
@@ -191,6 +192,10 @@ class TensorRTOptions:
     strip_weights: bool = False
     engine: bool = True
     layer_names: str = "detailed"
+
+    @property
+    def complete(self) -> bool:
+        return self.engine
 
     @classmethod
     def parse(cls, texts: Mapping[str, str]) -> TensorRTOptions:

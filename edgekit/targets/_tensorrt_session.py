@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from edgekit.errors import GateError, InputError, UsageError
-from edgekit.spec import ModelInfo
+from edgekit.spec import ModelInfo, Session
 from edgekit.targets._cuda import Cuda, DeviceArray, Gpu, view
 from edgekit.targets._cuda_kernels import Kernels
 from edgekit.targets._tensorrt_builder import Lines, new_log
@@ -33,7 +33,7 @@ _PRECISIONS = {"Float": "f32", "Half": "f16", "BFloat16": "bf16", "Int8": "i8", 
 
 def open_contexts(
     trt: Any, folder: Path, row: dict[str, Any], info: ModelInfo, target: str, gpu: Gpu, count: int
-) -> list[TensorRTSession]:
+) -> list[Session]:
     """``count`` sessions that share one engine's weights.
 
     Args:
@@ -68,7 +68,7 @@ def _refit(trt: Any, engine: Any, log: Any, graph: Path) -> None:
         raise GateError(f"{graph}: its weights do not fit the engine beside it; copy the whole bundle again")
 
 
-class TensorRTSession:
+class TensorRTSession(Session):
     """One execution context with buffers and a stream of its own; used by one thread at a time.
 
     Args:
@@ -80,6 +80,7 @@ class TensorRTSession:
         replay: whether runs are recorded and replayed as CUDA graphs; off before the first run only to compare.
     """
 
+    gpu = True
     replay = True
 
     def __init__(

@@ -1,8 +1,8 @@
 """ONNX Runtime on the CPU: the exported graph itself, in float32, or with explicit INT8 (``edgekit.quantize``).
 
-build(graph, "ort-fp32", folder)                      # folder/model.onnx
-session = open_session(folder, info, "ort-fp32")
-session.run(batch)["boxes"]
+target = targets.get("ort-fp32")
+target.build(graph, folder)                           # folder/model.onnx
+target.open(folder, info).run(batch)["boxes"]
 """
 
 from __future__ import annotations
@@ -21,10 +21,9 @@ import numpy as np
 from edgekit.errors import InputError, MissingPackageError, UsageError
 from edgekit.forks import keep_in_children
 from edgekit.processor import is_cpu
-from edgekit.spec import Graph, ModelInfo
-from edgekit.targets._onnx_variants import KINDS, varied
+from edgekit.spec import Graph, ModelInfo, Session
+from edgekit.targets._target import BuildOptions, Opening, Served, Target
 
-TARGETS = {"ort-fp32": "ONNX Runtime, CPU, float32", "ort-int8": "ONNX Runtime, CPU, explicit INT8"}
 EXTRA = "onnx"
 MODEL = "model.onnx"
 
@@ -40,21 +39,19 @@ def missing() -> str | None:
     return None
 
 
-def build(graph: Graph, target: str, folder: Path) -> None:
+def _build(target: Target, graph: Graph, folder: Path, options: BuildOptions) -> None:
     """The artifact is the exported file."""
     if graph.path != folder / MODEL:
         shutil.copyfile(graph.path, folder / MODEL)
 
 
-def open_session(
-    folder: Path, info: ModelInfo, target: str, device: str | None = None, threads: int | None = None
-) -> OrtSession:
-    """Load ``folder/model.onnx`` (or the ``.onnx`` file itself)."""
-    path = folder if folder.suffix == ".onnx" else folder / MODEL
-    return OrtSession(path, info, target, device, threads)
+def _open(target: Target, place: Path, info: ModelInfo, opening: Opening, count: int) -> list[Session]:
+    """Load ``place/model.onnx`` (or the ``.onnx`` file itself)."""
+    path = place if place.suffix == ".onnx" else place / MODEL
+    return [OrtSession(path, info, target.name, opening.device, opening.threads) for _ in range(count)]
 
 
-class OrtSession:
+class OrtSession(Session):
     """An ONNX Runtime session on the CPU provider.
 
     Raises:
@@ -137,15 +134,6 @@ class OrtSession:
             found.append((name, kind, float(np.median(each[WARM_RUNS:]))))
         return found
 
-    def variant(self, kind: str) -> OrtSession | None:
-        """The same model as it would be with another activation (``_onnx_variants``), for its speed alone; None where
-        it has none to change."""
-        with tempfile.TemporaryDirectory() as scratch:
-            path = Path(scratch) / MODEL
-            if kind not in KINDS or not varied(self.path, path, kind):
-                return None
-            return OrtSession(path, self.info, self.target, threads=self.threads)
-
     def _profiled(self, batch: np.ndarray, runs: int) -> list[dict[str, Any]]:
         """Events of the nodes executed in ``runs`` runs of a session that keeps a profile."""
         with tempfile.TemporaryDirectory() as scratch:
@@ -161,3 +149,35 @@ class OrtSession:
     def close(self) -> None:
         """Release the session."""
         self._session = None
+
+
+_SERVERS = {layout: Served("onnxruntime", (MODEL,)) for layout in ("triton", "ovms")}
+
+TARGETS = (
+    Target(
+        name="ort-fp32",
+        about="ONNX Runtime, CPU, float32",
+        precision="fp32",
+        extra=EXTRA,
+        packages=("onnxruntime",),
+        rewriting="portable",
+        missing=missing,
+        builder=_build,
+        opener=_open,
+        servers=_SERVERS,
+    ),
+    Target(
+        name="ort-int8",
+        about="ONNX Runtime, CPU, explicit INT8",
+        precision="int8",
+        extra=EXTRA,
+        packages=("onnxruntime",),
+        rewriting="portable",  # static quantization stumbles over opset 21 and later
+        missing=missing,
+        builder=_build,
+        opener=_open,
+        narrowing="qdq",
+        floats=("ort-fp32",),
+        servers=_SERVERS,
+    ),
+)

@@ -4,9 +4,10 @@
 execute what the hardware has: bf16 with AMX or AVX512-BF16, f16 on GPUs and ARM, float32 elsewhere;
 ``precision_by_type`` says which. ``ov-int8`` takes an IR that ``edgekit.quantize`` has made.
 
-    graph = dataclasses.replace(graph, info=takes(graph.info))      # 8-bit canvases instead of floats
-    build(graph, "ov-fp16", folder)                                 # folder/model.xml, model.bin
-    session = open_session(folder, graph.info, "ov-fp16", threads=2)
+    target = targets.get("ov-fp16")
+    graph = dataclasses.replace(graph, info=target.info(graph.info))      # 8-bit canvases instead of floats
+    target.build(graph, folder)                                           # folder/model.xml, model.bin
+    session = target.open(folder, graph.info, Opening(threads=2))
 """
 
 from __future__ import annotations
@@ -28,17 +29,11 @@ from edgekit.errors import GateError, InputError, MissingPackageError, UsageErro
 from edgekit.forks import keep_in_children
 from edgekit.home import ensure_home
 from edgekit.processor import is_cpu
-from edgekit.spec import Graph, ModelInfo, Port
+from edgekit.spec import Graph, ModelInfo, Port, Session
 from edgekit.targets._openvino_input import MARK, take_pixels
-from edgekit.targets._openvino_variants import varied
+from edgekit.targets._target import BuildOptions, Opening, Served, Target
 
-TARGETS = {
-    "ov-fp32": "OpenVINO, float32 executed",
-    "ov-fp16": "OpenVINO, half-precision weights",
-    "ov-int8": "OpenVINO, INT8 around attention in floating point",
-}
 EXTRA = "openvino"
-FLOAT32 = {"ov-fp16": "ov-fp32"}  # targets whose files can be opened as another that executes float32
 MODEL = "model.xml"
 
 _KERNELS = ("f32", "f16", "bf16", "i8", "u8", "i32", "i64")
@@ -50,7 +45,7 @@ WARM_RUNS = 3  # of a profile, not counted
 
 
 @dataclass(frozen=True)
-class OpenVinoOptions:
+class OpenVinoOptions(BuildOptions):
     """What can be asked of a build by ``--option NAME=VALUE``.
 
     Attributes:
@@ -74,9 +69,6 @@ class OpenVinoOptions:
         return cls(**{name: text.lower() for name, text in texts.items()})
 
 
-OPTIONS = OpenVinoOptions
-
-
 def missing() -> str | None:
     """Why these targets cannot be used here, or None."""
     if importlib.util.find_spec("openvino") is None:
@@ -93,19 +85,19 @@ def _openvino(target: str) -> Any:
     return openvino
 
 
-def takes(info: ModelInfo, options: OpenVinoOptions | None = None) -> ModelInfo:
+def _takes(target: Target, info: ModelInfo, options: OpenVinoOptions) -> ModelInfo:
     """What the artifact of a graph with ``info`` will take and give."""
     batch, planes, height, width = info.inputs[0].shape
-    if (options or OpenVinoOptions()).input == "float" or info.takes_pixels or planes != 3:
+    if options.input == "float" or info.takes_pixels or planes != 3:
         return info
     port = replace(info.inputs[0], shape=(batch, height, width, 3), dtype="uint8")
     return info.replace(inputs=(port,), preprocess=replace(info.preprocess, colour="BGR", scale=1.0))
 
 
-def build(graph: Graph, target: str, folder: Path, options: OpenVinoOptions | None = None) -> None:
-    """Convert the graph, an ONNX file or an IR, to an IR with the input that ``graph.info`` describes; ``ov-fp16``
+def _build(target: Target, graph: Graph, folder: Path, options: OpenVinoOptions) -> None:
+    """Convert the graph, an ONNX file or an IR, to an IR with the input that ``graph.info`` describes; ``fp16``
     compresses the weights."""
-    openvino = _openvino(target)
+    openvino = _openvino(target.name)
     if graph.path.suffix == ".xml" and not graph.info.takes_pixels:
         for suffix in (".xml", ".bin"):
             shutil.copyfile(graph.path.with_suffix(suffix), (folder / MODEL).with_suffix(suffix))
@@ -116,7 +108,7 @@ def build(graph: Graph, target: str, folder: Path, options: OpenVinoOptions | No
         raise InputError(f"{graph.path}: OpenVINO cannot read it ({str(error).splitlines()[0]})") from error
     if graph.info.takes_pixels:
         take_pixels(model)
-    save(model, folder / MODEL, target == "ov-fp16")
+    save(model, folder / MODEL, target.precision == "fp16")
 
 
 def save(model: Any, path: Path, compressed: bool = False) -> None:
@@ -131,27 +123,13 @@ def save(model: Any, path: Path, compressed: bool = False) -> None:
         openvino.Core().read_model(str(path))
 
 
-def open_session(
-    folder: Path,
-    info: ModelInfo,
-    target: str,
-    device: str | None = None,
-    threads: int | None = None,
-    streams: int | None = None,
-    cache: Path | None = None,
-) -> OpenVinoSession:
-    """Compile ``folder/model.xml`` for ``device`` (CPU by default); with ``streams`` for as many images at once, which
-    share the threads, else for one as fast as possible. ``cache`` is a folder for what is compiled."""
-    path = folder if folder.suffix == ".xml" else folder / MODEL
-    return OpenVinoSession(path, info, target, device, threads, streams, cache)
-
-
-def open_streams(
-    folder: Path, info: ModelInfo, target: str, count: int, device: str | None = None, threads: int | None = None
-) -> list[OpenVinoSession]:
-    """``count`` sessions of one model compiled for as many streams of ``threads`` threads each, to run at once."""
-    path = folder if folder.suffix == ".xml" else folder / MODEL
-    first = OpenVinoSession(path, info, target, device, threads and threads * count, count)
+def _open(target: Target, place: Path, info: ModelInfo, opening: Opening, count: int) -> list[Session]:
+    """Compile ``place/model.xml`` (or the file itself); for several sessions once, for as many streams."""
+    path = place if place.suffix == ".xml" else place / MODEL
+    if count > 1:
+        threads = opening.threads and opening.threads * count
+        opening = replace(opening, threads=threads, streams=count)
+    first = OpenVinoSession(path, info, target, opening)
     return [first, *(first.beside() for _ in range(count - 1))]
 
 
@@ -176,7 +154,7 @@ def describe(path: Path) -> tuple[list[Port], list[Port]]:
     return [port(*p) for p in enumerate(model.inputs)], [port(*p) for p in enumerate(model.outputs)]
 
 
-class OpenVinoSession:
+class OpenVinoSession(Session):
     """A compiled model, and an infer request for each thread that runs it.
 
     Raises:
@@ -188,18 +166,11 @@ class OpenVinoSession:
 
     concurrent = True  # threads may call run() at once
 
-    def __init__(
-        self,
-        path: Path,
-        info: ModelInfo,
-        target: str,
-        device: str | None = None,
-        threads: int | None = None,
-        streams: int | None = None,
-        cache: Path | None = None,
-    ) -> None:
-        openvino = _openvino(target)
-        self.info, self.target, self.path, self.streams = info, target, path, streams or 1
+    def __init__(self, path: Path, info: ModelInfo, target: Target, opening: Opening) -> None:
+        openvino = _openvino(target.name)
+        device, threads, streams, cache = opening.device, opening.threads, opening.streams, opening.cache
+        self.info, self.target, self.path, self.streams = info, target.name, path, streams or 1
+        self.weights = "f16" if target.precision == "fp16" else "f32"
         self._core = core = openvino.Core()
         name = "CPU" if device is None or is_cpu(device) else device.upper()
         kind, several, _ = name.partition(":")  # AUTO:GPU,CPU and GPU.1 are devices too
@@ -209,7 +180,7 @@ class OpenVinoSession:
         properties: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
         if streams:
             properties = {"PERFORMANCE_HINT": "THROUGHPUT", "NUM_STREAMS": streams}
-        if target == "ov-fp32":
+        if target.precision == "fp32":
             properties["INFERENCE_PRECISION_HINT"] = "f32"
         if threads and name == "CPU":
             properties["INFERENCE_NUM_THREADS"] = threads
@@ -230,7 +201,7 @@ class OpenVinoSession:
             raise InputError(
                 f"{path}: its inputs and outputs are not those of the manifest; rebuild the bundle"
             ) from error
-        if target == "ov-fp32":
+        if target.precision == "fp32":
             self._check_float32()
 
     def _check_float32(self) -> None:
@@ -323,18 +294,6 @@ class OpenVinoSession:
         kinds = {entry.node_name: entry.node_type for entry in request.profiling_info}
         return [(sources.get(n) or n, kinds[n], float(np.median(t))) for n, t in times.items() if n in kinds]
 
-    def variant(self, kind: str) -> OpenVinoSession | None:
-        """The same model as it would be with another lever pulled (``_openvino_variants``), for its speed alone; None
-        where it has nothing to change."""
-        model, count = varied(self._core.read_model(str(self.path)), kind)
-        if not count:
-            return None
-        twin = self.beside()
-        twin._compiled = self._core.compile_model(model, *self._how)
-        places = [self._compiled.outputs.index(port) for _, port in self._ports]
-        twin._ports = [(role, twin._compiled.outputs[i]) for (role, _), i in zip(self._ports, places, strict=True)]
-        return twin
-
     def beside(self) -> OpenVinoSession:
         """Another session of the same compiled model, which can run at the same time."""
         twin = copy.copy(self)
@@ -361,3 +320,44 @@ def _turns(notes: Mapping[str, str]) -> bool:
 def _key(name: str) -> str | int:
     """A port's name, or its place where it is called ``#1``, as in models from elsewhere whose ports have no names."""
     return int(name[1:]) if name.startswith("#") else name
+
+
+def _missing_nncf() -> str | None:
+    if importlib.util.find_spec("nncf") is None:
+        return str(MissingPackageError("nncf", "building ov-int8", "int8"))
+    return None
+
+
+def _declared(name: str, about: str, precision: str, **more: Any) -> Target:
+    return Target(
+        name=name,
+        about=about,
+        precision=precision,
+        extra=EXTRA,
+        packages=("openvino", "nncf"),
+        rewriting="openvino",
+        missing=missing,
+        builder=_build,
+        opener=_open,
+        options=OpenVinoOptions,
+        takes=_takes,
+        describe=describe,
+        caches=True,
+        batches=(4,),  # a YOLO12-n of 320 pixels gains a fifth in images a second
+        servers={layout: Served("openvino", (MODEL, "model.bin")) for layout in ("triton", "ovms")},
+        **more,
+    )
+
+
+TARGETS = (
+    _declared("ov-fp32", "OpenVINO, float32 executed", "fp32"),
+    _declared("ov-fp16", "OpenVINO, half-precision weights", "fp16", widens=True),
+    _declared(
+        "ov-int8",
+        "OpenVINO, INT8 around attention in floating point",
+        "int8",
+        narrowing="ir",
+        floats=("ov-fp32", "ov-fp16"),
+        missing_to_build=_missing_nncf,
+    ),
+)

@@ -1,7 +1,8 @@
 """TensorRT 8.6, 10 and 11: an engine for the GPU of the machine it is built on, Jetson included.
 
-    parts = build(graph, "trt-fp16", folder, TensorRTOptions(workspace=2048, timing_cache=Path("timings")))
-    session = open_session(folder, info, "trt-fp16")
+    target = targets.get("trt-fp16")
+    parts = target.build(graph, folder, TensorRTOptions(workspace=2048, timing_cache=Path("timings")))
+    session = target.open(folder, info)
 
 On a Jetson TensorRT comes with JetPack, elsewhere from pip or NVIDIA's packages. The folder holds one engine,
 ``model.sm87.engine``, say, and ``model.onnx``, the graph it is of. Unchecked on hardware: the shared builder was run
@@ -12,22 +13,21 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from edgekit.errors import InputError
-from edgekit.spec import Graph, ModelInfo
+from edgekit.spec import Graph, ModelInfo, Session
 from edgekit.targets import _tensorrt_builder as builder
 from edgekit.targets import _tensorrt_engines as engines
 from edgekit.targets._cuda import Gpu, find_gpu
+from edgekit.targets._target import Opening, Served, Target
 from edgekit.targets._tensorrt_common import MODEL, Generation, TensorRTOptions, check, generation_of
-from edgekit.targets._tensorrt_session import TensorRTSession, open_contexts
+from edgekit.targets._tensorrt_session import open_contexts
 from edgekit.versions import version
 
-TARGETS = {"trt-fp16": "TensorRT, half precision", "trt-int8": "TensorRT, int8 and half precision"}
 EXTRA = "tensorrt"
-OPTIONS = TensorRTOptions
-HEADS = ("raw", "topk")
 MOST_CANDIDATES = 3840  # that its TopK operator sorts
 
 _WITHOUT = (
@@ -61,41 +61,45 @@ def _sdk(target: str) -> Any:
     return tensorrt
 
 
-def graph_target(target: str) -> str:
-    """The target whose form of graph is built from: with the ``Attention`` operator where the TensorRT here reads it,
-    and the decomposed one, which all do, otherwise."""
+def _rewriting() -> str:
+    """The recipe of graphs to build from: with the ``Attention`` operator where the TensorRT here reads it, and the
+    decomposed one, which all do, otherwise."""
     installed = version("tensorrt")
     try:
         reads = installed is not None and generation_of("tensorrt", installed).attention
     except InputError:
         reads = False
-    return target.replace("trt-", "trt-rtx-") if reads else target
+    return "operator" if reads else "older"
 
 
-def prepare(target: str, options: TensorRTOptions) -> tuple[Any, Generation, Gpu]:
+def _narrowing() -> str:
+    """Of INT8: TensorRT 8.6 reads no Q/DQ of FP16; its own flags do the rest."""
+    return "qdq-symmetric" if (version("tensorrt") or "").startswith("8.") else "qdq-fp16"
+
+
+def prepare(target: Target, options: TensorRTOptions) -> tuple[Any, Generation, Gpu]:
     """What engines are built with here: the SDK's module, its generation, and the GPU.
 
     Raises:
         UsageError, InputError: there is no GPU, or this version does not do what is asked for.
     """
-    trt = _sdk(target)
+    trt = _sdk(target.name)
     generation = generation_of("tensorrt", trt.__version__)
     check(options, generation)
     try:
         return trt, generation, find_gpu()
     except InputError as error:
         raise InputError(
-            f"{target}: TensorRT builds on the GPU that will run the engine, and {error}; {_WITHOUT}"
+            f"{target.name}: TensorRT builds on the GPU that will run the engine, and {error}; {_WITHOUT}"
         ) from error
 
 
-def build(graph: Graph, target: str, folder: Path, options: TensorRTOptions | None = None) -> dict[str, Any]:
+def _build(target: Target, graph: Graph, folder: Path, options: TensorRTOptions) -> dict[str, Any]:
     """An engine for the first GPU here, and the graph beside it.
 
     Raises:
         UsageError, InputError: there is no GPU, or an option or the graph is not what TensorRT takes.
     """
-    options = options or TensorRTOptions()
     if graph.path != folder / MODEL:
         shutil.copyfile(graph.path, folder / MODEL)
     if not options.engine:
@@ -105,32 +109,51 @@ def build(graph: Graph, target: str, folder: Path, options: TensorRTOptions | No
     return {"engines": engines.write(folder, generation, trt.__version__, built, options, gpu)}
 
 
-def reproduce(engine: dict[str, Any], info: ModelInfo) -> str:
-    """The vendor's command line that builds the engine of this record (of the manifest's ``engines``) again."""
-    return engines.reproduce(engine, info)
-
-
-def runs_here(folder: Path, target: str) -> str | None:
-    """Why the engine in ``folder`` cannot be run on this machine, or None."""
+def _runs_here(target: Target, folder: Path) -> str | None:
+    """Why the engines in ``folder`` cannot be run on this machine, or None."""
     try:
-        engines.choose(folder, target, engines.gpu_for(folder, None), "tensorrt", _sdk(target).__version__)
+        engines.choose(folder, target.name, engines.gpu_for(folder, None), "tensorrt", _sdk(target.name).__version__)
     except InputError as error:
         return str(error)
     return None
 
 
-def open_session(
-    folder: Path, info: ModelInfo, target: str, device: str | None = None, threads: int | None = None
-) -> TensorRTSession:
-    """Load the engine for ``device`` (``cuda:0`` by default). ``threads`` are the CPU's and mean nothing here."""
-    return open_streams(folder, info, target, 1, device)[0]
+def _open(target: Target, place: Path, info: ModelInfo, opening: Opening, count: int) -> list[Session]:
+    """Sessions of one engine for ``opening.device`` (``cuda:0`` by default), each with a context and a stream of its
+    own, for as many threads. ``opening.threads`` are the CPU's and mean nothing here."""
+    gpu = engines.gpu_for(place, opening.device)
+    trt = _sdk(target.name)
+    row = engines.choose(place, target.name, gpu, "tensorrt", trt.__version__)
+    return open_contexts(trt, place, row, info, target.name, gpu, count)
 
 
-def open_streams(
-    folder: Path, info: ModelInfo, target: str, count: int, device: str | None = None, threads: int | None = None
-) -> list[TensorRTSession]:
-    """``count`` sessions of one engine, each with a context and a stream of its own, for as many threads."""
-    gpu = engines.gpu_for(folder, device)
-    trt = _sdk(target)
-    row = engines.choose(folder, target, gpu, "tensorrt", trt.__version__)
-    return open_contexts(trt, folder, row, info, target, gpu, count)
+def _declared(name: str, about: str, precision: str, narrowing: str | Callable[[], str]) -> Target:
+    return Target(
+        name=name,
+        about=about,
+        precision=precision,
+        extra=EXTRA,
+        packages=("tensorrt",),
+        rewriting=_rewriting,
+        missing=missing,
+        builder=_build,
+        opener=_open,
+        narrowing=narrowing,
+        exact=True,
+        gpu=True,
+        engines=True,
+        heads=("raw", "topk"),
+        most_candidates=MOST_CANDIDATES,
+        batches=(8,),
+        options=TensorRTOptions,
+        prepare=prepare,
+        runs_here=_runs_here,
+        servers={"triton": Served("tensorrt", gpu=True)},
+        reproduce=engines.reproduce,
+    )
+
+
+TARGETS = (
+    _declared("trt-fp16", "TensorRT, half precision", "fp16", "fp16"),
+    _declared("trt-int8", "TensorRT, int8 and half precision", "int8", _narrowing),
+)

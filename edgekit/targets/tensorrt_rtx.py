@@ -1,8 +1,9 @@
 """TensorRT-RTX: engines for GeForce and RTX cards, built on any x86-64 machine, with or without a GPU.
 
-    parts = build(graph, "trt-rtx-fp16", folder, TensorRTOptions(sm=(75, 86, 89, 120)))
+    target = targets.get("trt-rtx-fp16")
+    parts = target.build(graph, folder, TensorRTOptions(sm=(75, 86, 89, 120)))
     parts["engines"][1]["attention"]                      # {'source': "builder's log", 'of': 8, 'fused': 8, …}
-    session = open_session(folder, info, "trt-rtx-fp16")  # needs such a card
+    session = target.open(folder, info)                   # needs such a card
 
 The folder holds ``model.sm86.engine`` and so on, one file an architecture, and ``model.onnx``, the graph they are of.
 Building was tried with 1.7 on machines without a GPU; running is unchecked on hardware.
@@ -16,17 +17,15 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.errors import InputError, MissingPackageError
-from edgekit.spec import Graph, ModelInfo
+from edgekit.spec import Graph, ModelInfo, Session
 from edgekit.targets import _tensorrt_builder as builder
 from edgekit.targets import _tensorrt_engines as engines
 from edgekit.targets._cuda import Gpu, find_gpu
+from edgekit.targets._target import Opening, Target
 from edgekit.targets._tensorrt_common import MODEL, Generation, TensorRTOptions, check, generation_of
-from edgekit.targets._tensorrt_session import TensorRTSession, open_contexts
+from edgekit.targets._tensorrt_session import open_contexts
 
-TARGETS = {"trt-rtx-fp16": "TensorRT-RTX, half precision", "trt-rtx-int8": "TensorRT-RTX, int8 and half precision"}
 EXTRA = "tensorrt-rtx"
-OPTIONS = TensorRTOptions
-HEADS = ("raw", "topk")
 MOST_CANDIDATES = 3840  # that its TopK operator sorts
 DEFAULT_SMS = (75, 86, 89, 120)  # Turing, Ampere, Ada Lovelace, Blackwell: the RTX cards
 
@@ -54,13 +53,13 @@ def architectures() -> tuple[int, ...]:
     return tuple(sorted(int(name[2:]) for name in names if name[:2] == "SM" and name[2:].isdigit()))
 
 
-def prepare(target: str, options: TensorRTOptions) -> tuple[Any, Generation, tuple[int, ...]]:
+def prepare(target: Target, options: TensorRTOptions) -> tuple[Any, Generation, tuple[int, ...]]:
     """What engines are built with: the SDK's module, its generation, and the architectures.
 
     Raises:
         UsageError, InputError: this version does not do what is asked for.
     """
-    trt = _sdk(target)
+    trt = _sdk(target.name)
     generation = generation_of("tensorrt_rtx", trt.__version__)
     check(options, generation)
     sms = options.sm or DEFAULT_SMS
@@ -68,13 +67,12 @@ def prepare(target: str, options: TensorRTOptions) -> tuple[Any, Generation, tup
     return trt, generation, sms
 
 
-def build(graph: Graph, target: str, folder: Path, options: TensorRTOptions | None = None) -> dict[str, Any]:
+def _build(target: Target, graph: Graph, folder: Path, options: TensorRTOptions) -> dict[str, Any]:
     """An engine for each architecture of ``options.sm`` (Turing to Blackwell by default), and the graph beside them.
 
     Raises:
         UsageError, InputError: an option, an architecture or the graph that TensorRT-RTX does not take.
     """
-    options = options or TensorRTOptions()
     if graph.path != folder / MODEL:
         shutil.copyfile(graph.path, folder / MODEL)
     if not options.engine:
@@ -92,32 +90,52 @@ def _gpu() -> Gpu | None:
         return None
 
 
-def reproduce(engine: dict[str, Any], info: ModelInfo) -> str:
-    """The vendor's command line that builds the engine of this record (of the manifest's ``engines``) again."""
-    return engines.reproduce(engine, info)
-
-
-def runs_here(folder: Path, target: str) -> str | None:
+def _runs_here(target: Target, folder: Path) -> str | None:
     """Why the engines in ``folder`` cannot be run on this machine, or None."""
     try:
-        engines.choose(folder, target, engines.gpu_for(folder, None), "tensorrt_rtx", _sdk(target).__version__)
+        engines.choose(
+            folder, target.name, engines.gpu_for(folder, None), "tensorrt_rtx", _sdk(target.name).__version__
+        )
     except InputError as error:
         return str(error)
     return None
 
 
-def open_session(
-    folder: Path, info: ModelInfo, target: str, device: str | None = None, threads: int | None = None
-) -> TensorRTSession:
-    """Load the engine for ``device`` (``cuda:0`` by default). ``threads`` are the CPU's and mean nothing here."""
-    return open_streams(folder, info, target, 1, device)[0]
+def _open(target: Target, place: Path, info: ModelInfo, opening: Opening, count: int) -> list[Session]:
+    """Sessions of one engine for ``opening.device`` (``cuda:0`` by default), each with a context and a stream of its
+    own, for as many threads. ``opening.threads`` are the CPU's and mean nothing here."""
+    gpu = engines.gpu_for(place, opening.device)
+    trt = _sdk(target.name)
+    row = engines.choose(place, target.name, gpu, "tensorrt_rtx", trt.__version__)
+    return open_contexts(trt, place, row, info, target.name, gpu, count)
 
 
-def open_streams(
-    folder: Path, info: ModelInfo, target: str, count: int, device: str | None = None, threads: int | None = None
-) -> list[TensorRTSession]:
-    """``count`` sessions of one engine, each with a context and a stream of its own, for as many threads."""
-    gpu = engines.gpu_for(folder, device)
-    trt = _sdk(target)
-    row = engines.choose(folder, target, gpu, "tensorrt_rtx", trt.__version__)
-    return open_contexts(trt, folder, row, info, target, gpu, count)
+def _declared(name: str, about: str, precision: str, narrowing: str) -> Target:
+    return Target(
+        name=name,
+        about=about,
+        precision=precision,
+        extra=EXTRA,
+        packages=("tensorrt-rtx",),
+        rewriting="operator",
+        missing=missing,
+        builder=_build,
+        opener=_open,
+        narrowing=narrowing,
+        exact=True,
+        gpu=True,
+        engines=True,
+        heads=("raw", "topk"),
+        most_candidates=MOST_CANDIDATES,
+        batches=(8,),
+        options=TensorRTOptions,
+        prepare=prepare,
+        runs_here=_runs_here,
+        reproduce=engines.reproduce,
+    )
+
+
+TARGETS = (
+    _declared("trt-rtx-fp16", "TensorRT-RTX, half precision", "fp16", "fp16"),
+    _declared("trt-rtx-int8", "TensorRT-RTX, int8 and half precision", "int8", "qdq-fp16"),
+)

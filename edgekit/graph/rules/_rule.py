@@ -37,6 +37,8 @@ class Rule:
     ``NAME`` is what reports call it and what adds it to or drops it from a target's rules. ``COUNT`` is the key of its
     expected count in ``models/*.toml`` (its name unless said otherwise). ``check`` returns ``self.refuse(node, why)``
     where a candidate will not be rewritten, and plain False where there is none; ``refused`` collects the sentences.
+    A rule that ``graph/rewrite.py`` does not name says by itself which recipes it is part of (``RECIPES``) and which
+    rule it comes before (``BEFORE``; the end otherwise).
 
     What a pattern puts out keeps its name and its elements. A value inside of it that is gone afterwards, or another
     than before, may be a stage of the network all the same: ``rewrite`` says where it is now with ``self.moves``.
@@ -45,6 +47,8 @@ class Rule:
     NAME = ""
     COUNT = ""
     OPSET = 0  # the first one that has the operators it makes
+    RECIPES: tuple[str, ...] = ()
+    BEFORE = ""
 
     # onnxscript binds what a pattern names to parameters of that name, so every rule has its own signatures.
     pattern: Any

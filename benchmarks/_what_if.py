@@ -1,12 +1,8 @@
-"""What a model would cost if it were another: copies of an OpenVINO model whose answers mean nothing; their speed does.
+"""OpenVINO models changed for what they would cost: their answers mean nothing, their speed does.
 
-    model, count = varied(core.read_model("model.xml"), "hardswish")
-
-| kind | is |
-|---|---|
-| ``hardswish`` | every SiLU is a Hardswish |
-| ``bare`` | every SiLU is left out: what remains is the network without its activation |
-| ``int8`` | every convolution gets quantized weights and inputs, with ranges that fit nothing |
+model = openvino.Core().read_model("model.xml")
+quantize(model)                                  # every convolution in eight bits, with ranges that fit nothing
+[silu_input(node) for node in model.get_ordered_ops()]
 """
 
 from __future__ import annotations
@@ -15,23 +11,7 @@ from typing import Any
 
 import numpy as np
 
-KINDS = ("hardswish", "bare", "int8")
 _CONVOLUTIONS = ("Convolution", "GroupConvolution")
-
-
-def varied(model: Any, kind: str) -> tuple[Any, int]:
-    """The model, changed in place, and how many of its operators changed."""
-    return (model, _quantized(model)) if kind == "int8" else (model, _activated(model, kind))
-
-
-def _activated(model: Any, kind: str) -> int:
-    import openvino.opset13 as ops
-
-    found = [node for node in model.get_ordered_ops() if silu_input(node) is not None]
-    for node in found:
-        source = silu_input(node)
-        node.output(0).replace(ops.hswish(source).output(0) if kind == "hardswish" else source)
-    return len(found)
 
 
 def silu_input(node: Any) -> Any:
@@ -48,11 +28,11 @@ def silu_input(node: Any) -> Any:
     return None
 
 
-def _quantized(model: Any) -> int:
+def quantize(model: Any) -> None:
+    """Give every convolution quantized weights and inputs, in place, with ranges that fit nothing."""
     import openvino.opset13 as ops
 
     made: dict[tuple[str, int], Any] = {}  # one grid for all that read a value, else the runtime computes it twice
-    count = 0
     for node in model.get_ordered_ops():
         if node.get_type_name() not in _CONVOLUTIONS:
             continue
@@ -63,5 +43,3 @@ def _quantized(model: Any) -> int:
                 low, high = (ops.constant(np.float32(v)) for v in (-bound, bound))
                 made[key] = ops.fake_quantize(source, low, high, low, high, levels)
             node.input(place).replace_source_output(made[key].output(0))
-        count += 1
-    return count

@@ -1,0 +1,17 @@
+"""`edgekit classes`: a command in one file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgekit.cli._common import emit_json
+
+
+def command(model: Annotated[Path, typer.Argument(help="A bundle.")]) -> None:
+    """Print the names of a model's classes."""
+    from edgekit import bundle
+
+    emit_json(list(bundle.read(model).info.names))
