@@ -120,7 +120,8 @@ def _row(role: str, gap: np.ndarray, precision: str, noise: list[np.ndarray] | N
         passes = worst <= tolerance and (precision != "bf16" or mean <= _MEAN * tolerance)
         return row | {"tolerance": tolerance, "pass": passes} | ({} if passes else {"why": far})
     found, own = _spread(gap), _spread(np.concatenate(noise))
-    factor, floor = rounding.FACTORS[precision], rounding.FLOORS[_kind(role)]
+    factor = rounding.FACTORS[precision] * (1 + rounding.FEW / max(gap.size, 1))
+    floor = rounding.FLOORS[_kind(role)]
     factors = {"rms": factor, "p99": factor, "max": rounding.PEAK * factor}
     allowed = {k: min(factors[k] * own[k] + times * floor, _HUGE) for k, times in rounding.TIMES.items()}
     over = max(found, key=lambda name: found[name] / allowed[name])

@@ -51,3 +51,4 @@ PIXELS = 256 / 255  # bytes come in as n/256, exact in every precision, where th
 FLOORS = {"geometry": 1e-3, "scores": 1e-5, "masks": 1e-4}
 TIMES = {"rms": 1.0, "p99": 3.0, "max": 10.0}  # of a floor
 PEAK = 2.0  # of a factor, for the largest difference
+FEW = 10  # so many values tell half as much of a distribution: two classes of three images, one box

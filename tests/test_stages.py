@@ -17,6 +17,7 @@ from edgekit.errors import GateError, InputError, UsageError
 from edgekit.graph.document import read_document
 from edgekit.graph.export import export
 from edgekit.nn.session import TorchSession
+from edgekit.rounding import FACTORS
 from edgekit.spec import ModelInfo, Port
 
 SIZE = (64, 64)
@@ -280,3 +281,31 @@ def test_every_place_of_a_fixed_batch_holds_the_image_in_another_position() -> N
         np.testing.assert_array_equal(batch[place], np.roll(batch[0], 16 * place, axis=2))
     single = info.replace(inputs=(Port("images", "image", (None, 3, 64, 64)),))
     np.testing.assert_array_equal(batch[:1], parity.batch_of(image, single))
+
+
+@pytest.mark.parametrize("precision", ["f32", "w16", "f16", "bf16"])
+def test_bounds_follow_from_what_rounding_does_and_not_from_one_value(precision: str) -> None:
+    """A thousand values, rounded with a spread of one; the artifact's differences are of the same kind or are not."""
+
+    class Fixed:
+        target, path = "ort-fp32", Path("x")
+
+        def __init__(self, boxes: np.ndarray) -> None:
+            self.boxes = boxes
+
+        def run(self, batch: np.ndarray) -> dict[str, np.ndarray]:
+            return {"boxes": self.boxes, "scores": np.full((1, 1, self.boxes.shape[1]), 0.5, np.float32)}
+
+    rng, batch = np.random.default_rng(0), [np.zeros((1, 3, 4096, 4096))]
+    exact = np.full((1, 250, 4), 100.0)
+    rounded, artifact = (exact + rng.standard_normal(exact.shape) for _ in range(2))
+    stray = artifact.copy()
+    stray[0, 7, 2] += 12.0  # one of a thousand, far out
+    shifted = artifact + 5.0 * FACTORS[precision]  # everywhere, by more than rounding explains
+    for boxes, passes in ((artifact, True), (stray, True), (shifted, False)):
+        row = parity.compare(Fixed(exact), Fixed(boxes), batch, precision, Fixed(rounded))["boxes"]
+        assert row["pass"] is passes, row
+    lost = artifact.copy()
+    lost[0, 7, 2] = np.nan
+    with pytest.raises(GateError, match="boxes"):
+        parity.check(parity.compare(Fixed(exact), Fixed(lost), batch, precision, Fixed(rounded)), "it")
