@@ -50,7 +50,7 @@ def command(
         typer.Option(
             "--max-det",
             min=1,
-            help="Detections kept an image and counted a class and image. Default: 300 and COCO's 100 (keypoints 20).",
+            help="Keep at most this many objects per image. Default: 300, and of a class COCO's 100 (keypoints 20).",
         ),
     ] = None,
     task: Annotated[str | None, typer.Option(help="What a model of another tool is for, if it does not say.")] = None,
