@@ -30,8 +30,13 @@ def write_document(text: str) -> None:
     stream = _document or sys.stdout
     if stream is None:
         raise UsageError("standard output is closed, so the JSON document has nowhere to go; leave it open")
-    stream.write(text + "\n")
-    stream.flush()
+    try:
+        stream.write(text + "\n")
+        stream.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:  # a full disk: say of what
+        raise OSError(error.errno, error.strerror, "standard output") from error
 
 
 @contextmanager
@@ -69,5 +74,5 @@ def _descriptor(stream: TextIO) -> int | None:
 
 
 def _close(stream: TextIO) -> None:
-    with suppress(BrokenPipeError):  # write_document has raised it already
+    with suppress(OSError):  # write_document has raised it already
         stream.close()

@@ -1,4 +1,5 @@
 // One image through a bundle, and what was found drawn on it: edgekit_detect BUNDLE street.jpg street-seen.jpg
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <opencv2/imgcodecs.hpp>
@@ -10,6 +11,12 @@
 namespace {
 
 const cv::Scalar green(0, 200, 0), red(0, 0, 220);
+
+// OpenCV 4 draws question marks for what is not ASCII: then the class's number, whose name is printed.
+std::string drawable(const std::string& name, int label) {
+  const bool plain = std::all_of(name.begin(), name.end(), [](char c) { return static_cast<unsigned char>(c) < 128; });
+  return plain || CV_VERSION_MAJOR >= 5 ? name : std::to_string(label);
+}
 
 void draw_mask(cv::Mat& picture, const edgekit::Mask& mask) {
   for (int y = 0; y < mask.height; ++y)
@@ -35,8 +42,8 @@ void draw(cv::Mat& picture, const edgekit::Result& found, const edgekit::Info& i
     const edgekit::Box& box = found.boxes[i];
     const cv::Point corner(static_cast<int>(box.x1), static_cast<int>(box.y1));
     cv::rectangle(picture, corner, cv::Point(static_cast<int>(box.x2), static_cast<int>(box.y2)), green, 2);
-    cv::putText(picture, info.names[static_cast<std::size_t>(found.labels[i])], corner + cv::Point(2, 14),
-                cv::FONT_HERSHEY_SIMPLEX, 0.5, red, 1);
+    cv::putText(picture, drawable(info.names[static_cast<std::size_t>(found.labels[i])], found.labels[i]),
+                corner + cv::Point(2, 14), cv::FONT_HERSHEY_SIMPLEX, 0.5, red, 1);
   }
   for (const edgekit::Keypoint& point : found.keypoints)
     if (point.score > 0.5F)
