@@ -28,7 +28,6 @@ from tests.test_postprocess import SIZE as RESULT_SIZE
 from tests.tiny import SIZE, tiny_bundle
 
 openvino = pytest.importorskip("openvino")
-OV = targets.get("ov-fp32")
 SIDE = 32
 
 
@@ -83,7 +82,7 @@ def network(folder: Path, batch: Any = 1) -> tuple[Path, ModelInfo]:
 
 def made(path: Path, info: ModelInfo, target: str, folder: Path) -> Any:
     folder.mkdir()
-    OV.build(Graph(path, info, ""), target, folder)
+    targets.get(target).build(Graph(path, info, ""), folder)
     return targets.get(target).open(folder, info)
 
 
