@@ -12,6 +12,7 @@ protocol of ``edgekit val``. INT8 is calibrated on few images and judged by nobo
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import tempfile
 import warnings
@@ -32,6 +33,7 @@ from edgekit.image import read_image
 from edgekit.nn.session import TorchSession
 from edgekit.quantize import Wishes
 from edgekit.quantize.pipeline import lower
+from edgekit.quantize.sets import open_sets
 from edgekit.runtime.postprocess import Options
 from edgekit.runtime.predictor import STAGES, Predictor
 from edgekit.versions import versions
@@ -129,16 +131,16 @@ def _built(
     loaded: checkpoint.Checkpoint, side: int, target: str, count: int, folder: Path, options: argparse.Namespace
 ) -> int:
     """A bundle with so many candidates; how many branches were computed at those cells alone."""
-    graph = export(loaded, folder / "model.onnx", (side, side), 1, None, "topk", target, count)
+    chosen = targets.get(target)
+    graph = export(loaded, folder / "model.onnx", (side, side), 1, None, "topk", chosen.recipe, count)
     fired = {row["rule"]: row["fired"] for row in graph.provenance["rewrites"]}
-    backend = targets.get(target)
-    if target.endswith("int8"):
+    if chosen.int8:
         wishes = Wishes(options.data, judged=False, timing_s=0)
-        graph = lower(graph, target, folder, wishes, artifact=lambda _: None).graph  # type: ignore[arg-type,return-value]
-    takes = getattr(backend, "takes", lambda info: info)
-    info = takes(graph.info)
+        sets = open_sets(wishes, graph.info.task, graph.info.names)
+        graph = lower(graph, chosen, folder, wishes, artifact=lambda _: None, sets=sets).graph  # type: ignore[arg-type,return-value]
+    info = chosen.info(graph.info)
     (folder / "bundle").mkdir()
-    backend.build(graph.__class__(graph.path, info, graph.sha256), folder / "bundle")
+    chosen.build(dataclasses.replace(graph, info=info), folder / "bundle")
     bundle.write_manifest(folder / "bundle", bundle.manifest_of(info, target, folder / "bundle"))
     return int(fired.get("gathered_branch", 0))
 

@@ -53,7 +53,7 @@ def test_artifacts_have_the_recorded_accuracy(
     path = exported(Path(entry["checkpoint"]).stem)
     info = ModelInfo.from_dict(read_document(path)["info"])
     backend = targets.get(target)
-    backend.build(Graph(path, info, sha256_file(path)), target, tmp_path)
+    backend.build(Graph(path, info, sha256_file(path)), tmp_path)
     predictor = Predictor(backend.open(tmp_path, info))
     dataset = open_dataset(shared / "data" / entry["data"], task, names=info.names)
     _agrees(evaluate(predictor, dataset).scores.metrics, entry)

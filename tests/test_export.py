@@ -23,7 +23,7 @@ from tests.test_models import CHECKPOINTS
 def _open(path: Path, target: str, folder: Path):
     backend = targets.get(target)
     info = ModelInfo.from_dict(read_document(path)["info"])
-    backend.build(Graph(path, info, sha256_file(path)), target, folder)
+    backend.build(Graph(path, info, sha256_file(path)), folder)
     return backend.open(folder, info)
 
 

@@ -289,7 +289,7 @@ def test_every_stage_of_a_network_can_be_compared_after_every_recipe(
 ) -> None:
     """Each module's output against the lineage's, number by number; what cannot be compared is no longer made."""
     path = export(
-        detector, tmp_path / "model.onnx", recipe=targets.get("ort-fp32").recipe if twice else target, head="topk"
+        detector, tmp_path / "model.onnx", recipe=targets.get("ort-fp32" if twice else target).recipe, head="topk"
     ).path
     if twice:  # what a first recipe took apart, a second one finds in parts
         rewrite_file(path, path.with_name("again.onnx"), recipe_for(targets.get(target).recipe), prove=False)

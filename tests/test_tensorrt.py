@@ -160,7 +160,7 @@ def test_the_graph_has_the_attention_operator_where_the_parser_reads_it(
 ) -> None:
     monkeypatch.setattr(tensorrt, "version", lambda package: installed)
     assert targets.get("trt-int8").recipe == form
-    assert recipe_for(targets.get(form).recipe).opset == (23 if form == "operator" else 17)
+    assert recipe_for(form).opset == (23 if form == "operator" else 17)
 
 
 def test_a_shell_of_tensorrt_without_its_libraries(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

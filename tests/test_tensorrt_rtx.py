@@ -241,14 +241,18 @@ def test_an_operator_the_parser_does_not_know_is_named(
     with pytest.raises(
         InputError, match=rf"does not read the operator {operator} \(model.0/It\): .*--opset 23 or less"
     ):
-        rtx.build(dataclasses.replace(_graph(packed), path=path), "trt-rtx-fp16", tmp_path, TensorRTOptions(sm=(86,)))
+        targets.get("trt-rtx-fp16").build(
+            dataclasses.replace(_graph(packed), path=path), tmp_path, TensorRTOptions(sm=(86,))
+        )
 
 
 def test_a_file_that_is_no_graph(packed: Path, tmp_path: Path) -> None:
     path = tmp_path / "junk.onnx"
     path.write_bytes(b"\x00junk" * 9)
     with pytest.raises(InputError, match="does not read") as caught:
-        rtx.build(dataclasses.replace(_graph(packed), path=path), "trt-rtx-fp16", tmp_path, TensorRTOptions(sm=(86,)))
+        targets.get("trt-rtx-fp16").build(
+            dataclasses.replace(_graph(packed), path=path), tmp_path, TensorRTOptions(sm=(86,))
+        )
     assert "\n" not in str(caught.value)
 
 

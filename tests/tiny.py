@@ -44,7 +44,7 @@ def tiny_bundle(folder: Path, task: str, target: str, seed: int = 0, pixels: boo
         path = _eight_bits(path, rng)
     backend = targets.get(target)
     info = backend.info(info) if pixels else info
-    backend.build(Graph(path, info, sha256_file(path)), target, folder)
+    backend.build(Graph(path, info, sha256_file(path)), folder)
     bundle.write_manifest(folder, bundle.manifest_of(info, target, folder))
     return folder
 
@@ -77,7 +77,7 @@ def crowded_bundle(folder: Path, target: str) -> Path:
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
     ports = tuple(Port(role, role, v.shape, "int64" if role == "labels" else "float32") for role, v in fixed.items())
     info = ModelInfo("detect", SIZE, "topk", NAMES, (Port("images", "images", (1, 3, *SIZE)),), ports, candidates=n)
-    targets.get(target).build(Graph(path, info, sha256_file(path)), target, folder)
+    targets.get(target).build(Graph(path, info, sha256_file(path)), folder)
     bundle.write_manifest(folder, bundle.manifest_of(info, target, folder))
     return folder
 

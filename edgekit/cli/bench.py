@@ -43,8 +43,8 @@ def command(
     images: Annotated[
         list[str] | None,
         typer.Option(
-            help="Real images to time on: a file, a folder or a glob, as often as needed; also the folder of a COCO "
-            "JSON's. Default: --data's, else generated ones."
+            help="Images: a file, a folder or a glob, as often as needed. Default: generated ones. Those of --data come "
+            "before; of a COCO JSON this says where its images are."
         ),
     ] = None,
     data: Annotated[Path | None, typer.Option(help="A labelled set: measure accuracy on it too.")] = None,

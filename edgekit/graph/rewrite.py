@@ -69,7 +69,7 @@ def _discovered() -> list[type[Rule]]:
     names = sorted(m.name for m in pkgutil.iter_modules(package.__path__) if not m.name.startswith("_"))
     modules = [importlib.import_module(f"{package.__name__}.{name}") for name in names]
     found = {v: None for m in modules for v in vars(m).values() if isinstance(v, type) and issubclass(v, Rule)}
-    return [rule for rule in found if rule is not Rule and rule not in _ORDERED]
+    return [rule for rule in found if rule.NAME and rule not in _ORDERED]
 
 
 def _placed(more: Sequence[type[Rule]]) -> tuple[type[Rule], ...]:

@@ -27,7 +27,7 @@ from typing import Any
 from edgekit.data import open_dataset
 from edgekit.data.dataset import Dataset
 from edgekit.data.images import find_images
-from edgekit.data.splits import splits_of
+from edgekit.data.splits import has_text_labels, splits_of
 from edgekit.data.text import label_path
 from edgekit.data.text import pictures as listed
 from edgekit.errors import InputError, UsageError
@@ -177,11 +177,9 @@ def unreadable(manifest: Manifest) -> list[str]:
 
 
 def left_out(*datasets: Dataset | None) -> list[str]:
-    """Sentences about what of the sets is not used: each of pictures' lists and folders, one of a labelled set."""
-    told: list[str | None] = []
-    for dataset in filter(None, datasets):
-        told += [dataset.left_out()] if dataset.names else map(str, dataset.issues)
-    return list(dict.fromkeys(filter(None, told)))
+    """Sentences about what of pictures' lists and folders is not used; labelled sets tell it when they are opened."""
+    unlabelled = [dataset for dataset in datasets if dataset is not None and not dataset.names]
+    return list(dict.fromkeys(str(issue) for dataset in unlabelled for issue in dataset.issues))
 
 
 def _is_coco(sources: Sequence[Path]) -> bool:
@@ -239,7 +237,7 @@ def _described(place: Path) -> Path | None:
 def _of_yaml(path: Path, task: str | None, names: tuple[str, ...] | None, split: str) -> Dataset | None:
     if split not in splits_of(path):
         return None
-    if task != "classify":  # which reads no yaml, and says so
+    if task != "classify" and has_text_labels(path, split):  # classification reads no yaml, and says so
         images, issues = listed(path, split)
         if not any(label_path(image).is_file() for image in images):
             return pictures.of(images, path, task, split, issues)
