@@ -46,11 +46,13 @@ def test_a_checkpoint_becomes_a_bundle_that_leads_back_to_it(model: Path, tmp_pa
     bundle.read(tmp_path / "out")
 
 
-@pytest.mark.parametrize("target", ["ort-fp32", "ov-fp32"])
+@pytest.mark.parametrize("target", ["ort-fp32", "ov-fp32", "ov-fp16"])
 def test_an_exported_file_becomes_a_bundle(graph: Path, target: str, tmp_path: Path) -> None:
     built = building.build(graph, target, tmp_path / "out")
     assert built.manifest["provenance"]["onnx_sha256"] == sha256_file(graph)
     assert built.info.names == ("a", "b", "c")
+    assert all(row["pass"] for row in built.manifest["parity"].values())
+    assert ("weights_parity" in built.manifest) == (target == "ov-fp16")
 
 
 def test_an_onnxruntime_bundle_can_be_built_from(graph: Path, tmp_path: Path) -> None:
