@@ -422,6 +422,11 @@ def test_a_model_runs_from_c_and_from_many_threads(programs: Path, tiny_classifi
     assert run(programs / "threads", tiny_classifier, 5).stdout == "0 wrong of 40\n"
 
 
+def test_a_forked_process_answers_or_refuses(programs: Path, tmp_path: Path) -> None:
+    folder = tiny_bundle(tmp_path / "bundle", "detect", "ov-fp32")
+    assert [run(programs / "forked", folder, streams).stdout for streams in (0, 2)] == ["answered\n", "refused\n"]
+
+
 @pytest.mark.parametrize("pixels", [False, True])
 def test_the_steps_and_the_callers_memory(programs: Path, tmp_path: Path, pixels: bool) -> None:
     folder = tiny_bundle(tmp_path / "bundle", "detect", "ov-fp32", pixels=pixels)

@@ -39,6 +39,8 @@ class Backend {
 
 struct ModelParts {
   Info info;
+  bool forkable = true;  // whether a process forked afterwards may run it
+  long process = 0;      // that opened it
   std::unique_ptr<Backend> backend;
 };
 
