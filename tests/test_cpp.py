@@ -491,6 +491,11 @@ def test_a_model_that_may_have_lost_objects_says_so_once(probe: Probe, programs:
     assert done.stdout.splitlines() == ["detect 3 ant", "5 0 3"] and done.stderr.count("warning: ") == 1
 
 
+def test_a_forked_process_answers_or_refuses(programs: Path, tmp_path: Path) -> None:
+    folder = tiny_bundle(tmp_path / "bundle", "detect", "ov-fp32")
+    assert [run(programs / "forked", folder, streams).stdout for streams in (0, 2)] == ["answered\n", "refused\n"]
+
+
 @pytest.mark.parametrize("pixels", [False, True])
 def test_the_steps_and_the_callers_memory(programs: Path, tmp_path: Path, pixels: bool) -> None:
     folder = tiny_bundle(tmp_path / "bundle", "detect", "ov-fp32", pixels=pixels)

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -86,6 +87,20 @@ def test_ctrl_c_ends_a_stream_and_keeps_what_was_seen(bundle: Path, server: str,
     assert command.returncode == 0, error.decode()
     (video,) = (tmp_path / "out").iterdir()
     assert len(json.loads(out)) == len(list(open_sources([video]))) > 0
+
+
+def test_a_source_that_dies_leaves_what_was_seen(run: Run, bundle: Path, server: str, tmp_path: Path) -> None:
+    from tests.test_sources import Files
+
+    writer = cv2.VideoWriter(str(tmp_path / "a.ts"), cv2.VideoWriter.fourcc(*"mp4v"), 25, (64, 48))
+    for level in range(0, 250, 10):
+        writer.write(grey(level))
+    writer.release()
+    Files.served["/once"] = (tmp_path / "a.ts").read_bytes()
+    words = (f"http://{server}/once", "--patience", 0.5, "--json", "--out", tmp_path / "out")
+    code, out, error = run("predict", bundle, *words)
+    assert code == 2 and "no frame for 0.5 seconds" in error and len(json.loads(out)) > 0
+    assert len(list(open_sources([tmp_path / "out" / "once.mp4"]))) == len(json.loads(out))
 
 
 def test_what_is_refused_at_once(run: Run, bundle: Path, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from edgekit import cli, targets
-from edgekit.errors import GateError, InputError, UnsafeFileError
+from edgekit.errors import GateError, InputError, UnsafeFileError, UsageError
 from edgekit.graph.document import read_document
 from edgekit.graph.equality import differences
 from edgekit.graph.files import load, rewrite_file
@@ -136,6 +136,29 @@ def test_unknown_sides_are_refused(tmp_path: Path) -> None:
     path = saved(b.model(dict.fromkeys("qkv", (1, 64, "h", "w")), {"y": (1, 2, "t", 32)}), tmp_path)
     with pytest.raises(InputError, match="--imgsz"):
         rewrite_file(path, tmp_path / "out.onnx", ORT)
+
+
+def test_a_size_that_is_left_open_can_be_fixed(tmp_path: Path) -> None:
+    b = Builder()
+    q, k, v = (b.transpose(b.reshape("x", 1, 2, 32, -1), 0, 1, 3, 2) for _ in range(3))
+    scores = b.scale(b.op("MatMul", q, b.transpose(k, 0, 1, 3, 2)), 32**-0.5)
+    b.op("MatMul", b.op("Softmax", scores, axis=-1), v, name="product")
+    b.nodes[-1].output[0] = "y"
+    path = saved(b.model({"x": ("n", 64, "h", "w")}, {"y": (1, 2, "t", 32)}), tmp_path)
+    with pytest.raises(InputError, match="--imgsz"):
+        rewrite_file(path, tmp_path / "out.onnx", ORT)
+    result = rewrite_file(path, tmp_path / "out.onnx", ORT, size=(32, 64))
+    assert fired(result)["attention_found"] == 1
+    (image,) = onnx.load(tmp_path / "out.onnx").graph.input
+    assert [d.dim_value for d in image.type.tensor_type.shape.dim] == [1, 64, 32, 64]
+    given = {"x": np.random.default_rng(0).random((1, 64, 32, 64), dtype=np.float32)}
+    before, after = (
+        onnxruntime.InferenceSession(str(p), providers=["CPUExecutionProvider"]).run(None, given)[0]
+        for p in (path, tmp_path / "out.onnx")
+    )
+    np.testing.assert_allclose(after, before, rtol=1e-4, atol=1e-5)
+    with pytest.raises(UsageError, match="--imgsz 64,64"):
+        rewrite_file(tmp_path / "out.onnx", tmp_path / "again.onnx", ORT, size=(64, 64))
 
 
 def test_a_mistaken_rule_writes_nothing(theirs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -43,8 +43,8 @@ def command(
     images: Annotated[
         list[str] | None,
         typer.Option(
-            help="Images: a file, a folder or a glob, as often as needed. Default: generated ones. Those of --data come "
-            "before; of a COCO JSON this says where its images are."
+            help="Images: a file, a folder or a glob, as often as needed. Default: generated ones. --data's come "
+            "before them; of a COCO JSON this is where its images are."
         ),
     ] = None,
     data: Annotated[Path | None, typer.Option(help="A labelled set: measure accuracy on it too.")] = None,

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import signal
+import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -48,6 +50,9 @@ def command(
     ] = "mp4",
     stride: Annotated[int, typer.Option(min=1, help="Of videos and streams, use one in so many frames.")] = 1,
     frames: Annotated[int | None, typer.Option(min=1, help="End after so many frames.", show_default=False)] = None,
+    patience: Annotated[
+        float, typer.Option(min=0, help="Seconds without a frame after which a stream is given up.")
+    ] = 30.0,
     task: Annotated[str | None, typer.Option(help="What a model of another tool is for, if it does not say.")] = None,
     imgsz: ImgSz = None,
     conf: Conf = 0.25,
@@ -70,20 +75,24 @@ def command(
     from edgekit.loading import open_session
     from edgekit.runtime.postprocess import Options
     from edgekit.runtime.predictor import Predictor
+    from edgekit.runtime.sources import Sources
     from edgekit.runtime.writer import open_writer
 
     if out is None and not json:
         raise UsageError("predict: nothing to do with the results; give --out DIR, --json or both")
-    opened = _opened(source, stride)
+    opened = _opened(source, stride, patience)
     writer = open_writer(out, video) if out else None
     session = open_session(model, device, threads, imgsz, foreign=True, task=task, cache=cache or False)
     options = Options(conf, iou, max_det, parse_classes(classes, session.info.names), agnostic)
     errors: list[InputError] = []
     truncated: Counter[str] = Counter()
-    with Predictor(session, options, session.info.batch or batch) as predictor, warnings.catch_warnings():
+    with (
+        Predictor(session, options, session.info.batch or batch) as predictor,
+        warnings.catch_warnings(),
+        contextlib.closing(_answers(predictor, opened, errors)) as answers,
+    ):
         warnings.simplefilter("ignore", TruncatedWarning)  # counted instead
-        answers = itertools.islice(_answers(predictor, opened, errors), frames)
-        documents = _taken(answers, writer, json, truncated)
+        documents = _taken(itertools.islice(answers, frames), writer, json, truncated)
     if json:
         emit_json(documents)
     for path in writer.paths if writer else ():
@@ -94,7 +103,8 @@ def command(
     for error in errors:
         console().print(f"skipped {error}", soft_wrap=True, markup=False)
     if errors:
-        raise InputError(f"{len(errors)} of {len(opened)} sources could not be used whole (named above)")
+        what = f"of {len(opened)} sources" if isinstance(opened, Sources) else f"frames of {opened.name}"
+        raise InputError(f"{len(errors)} {what} could not be used whole (named above)")
 
 
 def _note_truncated(truncated: Counter[str], info: Any, options: Any) -> None:
@@ -107,7 +117,7 @@ def _note_truncated(truncated: Counter[str], info: Any, options: Any) -> None:
             note(f"{images} image{'s' * (images > 1)}: {truncation(reason, info, options)}")
 
 
-def _opened(source: list[str], stride: int) -> Any:
+def _opened(source: list[str], stride: int, patience: float) -> Any:
     """``Sources``, or ``Live`` for a camera or stream, which goes alone.
 
     Raises:
@@ -123,21 +133,15 @@ def _opened(source: list[str], stride: int) -> Any:
         return open_sources(source, stride)
     if len(named) > 1:
         raise UsageError(f"predict: {shown(str(live[0]))} has no end, so it goes alone, without other sources")
-    return Live(live[0], stride=stride)
+    return Live(live[0], patience, stride=stride)
 
 
-def _answers(predictor: Any, opened: Any, errors: list[Any]) -> Iterator[tuple[Any, Any]]:
+def _answers(predictor: Any, opened: Any, errors: list[Any]) -> Generator[tuple[Any, Any], None, None]:
     """Every frame with its result: a batch at a time, or the newest of a live source. What fails goes to ``errors``."""
     from edgekit.runtime.live import Live
 
     if isinstance(opened, Live):
-        with predictor.stream(opened, on_error=lambda frame: errors.append(frame.error)) as answers:
-            try:
-                yield from answers
-            except KeyboardInterrupt:  # how a source without an end is ended
-                pass
-            finally:
-                console().print(f"{answers.answered} frames, {answers.dropped} dropped for newer ones")
+        yield from _live_answers(predictor, opened, errors)
         return
     waiting: list[Any] = []
     for frame in itertools.chain(track(opened, "predicting", opened.total), [None]):
@@ -148,6 +152,39 @@ def _answers(predictor: Any, opened: Any, errors: list[Any]) -> Iterator[tuple[A
         if len(waiting) == predictor.batch or (frame is None and waiting):
             yield from zip(waiting, predictor.predict([f.image for f in waiting]), strict=True)
             waiting = []
+
+
+def _live_answers(predictor: Any, live: Any, errors: list[Any]) -> Generator[tuple[Any, Any], None, None]:
+    """The newest frames until Ctrl-C; what was seen is kept when the source dies, too."""
+    from edgekit.errors import InputError
+
+    stream = predictor.stream(live, on_error=lambda frame: errors.append(frame.error))
+    with stream as answers, _asked_to_end() as asked:
+        try:
+            for answer in answers:
+                yield answer
+                if asked.is_set():
+                    break
+        except InputError as error:
+            errors.append(error)
+        finally:
+            console().print(f"{answers.answered} frames, {answers.dropped} dropped for newer ones")
+
+
+@contextlib.contextmanager
+def _asked_to_end() -> Iterator[threading.Event]:
+    """An event that the first Ctrl-C sets, wherever the program is; the second interrupts as usual."""
+    asked = threading.Event()
+
+    def ask(*_: object) -> None:
+        asked.set()
+        signal.signal(signal.SIGINT, before)
+
+    before = signal.signal(signal.SIGINT, ask)
+    try:
+        yield asked
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _taken(

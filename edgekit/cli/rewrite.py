@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from edgekit.cli._common import Force, Json, console, emit_json, refuse_existing
+from edgekit.cli._common import Force, ImgSz, Json, console, emit_json, refuse_existing
 
 
 def command(
@@ -19,15 +19,14 @@ def command(
     without: Annotated[
         list[str] | None, typer.Option("--without", metavar="RULE", help="Leave this rule of the target's out.")
     ] = None,
-    imgsz: Annotated[
-        str | None, typer.Option(metavar="N|H,W", help="Fix the size of a file for images of any.", show_default=False)
-    ] = None,
+    imgsz: ImgSz = None,
     force: Force = False,
     json: Json = False,
 ) -> None:
     """Rewrite an ONNX file for a target and prove that it is still the same function.
 
-    Attention is recognised however it is spelled. Metadata, inputs and outputs stay as they are.
+    Attention is recognised however it is spelled. Metadata, inputs and outputs stay as they are; a file for images of
+    any size is fixed at --imgsz.
     """
     refuse_existing(out, force)
     from edgekit import catalog, targets

@@ -193,7 +193,7 @@ class OpenVinoSession(Session):
             raise InputError(f"{path}: OpenVINO cannot compile it ({str(error).splitlines()[0]})") from error
         self._requests = threading.local()  # one for each thread that runs this session
         keep_in_children(self)
-        self.forkable = streams is None and name == "CPU"  # a single stream runs in the thread that asks
+        self.forkable = self.streams == 1 and name == "CPU"  # a single stream runs in the thread that asks
         try:
             # By port, not by position or name: fusions may drop names, never ports of results.
             self._ports = [(port.role, self._compiled.output(_key(port.name))) for port in info.outputs]

@@ -41,6 +41,8 @@ class Backend {
 
 struct ModelParts {
   Info info;
+  bool forkable = true;  // whether a process forked afterwards may run it
+  long process = 0;      // that opened it
   std::unique_ptr<Backend> backend;
   std::function<void(const std::string&)> warn;
   mutable std::atomic_bool warned_of_candidates{false}, warned_of_max_det{false};

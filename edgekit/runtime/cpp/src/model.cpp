@@ -4,6 +4,9 @@
 #include <cstring>
 #include <filesystem>
 #include <iostream>
+#ifndef _WIN32
+#include <unistd.h>
+#endif
 
 #include "backend.hpp"
 #include "manifest.hpp"
@@ -16,6 +19,14 @@ using Clock = std::chrono::steady_clock;
 
 double between(Clock::time_point from, Clock::time_point to) {
   return std::chrono::duration<double, std::milli>(to - from).count();
+}
+
+long this_process() {
+#ifdef _WIN32
+  return 0;  // which does not fork
+#else
+  return static_cast<long>(getpid());
+#endif
 }
 
 std::size_t values_of(const Info& info) {
@@ -62,6 +73,11 @@ std::shared_ptr<const detail::ModelParts> open(const std::string& folder, const 
   parts->backend = detail::open_backend(folder, parts->info, settings);
   const auto say = settings.warn ? settings.warn : to_standard_error;
   parts->warn = [folder, say](const std::string& sentence) { say(folder + ": " + sentence); };
+  // As edgekit/targets: a single stream on the CPU runs in the thread that asks, all else in threads of its own.
+  const bool cpu = settings.device.empty() || settings.device == "cpu" || settings.device == "CPU";
+  const bool single = parts->info.target.compare(0, 3, "ov-") == 0 && settings.streams <= 1;
+  parts->forkable = cpu && (single || parts->info.target.compare(0, 4, "ort-") == 0);
+  parts->process = this_process();
   return parts;
 }
 
@@ -107,7 +123,12 @@ Geometry Session::prepare(const Image& image, int place) {
   return edgekit::prepare(image, info(), static_cast<float*>(input) + at);
 }
 
-void Session::run() { runner_->run(); }
+void Session::run() {
+  if (!parts_->forkable && parts_->process != this_process())
+    throw Error(Error::Kind::usage, "the model was opened before this process was forked, and its threads stayed "
+                                    "behind; open it in every process");
+  runner_->run();
+}
 
 const std::vector<Tensor>& Session::outputs() const { return runner_->outputs(); }
 
