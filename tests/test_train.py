@@ -270,6 +270,7 @@ def test_the_command_prints_one_document_and_draws(
     run_cli(str(shapes), "--out", str(out), *options, "--json")
     captured = capfd.readouterr()
     document = json.loads(captured.out)
+    assert {split: found["images"] for split, found in document["data"].items()} == {"train": 10, "val": 4}
     assert document["epochs"] == 1 and set(document["metrics"]) >= {"map50_95", "map50"}
     assert "epoch   1/1" in captured.err
     for name in ("curves", "confusion", "pr_curve", "predictions", "worst", "labels", "batch"):
