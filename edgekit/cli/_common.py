@@ -92,9 +92,7 @@ ValFraction = Annotated[
 Images = Annotated[
     list[str] | None,
     typer.Option(
-        "--images",
-        help="Images: a file, a folder or a glob, as often as needed. Default: generated ones.",
-        show_default=False,
+        help="Images: a file, a folder or a glob, as often as needed. Default: generated ones.", show_default=False
     ),
 ]
 Device = Annotated[
