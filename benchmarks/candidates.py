@@ -6,7 +6,8 @@
 ``time``: bundles that differ in the number of candidates alone take turns on the same images; ratios to the fewest
 with their intervals (above 1: slower). ``objects``: what is found in the crowded image at confidence 0.25 by the raw
 head and with so many candidates, and how many candidates an object has. ``accuracy``: the set's metrics, with the
-protocol of ``edgekit val``. INT8 is calibrated on few images and judged by nobody: its speed depends on neither.
+protocol of ``edgekit val``. INT8 is calibrated on few images and judged by nobody: its speed depends on neither. Rows
+that the file has already are kept, so that a run goes on where another stopped.
 """
 
 from __future__ import annotations
@@ -48,11 +49,17 @@ def main() -> None:
     dataset = open_dataset(options.data, loaded.spec.task, names=loaded.names)
     crowd = read_image(options.crowd)
     images = [crowd, *(read_image(sample.path) for sample in dataset.samples[:3])]
-    jobs: list[Callable[[], dict[str, Any]]] = [partial(_accuracy, loaded, min(options.sizes), dataset)]
-    jobs += [partial(_objects, loaded, side, crowd) for side in options.sizes]
-    jobs += [partial(_time, loaded, s, target, images, options) for target in options.targets for s in options.sizes]
-    rows = []
-    for job in jobs:
+    jobs: dict[tuple[Any, ...], Callable[[], dict[str, Any]]] = {}
+    least = min(options.sizes)
+    jobs["accuracy", least, None] = partial(_accuracy, loaded, least, dataset)
+    for side in options.sizes:
+        jobs["objects", side, None] = partial(_objects, loaded, side, crowd)
+    for target in options.targets:
+        for side in options.sizes:
+            jobs["time", side, target] = partial(_time, loaded, side, target, images, options)
+    rows = json.loads(options.out.read_text(encoding="utf-8"))["rows"] if options.out.exists() else []
+    known = {(row["what"], row["imgsz"], row.get("target")) for row in rows}
+    for job in (job for key, job in jobs.items() if key not in known):
         rows.append(job())
         print(json.dumps(rows[-1]), flush=True)
         document = {

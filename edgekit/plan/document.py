@@ -144,8 +144,8 @@ def _check_choice(path: Path, found: Plan) -> None:
     for key in ("batch", "streams"):
         if not _whole(choice.get(key), _MOST):
             raise wrong(key)
-    for key in ("threads", "candidates"):
-        if choice.get(key) is not None and not _whole(choice[key], _MOST):
+    for key, most in (("threads", _MOST), ("candidates", 1 << 24)):
+        if choice.get(key) is not None and not _whole(choice[key], most):
             raise wrong(key)
     size = choice.get("imgsz")
     if not isinstance(size, list) or len(size) != 2 or not all(_whole(side, _MOST) for side in size):

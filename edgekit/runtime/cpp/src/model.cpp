@@ -43,7 +43,7 @@ void to_standard_error(const std::string& sentence) { std::cerr << "warning: " +
 
 // Each sentence once a model; of max_det only where nobody chose it.
 void warn(const detail::ModelParts& parts, const Result& result, const Options& options) {
-  if (!parts.warn) return;
+  if (!parts.warn || !(result.truncated_by_candidates || result.truncated_by_max_det)) return;
   const bool candidates = result.truncated_by_candidates && !parts.warned_of_candidates.exchange(true);
   const bool max_det = result.truncated_by_max_det && options.max_det == Options().max_det &&
                        !parts.warned_of_max_det.exchange(true);
