@@ -137,7 +137,7 @@ def load_state_dict(
     path = Path(path)
     wanted = catalog.spec(model)
     which, arrays = read_state_dict(path)
-    spec = recognition.spec_of(arrays, path)
+    spec = recognition.spec_of(arrays, path, keypoint_shape=recognition.keypoints_of(arrays, path))
     if spec.name != wanted.name:
         raise UsageError(f"--model {model}: {path} holds the tensors of {spec.name}")
     spec = spec.replace(activation=activation or spec.activation)
@@ -182,7 +182,7 @@ def _load_own(path: Path) -> Checkpoint:
     try:
         spec = ModelSpec.from_dict(document["spec"])
         net = network.build(spec)
-        _load(net, document["state_dict"], path)
+        _take(net, document["state_dict"], path)
         names, imgsz = tuple(document["names"]), tuple(document["imgsz"])
     except (KeyError, TypeError) as error:
         raise InputError(f"{path}: a damaged edgekit checkpoint (no {error}); restore it") from error
@@ -203,8 +203,8 @@ def from_published(published: Published, path: Path, replayed: bool = True) -> C
     place = parting(published.modules, published.state, net) if replayed else None
     if place is not None:
         raise InputError(
-            f"{path}: edgekit does not compute what this file describes, from {place} on, though nothing that it "
-            f"knows of differs; this is a fault of edgekit's reader: please report it"
+            f"{path}: edgekit does not compute what this file describes, from {place} on, though it finds nothing in "
+            "it that differs; either the file is damaged or edgekit's reader at fault: please report it"
         )
     _check_names(published.names, spec, path)
     side = published.train_args.get("imgsz")
@@ -231,11 +231,11 @@ def _fill(net: YOLO12, arrays: Mapping[str, np.ndarray], path: Path) -> dict[str
     """Give ``net`` a file's tensors as stored, folded BatchNorms put back; what provenance has to say of that."""
     stored = {key: torch.from_numpy(array) for key, array in arrays.items()}
     state = unfused(stored, net.spec.norm_eps)
-    _load(net, state, path)
+    _take(net, state, path)
     return {"fused": True} if len(state) != len(stored) else {}
 
 
-def _load(net: YOLO12, state: Mapping[str, torch.Tensor], path: Path) -> None:
+def _take(net: YOLO12, state: Mapping[str, torch.Tensor], path: Path) -> None:
     """Give ``net`` these weights and put it in evaluation mode; every key and shape must agree."""
     spec, expected = net.spec, {k: tuple(v.shape) for k, v in net.state_dict().items()}
     wrong = [k for k in expected if k not in state] + [k for k in state if k not in expected]

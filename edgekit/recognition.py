@@ -26,7 +26,7 @@ from edgekit.published.modules import HOOKS
 from edgekit.spec import ACTIVATIONS, SCALES, ModelSpec
 
 # What a module may state besides: its number and inputs (checked apart), what it was made of, PyTorch's own notes.
-_LABELS = ("i", "f", "np", "type", "inplace", "forward", "_is_full_backward_hook", "_compiled_call_impl")
+_LABELS = ("i", "f", "np", "type", "inplace", "forward", "_is_full_backward_hook")
 _ALIKE = {"forward_split": ("C3k2",)}  # other forward passes that compute the same, of what
 
 
@@ -67,6 +67,25 @@ def spec_of(
     if last not in state:
         raise InputError(f"{path}: its head lacks {last}; not a head edgekit knows")
     return catalog.build_spec(_scale_of(state, path), task, family, int(state[last].shape[0]), keypoint_shape)
+
+
+def keypoints_of(state: Mapping[str, np.ndarray], path: Path) -> tuple[int, int] | None:
+    """(points, values of each) of a pose network's state dict, None of another's.
+
+    Raises:
+        InputError: the number of values fits points of two as well as of three.
+    """
+    last = state.get("model.21.cv4.0.2.weight")
+    if last is None or _task_of(state, "model.21") != "pose":
+        return None
+    total = int(last.shape[0])
+    fitting = [(total // values, values) for values in (3, 2) if total % values == 0]
+    if len(fitting) != 1:
+        raise InputError(
+            f"{path}: its {total} keypoint values a cell may be points of two or of three values; give the checkpoint "
+            "with the whole model, which says"
+        )
+    return fitting[0]
 
 
 def check(published: Published, net: YOLO12, path: Path) -> None:
@@ -111,9 +130,9 @@ def _differing(name: str, module: Module, record: Written, normed: bool) -> Iter
             yield f"{name} ({module.name}) does not state its {attribute}"
         elif stated.get(attribute, value) != value:
             yield f"{attribute} of {name} ({module.name}) is {stated[attribute]!r}, not {value!r}"
-    forward = stated.get("forward")
+    forward = stated.get("forward", "forward")
     fused = "Conv" in record.names and forward == "forward_fuse" and not normed
-    if forward not in (None, "forward") and module.name not in _ALIKE.get(forward, ()) and not fused:
+    if forward != "forward" and module.name not in _ALIKE.get(forward, ()) and not fused:
         yield f"{name} ({module.name}) runs its {forward} in place of its forward pass"
     known = {*record.decides, *record.idle, *_LABELS}
     for attribute in stated:
@@ -168,8 +187,8 @@ def _unseen_in_tensors(modules: Mapping[str, Module], spec: ModelSpec, path: Pat
     norm = next((m.attributes for m in modules.values() if m.name in ("BatchNorm2d", "SyncBatchNorm")), None)
     if norm is not None:
         numbers = norm.get("eps"), norm.get("momentum")
-        if not all(type(number) is float for number in numbers):
-            raise InputError(f"{path}: its BatchNorms state no eps and momentum that are numbers, but {numbers}")
+        if not all(type(number) is float and 0 <= number <= 1 for number in numbers):
+            raise InputError(f"{path}: its BatchNorms state no eps and momentum between 0 and 1, but {numbers}")
         found |= {"norm_eps": numbers[0], "norm_momentum": numbers[1]}
     act = modules.get("model.0.act")
     if act is not None:

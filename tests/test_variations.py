@@ -339,6 +339,17 @@ def test_a_state_dict_and_the_models_name(around: str, tmp_path: Path) -> None:
         checkpoint.load(path)
 
 
+@pytest.mark.parametrize("shape", [(17, 3), (7, 2), (4, 3)])
+def test_keypoints_of_a_state_dict(shape: tuple[int, int], tmp_path: Path) -> None:
+    net = network.build(catalog.spec("yolo12n-pose", classes=1, keypoint_shape=shape))
+    path = save(net.state_dict(), tmp_path / "sd.pt")
+    if shape[0] * shape[1] % 6:
+        assert checkpoint.load_state_dict(path, "yolo12n-pose").spec.keypoint_shape == shape
+    else:
+        with pytest.raises(InputError, match="12 keypoint values"):
+            checkpoint.load_state_dict(path, "yolo12n-pose")
+
+
 def test_state_dicts_that_are_none(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="holds no state dict"):
         checkpoint.load_state_dict(save({"weight": torch.zeros(2)}, tmp_path / "other.pt"), "yolo12n")

@@ -35,7 +35,7 @@ def activation_name(kind: str, attributes: Mapping[str, Any]) -> str | None:
     slope = attributes.get("negative_slope")
     if kind != "LeakyReLU" or slope == nn.LeakyReLU().negative_slope:
         return name
-    return f"{name}:{slope!r}" if isinstance(slope, float) and math.isfinite(slope) else None
+    return f"{name}:{float(slope)!r}" if type(slope) in (int, float) and math.isfinite(slope) else None
 
 
 class Conv(nn.Module):

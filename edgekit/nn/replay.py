@@ -12,7 +12,7 @@ Letters: B batch, C channels, N heads, D head width, A areas, T tokens of an are
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -48,11 +48,16 @@ def parting(modules: Mapping[str, Stated], state: Mapping[str, np.ndarray], net:
     """
     image = torch.rand(1, 3, *SIZE, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
-        ours = _ours(net, image)
-        for number, theirs in enumerate(Replay(modules, state).layers(image)):
-            if number >= len(ours) or not _same(theirs, ours[number]):
-                return f"model.{number} ({modules[f'model.{number}'].kind.rpartition('.')[2]})"
-    return None if number + 1 == len(ours) else f"model.{number + 1}"
+        layers = Replay(modules, state).layers(image)
+        for number, own in enumerate(_ours(net, image)):
+            place = f"model.{number} ({modules[f'model.{number}'].kind.rpartition('.')[2]})"
+            try:
+                theirs = next(layers)
+            except (AttributeError, KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
+                return f"{place}, which cannot be run as it is described ({error})"
+            if not _same(theirs, own):
+                return place
+    return None
 
 
 def _ours(net: YOLO12, image: torch.Tensor) -> list[Any]:
@@ -86,8 +91,8 @@ class Replay:
             owner, _, name = path.rpartition(".")
             self.children.setdefault(owner, []).append(name)
 
-    def layers(self, image: torch.Tensor) -> Sequence[torch.Tensor | Tensors]:
-        """The output of each layer; the last is a dict of roles."""
+    def layers(self, image: torch.Tensor) -> Iterator[torch.Tensor | Tensors]:
+        """The output of each layer, as it is computed; the last is a dict of roles."""
         outputs: list[Any] = []
         for name in self.children["model"]:
             path = f"model.{name}"
@@ -97,7 +102,7 @@ class Replay:
                 for s in (sources if isinstance(sources, tuple) else (sources,))
             ]
             outputs.append(self.run(path, read if isinstance(sources, tuple) else read[0]))
-        return outputs
+            yield outputs[-1]
 
     def stated(self, path: str, attribute: str) -> Any:
         return self.modules[path].attributes[attribute]
@@ -129,7 +134,7 @@ class Replay:
         cls = getattr(nn, module.kind.rpartition(".")[2])
         made: nn.Module = cls.__new__(cls)
         nn.Module.__init__(made)
-        vars(made).update(module.attributes)
+        vars(made).update({name: value for name, value in module.attributes.items() if name != "forward"})
         for name in ("weight", "bias", "running_mean", "running_var"):
             key = f"{path}.{name}"
             made.register_buffer(name, self.tensor(key) if key in self.state else None)
