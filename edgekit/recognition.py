@@ -120,9 +120,8 @@ def _differences(published: Published, net: YOLO12) -> Iterator[str]:
 
 
 def _differing(name: str, module: Module, record: Written, normed: bool) -> Iterator[str]:
-    kinds = [kind if "." in kind else kind.rpartition(".")[2] for kind in record.names]
     own = module.name if module.kind.startswith("ultralytics.") else module.kind
-    if own not in kinds:
+    if own not in record.names:
         yield f"{name} is {shown(module)}, not {record.names[0].rpartition('.')[2]}"
         return
     stated = module.attributes
