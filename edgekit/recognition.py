@@ -10,6 +10,7 @@ and the first thing that is not is named.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -119,9 +120,8 @@ def _differences(published: Published, net: YOLO12) -> Iterator[str]:
 
 
 def _differing(name: str, module: Module, record: Written, normed: bool) -> Iterator[str]:
-    kinds = [kind if "." in kind else kind.rpartition(".")[2] for kind in record.names]
     own = module.name if module.kind.startswith("ultralytics.") else module.kind
-    if own not in kinds:
+    if own not in record.names:
         yield f"{name} is {shown(module)}, not {record.names[0].rpartition('.')[2]}"
         return
     stated = module.attributes
@@ -187,8 +187,8 @@ def _unseen_in_tensors(modules: Mapping[str, Module], spec: ModelSpec, path: Pat
     norm = next((m.attributes for m in modules.values() if m.name in ("BatchNorm2d", "SyncBatchNorm")), None)
     if norm is not None:
         numbers = norm.get("eps"), norm.get("momentum")
-        if not all(type(number) is float and 0 <= number <= 1 for number in numbers):
-            raise InputError(f"{path}: its BatchNorms state no eps and momentum between 0 and 1, but {numbers}")
+        if not all(type(number) is float and 0 <= number < math.inf for number in numbers):
+            raise InputError(f"{path}: its BatchNorms state no eps and momentum that are numbers, but {numbers}")
         found |= {"norm_eps": numbers[0], "norm_momentum": numbers[1]}
     act = modules.get("model.0.act")
     if act is not None:

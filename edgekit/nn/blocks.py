@@ -35,7 +35,8 @@ def activation_name(kind: str, attributes: Mapping[str, Any]) -> str | None:
     slope = attributes.get("negative_slope")
     if kind != "LeakyReLU" or slope == nn.LeakyReLU().negative_slope:
         return name
-    return f"{name}:{float(slope)!r}" if type(slope) in (int, float) and math.isfinite(slope) else None
+    number = float(slope) if isinstance(slope, (int, float)) else math.nan
+    return f"{name}:{number!r}" if math.isfinite(number) else None
 
 
 class Conv(nn.Module):
