@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgekit import bundle, modelcache, targets
 from edgekit.errors import InputError, MissingPackageError, UsageError
-from edgekit.processor import saturation
+from edgekit.processor import remark
 from edgekit.spec import ModelInfo, Session, parse_imgsz
 
 if TYPE_CHECKING:
@@ -158,7 +158,7 @@ def _artifact(
     if path.is_dir():
         opened = bundle.read(path)
         _check_size(path, opened.info, size)
-        _warn_of_saturation(opened, device)
+        _warn_of_processor(opened, device)
         return _Artifact(targets.backend(opened.target), path, opened.info, opened.target)
     if path.suffix == ".onnx":
         info = _onnx_info(path)
@@ -167,10 +167,10 @@ def _artifact(
     return None
 
 
-def _warn_of_saturation(opened: bundle.Bundle, device: str | None) -> None:
+def _warn_of_processor(opened: bundle.Bundle, device: str | None) -> None:
     quantization = opened.manifest.get("quantization")
     bits = quantization.get("weight_bits") if isinstance(quantization, dict) else None
-    sentence = None if opened.target.startswith("trt") else saturation(bits, device)
+    sentence = remark(opened.target, bits, device)
     if sentence:
         warnings.warn(f"{opened.path}: {sentence}", RuntimeWarning, stacklevel=2)
 

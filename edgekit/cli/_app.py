@@ -79,7 +79,10 @@ def _guarded(function: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(function)
     def run(*args: Any, **options: Any) -> None:
+        from edgekit import processor
+
         with _errors.boundary(), _streams.document_only():
+            processor.check_environment()
             function(*args, **options)
 
     return run

@@ -3,10 +3,12 @@
 #include <chrono>
 #include <cstring>
 #include <filesystem>
+#include <iostream>
 
 #include "backend.hpp"
 #include "manifest.hpp"
 #include "postprocess.hpp"
+#include "processor.hpp"
 
 namespace edgekit {
 namespace {
@@ -27,6 +29,12 @@ void clear(void* input, const Info& info, std::size_t first) {
   std::memset(static_cast<char*>(input) + first * image, 0, (static_cast<std::size_t>(info.batch()) - first) * image);
 }
 
+void warn(const std::string& folder, const std::string& sentence, const Settings& settings) {
+  if (sentence.empty()) return;
+  if (settings.warn) return settings.warn(folder + ": " + sentence);
+  std::cerr << "warning: " + folder + ": " + sentence + "\n";
+}
+
 std::shared_ptr<const detail::ModelParts> open(const std::string& folder, const Settings& settings) {
   std::error_code failed;
   if (!std::filesystem::exists(folder, failed))
@@ -44,6 +52,7 @@ std::shared_ptr<const detail::ModelParts> open(const std::string& folder, const 
                                         "' is not float32 [batch, 3, height, width]; build the bundle again");
   if (static_cast<std::size_t>(parts->info.batch()) * values_of(parts->info) > (1U << 31U))
     throw Error(Error::Kind::input, folder + ": the input is too large; build the bundle for fewer or smaller images");
+  warn(folder, detail::remark(parts->info, settings.device), settings);
   parts->backend = detail::open_backend(folder, parts->info, settings);
   return parts;
 }

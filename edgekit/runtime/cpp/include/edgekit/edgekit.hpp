@@ -5,7 +5,7 @@
 //   edgekit::Result found = session.predict({pixels, width, height});
 //   for (std::size_t i = 0; i < found.boxes.size(); ++i) use(found.boxes[i], found.scores[i], found.labels[i]);
 //
-// Nothing is global, nothing is printed, everything is released with the object that owns it. What goes wrong is thrown
+// Nothing is global, nothing but Settings::warn's sentences is printed, everything is released with the object that owns it. What goes wrong is thrown
 // as edgekit::Error with one sentence, the same as edgekit's Python says. The steps, each with its own reference in
 // edgekit's Python: prepare() (edgekit/image.py), run() (edgekit/targets), postprocess()
 // (edgekit/runtime/postprocess.py).
@@ -14,6 +14,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <stdexcept>
 #include <string>
@@ -71,6 +72,8 @@ struct Settings {
   int threads = 0;     // CPU threads altogether; 0: the runtime's choice
   int streams = 0;     // images worked on at once (OpenVINO); 0: one, as fast as possible
   bool verify = true;  // compare every file's SHA-256 with the manifest's
+  // Takes what is worth a warning when the model is opened (edgekit/processor.py); empty: printed on standard error.
+  std::function<void(const std::string& sentence)> warn;
 };
 
 // One input or output of a model; a side of -1 is dynamic.
@@ -87,6 +90,7 @@ struct Info {
   std::string mode = "letterbox";  // or "centre_crop"
   int fill = 114;                  // grey level of the padding
   double scale = 1.0 / 255;        // factor on 8-bit values
+  int weight_bits = 0;             // of an INT8 model, where the manifest says it
   std::vector<Port> inputs, outputs;
   // Whether the input is canvases as they are, uint8 [batch, height, width, 3] BGR; else float32 planes, RGB.
   bool takes_pixels() const noexcept { return !inputs.empty() && inputs[0].dtype == "uint8"; }
