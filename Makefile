@@ -1,6 +1,9 @@
 # make demo       a generated set, a detector trained on it, a bundle for every target here, accuracy, times, a picture
 # make test       lint, types and the quick tests
 # make test-slow  the tests that take minutes
+# make test-pythons     the quick tests on the oldest and the newest Python (what is not installed is skipped with a line)
+# make test-random      the quick tests RUNS=10 times, in random order with random seeds
+# make test-processors  the numerical tests as on other processors, by switches and emulators (ROWS="avx2 haswell": some)
 # make lint       lint and types alone
 # make clean      remove what the above made (make clean-venv: the virtual environment too)
 #
@@ -16,7 +19,10 @@ STAMP  := $(VENV)/.edgekit-installed
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow lint clean clean-venv
+.PHONY: help demo test test-slow test-pythons test-random test-processors lint clean clean-venv
+
+RUNS ?= 10
+ROWS ?=
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -41,6 +47,20 @@ test: lint
 
 test-slow: $(STAMP)
 	$(PYTEST) -m slow
+
+test-pythons:
+	.ci/python 3.10
+	.ci/python 3.13
+
+test-random: $(STAMP)
+	for run in $$(seq $(RUNS)); do \
+	  seed=$$($(BIN)/python -c 'import random; print(random.randrange(1, 100000))') && \
+	  echo "run $$run of $(RUNS): EDGEKIT_TEST_SEED=$$seed --random-order-seed=$$seed" && \
+	  EDGEKIT_TEST_SEED=$$seed $(PYTEST) --random-order-bucket=module --random-order-seed=$$seed || exit 1; \
+	done
+
+test-processors: $(STAMP)
+	$(BIN)/python -m tests.processors $(ROWS)
 
 clean:
 	rm -rf demo-out build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis

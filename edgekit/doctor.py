@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import edgekit
-from edgekit import targets
+from edgekit import processor, targets
 from edgekit.bench import machine
 from edgekit.versions import version
 
@@ -82,7 +82,7 @@ def examine() -> dict[str, Any]:
         "platform": platform.platform(),
         "packages": [_package(p) for p in (*PACKAGES, *_of_targets())],
         "targets": target_states(),
-        "warnings": _warnings(),
+        "warnings": [*_warnings(), *processor.warnings()],
         "cpu": machine.cpu(),
         "gpus": machine.gpus(),
     }

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgekit import bundle, modelcache, targets
 from edgekit.errors import InputError, MissingPackageError, UsageError
-from edgekit.processor import saturation
+from edgekit.processor import remark
 from edgekit.spec import ModelInfo, Session, parse_imgsz
 from edgekit.targets import Opening, Target
 
@@ -154,7 +154,7 @@ def _artifact(
         opened = bundle.read(path)
         _check_size(path, opened.info, size)
         target = targets.get(opened.target)
-        _warn_of_saturation(opened, target, device)
+        _warn_of_processor(opened, target, device)
         return _Artifact(target, path, opened.info)
     if path.suffix == ".onnx":
         info = _onnx_info(path)
@@ -163,10 +163,10 @@ def _artifact(
     return None
 
 
-def _warn_of_saturation(opened: bundle.Bundle, target: Target, device: str | None) -> None:
+def _warn_of_processor(opened: bundle.Bundle, target: Target, device: str | None) -> None:
     quantization = opened.manifest.get("quantization")
     bits = quantization.get("weight_bits") if isinstance(quantization, dict) else None
-    sentence = None if target.exact else saturation(bits, device)
+    sentence = None if target.exact else remark(opened.target, bits, device)
     if sentence:
         warnings.warn(f"{opened.path}: {sentence}", RuntimeWarning, stacklevel=2)
 

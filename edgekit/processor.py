@@ -1,34 +1,93 @@
-"""What the processor here does to sums of eight-bit products: the one thing an INT8 file's weights must fit.
+"""What the processor here does otherwise than others, as far as answers depend on it.
 
     adds_exactly()          # True with VNNI, False on x86 without, None where it cannot be told
+    remark("ov-int8", 8)    # a warning where this processor computes the bundle otherwise than it was judged
+
+| what differs | where | how far |
+|---|---|---|
+| order of summation in float32 | every instruction set, every runtime | ``ROUNDING`` of a well-conditioned network |
+| bf16 instead of float32 in ``ov-fp16`` and ``ov-int8`` | AVX512-BF16, AMX | the tolerances of bf16 (``parity``) |
+| sums of INT8 products saturate | x86 without VNNI (ONNX Runtime: with AVX2) | no bound; weights of 7 bits: exact |
+| FP16 instead of INT8 in ``ov-int8`` | ARM | the tolerances of FP16 (``parity``) |
 
 Without VNNI, x86 kernels add pairs of products in sixteen bits, which saturate (``vpmaddubsw``: 255 · 127 · 2); with
-seven bits in the weights they cannot.
+seven bits in the weights they cannot. Facts are asked of the processor itself, since an emulator shows its host's
+``/proc/cpuinfo``; that file is read for ARM, and for AVX-VNNI where it agrees with the processor.
 """
 
 from __future__ import annotations
 
+import os
+import platform
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
+from edgekit.errors import UsageError
+
+# Largest difference of float32 from double precision, any runtime, any instruction set: measured by
+# tests/test_processors.py on every row of `make test-processors`.
+ROUNDING = {"boxes": 1e-3, "scores": 1e-5, "class_probabilities": 1e-5}
+
 _EXACT = {"avx512_vnni", "avx_vnni", "asimddp", "i8mm"}  # products added in 32 bits: x86, then ARM
+_OPENCV = {"sse4_2": 7, "avx2": 11, "avx512f": 13, "avx512_vnni": 23}  # Linux's names, OpenCV's numbers of CPUID bits
+# What libraries obey without a look at the processor: they end in an illegal instruction.
+_ASKS_FOR = {
+    ("ATEN_CPU_CAPABILITY", "avx2"): "avx2",
+    ("ATEN_CPU_CAPABILITY", "avx512"): "avx512f",
+    ("OPENBLAS_CORETYPE", "haswell"): "avx2",
+    ("OPENBLAS_CORETYPE", "zen"): "avx2",
+    ("OPENBLAS_CORETYPE", "skylakex"): "avx512f",
+    ("OPENBLAS_CORETYPE", "cooperlake"): "avx512f",
+    ("OPENBLAS_CORETYPE", "sapphirerapids"): "avx512f",
+}
 
 
-def adds_exactly(cpuinfo: str | None = None) -> bool | None:
-    """Whether sums of eight-bit products are exact here.
+def is_x86() -> bool:
+    return platform.machine().lower() in ("x86_64", "amd64", "i386", "i686")
 
-    Args:
-        cpuinfo: the text of ``/proc/cpuinfo``; this machine's by default.
-    """
+
+def is_arm() -> bool:
+    return platform.machine().lower() in ("aarch64", "arm64", "armv7l", "armv8l")
+
+
+def asked() -> dict[str, bool]:
+    """What an x86 processor says of itself (CPUID), by Linux's names of some instruction sets; empty elsewhere."""
+    if not is_x86():
+        return {}
+    import cv2
+
+    return {name: bool(cv2.checkHardwareSupport(number)) for name, number in _OPENCV.items()}
+
+
+def listed(cpuinfo: str | None = None) -> set[str] | None:
+    """The instruction sets in the text of ``/proc/cpuinfo`` (this machine's by default); None where there are none."""
     if cpuinfo is None:
         try:
             cpuinfo = Path("/proc/cpuinfo").read_text(encoding="utf-8")
         except OSError:
             return None
     found = re.search(r"^(flags|Features)\s*:(.*)", cpuinfo, re.MULTILINE)
-    if found is None:
-        return None
-    return not _EXACT.isdisjoint(found[2].split())
+    return set(found[2].split()) if found else None
+
+
+def adds_exactly(cpuinfo: str | None = None, cpuid: Mapping[str, bool] | None = None) -> bool | None:
+    """Whether sums of eight-bit products are exact here.
+
+    Args:
+        cpuinfo: the text of ``/proc/cpuinfo``; this machine's by default.
+        cpuid: as ``asked`` gives it; this processor's by default, and where a ``cpuinfo`` is given what that says.
+    """
+    flags = listed(cpuinfo)
+    if cpuid is None:
+        cpuid = asked() if cpuinfo is None else {}
+    if cpuid.get("avx512_vnni"):
+        return True
+    if flags is None:
+        return False if cpuid and not cpuid["avx2"] else None  # AVX-VNNI cannot be told without the list
+    if any(has != (name in flags) for name, has in cpuid.items()):
+        return False  # an emulator's: the list is its host's
+    return not _EXACT.isdisjoint(flags)
 
 
 def is_cpu(device: str | None) -> bool:
@@ -36,16 +95,56 @@ def is_cpu(device: str | None) -> bool:
     return (device or "cpu").lower() in ("cpu", "cpu:0")
 
 
-def saturation(weight_bits: object, device: str | None = None, cpuinfo: str | None = None) -> str | None:
+def saturation(
+    weight_bits: object, device: str | None = None, cpuinfo: str | None = None, cpuid: Mapping[str, bool] | None = None
+) -> str | None:
     """A sentence where weights of so many bits would make sums saturate on this processor.
 
     Args:
         weight_bits: as a bundle's manifest has them, None where it says nothing.
         device: what the model runs on; only the CPU is known here.
+        cpuinfo, cpuid: as in ``adds_exactly``.
     """
-    if weight_bits != 8 or not is_cpu(device) or adds_exactly(cpuinfo) is not False:
+    if weight_bits != 8 or not is_cpu(device) or adds_exactly(cpuinfo, cpuid) is not False:
         return None
     return (
         "its weights take eight bits, and this processor (without VNNI) adds their products in sixteen, which "
         "saturate: accuracy is lower than the manifest says; build it with --weight-bits 7"
     )
+
+
+def remark(target: str, weight_bits: object, device: str | None = None) -> str | None:
+    """A sentence where a bundle of ``target`` is computed otherwise on this processor than its manifest says."""
+    if target == "ov-int8" and is_arm() and is_cpu(device):
+        return (
+            "OpenVINO has no INT8 on ARM and computes it in FP16: it is no faster than ov-fp16 and its accuracy is "
+            "another than the manifest's; build for ort-int8 or ov-fp16"
+        )
+    return saturation(weight_bits, device)
+
+
+def warnings() -> list[str]:
+    """What ``edgekit doctor`` says of this processor, a sentence each."""
+    said = []
+    if is_arm():
+        said.append(
+            "ov-int8 runs in FP16 on this processor (OpenVINO has no INT8 on ARM); build for ort-int8 or ov-fp16"
+        )
+    elif adds_exactly() is False:
+        said.append(
+            "this processor has no VNNI: sums of INT8 with weights of eight bits saturate; built here they take "
+            "seven, bundles built elsewhere need --weight-bits 7"
+        )
+    return said
+
+
+def check_environment(environment: Mapping[str, str] | None = None, cpuid: Mapping[str, bool] | None = None) -> None:
+    """Refuse variables that make a library use instructions which this processor lacks.
+
+    Raises:
+        UsageError: it names the variable, the value and the instruction set.
+    """
+    environment = os.environ if environment is None else environment
+    for (name, value), needed in _ASKS_FOR.items():
+        if environment.get(name, "").lower() == value and not (asked() if cpuid is None else cpuid).get(needed, False):
+            raise UsageError(f"{name}={environment[name]}: this processor has no {needed}; unset {name}")

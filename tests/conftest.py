@@ -1,17 +1,114 @@
-"""Shared fixtures: where the real checkpoints and images are, and skipping where they are not."""
+"""Shared fixtures: where the real checkpoints and images are; skipping where they or PyTorch are not; seeds.
+
+``EDGEKIT_TEST_SEED`` (0 by default) changes what is random in the tests' networks; the last lines of a run say it.
+"""
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
-from collections.abc import Callable, Mapping
+import random
+import sys
+import zlib
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from edgekit import processor
+from edgekit.errors import EdgekitError, MissingPackageError
+from tests import networks
+
 REPO = Path(__file__).resolve().parents[1]
 SHARED = REPO.parent / "shared"
+
+HAS_TORCH = importlib.util.find_spec("torch") is not None
+WITHOUT_TORCH = "needs torch, which is not installed here (pip install 'edgekit[train]')"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    try:
+        processor.check_environment()
+    except EdgekitError as error:
+        pytest.exit(str(error), error.exit_code)
+    if os.environ.get("EDGEKIT_TEST_FLOAT32"):
+        _default_to_float32()
+
+
+def _default_to_float32() -> None:
+    """As on a processor without bf16, which OpenVINO asks for by CPUID whatever oneDNN's limit (processors.py)."""
+    import openvino
+
+    honest = openvino.Core.compile_model
+
+    def compiled(self: Any, model: Any, device: str = "CPU", config: dict[str, Any] | None = None, **more: Any) -> Any:
+        return honest(self, model, device, {"INFERENCE_PRECISION_HINT": "f32", **(config or {})}, **more)
+
+    openvino.Core.compile_model = compiled
+
+
+def _lacks_torch(error: BaseException | None) -> bool:
+    """Whether it comes of PyTorch not being installed, as on the interpreters that run bundles alone."""
+    while error is not None and not HAS_TORCH:
+        if isinstance(error, ModuleNotFoundError) and error.name == "torch":
+            return True
+        if isinstance(error, MissingPackageError) and error.package == "torch":
+            return True
+        error = error.__cause__
+    return False
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector: pytest.Collector) -> Iterator[None]:
+    report = yield
+    call = getattr(report, "call", None)
+    if report.failed and call and call.excinfo and _lacks_torch(call.excinfo.value):
+        report.outcome, report.longrepr = "skipped", (str(collector.path), None, f"Skipped: {WITHOUT_TORCH}")
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[Any]) -> Iterator[None]:
+    report = yield
+    if report.failed and call.excinfo and _lacks_torch(call.excinfo.value):
+        report.outcome, report.longrepr = "skipped", (str(item.path), None, f"Skipped: {WITHOUT_TORCH}")
+    return report
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """What tests draw from the libraries' own generators depends on the test and the seed, not on the order."""
+    number = zlib.crc32(f"{networks.SEED} {item.nodeid}".encode())
+    random.seed(number)
+    np.random.seed(number)
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(number)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    output = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        output["proofs"] = [(proof.by, proof.share()) for proof in networks.PROOFS]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object) -> None:
+    _proofs.extend(map(tuple, getattr(node, "workeroutput", {}).get("proofs", ())))
+
+
+_proofs: list[tuple[str, float]] = []  # of the workers
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    proofs = [*_proofs, *((proof.by, proof.share()) for proof in networks.PROOFS)]
+    line = f"EDGEKIT_TEST_SEED={networks.SEED}"
+    if proofs:
+        by, share = max(proofs, key=lambda proof: proof[1])
+        line += f"; {len(proofs)} random networks proved, the closest to its limit {by} at {share:.2f} of it"
+    terminalreporter.write_line(line)
 
 
 @pytest.fixture(scope="session")

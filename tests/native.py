@@ -29,6 +29,8 @@ from edgekit.spec import ModelInfo
 
 KEYS = ("boxes", "rotated_boxes", "keypoints", "masks", "probs")
 REPO = Path(__file__).resolve().parents[1]
+# Before a program of ours, such as "qemu-x86_64-static -cpu Haswell": what an emulated Python starts is not emulated.
+EMULATOR = os.environ.get("EDGEKIT_TEST_EMULATOR", "").split()
 # OpenVINO's threading loads a library in a way the sanitizers forbid, unless told of them.
 ENVIRONMENT = {
     **os.environ,
@@ -67,7 +69,7 @@ class Probe:
 
     def __init__(self, program: Path, scratch: Path, **environment: str) -> None:
         self.scratch = scratch
-        self.process = subprocess.Popen([program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        self.process = subprocess.Popen([*EMULATOR, program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
                                         encoding="utf-8", env=ENVIRONMENT | environment)  # fmt: skip
 
     def __call__(self, *words: object) -> Any:

@@ -13,12 +13,13 @@ import numpy as np
 import pytest
 
 from edgekit import build as building
-from edgekit import catalog, checkpoint
+from edgekit import checkpoint
 from edgekit.bench import run
 from edgekit.bench.profile import profile
 from edgekit.cli import _app
 from edgekit.errors import UsageError
 from edgekit.loading import load, open_streams
+from tests.networks import pictures, settled
 
 STAGES = ("pre_ms", "network_ms", "post_ms", "whole_ms")
 
@@ -27,7 +28,7 @@ STAGES = ("pre_ms", "network_ms", "post_ms", "whole_ms")
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A random classifier as a checkpoint and two bundles, and a folder of class folders with pictures."""
     folder = tmp_path_factory.mktemp("models")
-    made = checkpoint.new(catalog.spec("yolo12n-cls", classes=3), ("a", "b", "c"), imgsz=64)
+    made = settled("yolo12n-cls", pictures(), 1e-3, ("a", "b", "c"))
     found = {"pt": checkpoint.save(made, folder / "model.pt")}
     for target in ("ort-fp32", "ov-fp32"):
         found[target] = building.build(found["pt"], target, folder / target).path

@@ -13,8 +13,9 @@ import onnx
 import pytest
 import torch
 
-from edgekit import catalog, checkpoint, cli
+from edgekit import checkpoint, cli
 from edgekit.parity import generated_images
+from tests.networks import pictures, settled
 from tests.published_files import published_model, save, save_published
 
 Run = Callable[..., Any]
@@ -39,7 +40,7 @@ def run(capfd: pytest.CaptureFixture[str]) -> Run:
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a small random classifier, a set of two classes and four photographs."""
     folder = tmp_path_factory.mktemp("commands")
-    made = checkpoint.new(catalog.spec("yolo12n-cls", classes=2), ("cat", "dog"), imgsz=64)
+    made = settled("yolo12n-cls", pictures(), 1e-3, ("cat", "dog"))
     checkpoint.save(made, folder / "model.pt")
     for i, image in enumerate(generated_images(4, side=70)):
         for path in (folder / "set" / "val" / ("cat", "dog")[i % 2] / f"{i}.png", folder / "photos" / f"{i}.png"):

@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 import pytest
 
-from edgekit import bundle, catalog, checkpoint, loading, targets
+from edgekit import bundle, catalog, checkpoint, loading, processor, targets
 from edgekit.conformance import OPTIONS, TOLERANCES, differences
 from edgekit.errors import EdgekitError, TruncatedWarning
 from edgekit.image import Geometry, as_image, fit, prepare, read_image
@@ -518,6 +518,20 @@ def test_a_device_that_is_not_there_gets_pythons_sentence(probe: Probe, tiny_cla
         assert str(ours.value) == str(theirs.value)
     for device in ("cpu", "CPU:0"):
         assert probe("settings", tiny_classifier, device, 1)["task"] == "classify"
+
+
+@pytest.mark.parametrize("device", ["cpu", "CPU"])
+@pytest.mark.parametrize("bits", [7, 8, "8", None])
+def test_opening_warns_of_the_processor_as_python_does(
+    probe: Probe, tiny_classifier: Path, bits: object, device: str, tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    """On most machines neither has anything to say; `make test-processors` emulates one where both have."""
+    folder = shutil.copytree(tiny_classifier, tmp_path / "bundle")
+    spoil(folder, lambda manifest: manifest.update(quantization={"weight_bits": bits}))
+    loading.open_session(folder, device)
+    said = probe("warnings", folder, device)
+    assert said == "".join(str(w.message) for w in recwarn if w.category is RuntimeWarning)
+    assert bool(said) == (bits == 8 and processor.adds_exactly() is False)
 
 
 def test_files_openvino_cannot_use_are_named(programs: Path, tiny_classifier: Path, tmp_path: Path) -> None:

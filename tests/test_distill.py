@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from edgekit import catalog, checkpoint, demo
+from edgekit import checkpoint, demo
 from edgekit.errors import InputError, UsageError
 from edgekit.nn.blocks import activation
 from edgekit.spec import ACTIVATIONS
 from edgekit.train import distill, loop
 from edgekit.train.distill import Teacher
 from edgekit.train.options import TrainOptions
+from tests.networks import noise, settled
 from tests.watchers import Interrupted, Watching
 
 NAMES = ("a", "b", "c")
@@ -26,10 +27,7 @@ SMALL = TrainOptions(
 
 
 def saved(folder: Path, name: str = "yolo12n", names: tuple[str, ...] = NAMES, **spec: object) -> Path:
-    shape = spec.pop("keypoint_shape", None)
-    made = catalog.spec(name, classes=len(names), keypoint_shape=shape).replace(**spec)
-    fresh = checkpoint.new(made, names, 64, seed=1)
-    checkpoint.settle(fresh, [torch.rand(4, 3, 64, 64, generator=torch.Generator().manual_seed(0))], calm=2.0)
+    fresh = settled(name, noise(4, 3, 64, 64), 4e-3, names, seed=1, **spec)
     return checkpoint.save(fresh, folder / f"{name}-{len(list(folder.iterdir()))}.pt")
 
 
@@ -86,7 +84,7 @@ def test_a_network_has_nothing_to_learn_from_itself(name: str, tmp_path: Path) -
     teacher, student = taught(path), checkpoint.load(path).net
     teacher.watch(student)
     student.head.training = True
-    images = torch.rand(2, 3, 64, 64)
+    images = torch.from_numpy(noise(2, 3, 64, 64))
     teacher.look(images)
     terms, count = teacher.terms(student(images))
     assert int(count) == 2
@@ -100,7 +98,7 @@ def test_a_larger_teacher_and_classes_in_another_order(tmp_path: Path) -> None:
     path, mine = saved(tmp_path, "yolo12s", ("c", "A", "b")), saved(tmp_path)
     teacher, student = taught(path, mine), checkpoint.load(mine).net.train()
     teacher.watch(student)
-    images = torch.rand(2, 3, 64, 64)
+    images = torch.from_numpy(noise(2, 3, 64, 64))
     teacher.look(images)
     raw = student(images)
     terms, _ = teacher.terms(raw)
@@ -120,7 +118,7 @@ def test_a_larger_teacher_and_classes_in_another_order(tmp_path: Path) -> None:
 def test_parts_of_a_batch_add_up(tmp_path: Path) -> None:
     """What two processes compute with common sums is what one would."""
     path, other = saved(tmp_path), saved(tmp_path, activation="relu")
-    images = torch.rand(3, 3, 64, 64)
+    images = torch.from_numpy(noise(3, 3, 64, 64))
 
     def terms(part: slice, reduce: object = None) -> dict[str, torch.Tensor]:
         teacher, student = taught(path), checkpoint.load(other).net
@@ -213,8 +211,8 @@ def test_a_student_comes_nearer_to_its_teacher(tmp_path: Path) -> None:
     teacher, student = taught(saved(tmp_path)), checkpoint.load(saved(tmp_path, activation="hardswish")).net
     teacher.watch(student)
     student.head.training = True
-    images = torch.rand(4, 3, 64, 64, generator=torch.Generator().manual_seed(3))
-    optimizer = torch.optim.Adam([p for p in student.parameters() if p.requires_grad], 1e-3)
+    images = torch.from_numpy(noise(4, 3, 64, 64, seed=3))
+    optimizer = torch.optim.Adam([p for p in student.parameters() if p.requires_grad], 1e-4)
     totals = []
     for _ in range(8):
         teacher.look(images)

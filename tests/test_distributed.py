@@ -31,6 +31,7 @@ from edgekit.train import distributed, loop
 from edgekit.train.distributed import World, joined
 from edgekit.train.options import TrainOptions
 from tests.conftest import REPO
+from tests.networks import noise, settled
 from tests.watchers import Watching
 
 EPOCHS = 10
@@ -62,9 +63,7 @@ def begin(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     whose BatchNorms know such images."""
     root = tmp_path_factory.mktemp("set")
     data = demo.make_set(root, train=7, val=2, size=64)
-    fresh = checkpoint.new(catalog.spec("yolo12n", classes=len(demo.NAMES)), demo.NAMES, 64, seed=1)
-    noise = torch.rand(4, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-    checkpoint.settle(fresh, [noise], calm=2.0)
+    fresh = settled("yolo12n", noise(4, 3, 64, 64), 1e-3, demo.NAMES, seed=1)
     return data, checkpoint.save(fresh, root / "start.pt")
 
 

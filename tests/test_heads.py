@@ -16,6 +16,7 @@ from edgekit.nn.session import TorchSession
 from edgekit.runtime.postprocess import Options
 from edgekit.runtime.predictor import Predictor
 from edgekit.runtime.sources import open_sources
+from tests.networks import noise, settled
 
 
 @pytest.mark.parametrize(
@@ -45,24 +46,25 @@ def test_one_class_keeps_a_cells_best_class(classes: int, cells: int) -> None:
 
 @pytest.mark.parametrize("name", ["yolo12n", "yolo12n-seg", "yolo12n-pose", "yolo12n-obb", "yolo12n-turbo"])
 def test_topk_rows_are_the_raw_rows_of_the_best_pairs(name: str) -> None:
-    loaded = checkpoint.new(catalog.spec(name), seed=1)
-    x = np.random.default_rng(0).random((2, 3, 64, 96), dtype=np.float32)
+    x = noise(2, 3, 64, 96)
+    near = {"rotated_boxes" if name.endswith("obb") else "boxes": 1e-3, "scores": 1e-5}
+    loaded = settled(name, x, near)
     raw = TorchSession(loaded.net, loaded.info((64, 96))).run(x)
     info = loaded.info((64, 96), head="topk")
     found = TorchSession(loaded.net, info).run(x)
     assert {p.role: p.shape[1:] for p in info.outputs} == {role: v.shape[1:] for role, v in found.items()}
     for image in range(2):
         scores = raw["scores"][image]
-        np.testing.assert_allclose(found["scores"][image], np.sort(scores.ravel())[::-1][:300], rtol=1e-6)
+        np.testing.assert_allclose(found["scores"][image], np.sort(scores.ravel())[::-1][:300], atol=1e-5)
         role = "rotated_boxes" if "rotated_boxes" in raw else "boxes"
         for row in range(0, len(found["labels"][image]), 17):
             label, score = found["labels"][image][row], found["scores"][image][row]
-            cells = np.flatnonzero(np.isclose(scores[label], score, rtol=1e-6, atol=0))
+            cells = np.flatnonzero(np.isclose(scores[label], score, rtol=0, atol=1e-5))
             gaps = np.abs(raw[role][image][cells] - found[role][image][row]).max(1)
             cell = cells[gaps.argmin()]
             for extra in (role, "mask_coefficients", "keypoints"):
                 if extra in raw:
-                    np.testing.assert_allclose(found[extra][image][row], raw[extra][image][cell], atol=1e-4)
+                    np.testing.assert_allclose(found[extra][image][row], raw[extra][image][cell], atol=1e-3)
 
 
 @pytest.mark.parametrize("head", ["topk", pytest.param("nms", marks=pytest.mark.slow)])

@@ -14,6 +14,7 @@ from edgekit import bundle, catalog, checkpoint, layouts, targets
 from edgekit.errors import UsageError
 from edgekit.spec import ModelInfo
 from edgekit.tasks import ports
+from tests.networks import pictures, settled
 
 TENSORRT = targets.get("trt-fp16").servers["triton"]
 
@@ -123,7 +124,7 @@ def test_nothing_to_serve_without_engines(tmp_path: Path) -> None:
     ],
 )
 def test_a_bundle_with_a_servers_layout(target: str, layout: str, served: list[str], tmp_path: Path) -> None:
-    made = checkpoint.new(catalog.spec("yolo12n-cls", classes=3), ("a", "b", "c"), imgsz=64)
+    made = settled("yolo12n-cls", pictures(), 1e-3, ("a", "b", "c"))
     model = checkpoint.save(made, tmp_path / "model.pt")
     out = building.build(model, target, tmp_path / "out", layout=layout).path
     files = bundle.read(out).manifest["files"]

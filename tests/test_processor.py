@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from edgekit.processor import adds_exactly, saturation
+from edgekit import processor
+from edgekit.errors import UsageError
+from edgekit.processor import adds_exactly, check_environment, saturation
 
 HASWELL = "processor\t: 0\nmodel name\t: Intel Core i7-4770\nflags\t\t: fpu sse4_2 avx f16c fma avx2\n"
 CASCADE_LAKE = "processor\t: 0\nflags\t\t: fpu avx2 avx512f avx512bw avx512vl avx512_vnni\n"
@@ -35,3 +37,58 @@ def test_only_eight_bits_on_a_cpu_without_vnni_are_worth_a_word() -> None:
     assert "--weight-bits 7" in str(saturation(8, "CPU", HASWELL))
     assert saturation(7, cpuinfo=HASWELL) is saturation(None, cpuinfo=HASWELL) is None
     assert saturation(8, "GPU", HASWELL) is saturation(8, cpuinfo=ALDER_LAKE) is saturation(8, cpuinfo="") is None
+
+
+SKYLAKE_CPUID = {"sse4_2": True, "avx2": True, "avx512f": True, "avx512_vnni": False}
+HASWELL_CPUID = SKYLAKE_CPUID | {"avx512f": False}
+
+
+@pytest.mark.parametrize(
+    ("text", "cpuid", "exact"),
+    [
+        (CASCADE_LAKE, HASWELL_CPUID, False),  # an emulator shows its host's list
+        (ALDER_LAKE, SKYLAKE_CPUID | {"avx2": False, "avx512f": False, "sse4_2": False}, False),
+        ("flags\t: sse4_2 avx2 avx_vnni\n", HASWELL_CPUID, True),  # AVX-VNNI is in the list alone
+        (HASWELL, SKYLAKE_CPUID | {"avx512_vnni": True}, True),
+        ("", HASWELL_CPUID, None),  # as on Windows: AVX-VNNI cannot be told
+        ("", HASWELL_CPUID | {"avx2": False}, False),
+    ],
+)
+def test_what_the_processor_says_of_itself_counts_for_more(text: str, cpuid: dict, exact: bool | None) -> None:
+    assert adds_exactly(text, cpuid) is exact
+    assert bool(saturation(8, None, text, cpuid)) == (exact is False)
+
+
+def test_openvino_int8_on_arm_is_said_to_be_fp16(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("platform.machine", lambda: "aarch64")
+    assert "FP16" in str(processor.remark("ov-int8", 7)) and "FP16" in str(processor.remark("ov-int8", 8, "CPU"))
+    assert processor.remark("ov-int8", 7, "GPU") is processor.remark("ort-int8", 7) is None
+    (said,) = processor.warnings()
+    assert "ov-int8" in said and "ort-int8" in said
+
+
+def test_doctor_says_what_the_processor_cannot(monkeypatch: pytest.MonkeyPatch) -> None:
+    from edgekit import doctor
+
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    monkeypatch.setattr(processor, "adds_exactly", lambda *_: False)
+    assert [w for w in doctor.examine()["warnings"] if "--weight-bits 7" in w]
+    monkeypatch.setattr(processor, "adds_exactly", lambda *_: True)
+    assert not [w for w in doctor.examine()["warnings"] if "--weight-bits 7" in w]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "lacks"),
+    [
+        ("ATEN_CPU_CAPABILITY", "avx512", "avx512f"),
+        ("OPENBLAS_CORETYPE", "SkylakeX", "avx512f"),
+        ("ATEN_CPU_CAPABILITY", "avx2", "avx2"),
+    ],
+)
+def test_a_variable_that_asks_for_what_the_processor_lacks(name: str, value: str, lacks: str) -> None:
+    """PyTorch and OpenBLAS obey without a look, and die of an illegal instruction."""
+    lacking = {key: key == "sse4_2" for key in SKYLAKE_CPUID}
+    with pytest.raises(UsageError, match=f"{name}={value}: this processor has no {lacks}"):
+        check_environment({name: value}, lacking)
+    check_environment({name: value}, dict.fromkeys(lacking, True))
+    check_environment({"ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "AVX512_CORE"}, lacking)

@@ -16,6 +16,7 @@ from edgekit.quantize import qdq
 from edgekit.tasks import network
 from edgekit.train import loop, qat
 from edgekit.train.options import TrainOptions
+from tests.networks import noise, seeded, settled
 
 SMALL = TrainOptions(
     epochs=2, batch=4, imgsz=(64, 64), workers=0, patience=0, close_mosaic=1, seed=5, val_every=2, amp="off"
@@ -61,12 +62,10 @@ def test_all_convolutions_round_but_the_tail(name: str) -> None:
 
 def test_folding_norms_does_not_move_the_grid() -> None:
     """Scales per channel follow the gain that folding multiplies into the weights."""
-    fresh = checkpoint.new(catalog.spec("yolo12n", classes=2), ("a", "b"), 64, seed=3)
-    images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-    checkpoint.settle(fresh, [images], calm=2.0)
-    block = fresh.net.model[0]
+    images = torch.from_numpy(noise(2, 3, 64, 64))
+    block = settled("yolo12n", images.numpy(), 1e-3, ("a", "b"), seed=3).net.model[0]
     with torch.no_grad():
-        block.bn.weight.uniform_(0.2, 3.0)
+        block.bn.weight.uniform_(0.2, 3.0, generator=torch.Generator().manual_seed(seeded(0)))
         qat.attach(block)
         torch.testing.assert_close(fuse(block)(images), block(images), rtol=1e-4, atol=1e-4)
 

@@ -12,25 +12,18 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from edgekit import catalog, checkpoint, targets
+from edgekit import checkpoint, targets
 from edgekit.errors import InputError, UsageError
 from edgekit.graph.export import export
 from edgekit.quantize import fp16, groups, qdq, ranges, search, sensitivity
+from tests.networks import noise, settled
 
 SIDE = 64
 
 
 def _settled(scale: Callable[[torch.nn.Module], None] = lambda net: None) -> checkpoint.Checkpoint:
-    """A classifier with random weights whose BatchNorms have seen random images: its values are of order one."""
-    torch.manual_seed(0)
-    made = checkpoint.new(catalog.spec("yolo12n-cls", classes=3), ("a", "b", "c"), imgsz=SIDE)
-    made.net.train()
-    with torch.no_grad():
-        for _ in range(8):
-            made.net(torch.rand(8, 3, SIDE, SIDE))
-        scale(made.net)
-    made.net.eval()
-    return made
+    """A classifier with random weights: its values are of order one."""
+    return settled("yolo12n-cls", noise(6, 3, SIDE, SIDE, seed=1), 1e-3, ("a", "b", "c"), plant=scale)
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +35,7 @@ def graph(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def batches() -> list[np.ndarray]:
-    return [b for b in np.random.default_rng(1).random((6, 1, 3, SIDE, SIDE), dtype=np.float32)]
+    return np.split(noise(6, 3, SIDE, SIDE, seed=1), 6)
 
 
 @pytest.fixture(scope="module")
@@ -178,7 +171,7 @@ def test_only_the_chosen_groups_are_touched(graph: Path, statistics: dict, tmp_p
     assert placed.convolutions == 8 and all(".mlp." in v or "/Add" in v for v in placed.values)
     nothing = qdq.quantize(graph, tmp_path / "none.onnx", limits, list(known))
     assert nothing.convolutions == 0
-    batch = np.random.default_rng(2).random((1, 3, SIDE, SIDE), dtype=np.float32)
+    batch = noise(1, 3, SIDE, SIDE, seed=1)
     np.testing.assert_allclose(_run(tmp_path / "none.onnx", batch)[0], _run(graph, batch)[0], atol=1e-6)
     with pytest.raises(UsageError, match=r"no group or node 'stage 99'; groups are stem"):
         qdq.quantize(graph, tmp_path / "x.onnx", limits, ["stage 99"])
@@ -364,7 +357,7 @@ def test_every_convolution_but_the_tails_belongs_to_a_group(graph: Path) -> None
     assert groups.of("model.21/TopK") is groups.of("model.21.dfl/Softmax") is groups.of("theirs/Conv") is None
 
 
-def _plant(net: torch.nn.Module) -> None:
+def plant(net: torch.nn.Module) -> None:
     """One channel of V at stage 8 a thousandth, its column in the projection a thousandfold: the same function, but the
     projection's weights and input then have a scale that nothing else survives."""
     attention = net.model[8].m[0][0].attn
@@ -379,7 +372,7 @@ def _plant(net: torch.nn.Module) -> None:
 
 
 def test_a_planted_bad_group_is_ranked_first(batches: list[np.ndarray], tmp_path: Path) -> None:
-    planted = export(_settled(_plant), tmp_path / "planted.onnx", recipe=targets.get("ort-int8").recipe).path
+    planted = export(_settled(plant), tmp_path / "planted.onnx", recipe=targets.get("ort-int8").recipe).path
     found = ranges.collect(planted, batches)
     rows = sensitivity.rank(planted, ranges.limits(found, "minmax"), batches, tmp_path, _means(found))
     assert rows[0]["group"] == "stage 8 proj"

@@ -12,11 +12,10 @@ import cv2
 import numpy as np
 import onnx
 import pytest
-import torch
 from onnx import numpy_helper
 
 from edgekit import build as building
-from edgekit import bundle, catalog, checkpoint, loading, processor, targets
+from edgekit import bundle, checkpoint, loading, processor, targets
 from edgekit.data import open_dataset
 from edgekit.errors import EdgekitError, GateError, InputError, UsageError
 from edgekit.graph.export import export
@@ -24,25 +23,15 @@ from edgekit.processor import adds_exactly
 from edgekit.quantize import Wishes, accuracy, calibration, ir, needed
 from edgekit.results import Result
 from edgekit.spec import sha256_file
+from tests.networks import pictures, settled
+from tests.test_quantize import plant as bad_group
 
 SIDE = 64
 
 
 def _checkpoint(path: Path, plant: bool = False) -> Path:
-    """A random classifier whose BatchNorms have seen images; planted, its first projection at stage 8 is one that eight
-    bits cannot hold (see ``test_quantize._plant``)."""
-    torch.manual_seed(0)
-    made = checkpoint.new(catalog.spec("yolo12n-cls", classes=2), ("a", "b"), imgsz=SIDE)
-    made.net.train()
-    with torch.no_grad():
-        for _ in range(4):
-            made.net(torch.rand(8, 3, SIDE, SIDE))
-        if plant:
-            attention = made.net.model[8].m[0][0].attn
-            attention.qkv.bn.weight[64] *= 1e-3
-            attention.qkv.bn.bias[64] *= 1e-3
-            attention.proj.conv.weight[:, 0] *= 1e3
-    made.net.eval()
+    """A random classifier; planted, its first projection at stage 8 is one that eight bits cannot hold."""
+    made = settled("yolo12n-cls", pictures((SIDE, SIDE)), 1e-3, ("a", "b"), plant=bad_group if plant else None)
     return checkpoint.save(made, path)
 
 
@@ -139,7 +128,7 @@ def test_weights_take_the_bits_asked_for(model: Path, wishes: Wishes, tmp_path: 
 def test_opening_eight_bits_where_sums_saturate_is_warned_of(
     int8: bundle.Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
 ) -> None:
-    monkeypatch.setattr(processor, "adds_exactly", lambda text: False)
+    monkeypatch.setattr(processor, "adds_exactly", lambda *_: False)
     for bits in (7, 8):
         shutil.copytree(int8.path, tmp_path / str(bits))
         bundle.write_manifest(tmp_path / str(bits), int8.manifest | {"quantization": {"weight_bits": bits}})
@@ -337,7 +326,7 @@ def test_openvino_answers_like_the_float_model(quantized: Path, model: Path, dat
     backend.build(building.Graph(quantized / "int8.xml", info, ""), folder)
     session = backend.open(folder, info)
     runner = targets.get("ort-fp32").open(quantized / "model.onnx", info)
-    batch = np.random.default_rng(3).random((1, 3, SIDE, SIDE), dtype=np.float32)
+    batch = pictures((SIDE, SIDE), 1)
     np.testing.assert_allclose(
         session.run(batch)["class_probabilities"], runner.run(batch)["class_probabilities"], atol=0.1
     )

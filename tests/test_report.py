@@ -22,12 +22,13 @@ import numpy as np
 import pytest
 
 from edgekit import build as building
-from edgekit import catalog, checkpoint
+from edgekit import checkpoint
 from edgekit.cli import _app
 from edgekit.errors import InputError, UsageError
 from edgekit.report import bundles, charts, page, pictures, training
 from edgekit.report.verdict import verdict
 from edgekit.results import Result
+from tests import networks
 
 BROWSERS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome", "chrome")
 VOID = {"meta", "img", "br", "link", "input", "hr", "line", "circle", "rect", "polyline", "path"}
@@ -177,7 +178,7 @@ def edgekit(capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, Any, 
 def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A random classifier as two bundles, one with other classes, and a set of six images."""
     folder = tmp_path_factory.mktemp("made")
-    classifier = checkpoint.new(catalog.spec("yolo12n-cls", classes=3), ("a", "b", "c"), imgsz=64)
+    classifier = networks.settled("yolo12n-cls", networks.pictures(), 1e-3, ("a", "b", "c"))
     source = checkpoint.save(classifier, folder / "model.pt")
     found = {t: building.build(source, t, folder / t).path for t in ("ort-fp32", "ov-fp32")}
     found["others"] = shutil.copytree(found["ov-fp32"], folder / "others")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import asdict
+from importlib import metadata
 
 import numpy as np
 import onnx
@@ -47,6 +48,10 @@ def rewritten(model: onnx.ModelProto, *names: str, opset: int | None = None) -> 
 
 def operators(model: onnx.ModelProto) -> Counter[str]:
     return Counter(node.op_type for node in model.graph.node if node.op_type != "Constant")
+
+
+def _version(package: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in metadata.version(package).split(".")[:2])
 
 
 def random_map(*shape: int, seed: int = 0, spread: float = 1.0) -> np.ndarray:
@@ -378,6 +383,8 @@ def test_silu_as_one_operator(order: int) -> None:
     theirs = b.model({"x": (1, 8)}, {"y": (1, 8)})
     model, _ = rewritten(theirs, "swish")
     assert operators(model) == {"Swish": 1} and model.opset_import[0].version == 24
+    if _version("onnxruntime") < (1, 24):  # the newest for Python 3.10 is 1.23
+        pytest.skip("needs an ONNX Runtime that knows opset 24")
     x = random_map(1, 8, spread=3)
     np.testing.assert_allclose(run(model, x=x)[0], x / (1 + np.exp(-x.astype(np.float64))), rtol=2e-6, atol=2e-6)
 

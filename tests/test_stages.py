@@ -16,24 +16,25 @@ from edgekit import catalog, checkpoint, compare, conformance, parity, stages, t
 from edgekit.errors import GateError, InputError, UsageError
 from edgekit.graph.document import read_document
 from edgekit.graph.export import export
+from edgekit.image import prepare
 from edgekit.nn.session import TorchSession
 from edgekit.rounding import FACTORS
-from edgekit.spec import ModelInfo, Port
+from edgekit.spec import ModelInfo, Port, Preprocess
+from tests.networks import noise, settled
 
 SIZE = (64, 64)
 
 
 @pytest.fixture(scope="module")
-def model() -> checkpoint.Checkpoint:
-    """A classifier whose BatchNorms have seen images, so that its stages carry signal."""
-    made = checkpoint.new(catalog.spec("yolo12n-cls", classes=3), ("a", "b", "c"), imgsz=64)
-    checkpoint.settle(made, [torch.rand(4, 3, *SIZE, generator=torch.Generator().manual_seed(1))])
-    return made
+def model(batch: np.ndarray) -> checkpoint.Checkpoint:
+    """A classifier whose BatchNorms have seen what it is fed here, so that its stages carry signal."""
+    images = prepare(parity.generated_images(2, side=80), SIZE, Preprocess(mode="centre_crop"))[0]
+    return settled("yolo12n-cls", np.concatenate([batch, images]), 1e-4, ("a", "b", "c"))
 
 
 @pytest.fixture(scope="module")
 def batch() -> np.ndarray:
-    return np.random.default_rng(2).random((1, 3, *SIZE), dtype=np.float32)
+    return noise(1, 3, *SIZE, seed=2)
 
 
 def _faulty(model: checkpoint.Checkpoint, plant: Callable[[nn.Module], None], folder: Path) -> Path:
@@ -56,7 +57,7 @@ def _wrong_scale(net: nn.Module) -> None:
             self.core, self.area = core, core.area
 
         def forward(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-            return self.core(q * 1.5, k, v)
+            return self.core(q * 20, k, v)
 
     attention.core = Scaled(attention.core)
 

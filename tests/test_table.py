@@ -28,6 +28,7 @@ from edgekit.loading import open_session
 from edgekit.quantize import calibration
 from edgekit.runtime.predictor import Predictor
 from edgekit.tasks import network
+from tests import networks
 
 MACHINE = {
     "cpu": {"model": "A CPU", "usable": 2},
@@ -100,7 +101,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """``weights/`` with a classifier of three classes for scale n alone, and ``data/``, six labelled images."""
     folder = tmp_path_factory.mktemp("place")
     (folder / "weights").mkdir()
-    made = checkpoint.new(catalog.spec("yolo12n-cls", classes=3), ("a", "b", "c"), imgsz=64)
+    made = networks.settled("yolo12n-cls", networks.pictures(), 1e-3, ("a", "b", "c"))
     checkpoint.save(made, folder / "weights" / "yolo12n-cls.pt")
     rng = np.random.default_rng(0)
     for label in "abc":
@@ -143,7 +144,7 @@ def test_a_table_with_weights_for_one_scale_of_two(
     pictures = [np.zeros((64, 64, 3), np.uint8)]
     assert "network_ms" in table.measure(again, pictures, keep=tmp_path / "kept")["rows"][0]["measured"]["ort-fp32"]
     (tmp_path / "others").mkdir()
-    made = checkpoint.new(catalog.spec("yolo12n-cls", classes=3), ("a", "b", "c"), imgsz=64, seed=1)
+    made = networks.settled("yolo12n-cls", networks.pictures(), 1e-3, ("a", "b", "c"), seed=1)
     checkpoint.save(made, tmp_path / "others" / "yolo12n-cls.pt")
     for other in (replace(again, weights=tmp_path / "others"), replace(again, imgsz=(96, 96))):
         (row,) = table.measure(other, pictures, keep=tmp_path / "kept")["rows"]

@@ -27,6 +27,7 @@ from edgekit.targets import _tensorrt_engines
 from edgekit.targets import tensorrt_rtx as rtx
 from edgekit.targets._cuda import Gpu
 from edgekit.targets._tensorrt_common import TensorRTOptions
+from tests.networks import pictures, settled
 
 sdk = pytest.importorskip("tensorrt_rtx", reason="needs tensorrt-rtx: pip install 'edgekit[tensorrt-rtx]' on x86-64")
 
@@ -37,7 +38,7 @@ TASKS = ["seg-balloon", "pose-person", "obb-table-tennis", "cls-flowers5"]
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random classifier: eight attentions and the quickest to build."""
-    made = checkpoint.new(catalog.spec("yolo12n-cls", classes=3), ("a", "b", "c"), imgsz=64)
+    made = settled("yolo12n-cls", pictures(), 1e-3, ("a", "b", "c"))
     return checkpoint.save(made, tmp_path_factory.mktemp("tiny") / "tiny.pt")
 
 

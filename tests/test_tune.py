@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
-from edgekit import catalog, checkpoint, demo
+from edgekit import checkpoint, demo
 from edgekit.cli import main, tune
+from tests.networks import noise, settled
 
 WORDS = "--epochs 1 --batch 4 --workers 0 --target ort-fp32 --budget 1 --imgsz 64".split()
 
@@ -20,8 +20,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A set and a checkpoint that stands for a trained one."""
     root = tmp_path_factory.mktemp("shapes")
     data = demo.make_set(root, train=6, val=2, size=96)
-    fresh = checkpoint.new(catalog.spec("yolo12n", classes=len(demo.NAMES)), demo.NAMES, 64, seed=1)
-    checkpoint.settle(fresh, [torch.rand(4, 3, 64, 64, generator=torch.Generator().manual_seed(0))], calm=2.0)
+    fresh = settled("yolo12n", noise(4, 3, 64, 64), 1e-3, demo.NAMES, seed=1)
     return data, checkpoint.save(fresh, root / "trained.pt")
 
 

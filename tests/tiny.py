@@ -130,6 +130,8 @@ def _model(roles: dict[str, tuple[tuple[int, ...], Array, float]], rng: np.rando
     outputs = []
     for role, (shape, base, strength) in roles.items():
         weights = rng.normal(0, strength, (means, base.size)).astype(np.float32)
+        if role == "class_probabilities":
+            weights -= weights.mean(0)  # of how cells differ, not of how bright they all are: that saturates
         values = {"w": weights, "b": base.reshape(1, -1).astype(np.float32), "s": np.array(shape, np.int64)}
         constants += [numpy_helper.from_array(value, f"{role}.{key}") for key, value in values.items()]
         last = {"scores": "Sigmoid", "class_probabilities": "Softmax"}.get(role, "Identity")

@@ -79,7 +79,10 @@ def _guarded(function: Callable[..., None], name: str) -> Callable[..., None]:
 
     @functools.wraps(function)
     def run(*args: Any, **options: Any) -> None:
+        from edgekit import processor
+
         with _errors.boundary(name, function), _streams.document_only(), _common.reported():
+            processor.check_environment()
             function(*args, **options)
 
     return run

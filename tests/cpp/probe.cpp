@@ -5,6 +5,7 @@
 //   load FOLDER THREADS                                    the same with so many CPU threads
 //   settings FOLDER DEVICE THREADS                         whether it opens so
 //   said FOLDER PIXELS W H CHANNELS STRIDE [option=value ...]     what two predictions warn of
+//   warnings FOLDER DEVICE                                 what opening it warns of
 //   predict FOLDER PIXELS W H CHANNELS STRIDE [option=value ...]
 //   prepare FOLDER PIXELS W H CHANNELS STRIDE OUT          the tensor in the file OUT
 //   post HEAD[/CANDIDATES] CLASSES H W GEOMETRY ROLE:SHAPE:FILE,... [option=value ...]
@@ -118,6 +119,14 @@ class Probe {
       const edgekit::Model model(words.at(1), settings);
       if (verb == "load") sessions_.emplace(words.at(1), model.session());
       return described(model.info());
+    }
+    if (verb == "warnings") {
+      edgekit::Settings settings;
+      settings.device = words.at(2);
+      std::string said;
+      settings.warn = [&said](const std::string& sentence) { said += sentence; };
+      const edgekit::Model model(words.at(1), settings);
+      return quoted(said);
     }
     if (verb == "predict") {
       const std::string pixels = read_file(words.at(2));

@@ -100,6 +100,10 @@ class Check {
     kept(info);
     info.target = get("target").text;
     if (get("licence").is(Type::text)) info.licence = get("licence").text;
+    const Value* quantization = root_.find("quantization");
+    const bool told = quantization != nullptr && quantization->is(Type::object);
+    const Value* bits = told ? quantization->find("weight_bits") : nullptr;
+    if (bits != nullptr && whole(*bits, 1, 32)) info.weight_bits = static_cast<int>(bits->whole);
     return info;
   }
 

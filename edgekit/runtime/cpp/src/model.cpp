@@ -11,6 +11,7 @@
 #include "backend.hpp"
 #include "manifest.hpp"
 #include "postprocess.hpp"
+#include "processor.hpp"
 
 namespace edgekit {
 namespace {
@@ -73,6 +74,8 @@ std::shared_ptr<const detail::ModelParts> open(const std::string& folder, const 
   parts->backend = detail::open_backend(folder, parts->info, settings);
   const auto say = settings.warn ? settings.warn : to_standard_error;
   parts->warn = [folder, say](const std::string& sentence) { say(folder + ": " + sentence); };
+  const std::string remark = detail::remark(parts->info, settings.device);
+  if (!remark.empty()) parts->warn(remark);
   // As edgekit/targets: a single stream on the CPU runs in the thread that asks, all else in threads of its own.
   const bool cpu = settings.device.empty() || settings.device == "cpu" || settings.device == "CPU";
   const bool single = parts->info.target.compare(0, 3, "ov-") == 0 && settings.streams <= 1;

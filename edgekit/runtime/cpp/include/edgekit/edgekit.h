@@ -51,7 +51,7 @@ typedef struct edgekit_settings {
 void edgekit_default_options(edgekit_options* options);
 void edgekit_default_settings(edgekit_settings* settings);
 
-/* NULL settings are the defaults. Warnings go to standard error. */
+/* NULL settings are the defaults. Warnings, such as of a processor that INT8 loses accuracy on, go to standard error. */
 edgekit_model* edgekit_open(const char* folder, const edgekit_settings* settings, edgekit_error* error);
 void edgekit_model_free(edgekit_model* model);
 const char* edgekit_model_task(const edgekit_model* model);

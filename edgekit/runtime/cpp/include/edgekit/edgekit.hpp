@@ -72,7 +72,8 @@ struct Settings {
   int threads = 0;     // CPU threads altogether; 0: the runtime's choice
   int streams = 0;     // images worked on at once (OpenVINO); 0: one, as fast as possible
   bool verify = true;  // compare every file's SHA-256 with the manifest's
-  // Takes what is worth a warning, each once a model and perhaps from another thread; empty: standard error.
+  // Takes what is worth a warning, when the model is opened (edgekit/processor.py) or later, each once a model and perhaps
+  // from another thread; empty: standard error.
   std::function<void(const std::string& sentence)> warn;
 };
 
@@ -91,6 +92,7 @@ struct Info {
   int fill = 114;                  // grey level of the padding
   double scale = 1.0 / 255;        // factor on 8-bit values
   int candidates = 0;              // that a topk or nms head keeps of an image before suppression; 0: not said
+  int weight_bits = 0;             // of an INT8 model, where the manifest says it
   std::vector<Port> inputs, outputs;
   // Whether the input is canvases as they are, uint8 [batch, height, width, 3] BGR; else float32 planes, RGB.
   bool takes_pixels() const noexcept { return !inputs.empty() && inputs[0].dtype == "uint8"; }
