@@ -27,6 +27,7 @@ from edgekit.runtime.postprocess import Options, postprocess
 from edgekit.runtime.predictor import Predictor
 from edgekit.spec import ModelInfo, Port, anchors
 from edgekit.tasks import ports
+from tests.networks import pictures, settled
 from tests.test_commands import Run, run
 from tests.test_postprocess import CLASSES, decoded, geometry, info, outputs
 from tests.tiny import CANDIDATES, NAMES, SIZE, crowded_bundle
@@ -177,17 +178,14 @@ def test_what_tensorrt_cannot_do_is_refused_before_the_export(
         building.build(tmp_path / "absent.pt", "trt-rtx-fp16", tmp_path / "out", head=head, candidates=candidates)
 
 
-def settled(name: str, folder: Path) -> Path:
-    """A random network of three classes whose answers depend on the image."""
-    import torch
-
-    made = checkpoint.new(catalog.spec(name, classes=3), imgsz=96)
-    checkpoint.settle(made, [torch.rand(2, 3, 96, 96, generator=torch.Generator().manual_seed(0))], calm=4.0)
+def random_network(name: str, folder: Path) -> Path:
+    """A network of three classes whose answers depend on the image."""
+    made = settled(name, pictures((96, 96)), {"scores": 1e-3}, names=("a", "b", "c"))
     return checkpoint.save(made, folder / f"{name}.pt")
 
 
 def test_a_bundle_of_few_candidates_and_the_file_it_came_from(tmp_path: Path) -> None:
-    model = settled("yolo12n", tmp_path)
+    model = random_network("yolo12n", tmp_path)
     path = export(checkpoint.load(model), tmp_path / "m.onnx", head="topk", candidates=25).path
     with pytest.raises(InputError, match="exported with 25 candidates; .* --candidates 60"):
         building.build(path, "ort-fp32", tmp_path / "out", candidates=60)
@@ -205,7 +203,7 @@ def test_a_bundle_of_few_candidates_and_the_file_it_came_from(tmp_path: Path) ->
 )
 def test_finished_detections_build_and_answer_as_the_checkpoint(name: str, tmp_path: Path) -> None:
     """``--head nms``; that oriented boxes have none is in test_heads.py, and a classifier is what it is."""
-    model = settled(name, tmp_path)
+    model = random_network(name, tmp_path)
     built = building.build(model, "ov-fp32", tmp_path / "out", head="nms")
     assert built.info.head == "nms" and all(row["pass"] for row in built.manifest["parity"].values())
     image = generated_images(1, side=96)[0]

@@ -17,7 +17,7 @@ import pytest
 from onnx import TensorProto, numpy_helper
 from onnxscript import ir
 
-from edgekit import catalog, checkpoint, stages, targets
+from edgekit import checkpoint, stages, targets
 from edgekit.graph import lineages
 from edgekit.graph.document import read_document
 from edgekit.graph.export import export
@@ -27,8 +27,8 @@ from edgekit.graph.rules import selected_convolution
 from edgekit.graph.rules._area import AreaRule
 from edgekit.nn.session import TorchSession
 from edgekit.stages import Lineage, first_difference
-from edgekit.targets import onnxruntime as ort
 from tests.graphs import Builder, D
+from tests.networks import noise, settled
 from tests.test_rewrite import random_map
 
 Stage = tuple[str, str]
@@ -274,11 +274,7 @@ def test_a_fault_behind_the_stages_is_the_decodings() -> None:
 
 @pytest.fixture(scope="module")
 def detector() -> checkpoint.Checkpoint:
-    import torch
-
-    made = checkpoint.new(catalog.spec("yolo12n", classes=2), ("a", "b"), imgsz=64)
-    checkpoint.settle(made, [torch.rand(4, 3, 64, 64, generator=torch.Generator().manual_seed(1))], 1.25)
-    return made
+    return settled("yolo12n", noise(1, 3, 64, 64, seed=2), {"scores": 1e-3}, names=("a", "b"))
 
 
 @pytest.mark.parametrize(
@@ -300,7 +296,7 @@ def test_every_stage_of_a_network_can_be_compared_after_every_recipe(
     made = {name for node in onnx.load(path).graph.node for name in node.output}
     kept = {name for name in made if any(name == value for _, value in lineage.stages)}
     assert {value for _, value in document["stages"]} == kept
-    batch = np.random.default_rng(2).random((1, 3, 64, 64), dtype=np.float32)
+    batch = noise(1, 3, 64, 64, seed=2)
     info = detector.info(head="topk")
     reference = TorchSession(detector.net, info, fold=False)
     paths = [stage for stage, _ in lineage.stages]
@@ -309,7 +305,7 @@ def test_every_stage_of_a_network_can_be_compared_after_every_recipe(
     copies = {f"model.{layer}" for layer in (9, 10, 12, 13)} if target.startswith("ov") else set()
     assert shown & gone == copies
     assert "upsampled_convolution" in {r.NAME for r in recipe_for(targets.get(target).recipe).rules} or not copies
-    session = ort.open_session(path, info, "ort-fp32")
+    session = targets.get("ort-fp32").open(path, info)
     assert first_difference(reference, session, batch, lineage, None, reference.rounded(None)) in (
         None,
         {"path": None, "words": ", ".join(map(stages.words, sorted(copies))), "unseen": sorted(copies)},
