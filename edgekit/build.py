@@ -113,9 +113,9 @@ def build(
             before the export (``preflight.py``).
         GateError: a rewrite count, the parity with PyTorch, accuracy or speed is off; see ``OUT.failed.json``.
     """
-    checked = preflight.of_build(source, target, out, imgsz, batch, images, head, options, layout, wishes, sets)
+    asked = imgsz, batch, images, head, options, layout, wishes, sets, candidates
+    checked = preflight.of_build(source, target, out, *asked)
     chosen, own = targets.get(target), checked.options
-    _check_head(chosen, head, candidates)
     if checked.sets is not None and sets is None:
         _say_notes(checked.sets, say)
     with failures_to(out), workspace(out) as folder:
@@ -250,18 +250,6 @@ def _engine_parity(target: Target, files: Path, graph: Graph) -> dict[str, Any]:
 def _say_notes(sets: Sets, say: Callable[[str], None]) -> None:
     for note in sets.notes:
         say(f"note: {note}")
-
-
-def _check_head(target: Target, head: str, candidates: int | None) -> None:
-    """Raise UsageError unless the target has such a head, and one of so many candidates."""
-    if head not in target.heads:
-        has = " and ".join(target.heads)
-        raise UsageError(f"--head {head}: {target.name} has {has}, whose duplicates are suppressed afterwards")
-    most = target.most_candidates
-    if most is not None and candidates is not None and candidates > most:
-        raise UsageError(
-            f"--candidates {candidates}: {target.name} sorts no more than {most}; give fewer, or --head raw"
-        )
 
 
 def _crowding(source: Path, imgsz: tuple[int, int] | None, sets: Sets) -> Any:

@@ -46,6 +46,7 @@ def of_build(
     layout: str | None,
     wishes: Wishes | None,
     sets: Sets | None = None,
+    candidates: int | None = None,
 ) -> Checked:
     """Refuse what ``edgekit.build.build`` could not do with these arguments.
 
@@ -63,6 +64,7 @@ def of_build(
         raise UsageError(f"--layout {layout}: --no-engine leaves nothing to serve; drop one of them")
     if head not in HEADS:
         raise UsageError(f"--head {head}: forms are {', '.join(HEADS)}")
+    _check_head(chosen, head, candidates)
     if imgsz is not None:
         parse_imgsz(imgsz)
     if chosen.int8 and batch is None:
@@ -177,6 +179,18 @@ def _check_graph(source: sources.Source, target: Target, imgsz: tuple[int, int] 
     if imgsz not in (None, source.info.imgsz):
         height, width = source.info.imgsz
         raise InputError(f"{path}: exported for {height},{width}; export it again with --imgsz")
+
+
+def _check_head(target: Target, head: str, candidates: int | None) -> None:
+    """Raise UsageError unless the target has such a head, and one of so many candidates."""
+    if head not in target.heads:
+        has = " and ".join(target.heads)
+        raise UsageError(f"--head {head}: {target.name} has {has}, whose duplicates are suppressed afterwards")
+    most = target.most_candidates
+    if most is not None and candidates is not None and candidates > most:
+        raise UsageError(
+            f"--candidates {candidates}: {target.name} sorts no more than {most}; give fewer, or --head raw"
+        )
 
 
 def own_options(target: Target, texts: Mapping[str, str] | None) -> BuildOptions:

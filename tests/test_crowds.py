@@ -25,7 +25,7 @@ from edgekit.metrics.limits import crowded
 from edgekit.parity import generated_images
 from edgekit.runtime.postprocess import Options, postprocess
 from edgekit.runtime.predictor import Predictor
-from edgekit.spec import ModelInfo, Port, anchors
+from edgekit.spec import ModelInfo, Port, Session, anchors
 from edgekit.tasks import ports
 from tests.networks import pictures, settled
 from tests.test_commands import Run, run
@@ -307,7 +307,7 @@ def test_an_evaluation_says_what_the_head_cut_off(crowd: Path, tmp_path: Path) -
         evaluate(model, data, metrics.Options(max_det=500))
 
 
-class Heaps:
+class Heaps(Session):
     """A session with a raw head that answers every object of a grid from four cells, two of them above 0.25."""
 
     target, path = "fake", Path("x")

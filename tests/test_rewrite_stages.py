@@ -26,6 +26,7 @@ from edgekit.graph.rewrite import RULES, Recipe, apply, became, recipe_for
 from edgekit.graph.rules import selected_convolution
 from edgekit.graph.rules._area import AreaRule
 from edgekit.nn.session import TorchSession
+from edgekit.spec import Session
 from edgekit.stages import Lineage, first_difference
 from tests.graphs import Builder, D
 from tests.networks import noise, settled
@@ -35,13 +36,16 @@ Stage = tuple[str, str]
 RNG = np.random.default_rng(5)
 
 
-class Shown:
+class Shown(Session):
     """A graph whose values can be looked at, on inputs that stay the same."""
 
     target = "ort-fp32"
 
     def __init__(self, model: onnx.ModelProto, feeds: dict[str, np.ndarray]) -> None:
         self.model, self.feeds = model, feeds
+
+    def run(self, batch: Any) -> dict[str, Any]:
+        return {}
 
     def taps(self, batch: Any, names: list[str]) -> dict[str, np.ndarray]:
         model = onnx.ModelProto.FromString(self.model.SerializeToString())
