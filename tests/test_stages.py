@@ -19,7 +19,7 @@ from edgekit.graph.export import export
 from edgekit.image import prepare
 from edgekit.nn.session import TorchSession
 from edgekit.rounding import FACTORS
-from edgekit.spec import ModelInfo, Port, Preprocess
+from edgekit.spec import ModelInfo, Port, Preprocess, Session
 from tests.networks import noise, settled
 
 SIZE = (64, 64)
@@ -132,11 +132,14 @@ def test_paths_in_words(path: str, said: str) -> None:
 
 
 def test_permuted_channels_are_the_same_stage() -> None:
-    class Fake:
+    class Fake(Session):
         target = "ort-fp32"
 
         def __init__(self, values: dict[str, np.ndarray]) -> None:
             self.values = values
+
+        def run(self, batch: np.ndarray) -> dict[str, np.ndarray]:
+            return {}
 
         def taps(self, batch: np.ndarray, names: list[str]) -> dict[str, np.ndarray]:
             return {n: self.values[n] for n in names}
