@@ -33,12 +33,12 @@ REPO = Path(__file__).resolve().parents[1]
 INSTALL = "apt-get install qemu-user-static"
 
 NUMERICAL = (
-    "parity parity_faults stages rewrite_stages compare heads export forms rewrite rewrite_copies rewrite_files levers "
+    "parity parity_faults stages rewrite_stages compare heads export forms rewrite rewrite_copies rewrite_files "
     "precision pixels models "
     "postprocess boxes quantize quantize_build qat processor processors build predictor cpp"
 )
 # What an emulator can do in minutes: small graphs, without PyTorch; the C++ library's programs run under it, too.
-FEW = "processors processor rewrite_copies levers boxes"
+FEW = "processors processor rewrite_copies boxes"
 
 
 @dataclass(frozen=True)
