@@ -25,7 +25,7 @@ from edgekit.data import open_dataset
 from edgekit.evaluate import evaluate
 from edgekit.loading import open_session
 from edgekit.runtime.predictor import Predictor
-from edgekit.versions import versions
+from edgekit.system.versions import versions
 
 KEYS = ("map50_95", "map50", "mask_map50_95", "pose_map50_95", "top1")
 TARGETS = ("pytorch", "ort-fp32", "ov-fp32", "ov-fp16")  # those of eight bits are judged by benchmarks/int8.py

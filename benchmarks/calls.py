@@ -37,7 +37,7 @@ def main() -> None:
     sys.path.insert(0, str(REPO))
     from edgekit.bench import machine
     from edgekit.bench.watch import Watch
-    from edgekit.versions import versions
+    from edgekit.system.versions import versions
 
     with ExitStack() as stack:
         sides = {

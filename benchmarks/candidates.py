@@ -37,7 +37,7 @@ from edgekit.quantize.pipeline import lower
 from edgekit.quantize.sets import open_sets
 from edgekit.runtime.postprocess import Options
 from edgekit.runtime.predictor import STAGES, Predictor
-from edgekit.versions import versions
+from edgekit.system.versions import versions
 
 COUNTS = {320: (300, 500), 640: (300, 1000, 2000), 1280: (300, 2000)}
 ALL = 10_000  # objects, more than any image here has

@@ -30,10 +30,10 @@ from typing import Any
 REPO = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPO))
 
-from edgekit import parity  # noqa: E402
 from edgekit.bench import clock, machine, run  # noqa: E402
 from edgekit.build import build  # noqa: E402
 from edgekit.loading import load  # noqa: E402
+from edgekit.verify import parity  # noqa: E402
 
 COPIES, ENOUGH = 20, 18
 REPEATS, WITHIN = 3, 0.05

@@ -20,7 +20,7 @@ from edgekit.bench import machine
 from edgekit.data import open_dataset
 from edgekit.graph.export import export
 from edgekit.quantize import accuracy, fp16
-from edgekit.versions import versions
+from edgekit.system.versions import versions
 
 TARGET = "trt-rtx-fp16"
 

@@ -22,7 +22,7 @@ from edgekit.bench.clock import ClockOptions
 from edgekit.bench.run import bench
 from edgekit.image import read_image
 from edgekit.runtime.predictor import STAGES
-from edgekit.versions import versions
+from edgekit.system.versions import versions
 
 
 def main() -> None:

@@ -20,7 +20,7 @@ from edgekit.bench import machine
 from edgekit.build import build
 from edgekit.errors import GateError
 from edgekit.quantize import FLOATS, Wishes
-from edgekit.versions import versions
+from edgekit.system.versions import versions
 
 MANIFEST = ("accuracy", "speed", "calibration", "quantization")
 GRAPH_ALONE = {"engine": "no"}  # accuracy is that of the graph; engines are benchmarks/rtx_build.py's

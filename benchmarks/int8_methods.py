@@ -38,7 +38,7 @@ from edgekit.data import open_dataset
 from edgekit.graph.export import export
 from edgekit.quantize import accuracy, calibration, groups, ir, qdq, ranges
 from edgekit.spec import Graph, Session
-from edgekit.versions import versions
+from edgekit.system.versions import versions
 
 SETS = {
     "bccd": ("yolo12n-bccd.pt", "bccd/data.yaml", (16, 64, 292)),

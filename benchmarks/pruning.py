@@ -27,7 +27,6 @@ from torch import nn
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from edgekit import checkpoint, targets
-from edgekit.atomic import replacing
 from edgekit.bench.clock import ClockOptions
 from edgekit.bench.run import bench
 from edgekit.data import open_dataset
@@ -37,6 +36,7 @@ from edgekit.image import read_image
 from edgekit.nn.blocks import ABlock, Bottleneck, Conv
 from edgekit.nn.session import TorchSession
 from edgekit.runtime.predictor import Predictor
+from edgekit.system.atomic import replacing
 from edgekit.train.loop import train
 from edgekit.train.options import TrainOptions
 from edgekit.train.setup import Silence

@@ -13,9 +13,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from edgekit.atomic import replacing
 from edgekit.bench import table_results, table_text
 from edgekit.errors import EdgekitError
+from edgekit.system.atomic import replacing
 
 REPO = Path(__file__).resolve().parents[1]
 BEGIN, END = "<!-- tables: benchmarks/render.py -->", "<!-- end of tables -->"

@@ -27,12 +27,12 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from edgekit import tasks
-from edgekit.atomic import replacing
 from edgekit.bench import machine
 from edgekit.data import open_dataset
 from edgekit.evaluate import evaluate
 from edgekit.loading import open_session
 from edgekit.runtime.predictor import Predictor
+from edgekit.system.atomic import replacing
 
 KEPT = ("map50_95", "map50", "mask_map50", "pose_map50")
 

@@ -19,15 +19,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from edgekit import bundle, layouts, parity, preflight, targets
+from edgekit import bundle, layouts, preflight, targets
 from edgekit.errors import GateError, InputError, MissingPackageError, UsageError
-from edgekit.proof import Proof, plain, spreads
 from edgekit.quantize import Lowered, Wishes, needed
 from edgekit.quantize.sets import Sets, open_sets
 from edgekit.runtime.suppressed import Suppressed
 from edgekit.spec import Graph, ModelInfo, Session, sha256_file
+from edgekit.system.versions import versions
 from edgekit.targets import BuildOptions, Target
-from edgekit.versions import versions
+from edgekit.verify import parity
+from edgekit.verify.proof import Proof, plain, spreads
 
 SAY: Callable[[str], None] = lambda _: None  # noqa: E731 - a silent default for progress messages
 

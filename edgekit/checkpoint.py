@@ -19,14 +19,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from edgekit import catalog, recognition, tasks
-from edgekit.atomic import replacing
+from edgekit import catalog, tasks
 from edgekit.errors import InputError, UsageError
 from edgekit.nn.blocks import unfused
 from edgekit.nn.replay import parting
 from edgekit.nn.yolo12 import YOLO12
-from edgekit.published import Published, is_edgekit_checkpoint, read_published, read_state_dict
+from edgekit.published import Published, is_edgekit_checkpoint, read_published, read_state_dict, recognition
 from edgekit.spec import ModelInfo, ModelSpec, sha256_file
+from edgekit.system.atomic import replacing
 from edgekit.tasks import network, ports
 
 SCHEMA = 1

@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import edgekit
-from edgekit import processor, targets
+from edgekit import targets
 from edgekit.bench import machine
-from edgekit.versions import version
+from edgekit.system import processor
+from edgekit.system.versions import version
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from edgekit import bundle, modelcache, targets
 from edgekit.errors import InputError, MissingPackageError, UsageError
-from edgekit.processor import remark
 from edgekit.spec import ModelInfo, Session, parse_imgsz
+from edgekit.system.processor import remark
 from edgekit.targets import Opening, Target
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgekit import bundle, catalog, layouts, parity, quantize, targets, tasks
+from edgekit import bundle, catalog, layouts, quantize, targets, tasks
 from edgekit import source as sources
 from edgekit.errors import InputError, UsageError
 from edgekit.quantize import Wishes
@@ -23,6 +23,7 @@ from edgekit.quantize.sets import Sets, open_sets
 from edgekit.spec import HEADS, check_opset, parse_imgsz
 from edgekit.targets import BuildOptions, Target
 from edgekit.tasks import ports
+from edgekit.verify import parity
 
 
 @dataclass(frozen=True)

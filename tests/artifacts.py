@@ -12,8 +12,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from edgekit import bundle, processor, targets
+from edgekit import bundle, targets
 from edgekit.quantize import qdq
+from edgekit.system import processor
 from tests.networks import noise, settled
 
 MODELS = {"classifier": "yolo12n-cls", "detector": "yolo12n"}

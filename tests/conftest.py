@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgekit import processor
 from edgekit.errors import EdgekitError, MissingPackageError
+from edgekit.system import processor
 from tests import networks
 
 REPO = Path(__file__).resolve().parents[1]

@@ -19,13 +19,13 @@ import numpy as np
 import pytest
 
 from edgekit import bundle
-from edgekit.conformance import DOCUMENT, differences
 from edgekit.errors import EdgekitError
 from edgekit.image import read_image
 from edgekit.masks import Crop, Masks
 from edgekit.results import Result
 from edgekit.runtime import places
 from edgekit.spec import ModelInfo
+from edgekit.verify.conformance import DOCUMENT, differences
 
 KEYS = ("boxes", "rotated_boxes", "keypoints", "masks", "probs")
 REPO = Path(__file__).resolve().parents[1]

@@ -24,9 +24,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgekit import parity
 from edgekit.image import prepare
 from edgekit.spec import Preprocess
+from edgekit.verify import parity
 
 if TYPE_CHECKING:
     import onnx

@@ -27,7 +27,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from edgekit import processor
+from edgekit.system import processor
 
 REPO = Path(__file__).resolve().parents[1]
 INSTALL = "apt-get install qemu-user-static"

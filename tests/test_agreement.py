@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgekit import agreement
 from edgekit.spec import ModelInfo, Port
+from edgekit.verify import agreement
 
 SIDE = 64
 CENTRES = [(x, y) for y in (8, 24, 40, 56) for x in (8, 24, 40, 56)]

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgekit.atomic import replacing
 from edgekit.errors import InputError, UsageError
+from edgekit.system.atomic import replacing
 
 
 def test_what_a_library_leaves_unfinished_does_not_take_the_name(tmp_path: Path) -> None:
@@ -61,7 +61,7 @@ WRITERS = {
         "target.save(model, path)",
     ),
     "best.pt": (
-        "import zipfile, torch\nfrom edgekit.atomic import replacing",
+        "import zipfile, torch\nfrom edgekit.system.atomic import replacing",
         "with replacing(path, zipfile.is_zipfile) as partial: torch.save(torch.rand(60000), partial)",
     ),
     "a.png": (

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 
 from edgekit import build as building
-from edgekit import bundle, checkpoint, loading, parity
+from edgekit import bundle, checkpoint, loading
 from edgekit.errors import GateError, InputError, UsageError
 from edgekit.graph.export import export
 from edgekit.spec import sha256_file
 from edgekit.targets import onnxruntime as ort
+from edgekit.verify import parity
 from tests.networks import pictures, settled
 
 

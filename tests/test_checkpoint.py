@@ -14,7 +14,7 @@ import torch
 from edgekit import catalog, checkpoint
 from edgekit.errors import InputError
 from edgekit.published import Module, Published, read_published
-from edgekit.recognition import recognise
+from edgekit.published.recognition import recognise
 from tests.published_files import published_model, save_published
 
 PATH = Path("some.pt")

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from edgekit import checkpoint, cli
-from edgekit.parity import generated_images
+from edgekit.verify.parity import generated_images
 from tests.networks import pictures, settled
 from tests.published_files import published_model, save, save_published
 

@@ -19,15 +19,16 @@ import cv2
 import numpy as np
 import pytest
 
-from edgekit import bundle, catalog, checkpoint, loading, processor, targets
-from edgekit.conformance import OPTIONS, TOLERANCES, differences
+from edgekit import bundle, catalog, checkpoint, loading, targets
 from edgekit.errors import EdgekitError, TruncatedWarning
 from edgekit.image import Geometry, as_image, fit, prepare, read_image
 from edgekit.results import Result
 from edgekit.runtime import places
 from edgekit.runtime.postprocess import Options, postprocess, truncation
 from edgekit.spec import Graph, ModelInfo, Port, Preprocess
+from edgekit.system import processor
 from edgekit.tasks import ports
+from edgekit.verify.conformance import OPTIONS, TOLERANCES, differences
 from tests.hostile.fuzz import seeds
 from tests.hostile.manifests import NO_OBJECT, WRONG, spoil
 from tests.native import ENVIRONMENT, REPO, Probe, bundle_around, compile_tests, result_of, run, words_of

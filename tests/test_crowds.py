@@ -15,18 +15,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgekit import build as building
-from edgekit import bundle, catalog, checkpoint, crowding, loading, metrics, parity, targets
+from edgekit import bundle, catalog, checkpoint, crowding, loading, metrics, targets
 from edgekit.data.dataset import Dataset, Sample
 from edgekit.data.labels import Labels
 from edgekit.errors import InputError, TruncatedWarning, UsageError
 from edgekit.evaluate import evaluate
 from edgekit.graph.export import export
 from edgekit.metrics.limits import crowded
-from edgekit.parity import generated_images
 from edgekit.runtime.postprocess import Options, postprocess
 from edgekit.runtime.predictor import Predictor
 from edgekit.spec import ModelInfo, Port, Session, anchors
 from edgekit.tasks import ports
+from edgekit.verify import parity
+from edgekit.verify.parity import generated_images
 from tests.networks import pictures, settled
 from tests.test_commands import Run, run
 from tests.test_postprocess import CLASSES, decoded, geometry, info, outputs

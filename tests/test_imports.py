@@ -25,7 +25,7 @@ OPTIONAL = tuple(
     "matplotlib faster_coco_eval pycocotools supervision scipy psutil PIL jinja2".split(" ")
 )
 HEAVY = (*OPTIONAL, "cv2", "numpy", "yaml")
-PLAIN = "spec errors versions atomic filenames forks home silence processor rounding"  # rooms everyone may use
+PLAIN = "spec errors system"  # rooms everyone may use
 # What only running bundles takes.
 HOST = f"{PLAIN} boxes masks image jpeg lettering drawing results metrics runtime data tasks"
 TABLE = "checkpoint build loading evaluate quantize"  # rooms of what goes all the way from weights to figures
@@ -40,14 +40,14 @@ class Wall:
 
 
 WALLS = (
-    Wall("spec.py errors.py versions.py atomic.py filenames.py forks.py home.py silence.py rounding.py", rooms=PLAIN),
-    Wall("processor.py", inside="cv2", rooms=PLAIN),
+    Wall("spec.py errors.py", rooms=PLAIN),
+    Wall("system/*", inside="cv2", rooms=PLAIN),
     # Reading other people's checkpoints: as little as can be behind it.
     Wall("published/inert_*.py published/torch_archive.py", rooms="errors published"),
     Wall("published/modules.py", rooms="errors published"),
     Wall("published/__init__.py", "numpy", rooms="errors published"),
-    Wall("recognition.py", "numpy torch", rooms=f"{PLAIN} catalog published nn"),
-    Wall("checkpoint.py", "torch numpy", rooms=f"{PLAIN} catalog published recognition tasks nn"),
+    Wall("published/recognition.py", "numpy torch", rooms=f"{PLAIN} catalog published nn"),
+    Wall("checkpoint.py", "torch numpy", rooms=f"{PLAIN} catalog published tasks nn"),
     Wall("catalog.py", "tomli", rooms=f"{PLAIN} tasks"),
     # Host code: runs where there is neither torch nor onnx.
     Wall("boxes.py masks.py", "numpy", rooms=PLAIN),
@@ -73,42 +73,49 @@ WALLS = (
         "quantize/*",
         "numpy cv2 onnx onnx_ir onnxscript",
         "onnxruntime openvino nncf",
-        rooms=f"{HOST} graph targets bench evaluate parity",
+        rooms=f"{HOST} graph targets bench evaluate verify",
     ),
     # Backends: see also test_a_backend_uses_one_vendor_and_no_other_backend.
-    Wall("targets/*", "numpy", "onnx onnxruntime openvino tensorrt tensorrt_rtx cuda pycuda", rooms=f"{PLAIN} bundle"),
-    Wall("bench/table.py", "numpy", "torch", rooms=f"{HOST} bundle targets catalog parity {TABLE}"),
+    Wall(
+        "targets/*",
+        "numpy",
+        "onnx onnxruntime openvino tensorrt tensorrt_rtx cuda pycuda",
+        rooms=f"{PLAIN} bundle verify",
+    ),
+    Wall("bench/table.py", "numpy", "torch", rooms=f"{HOST} bundle targets catalog verify {TABLE}"),
     Wall("bench/table_*.py", rooms=f"{HOST} catalog targets"),
     Wall("bench/*", "numpy", "psutil", rooms=f"{HOST} bundle targets"),
     Wall("plan/__init__.py plan/choose.py", rooms=f"{PLAIN} plan"),
     Wall("plan/picture.py", inside="matplotlib", rooms=PLAIN),
-    Wall("plan/*", "numpy", rooms=f"{HOST} bench bundle targets quantize parity loading build preflight source"),
+    Wall("plan/*", "numpy", rooms=f"{HOST} bench bundle targets quantize verify loading build preflight source"),
     Wall("report/charts.py report/verdict.py", rooms=PLAIN),
     Wall("report/page.py", inside="jinja2 markupsafe", rooms=f"{PLAIN} report"),
     Wall("report/training.py", rooms=f"{PLAIN} image inspection"),
-    Wall("report/*", "numpy cv2", rooms=f"{HOST} bench bundle evaluate loading parity"),
+    Wall("report/*", "numpy cv2", rooms=f"{HOST} bench bundle evaluate loading verify"),
     # What puts the rooms together: the heavy ones are imported inside functions, as the last test here proves.
     Wall("source.py", rooms=f"{PLAIN} bundle tasks published graph"),
-    Wall("preflight.py", rooms=f"{HOST} parity bundle layouts targets quantize graph source catalog"),
-    Wall("parity.py", "numpy cv2", rooms=HOST),
+    Wall("preflight.py", rooms=f"{HOST} verify bundle layouts targets quantize graph source catalog"),
+    Wall("verify/__init__.py verify/rounding.py"),
+    Wall("verify/parity.py", "numpy cv2", rooms=f"{HOST} verify"),
     Wall("layouts.py", rooms=f"{PLAIN} targets"),
-    Wall("agreement.py", "numpy", rooms=HOST),
-    Wall("proof.py", "numpy", rooms=f"{HOST} agreement parity stages targets quantize"),
+    Wall("verify/agreement.py", "numpy", rooms=HOST),
+    Wall("verify/proof.py", "numpy", rooms=f"{HOST} verify targets quantize"),
     Wall(
         "build.py",
         "numpy",
-        rooms=f"{HOST} crowding parity proof bundle layouts targets graph quantize checkpoint nn preflight",
+        rooms=f"{HOST} crowding verify bundle layouts targets graph quantize checkpoint nn preflight",
     ),
-    Wall("evaluate.py stages.py", "numpy", rooms=HOST),
+    Wall("evaluate.py", "numpy", rooms=HOST),
+    Wall("verify/stages.py", "numpy", rooms=f"{HOST} verify"),
     Wall("crowding.py", rooms=HOST),
-    Wall("conformance.py", "numpy", rooms=f"{HOST} bundle loading"),
-    Wall("compare.py", "numpy", rooms=f"{HOST} agreement bundle foreign graph loading parity quantize stages"),
+    Wall("verify/conformance.py", "numpy", rooms=f"{HOST} bundle loading"),
+    Wall("verify/compare.py", "numpy", rooms=f"{HOST} verify bundle foreign graph loading quantize"),
     Wall("inspection.py", inside="onnx", rooms=f"{HOST} bundle targets graph published checkpoint"),
     Wall("doctor.py", rooms=f"{PLAIN} targets bench"),
-    Wall("demo.py", "numpy cv2", "torch", rooms="errors doctor catalog checkpoint parity image runtime"),
+    Wall("demo.py", "numpy cv2", "torch", rooms="errors doctor catalog checkpoint verify image runtime"),
     # The command line: quick to start, free in what a command imports when it runs.
     Wall("cli/_bench_table.py cli/_plan_table.py", inside="rich", rooms="*"),
-    Wall("cli/_*", "typer", "rich torch", rooms="cli errors spec atomic train processor"),
+    Wall("cli/_*", "typer", "rich torch", rooms="cli errors spec system train"),
     Wall("cli/*", "typer", " ".join(("rich", *HEAVY)), rooms="*"),
     Wall("__main__.py", rooms="cli"),
     Wall("__init__.py", rooms="loading results runtime"),

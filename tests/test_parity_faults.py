@@ -16,11 +16,12 @@ import pytest
 import torch
 
 from edgekit import build as building
-from edgekit import catalog, checkpoint, parity, stages
+from edgekit import catalog, checkpoint
 from edgekit.errors import GateError
 from edgekit.nn.session import TorchSession
-from edgekit.rounding import PRECISIONS
-from edgekit.stages import Lineage
+from edgekit.verify import parity, stages
+from edgekit.verify.rounding import PRECISIONS
+from edgekit.verify.stages import Lineage
 
 openvino = pytest.importorskip("openvino")
 

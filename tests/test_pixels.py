@@ -17,13 +17,14 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from edgekit import build as building
-from edgekit import bundle, layouts, loading, parity, targets
+from edgekit import bundle, layouts, loading, targets
 from edgekit.errors import UsageError
 from edgekit.graph.document import read_document
 from edgekit.image import canvases, centre_crop, letterbox, to_input
 from edgekit.runtime.predictor import Predictor
 from edgekit.spec import Graph, ModelInfo, Port, Preprocess
 from edgekit.targets.openvino import OpenVinoOptions, takes
+from edgekit.verify import parity
 from tests.test_postprocess import SIZE as RESULT_SIZE
 from tests.tiny import SIZE, tiny_bundle
 

@@ -14,8 +14,8 @@ import pytest
 
 from edgekit import catalog, checkpoint, preflight
 from edgekit.errors import UsageError
-from edgekit.processor import is_cpu
 from edgekit.source import describe
+from edgekit.system.processor import is_cpu
 
 # One process for all: it says after each request how it ended and which of the heavy packages it took.
 RUNNER = """

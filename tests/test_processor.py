@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from edgekit import processor
 from edgekit.errors import UsageError
-from edgekit.processor import adds_exactly, check_environment, saturation
+from edgekit.system import processor
+from edgekit.system.processor import adds_exactly, check_environment, saturation
 
 HASWELL = "processor\t: 0\nmodel name\t: Intel Core i7-4770\nflags\t\t: fpu sse4_2 avx f16c fma avx2\n"
 CASCADE_LAKE = "processor\t: 0\nflags\t\t: fpu avx2 avx512f avx512bw avx512vl avx512_vnni\n"

@@ -15,14 +15,15 @@ import pytest
 from onnx import numpy_helper
 
 from edgekit import build as building
-from edgekit import bundle, checkpoint, loading, processor, targets
+from edgekit import bundle, checkpoint, loading, targets
 from edgekit.data import open_dataset
 from edgekit.errors import EdgekitError, GateError, InputError, UsageError
 from edgekit.graph.export import export
-from edgekit.processor import adds_exactly
 from edgekit.quantize import Wishes, accuracy, calibration, ir, needed
 from edgekit.results import Result
 from edgekit.spec import sha256_file
+from edgekit.system import processor
+from edgekit.system.processor import adds_exactly
 from tests.networks import pictures, settled
 from tests.test_quantize import plant as bad_group
 

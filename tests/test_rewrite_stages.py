@@ -17,7 +17,7 @@ import pytest
 from onnx import TensorProto, numpy_helper
 from onnxscript import ir
 
-from edgekit import checkpoint, stages, targets
+from edgekit import checkpoint, targets
 from edgekit.graph import lineages
 from edgekit.graph.document import read_document
 from edgekit.graph.export import export
@@ -27,7 +27,8 @@ from edgekit.graph.rules import selected_convolution
 from edgekit.graph.rules._area import AreaRule
 from edgekit.nn.session import TorchSession
 from edgekit.spec import Session
-from edgekit.stages import Lineage, first_difference
+from edgekit.verify import stages
+from edgekit.verify.stages import Lineage, first_difference
 from tests.graphs import Builder, D
 from tests.networks import noise, settled
 from tests.test_rewrite import random_map

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import edgekit
-from edgekit import boxes, bundle, catalog, inspection, loading, parity, targets
+from edgekit import boxes, bundle, catalog, inspection, loading, targets
 from edgekit import image as host
 from edgekit.errors import EdgekitError, GateError, InputError, UsageError
 from edgekit.graph.rewrite import recipe_for
@@ -28,6 +28,7 @@ from edgekit.targets._tensorrt_builder import _meaning
 from edgekit.targets._tensorrt_common import DRIVER_FLOORS, TensorRTOptions, check, generation_of
 from edgekit.targets._tensorrt_session import open_contexts
 from edgekit.tasks import ports
+from edgekit.verify import parity
 from tests.gpu_stand_ins import FakeDriver, FakeEngine, FakeNvrtc, FakeRuntime, fake_sdk
 
 T4 = Gpu(0, "Tesla T4", 75, 13000)

@@ -23,8 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from edgekit import bundle, catalog, parity, targets, tasks
-from edgekit.atomic import replacing
+from edgekit import bundle, catalog, targets, tasks
 from edgekit.bench import machine
 from edgekit.bench.clock import ClockOptions
 from edgekit.bench.run import Progress, bench
@@ -35,6 +34,8 @@ from edgekit.image import prepare
 from edgekit.quantize import Wishes, calibration
 from edgekit.runtime.predictor import STAGES, Predictor
 from edgekit.spec import FAMILIES, SCALES, ModelSpec, sha256_file
+from edgekit.system.atomic import replacing
+from edgekit.verify import parity
 
 NO_WEIGHTS = "no weights were given: the network is random, which serves for times only"
 NO_DATA = "no labelled set was given"

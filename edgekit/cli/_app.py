@@ -79,7 +79,7 @@ def _guarded(function: Callable[..., None], name: str) -> Callable[..., None]:
 
     @functools.wraps(function)
     def run(*args: Any, **options: Any) -> None:
-        from edgekit import processor
+        from edgekit.system import processor
 
         with _errors.boundary(name, function), _streams.document_only(), _common.reported():
             processor.check_environment()

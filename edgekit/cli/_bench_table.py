@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from edgekit.atomic import replacing
 from edgekit.cli._common import console, emit_json, write_json
 from edgekit.errors import GateError, UsageError
+from edgekit.system.atomic import replacing
 
 if TYPE_CHECKING:
     from edgekit.bench.table import Plan
@@ -74,9 +74,10 @@ def run(plan: Plan, inputs: Inputs, out: Path | None, keep: Path | None, require
     Raises:
         GateError: ``require_stable`` and a row was measured on a disturbed machine; the rows are kept all the same.
     """
-    from edgekit import parity, preflight, targets
+    from edgekit import preflight, targets
     from edgekit.bench import table
     from edgekit.quantize import Wishes, calibration
+    from edgekit.verify import parity
 
     if out is not None and out.suffix not in SUFFIXES:
         raise UsageError(f"--out {out}: tables are written as {', '.join(SUFFIXES)}")

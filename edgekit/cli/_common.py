@@ -24,9 +24,9 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from edgekit.atomic import replacing
 from edgekit.cli._streams import write_document
 from edgekit.errors import UsageError
+from edgekit.system.atomic import replacing
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -262,8 +262,8 @@ def _datasets(
 
 
 def _pictures(images: list[str] | None, dataset: Dataset | None) -> list[Any]:
-    from edgekit import parity
     from edgekit.image import read_image
+    from edgekit.verify import parity
 
     if images:
         return parity.read_images(images, MOST_IMAGES)

@@ -25,7 +25,6 @@ from onnxscript import ir
 from torch import nn
 
 from edgekit import catalog
-from edgekit.atomic import replacing
 from edgekit.checkpoint import Checkpoint
 from edgekit.graph import lineages
 from edgekit.graph.document import METADATA_KEY, REWRITTEN, SCHEMA
@@ -34,7 +33,8 @@ from edgekit.graph.rewrite import apply, became, recipe_for
 from edgekit.nn.blocks import fuse
 from edgekit.nn.session import shaped
 from edgekit.spec import Graph, ModelInfo, check_opset, sha256_file
-from edgekit.versions import versions
+from edgekit.system.atomic import replacing
+from edgekit.system.versions import versions
 
 CAPTURED = 18  # the opset PyTorch writes natively; others are reached from there
 _INSIDE_CONV = ("conv", "act")  # what a Conv block is made of is no stage of its own

@@ -20,7 +20,6 @@ from onnx import version_converter
 from onnx_ir.passes import common
 from onnxscript import ir
 
-from edgekit.atomic import replacing
 from edgekit.errors import GateError, InputError, MissingPackageError, UnsafeFileError, UsageError
 from edgekit.graph import lineages
 from edgekit.graph import opset as opsets
@@ -28,7 +27,8 @@ from edgekit.graph.document import METADATA_KEY
 from edgekit.graph.equality import Difference, differences
 from edgekit.graph.rewrite import FINDING, Recipe, RuleReport, apply, became
 from edgekit.graph.rules.attention_found import AttentionFound
-from edgekit.silence import silent_stderr
+from edgekit.system.atomic import replacing
+from edgekit.system.silence import silent_stderr
 
 OLDEST, NEWEST = 11, 25  # opsets of files
 LARGEST = 2**31 - 2**20  # bytes one ONNX file may have

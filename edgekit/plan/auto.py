@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from edgekit import build as building
-from edgekit import bundle, parity, preflight, targets
+from edgekit import bundle, preflight, targets
 from edgekit.errors import GateError, InputError, MissingPackageError
 from edgekit.plan import Candidate, Wish, document, picture
 from edgekit.plan.candidates import candidates, order
@@ -24,6 +24,7 @@ from edgekit.plan.choose import Outcome, Row, choose, nearest, unmet
 from edgekit.plan.contest import Contest, Job
 from edgekit.quantize import Wishes
 from edgekit.source import describe
+from edgekit.verify import parity
 
 Say = Callable[[str], None]
 

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from edgekit import build as building
-from edgekit import bundle, loading, parity, targets
+from edgekit import bundle, loading, targets
 from edgekit.bench.clock import WHOLE, ClockOptions, Comparison, measure
 from edgekit.bench.run import REST_S
 from edgekit.errors import EdgekitError, GateError
@@ -33,6 +33,7 @@ from edgekit.quantize.pictures import JUDGED
 from edgekit.quantize.sets import Sets, open_sets
 from edgekit.runtime.predictor import Predictor
 from edgekit.spec import ModelInfo, Session
+from edgekit.verify import parity
 
 SHORT_S, LONG_S = 1.5, 6.0  # seconds a candidate gets in a race that prunes, and in the last one
 PICTURES = 16

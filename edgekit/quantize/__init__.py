@@ -23,10 +23,10 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.errors import InputError, MissingPackageError, UsageError
-from edgekit.parity import Images
-from edgekit.processor import adds_exactly
 from edgekit.spec import Graph
+from edgekit.system.processor import adds_exactly
 from edgekit.targets import Target, every
+from edgekit.verify.parity import Images
 
 
 @dataclass(frozen=True)

@@ -19,11 +19,11 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper, version_converter
 from onnxscript import ir
 
-from edgekit.atomic import replacing
 from edgekit.errors import InputError, UsageError
 from edgekit.graph.files import load
 from edgekit.graph.opset import OLDEST, raise_opset
 from edgekit.quantize import groups
+from edgekit.system.atomic import replacing
 
 LARGEST = 65504.0  # of FP16 (IEEE 754, binary16)
 SMALLEST = 2.0**-14  # the smallest with all eleven bits

@@ -35,8 +35,8 @@ import numpy as np
 
 from edgekit.errors import InputError, MissingPackageError, UsageError
 from edgekit.graph.files import load
-from edgekit.home import ensure_home
 from edgekit.quantize import groups, qdq
+from edgekit.system.home import ensure_home
 from edgekit.targets.openvino import save
 
 # Where a walk back from attention ends: what is quantized may make its inputs.

@@ -26,10 +26,10 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from edgekit.atomic import replacing
 from edgekit.errors import InputError, UsageError
 from edgekit.graph.files import load
 from edgekit.quantize import groups
+from edgekit.system.atomic import replacing
 
 TOP = 127
 WEIGHT_TOP = {7: 63, 8: 127}  # bits → largest weight

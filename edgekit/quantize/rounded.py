@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from edgekit import targets
-from edgekit.rounding import PIXELS, PRECISIONS
 from edgekit.spec import Session
+from edgekit.verify.rounding import PIXELS, PRECISIONS
 
 _KINDS = {"f16": "float16", "bf16": "bfloat16"}
 
@@ -21,7 +21,7 @@ def rounded(reference: Any, precision: str, folder: Path, pixels: bool = False) 
 
     Args:
         reference: a PyTorch session, or one of an ONNX file that edgekit exported.
-        precision: of ``edgekit.rounding.PRECISIONS``.
+        precision: of ``edgekit.verify.rounding.PRECISIONS``.
         folder: where a graph may be written that the session needs.
         pixels: the artifact takes bytes, so that its first convolution is stored in other numbers.
 

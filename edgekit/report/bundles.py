@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgekit import bundle, parity, tasks
+from edgekit import bundle, tasks
 from edgekit.bench import machine
 from edgekit.bench.clock import ClockOptions
 from edgekit.bench.gate import load_results
@@ -32,6 +32,7 @@ from edgekit.loading import open_session
 from edgekit.report.pictures import differences
 from edgekit.report.verdict import verdict
 from edgekit.runtime.predictor import STAGES, Predictor
+from edgekit.verify import parity
 
 TIMED_ON = 16  # images, at most
 LOOKED_AT = 120  # images that differences are looked for in, at most

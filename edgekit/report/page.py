@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from edgekit import __version__
-from edgekit.atomic import replacing
 from edgekit.errors import InputError, MissingPackageError
 from edgekit.report import charts
+from edgekit.system.atomic import replacing
 
 MOST_BYTES = 5_000_000
 LARGEST_ROWS = 12  # of a profile

@@ -29,10 +29,10 @@ import cv2
 from numpy.typing import NDArray
 
 from edgekit.errors import InputError, UsageError
-from edgekit.filenames import utf8_name
 from edgekit.image import SUFFIXES as IMAGES
 from edgekit.image import as_image, decoded, read_image
 from edgekit.runtime.frames import Frame as Frame
+from edgekit.system.filenames import utf8_name
 
 # FFmpeg inside OpenCV complains on standard error unless told not to before its first use; edgekit says it once itself.
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")

@@ -26,9 +26,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.errors import EdgekitError, InputError, UsageError
-from edgekit.filenames import utf8_name
 from edgekit.image import opencv_silent, write_image
 from edgekit.runtime.frames import Frame
+from edgekit.system.filenames import utf8_name
 
 FPS = 25.0  # for videos that do not say theirs
 LEAST_FPS = 0.01

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from edgekit.rounding import PIXELS
+from edgekit.verify.rounding import PIXELS
 
 MARK = "pixels/"  # how the names of what is added begin
 _CONVOLUTION, _GRID = "Convolution", "FakeQuantize"

@@ -19,9 +19,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from edgekit.atomic import replacing
 from edgekit.errors import InputError, MissingPackageError, UsageError
 from edgekit.spec import ModelInfo
+from edgekit.system.atomic import replacing
 from edgekit.targets._cuda import Gpu
 from edgekit.targets._tensorrt_common import Generation, TensorRTOptions
 from edgekit.targets._tensorrt_layers import Layer, attention, from_inspector, from_log

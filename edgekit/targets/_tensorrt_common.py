@@ -26,8 +26,8 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.errors import InputError, UsageError
+from edgekit.system.versions import version
 from edgekit.targets._target import BuildOptions
-from edgekit.versions import version
 
 MODEL = "model.onnx"  # the graph that went into the builder travels with the engines
 

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from edgekit import bundle
-from edgekit.atomic import replacing
 from edgekit.errors import GateError, InputError
 from edgekit.spec import ModelInfo, sha256_file
+from edgekit.system.atomic import replacing
 from edgekit.targets._cuda import Gpu, find_gpu
 from edgekit.targets._tensorrt_builder import Built
 from edgekit.targets._tensorrt_common import (

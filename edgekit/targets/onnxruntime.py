@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 
 from edgekit.errors import InputError, MissingPackageError, UsageError
-from edgekit.forks import keep_in_children
-from edgekit.processor import is_cpu
 from edgekit.spec import Graph, ModelInfo, Session
+from edgekit.system.forks import keep_in_children
+from edgekit.system.processor import is_cpu
 from edgekit.targets._target import BuildOptions, Opening, Served, Target
 
 EXTRA = "onnx"

@@ -24,12 +24,12 @@ from typing import Any
 
 import numpy as np
 
-from edgekit.atomic import written_whole
 from edgekit.errors import GateError, InputError, MissingPackageError, UsageError
-from edgekit.forks import keep_in_children
-from edgekit.home import ensure_home
-from edgekit.processor import is_cpu
 from edgekit.spec import Graph, ModelInfo, Port, Session
+from edgekit.system.atomic import written_whole
+from edgekit.system.forks import keep_in_children
+from edgekit.system.home import ensure_home
+from edgekit.system.processor import is_cpu
 from edgekit.targets._openvino_input import MARK, take_pixels
 from edgekit.targets._target import BuildOptions, Opening, Served, Target
 

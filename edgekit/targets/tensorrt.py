@@ -19,13 +19,13 @@ from typing import Any
 
 from edgekit.errors import InputError
 from edgekit.spec import Graph, ModelInfo, Session
+from edgekit.system.versions import version
 from edgekit.targets import _tensorrt_builder as builder
 from edgekit.targets import _tensorrt_engines as engines
 from edgekit.targets._cuda import Gpu, find_gpu
 from edgekit.targets._target import Opening, Served, Target
 from edgekit.targets._tensorrt_common import MODEL, Generation, TensorRTOptions, check, generation_of
 from edgekit.targets._tensorrt_session import open_contexts
-from edgekit.versions import version
 
 EXTRA = "tensorrt"
 MOST_CANDIDATES = 3840  # that its TopK operator sorts

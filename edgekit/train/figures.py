@@ -19,11 +19,11 @@ from typing import Any
 
 import numpy as np
 
-from edgekit.atomic import replacing
 from edgekit.data.dataset import Dataset
 from edgekit.drawing import colour
 from edgekit.errors import MissingPackageError
 from edgekit.metrics import Curves, Prediction, confusion_matrix, threshold_curves
+from edgekit.system.atomic import replacing
 from edgekit.train import scripts
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart; classes keep the colours of edgekit/drawing.py.

@@ -18,9 +18,9 @@ from typing import Any
 
 import torch
 
-from edgekit.atomic import replacing
 from edgekit.data.dataset import Dataset
 from edgekit.errors import InputError
+from edgekit.system.atomic import replacing
 
 SCHEMA = 1
 

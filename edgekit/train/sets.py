@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from edgekit.atomic import replacing
 from edgekit.data import LabelOptions, open_dataset
 from edgekit.data.dataset import Dataset
 from edgekit.data.derived import OBJECT, Derived, classes_named, narrowed
 from edgekit.data.divide import divide
 from edgekit.data.splits import is_one_split, splits_of
 from edgekit.errors import UsageError
+from edgekit.system.atomic import replacing
 from edgekit.train.options import TrainOptions
 from edgekit.train.run import Folder
 

@@ -22,8 +22,8 @@ from edgekit.checkpoint import Checkpoint
 from edgekit.data.dataset import Dataset
 from edgekit.data.derived import NAME, Derived
 from edgekit.errors import InputError, UsageError
-from edgekit.processor import is_cpu
 from edgekit.spec import ModelSpec
+from edgekit.system.processor import is_cpu
 from edgekit.train import memory, optim, qat, sets, start
 from edgekit.train.augment import Augment
 from edgekit.train.distill import Teacher

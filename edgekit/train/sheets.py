@@ -16,7 +16,6 @@ import cv2
 import numpy as np
 import torch
 
-from edgekit.atomic import replacing
 from edgekit.boxes import corners
 from edgekit.data.dataset import Dataset
 from edgekit.data.labels import Labels
@@ -30,6 +29,7 @@ from edgekit.metrics import Prediction
 from edgekit.metrics.images import worst_images
 from edgekit.metrics.predictions import Detections, by_image, gather
 from edgekit.nn.targets import Targets
+from edgekit.system.atomic import replacing
 
 
 def batch_sheet(

@@ -72,7 +72,7 @@ struct Settings {
   int threads = 0;     // CPU threads altogether; 0: the runtime's choice
   int streams = 0;     // images worked on at once (OpenVINO); 0: one, as fast as possible
   bool verify = true;  // compare every file's SHA-256 with the manifest's
-  // Takes what is worth a warning, when the model is opened (edgekit/processor.py) or later, each once a model and perhaps
+  // Takes what is worth a warning, when the model is opened (edgekit/system/processor.py) or later, each once a model and perhaps
   // from another thread; empty: standard error.
   std::function<void(const std::string& sentence)> warn;
 };

@@ -18,13 +18,13 @@ from typing import Any
 
 import numpy as np
 
-from edgekit.rounding import FACTORS
 from edgekit.spec import Session
+from edgekit.verify.rounding import FACTORS
 
 Stages = Sequence[Sequence[str]]
 
 # Errors are root mean squares of the difference over those of the reference. Where the reference can be rounded as the
-# artifact is, a fault is ``FAULT`` times what is allowed of outputs (``edgekit.rounding``), and not below ``FLOOR``.
+# artifact is, a fault is ``FAULT`` times what is allowed of outputs (``rounding.py``), and not below ``FLOOR``.
 FAULT = 2.5
 FLOOR = 1e-6
 # Where it cannot, errors grow slowly from stage to stage and a fault makes them jump, from what the precision explains.
@@ -263,7 +263,7 @@ def _layer(path: str) -> int:
 
 
 def narrowest(session: Session) -> str:
-    """What ``edgekit.rounding`` calls a session's precision, by what it executes and how its weights are kept."""
+    """What ``rounding.py`` calls a session's precision, by what it executes and how its weights are kept."""
     executed = session.precision_by_type()
     for precision in ("bf16", "f16"):
         if precision in executed:

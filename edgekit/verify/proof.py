@@ -18,11 +18,12 @@ from typing import Any
 
 import numpy as np
 
-from edgekit import agreement, parity, stages, targets
+from edgekit import targets
 from edgekit.errors import GateError
 from edgekit.quantize.rounded import rounded
 from edgekit.spec import Graph, ModelInfo, Session
 from edgekit.targets import Target
+from edgekit.verify import agreement, parity, stages
 
 CONF = 0.25  # of the detections that are compared: the default of every command
 KEYS = ("max_abs", "mean_abs", "tolerance", "pass")  # of a role in the manifest
@@ -111,7 +112,7 @@ class Proof:
         """The artifact as it executes.
 
         Args:
-            precision: of ``edgekit.rounding.PRECISIONS``; by default what the session says.
+            precision: of ``edgekit.verify.rounding.PRECISIONS``; by default what the session says.
 
         Raises:
             GateError: rounding does not explain how far it is from the reference; names the role and the stage.

@@ -4,7 +4,7 @@
     report["boxes"]      # {'max_abs': 0.68, 'mean_abs': 0.08, 'tolerance': 13.2, 'pass': True, …}
 
 How far apart two answers may be follows from what rounding does to this very network on these very images
-(``edgekit.rounding`` has the facts and the factors). Boxes and keypoints are compared in pixels of the network's input;
+(``rounding.py`` has the facts and the factors). Boxes and keypoints are compared in pixels of the network's input;
 scores and probabilities as fractions. In lower precision the box of a cell that sees nothing is noise, so there
 geometry is judged where the reference's best score reaches ``SEEN`` of the highest score (every cell in float32), and a
 coordinate outside the input, which is extrapolated, may be off by as much more as it lies further away.
@@ -20,11 +20,11 @@ from typing import Any
 import cv2
 import numpy as np
 
-from edgekit import rounding
 from edgekit.boxes import box_iou
 from edgekit.errors import GateError
 from edgekit.image import prepare
 from edgekit.spec import NMS_IOU, ModelInfo, Session
+from edgekit.verify import rounding
 
 GEOMETRY = ("boxes", "rotated_boxes", "keypoints")
 PER_CANDIDATE = (*GEOMETRY, "mask_coefficients")
@@ -76,7 +76,7 @@ def compare(
     its score from the lowest score kept.
 
     Args:
-        precision: of ``edgekit.rounding.PRECISIONS``, what the artifact executes.
+        precision: of ``edgekit.verify.rounding.PRECISIONS``, what the artifact executes.
         rounded: the reference as that precision rounds it (``quantize.rounded``): its differences from the reference
             set the bounds. Without, ``tolerances_for`` does.
 

@@ -8,7 +8,7 @@
 | f16 executed | ``ov-fp16``, and what ``ov-int8`` leaves in float, on ARM; ``trt-*`` | ``f16`` |
 | the first convolution, stored times ``PIXELS`` | ``ov-*`` that take pixels | none: the reference is rounded so too |
 | order of candidates with nearly equal scores | everywhere | none: they are paired by label and place |
-| sums of products in INT8 | x86 without VNNI, which saturates from 8 bits on | none: ``edgekit.processor`` says so |
+| sums of products in INT8 | x86 without VNNI, which saturates from 8 bits on | none: ``system/processor.py`` says so |
 | ``cv2.resize`` when shrinking | aarch64, in up to 27 % of the values | one grey level |
 
 | bound | ``FACTORS`` times |

@@ -18,12 +18,13 @@ from typing import Any
 
 import numpy as np
 
-from edgekit import agreement, bundle, parity, stages
+from edgekit import bundle
 from edgekit.errors import UsageError
 from edgekit.foreign import is_foreign
 from edgekit.loading import open_session
 from edgekit.quantize.rounded import rounded as narrowed
 from edgekit.spec import Session
+from edgekit.verify import agreement, parity, stages
 
 
 def compare(
