@@ -191,8 +191,9 @@ def _tidy(model: ir.Model) -> None:
 
 def became(model: ir.Model) -> dict[str, dict[str, Any]]:
     """What rewrites have said about values that are no longer made as they were, by which ``verify/stages.py`` puts
-    them together again (``rules._rule.Moved`` says how): name -> one of ``{"same": name}``, ``{"times": [name, factor]}``,
-    ``{"channels": [[name, runs], …]}`` with runs ``[first, behind the last]``, ``{"cells": [name, cells' name]}``.
+    them together again (``rules._rule.Moved`` says how): name -> one of ``{"same": name}``,
+    ``{"times": [name, factor]}``, ``{"channels": [[name, runs], …]}`` with runs ``[first, behind the last]``,
+    ``{"cells": [name, cells' name]}``.
     """
     found: dict[str, dict[str, Any]] = model.meta.setdefault("edgekit.became", {})
     return found
