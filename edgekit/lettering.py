@@ -25,6 +25,8 @@ def has_glyph(letter: str) -> bool:
     """Whether OpenCV draws ``letter``, rather than question marks."""
     if letter.isascii():
         return letter.isprintable()
+    if unicodedata.category(letter) == "Cs":  # a byte of a name that is no UTF-8: OpenCV would crash
+        return False
     drawn = _drawn(letter)
     return not any(np.array_equal(drawn, _drawn("?" * count)) for count in range(1, 5))  # one a byte in OpenCV 4
 

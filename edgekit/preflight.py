@@ -12,7 +12,7 @@ from __future__ import annotations
 import glob
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from edgekit import bundle, catalog, layouts, quantize, targets, tasks
@@ -201,6 +201,8 @@ def own_options(target: Target, texts: Mapping[str, str] | None) -> BuildOptions
         UsageError: there is no such option or value.
         InputError: what the target is built with is not installed.
     """
+    if texts and not fields(target.options):
+        raise UsageError(f"--option {next(iter(texts))}: {target.name} has no options of its own")
     chosen: BuildOptions = target.options.parse(texts) if texts else target.options()
     if chosen.complete:
         reason = target.missing()

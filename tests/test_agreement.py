@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgekit.spec import ModelInfo, Port
+from edgekit.spec import ModelInfo, Port, Session
 from edgekit.verify import agreement
 
 SIDE = 64
@@ -16,7 +16,7 @@ BOXES = np.array([[x - 6, y - 6, x + 6, y + 6] for x, y in CENTRES], np.float32)
 IMAGES = [np.zeros((SIDE, SIDE, 3), np.uint8)]
 
 
-class Answers:
+class Answers(Session):
     """A detector that always finds objects of these scores at ``BOXES``: all of them, or the best few candidates."""
 
     target, path = "ort-fp32", Path("x")

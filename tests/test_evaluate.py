@@ -68,7 +68,7 @@ def test_the_peers_protocol_is_exact_for_boxes(recorded: dict, shared: Path) -> 
     assert found["map50"] == pytest.approx(recorded["detect"]["metrics"]["map50"], abs=2e-4)
 
 
-class Oracle:
+class Oracle(Session):
     """A session that knows where the one grey square of each image is: accuracy in closed form."""
 
     target = "oracle"

@@ -241,7 +241,9 @@ def test_suppression_inside_the_file_is_taken_as_it_is(count: int, tmp_path: Pat
     path = save(tmp_path / "m.onnx", rows, metadata={"task": "detect", "names": NAMES})
     with load(path, foreign=True) as predictor:
         assert predictor.info.head == "nms"
-        (result,) = predictor(np.zeros((128, 128, 3), np.uint8), iou=0.1)
+        (result,) = predictor(np.zeros((128, 128, 3), np.uint8))
+        with pytest.raises(UsageError, match="--iou 0.1"):
+            predictor(np.zeros((128, 128, 3), np.uint8), iou=0.1)
     assert result.boxes == pytest.approx(rows[0, :3, :4] * 2, abs=1e-3)
     assert result.scores.tolist() == pytest.approx([0.9, 0.6, 0.3])
     assert result.labels.tolist() == [0, 0, 0]

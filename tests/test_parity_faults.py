@@ -25,7 +25,7 @@ from edgekit.verify.stages import Lineage
 
 openvino = pytest.importorskip("openvino")
 
-SIDE = 64
+SIDE = 96  # at 64 attention sees four cells, and OpenVINO in bf16 answers differently from run to run
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ from edgekit.graph.document import read_document
 from edgekit.image import canvases, centre_crop, letterbox, to_input
 from edgekit.runtime.predictor import Predictor
 from edgekit.spec import Graph, ModelInfo, Port, Preprocess
-from edgekit.targets.openvino import OpenVinoOptions, takes
+from edgekit.targets.openvino import OpenVinoOptions
 from edgekit.verify import parity
 from tests.test_postprocess import SIZE as RESULT_SIZE
 from tests.tiny import SIZE, tiny_bundle
@@ -87,6 +87,11 @@ def made(path: Path, info: ModelInfo, target: str, folder: Path) -> Any:
     return targets.get(target).open(folder, info)
 
 
+def takes_in(info: ModelInfo, options: OpenVinoOptions | None = None) -> ModelInfo:
+    """What an OpenVINO artifact of a graph with ``info`` takes and gives."""
+    return targets.get("ov-fp32").info(info, options)
+
+
 def kinds(folder: Path) -> list[str]:
     model = openvino.Core().read_model(folder / "model.xml")
     return [op.get_type_name() for op in model.get_ordered_ops() if op.get_type_name() != "Constant"]
@@ -95,7 +100,7 @@ def kinds(folder: Path) -> list[str]:
 @pytest.mark.parametrize("target", ["ov-fp32", "ov-fp16"])
 def test_a_convolution_takes_them_in(tmp_path: Path, target: str) -> None:
     path, info = network(tmp_path)
-    session = made(path, takes(info), target, tmp_path / "made")
+    session = made(path, takes_in(info), target, tmp_path / "made")
     operators = [kind for kind in kinds(tmp_path / "made") if kind != "Convert"]
     assert operators[:4] == ["Parameter", "Multiply", "Transpose", "Convolution"]
     reference = targets.get("ort-fp32").open(path, info)
@@ -109,7 +114,7 @@ def test_a_convolution_takes_them_in(tmp_path: Path, target: str) -> None:
 
 def test_a_dynamic_batch(tmp_path: Path) -> None:
     path, info = network(tmp_path, "n")
-    session = made(path, takes(info), "ov-fp32", tmp_path / "made")
+    session = made(path, takes_in(info), "ov-fp32", tmp_path / "made")
     batch = np.stack([letterbox(picture, (SIDE, SIDE))[0] for picture in pictures()])
     assert session.memory() is None
     found = np.array(session.run(batch)["class_probabilities"])
@@ -126,7 +131,7 @@ def test_the_grid_of_int8_is_the_bytes_themselves(tmp_path: Path, high: float, s
     """Every byte reaches the integer convolution as it is, whatever range was calibrated: against whole numbers."""
     path, info = network(tmp_path)
     weights, scales, bias = eight_bits(path, tmp_path / "q.xml", high, stored)
-    session = made(tmp_path / "q.xml", takes(info), "ov-int8", tmp_path / "made")
+    session = made(tmp_path / "q.xml", takes_in(info), "ov-int8", tmp_path / "made")
     session.run(np.zeros((1, SIDE, SIDE, 3), np.uint8))
     for picture in pictures():
         canvas = letterbox(picture, (SIDE, SIDE))[0]
@@ -188,7 +193,7 @@ def test_what_is_no_convolution_gets_floats_back(tmp_path: Path, target: str) ->
 def test_real_networks_give_the_same(exported: Callable[[str], Path], tmp_path: Path) -> None:
     path = exported("yolo12n-bccd")
     info = ModelInfo.from_dict(read_document(path)["info"])
-    floats, pixels = (made(path, i, "ov-fp32", tmp_path / str(k)) for k, i in enumerate((info, takes(info))))
+    floats, pixels = (made(path, i, "ov-fp32", tmp_path / str(k)) for k, i in enumerate((info, takes_in(info))))
     canvas = letterbox(parity.generated_images(1)[0], info.imgsz)[0]
     wanted = {k: np.array(v) for k, v in floats.run(to_input([canvas])).items()}
     found = pixels.run(canvas[None])
@@ -237,7 +242,7 @@ def test_every_thread_draws_into_memory_of_its_own(tmp_path: Path) -> None:
 
 def test_a_batch_that_is_not_full_is_padded(tmp_path: Path) -> None:
     path, info = network(tmp_path, 3)
-    session = made(path, takes(info), "ov-fp32", tmp_path / "made")
+    session = made(path, takes_in(info), "ov-fp32", tmp_path / "made")
     predictor = Predictor(session)
     whole = predictor(pictures(3))
     alone = predictor(pictures(1))
@@ -279,7 +284,7 @@ def test_other_options_are_refused(options: dict[str, str], says: str) -> None:
 
 def test_only_three_planes_become_pixels() -> None:
     info = ModelInfo("detect", RESULT_SIZE, "raw", ("a",), (Port("images", "images", (1, 1, *RESULT_SIZE)),), ())
-    assert takes(info) is info
+    assert takes_in(info) is info
     colour = dataclasses.replace(info, inputs=(Port("images", "images", (None, 3, *RESULT_SIZE)),))
-    assert takes(colour, OpenVinoOptions("float")) is colour
-    assert takes(takes(colour)) == takes(colour) and takes(colour).batch is None
+    assert takes_in(colour, OpenVinoOptions("float")) is colour
+    assert takes_in(takes_in(colour)) == takes_in(colour) and takes_in(colour).batch is None

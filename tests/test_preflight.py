@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
-from edgekit import catalog, checkpoint, preflight
+from edgekit import catalog, checkpoint, preflight, targets
 from edgekit.errors import UsageError
 from edgekit.source import describe
 from edgekit.system.processor import is_cpu
@@ -141,7 +141,7 @@ def test_a_right_request_is_let_through(places: dict[str, Path], tmp_path: Path)
         checked = preflight.of_build(
             places["detect"], target, tmp_path / "out", (64, 64), 1, [places["photos"]], "topk", {}, None, None
         )
-        assert checked == preflight.Checked(())
+        assert checked == preflight.Checked(targets.get(target).options())
 
 
 @pytest.mark.parametrize("task", ["detect", "segment", "pose", "obb", "classify"])

@@ -246,9 +246,9 @@ def test_int8_without_data_and_data_without_int8(model: Path, data: Path, tmp_pa
     with pytest.raises(UsageError, match="go with INT8 and trt-. targets, not with ort-fp32"):
         building.build(model, "ort-fp32", tmp_path / "out", wishes=Wishes(data))
     with pytest.raises(UsageError, match="--require-speedup goes with ort-int8 and ov-int8.*not with trt-rtx-int8"):
-        needed("trt-rtx-int8", Wishes(data, require_speedup=1.1))
+        needed(targets.get("trt-rtx-int8"), Wishes(data, require_speedup=1.1))
     with pytest.raises(UsageError, match="--weight-bits goes with INT8 targets, not with ov-fp16"):
-        needed("ov-fp16", Wishes(weight_bits=7))
+        needed(targets.get("ov-fp16"), Wishes(weight_bits=7))
 
 
 def test_a_dynamic_batch_is_refused(model: Path, wishes: Wishes, tmp_path: Path) -> None:

@@ -26,6 +26,19 @@ from tests.networks import noise, settled
 SIZE = (64, 64)
 
 
+class Fixed(Session):
+    """Answers the same whatever it is asked."""
+
+    target, path = "fixed", Path("x")
+
+    def __init__(self, outputs: dict[str, np.ndarray], head: str = "raw") -> None:
+        self.info = ModelInfo("detect", SIZE, head, ("a",), (), ())
+        self.outputs = outputs
+
+    def run(self, batch: np.ndarray) -> dict[str, np.ndarray]:
+        return self.outputs
+
+
 @pytest.fixture(scope="module")
 def model(batch: np.ndarray) -> checkpoint.Checkpoint:
     """A classifier whose BatchNorms have seen what it is fed here, so that its stages carry signal."""
@@ -198,38 +211,26 @@ def test_candidates_are_paired_by_label_and_place() -> None:
 
 
 def test_a_lost_candidate_fails_parity() -> None:
-    class Fixed:
-        target, path = "ort-fp32", Path("x")
+    def kept(scores: list[float], boxes: list[list[int]], labels: list[int]) -> Fixed:
+        return Fixed({role: rows[None] for role, rows in _rows(scores, boxes, labels).items()}, "topk")
 
-        def __init__(self, rows: dict[str, np.ndarray]) -> None:
-            self.rows = {k: v[None] for k, v in rows.items()}
-
-        def run(self, batch: np.ndarray) -> dict[str, np.ndarray]:
-            return self.rows
-
-    good = Fixed(_rows([0.9, 0.4, 0.3], [[0, 0, 10, 10], [50, 50, 60, 60], [20, 20, 30, 30]], [0, 1, 2]))
-    lost = Fixed(_rows([0.9, 0.3, 0.2], [[0, 0, 10, 10], [20, 20, 30, 30], [70, 70, 80, 80]], [0, 2, 0]))
+    good = kept([0.9, 0.4, 0.3], [[0, 0, 10, 10], [50, 50, 60, 60], [20, 20, 30, 30]], [0, 1, 2])
+    lost = kept([0.9, 0.3, 0.2], [[0, 0, 10, 10], [20, 20, 30, 30], [70, 70, 80, 80]], [0, 2, 0])
     report = parity.compare(good, lost, [np.zeros((1, 3, 64, 64))])
     assert report["scores"]["max_abs"] == pytest.approx(0.4 - 0.3) and not report["scores"]["pass"]
     assert parity.compare(good, good, [np.zeros((1, 3, 64, 64))])["scores"]["pass"]
 
 
 def test_extrapolated_coordinates_may_be_off_by_more_in_low_precision() -> None:
-    class Fixed:
-        target, path = "ov-fp16", Path("x")
-
-        def __init__(self, x: float) -> None:
-            self.x = x
-
-        def run(self, batch: np.ndarray) -> dict[str, np.ndarray]:
-            box = np.array([[[0, 0, 10, 10]]], np.float32)
-            return {"boxes": box, "scores": np.full((1, 1, 1), 0.9), "keypoints": np.full((1, 1, 1, 3), self.x)}
+    def at(x: float) -> Fixed:
+        box = np.array([[[0, 0, 10, 10]]], np.float32)
+        return Fixed({"boxes": box, "scores": np.full((1, 1, 1), 0.9), "keypoints": np.full((1, 1, 1, 3), x)})
 
     batch = [np.zeros((1, 3, 64, 64))]
-    far = parity.compare(Fixed(640.0), Fixed(645.0), batch, "f16")["keypoints"]
+    far = parity.compare(at(640.0), at(645.0), batch, "f16")["keypoints"]
     assert far["max_abs"] == pytest.approx(0.5) and far["pass"]
-    assert parity.compare(Fixed(640.0), Fixed(645.0), batch)["keypoints"]["max_abs"] == pytest.approx(5)
-    assert not parity.compare(Fixed(60.0), Fixed(65.0), batch, "f16")["keypoints"]["pass"]
+    assert parity.compare(at(640.0), at(645.0), batch)["keypoints"]["max_abs"] == pytest.approx(5)
+    assert not parity.compare(at(60.0), at(65.0), batch, "f16")["keypoints"]["pass"]
 
 
 def test_conformance_is_made_checked_and_broken(model: checkpoint.Checkpoint, tmp_path: Path) -> None:
@@ -257,23 +258,17 @@ def test_conformance_is_made_checked_and_broken(model: checkpoint.Checkpoint, tm
 
 
 def test_in_bf16_one_score_may_stray_but_not_all_of_them() -> None:
-    class Fixed:
-        target, path = "ov-fp16", Path("x")
-
-        def __init__(self, scores: np.ndarray) -> None:
-            self.scores = scores
-
-        def run(self, batch: np.ndarray) -> dict[str, np.ndarray]:
-            return {"boxes": np.zeros((1, 100, 4), np.float32), "scores": self.scores[None, None]}
+    def of(scores: np.ndarray) -> Fixed:
+        return Fixed({"boxes": np.zeros((1, 100, 4), np.float32), "scores": scores[None, None]})
 
     batch, scores = [np.zeros((1, 3, 64, 64))], np.full(100, 0.5)
     one = scores.copy()
     one[7] += 0.15
     for moved, passes in ((one, True), (scores + 0.1, False)):
-        assert parity.compare(Fixed(scores), Fixed(moved), batch, "bf16")["scores"]["pass"] == passes
-        assert not parity.compare(Fixed(scores), Fixed(moved), batch, "f16")["scores"]["pass"]
+        assert parity.compare(of(scores), of(moved), batch, "bf16")["scores"]["pass"] == passes
+        assert not parity.compare(of(scores), of(moved), batch, "f16")["scores"]["pass"]
     with pytest.raises(GateError, match=r"scores differ by 0\.1 on average, tolerance 0\.0125"):
-        parity.check(parity.compare(Fixed(scores), Fixed(scores + 0.1), batch, "bf16"), "it")
+        parity.check(parity.compare(of(scores), of(scores + 0.1), batch, "bf16"), "it")
 
 
 def test_every_place_of_a_fixed_batch_holds_the_image_in_another_position() -> None:
@@ -292,14 +287,8 @@ def test_every_place_of_a_fixed_batch_holds_the_image_in_another_position() -> N
 def test_bounds_follow_from_what_rounding_does_and_not_from_one_value(precision: str) -> None:
     """A thousand values, rounded with a spread of one; the artifact's differences are of the same kind or are not."""
 
-    class Fixed:
-        target, path = "ort-fp32", Path("x")
-
-        def __init__(self, boxes: np.ndarray) -> None:
-            self.boxes = boxes
-
-        def run(self, batch: np.ndarray) -> dict[str, np.ndarray]:
-            return {"boxes": self.boxes, "scores": np.full((1, 1, self.boxes.shape[1]), 0.5, np.float32)}
+    def of(boxes: np.ndarray) -> Fixed:
+        return Fixed({"boxes": boxes, "scores": np.full((1, 1, boxes.shape[1]), 0.5, np.float32)})
 
     rng, batch = np.random.default_rng(0), [np.zeros((1, 3, 4096, 4096))]
     exact = np.full((1, 250, 4), 100.0)
@@ -308,9 +297,9 @@ def test_bounds_follow_from_what_rounding_does_and_not_from_one_value(precision:
     stray[0, 7, 2] += 12.0  # one of a thousand, far out
     shifted = artifact + 5.0 * FACTORS[precision]  # everywhere, by more than rounding explains
     for boxes, passes in ((artifact, True), (stray, True), (shifted, False)):
-        row = parity.compare(Fixed(exact), Fixed(boxes), batch, precision, Fixed(rounded))["boxes"]
+        row = parity.compare(of(exact), of(boxes), batch, precision, of(rounded))["boxes"]
         assert row["pass"] is passes, row
     lost = artifact.copy()
     lost[0, 7, 2] = np.nan
     with pytest.raises(GateError, match="boxes"):
-        parity.check(parity.compare(Fixed(exact), Fixed(lost), batch, precision, Fixed(rounded)), "it")
+        parity.check(parity.compare(of(exact), of(lost), batch, precision, of(rounded)), "it")

@@ -273,7 +273,7 @@ def test_a_build_interrupted_half_way_leaves_nothing(
     ("call", "sentence"),
     [
         ({"target": "trt-fp16"}, "--target trt-fp16: the graph in .* was made for trt-rtx-fp16; leave --target out"),
-        ({"layout": "triton"}, "no server loads engines of TensorRT-RTX"),
+        ({"layout": "triton"}, "--layout triton: NVIDIA Triton does not load what trt-rtx-fp16 builds"),
         ({"layout": "kserve"}, "--layout kserve: layouts are triton, ovms"),
         ({"options": {"dla": "0"}}, "--option dla: TensorRT-RTX has no such thing"),
         ({"options": {"sm": ""}}, "--sm : must be architectures"),

@@ -73,14 +73,18 @@ def _in(source: Path) -> tuple[list[Path], list[Issue]]:
 
 
 def _others(folder: Path) -> list[Issue]:
-    """What else is in the folder and may have been meant as a picture, as one issue."""
+    """What else is in the folder and may have been meant as a picture, and links to files that are gone."""
     known = set(find_images(folder))
     names = (Path(at) / name for at, _, names in os.walk(folder, followlinks=True) for name in names)
     others = [p for p in names if not p.name.startswith(".") and p.suffix.lower() not in _DESCRIBE and p not in known]
-    if not others:
-        return []
-    kinds = ", ".join(f"{count} {kind or 'without a suffix'}" for kind, count in Counter(map(_kind, others)).items())
-    return [_not_taken(folder, f"{len(others)} files are of no kind that is read as a picture ({kinds})")]
+    gone = [path for path in others if not path.exists()]
+    issues = [_not_taken(path, "a link to a file that is not there") for path in gone]
+    kinds = Counter(_kind(path) for path in others if path not in gone)
+    if kinds:
+        listed = ", ".join(f"{count} {kind or 'without a suffix'}" for kind, count in kinds.items())
+        what = f"files of no kind that is read as a picture: {listed}"
+        issues.append(_not_taken(folder, what))
+    return issues
 
 
 def _labels(folder: Path, images: Sequence[Path]) -> list[Issue]:

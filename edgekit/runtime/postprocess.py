@@ -91,11 +91,11 @@ class Options:
                 f"--max-det {self.max_det}: the model's head keeps {info.candidates} candidates an image, which is the "
                 f"most objects it can give; {_rebuild(AN_OBJECT * self.max_det)}"
             )
-        if info.head == "nms" and info.spec is not None and (self.agnostic or abs(self.iou - NMS_IOU) > 1e-6):
+        if info.head == "nms" and (self.agnostic or abs(self.iou - NMS_IOU) > 1e-6):
             flag = "--agnostic" if self.agnostic else f"--iou {self.iou:g}"
             raise UsageError(
-                f"{flag}: the model's graph has suppressed duplicates already, class by class at --iou {NMS_IOU:g}; "
-                "build it with --head topk to choose"
+                f"{flag}: the model's graph has suppressed duplicates already, as it was made to; "
+                "build it with --head topk, or export it without nms, to choose"
             )
 
 

@@ -49,7 +49,7 @@ class BuildOptions:
             UsageError: no such option, or a value out of range.
         """
         for name in texts:
-            raise UsageError(f"--option {name}: this target has no options of its own")
+            raise UsageError(f"--option {name}: there is none of that name")
         return cls()
 
 

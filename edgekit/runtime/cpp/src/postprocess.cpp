@@ -374,8 +374,8 @@ void check_options(const Options& options, const Info& info) {
          rebuild(an_object * options.max_det));
   if (info.head == "nms" && (options.agnostic || std::fabs(options.iou - nms_iou) > 1e-6F))
     fail((options.agnostic ? std::string("--agnostic") : "--iou " + shown(options.iou)) +
-         ": the model's graph has suppressed duplicates already, class by class at --iou " + shown(nms_iou) +
-         "; build it with --head topk to choose");
+         ": the model's graph has suppressed duplicates already, as it was made to; build it with --head topk, or "
+         "export it without nms, to choose");
 }
 
 std::vector<std::string> truncation(const Result& result, const Info& info, const Options& options) {
