@@ -256,7 +256,7 @@ def test_the_manifest_says_so(tmp_path: Path) -> None:
     assert opened.manifest["schema"] == 2 and bundle.read(plain).manifest["schema"] == 1
     assert opened.info.inputs == (Port("images", "images", (1, *SIZE, 3), "uint8"),)
     assert (opened.info.preprocess.colour, opened.info.preprocess.scale) == ("BGR", 1.0)
-    config = layouts.triton_config("tiny", "openvino", opened.info)
+    config = layouts.triton_config("tiny", targets.get("ov-fp32").servers["triton"], opened.info)
     assert 'name: "images", data_type: TYPE_UINT8, dims: [ 1, 64, 96, 3 ]' in config
     served = openvino.Core().read_model(pixels / "model.xml").inputs[0]
     assert openvino.layout_helpers.get_layout(served) == openvino.Layout("[N,H,W,C]")
