@@ -3,15 +3,9 @@
     adds_exactly()          # True with VNNI, False on x86 without, None where it cannot be told
     remark("ov-int8", 8)    # a warning where this processor computes the bundle otherwise than it was judged
 
-| what differs | where | how far |
-|---|---|---|
-| order of summation in float32 | every instruction set, every runtime | ``ROUNDING`` of a well-conditioned network |
-| bf16 instead of float32 in ``ov-fp16`` and ``ov-int8`` | AVX512-BF16, AMX | the tolerances of bf16 (``parity``) |
-| sums of INT8 products saturate | x86 without VNNI (ONNX Runtime: with AVX2) | no bound; weights of 7 bits: exact |
-| FP16 instead of INT8 in ``ov-int8`` | ARM | the tolerances of FP16 (``parity``) |
-
-Without VNNI, x86 kernels add pairs of products in sixteen bits, which saturate (``vpmaddubsw``: 255 · 127 · 2); with
-seven bits in the weights they cannot. Facts are asked of the processor itself, since an emulator shows its host's
+What differs between processors, and how far at most, is the table in ``edgekit/verify/rounding.py``. Without VNNI, x86
+kernels add pairs of products in sixteen bits, which saturate (``vpmaddubsw``: 255 · 127 · 2; ONNX Runtime with AVX2, and
+OpenVINO); with seven bits in the weights they cannot. Facts are asked of the processor itself, since an emulator shows its host's
 ``/proc/cpuinfo``; that file is read for ARM, and for AVX-VNNI where it agrees with the processor.
 """
 

@@ -4,11 +4,13 @@
 |---|---|---|
 | order of float32 sums | every instruction set, kernel and number of threads | ``f32`` |
 | half-precision weights, float32 executed | ``ov-fp16`` on x86 without AVX512-BF16 and AMX | ``w16`` |
-| bf16 executed | ``ov-fp16`` on x86 with AVX512-BF16 or AMX | ``bf16`` |
+| bf16 executed | ``ov-fp16``, and what ``ov-int8`` leaves in float, on x86 with AVX512-BF16 or AMX | ``bf16`` |
+| the same bf16 artifact from run to run | where attention sees four cells (64 px) | none: OpenVINO errs |
 | f16 executed | ``ov-fp16``, and what ``ov-int8`` leaves in float, on ARM; ``trt-*`` | ``f16`` |
 | the first convolution, stored times ``PIXELS`` | ``ov-*`` that take pixels | none: the reference is rounded so too |
 | order of candidates with nearly equal scores | everywhere | none: they are paired by label and place |
-| sums of products in INT8 | x86 without VNNI, which saturates from 8 bits on | none: ``system/processor.py`` says so |
+| FP16 executed instead of INT8 | ``ov-int8`` on ARM | ``f16`` |
+| sums of products in INT8 | x86 without VNNI: 8 bits saturate, 7 are exact | none: ``system/processor.py`` warns |
 | ``cv2.resize`` when shrinking | aarch64, in up to 27 % of the values | one grey level |
 
 | bound | ``FACTORS`` times |
