@@ -4,9 +4,9 @@
     remark("ov-int8", 8)    # a warning where this processor computes the bundle otherwise than it was judged
 
 What differs between processors, and how far at most, is the table in ``edgekit/verify/rounding.py``. Without VNNI, x86
-kernels add pairs of products in sixteen bits, which saturate (``vpmaddubsw``: 255 · 127 · 2; ONNX Runtime with AVX2, and
-OpenVINO); with seven bits in the weights they cannot. Facts are asked of the processor itself, since an emulator shows its host's
-``/proc/cpuinfo``; that file is read for ARM, and for AVX-VNNI where it agrees with the processor.
+kernels add pairs of products in sixteen bits, which saturate (``vpmaddubsw``: 255 · 127 · 2; ONNX Runtime with AVX2,
+and OpenVINO); with seven bits in the weights they cannot. Facts are asked of the processor itself, since an emulator
+shows its host's ``/proc/cpuinfo``; that file is read for ARM, and for AVX-VNNI where it agrees with the processor.
 """
 
 from __future__ import annotations
