@@ -24,7 +24,6 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from edgekit import targets
 from edgekit.doctor import target_states
 from edgekit.errors import EdgekitError, InputError
 from edgekit.runtime.writer import VideoFile
@@ -314,7 +313,7 @@ def _run(options: argparse.Namespace) -> None:
 
 def _checked_on(target: str, data: Path, photos: Path) -> list[Any]:
     """A float bundle is compared with the model on photos; an INT8 one is also judged by its accuracy."""
-    return ["--data", data, "--max-drop", 2] if targets.get(target).int8 else ["--images", photos]
+    return ["--data", data, "--max-drop", 2] if target.endswith("int8") else ["--images", photos]
 
 
 def _draw(options: argparse.Namespace) -> tuple[Path, Path]:

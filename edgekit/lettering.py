@@ -38,7 +38,8 @@ def legible(text: str, has: Callable[[str], bool] = has_glyph, where: str = "on 
     found = "".join(letter if has(letter) else _plain(letter) for letter in text)
     if ("\\u" in found or "\\U" in found) and (text, where) not in _said:
         _said.add((text, where))
-        warnings.warn(f"{text}: no font here has all of its letters, so it is shown {where} as {found}",
+        said = text.encode("utf-8", "backslashreplace").decode()
+        warnings.warn(f"{said}: no font here has all of its letters, so it is shown {where} as {found}",
                       RuntimeWarning, stacklevel=2)  # fmt: skip
     return found
 

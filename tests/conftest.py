@@ -22,6 +22,8 @@ from edgekit.errors import EdgekitError, MissingPackageError
 from edgekit.system import processor
 from tests import networks
 
+Run = Callable[..., tuple[int, str, str]]
+
 REPO = Path(__file__).resolve().parents[1]
 SHARED = REPO.parent / "shared"
 
@@ -167,6 +169,23 @@ class Raw:
         for role, want in expected.items():
             assert found[role].shape == want.shape, role
             assert np.abs(found[role] - want).max() <= allowed[role], role
+
+
+@pytest.fixture
+def run(capfd: pytest.CaptureFixture[str]) -> Run:
+    """``run("models", "--json")`` -> (exit code, standard output, standard error)."""
+
+    def command(*words: object) -> tuple[int, str, str]:
+        from edgekit import cli
+
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as done:
+            cli.main([str(word) for word in words])
+        output = capfd.readouterr()
+        code = done.value.code
+        return (code if isinstance(code, int) else 0), output.out, output.err
+
+    return command
 
 
 @pytest.fixture(scope="session")

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -13,27 +11,11 @@ import onnx
 import pytest
 import torch
 
-from edgekit import checkpoint, cli
+from edgekit import checkpoint
 from edgekit.verify.parity import generated_images
+from tests.conftest import Run
 from tests.networks import pictures, settled
 from tests.published_files import published_model, save, save_published
-
-Run = Callable[..., Any]
-
-
-@pytest.fixture
-def run(capfd: pytest.CaptureFixture[str]) -> Run:
-    """``run("models", "--json")`` -> (exit code, standard output, standard error)."""
-
-    def command(*words: object) -> tuple[int, str, str]:
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as done:
-            cli.main([str(w) for w in words])
-        output = capfd.readouterr()
-        code = done.value.code
-        return (code if isinstance(code, int) else 0), output.out, output.err
-
-    return command
 
 
 @pytest.fixture(scope="module")

@@ -480,6 +480,8 @@ def test_label_options_that_are_not_known(tmp_path: Path) -> None:
 
 def test_a_command_says_it_once_on_standard_error(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     path = text_set(tmp_path, [f"{i}.png" for i in range(3)], "train")
+    for i in range(3):  # different ones: copies count once
+        write(tmp_path / f"images/train/{i}.png", picture(box=(i, *BOX[1:])))
     write(tmp_path / "images/train/.ipynb_checkpoints/0.png", picture())
     write(tmp_path / "labels/train/1.txt", f"{row()}\n7 0.5 0.5 0.1 0.1\n")
     with pytest.raises(SystemExit) as end:

@@ -8,36 +8,19 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
-from edgekit import cli
 from edgekit.image import write_image
 from edgekit.runtime.sources import open_sources
+from tests.conftest import Run
 from tests.test_predictor import FakeSession, Predictor, scene, square
 from tests.test_sources import grey, make_video
 from tests.test_sources import server as server
 from tests.tiny import tiny_bundle
-
-Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def run(capfd: pytest.CaptureFixture[str]) -> Run:
-    """``run("predict", …)`` -> (exit code, standard output, standard error)."""
-
-    def command(*words: object) -> tuple[int, str, str]:
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as done:
-            cli.main([str(w) for w in words])
-        output = capfd.readouterr()
-        return int(done.value.code or 0), output.out, output.err
-
-    return command
 
 
 @pytest.fixture(scope="module")

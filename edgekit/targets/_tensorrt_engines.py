@@ -258,3 +258,15 @@ def _pinned(types: Mapping[str, str]) -> list[str]:
 
 def _within(generation: Generation, version: str) -> bool:
     return generation.least <= _number(version) < generation.below
+
+
+COMMON: dict[str, Any] = {  # of the declarations of targets that build engines
+    "exact": True,
+    "gpu": True,
+    "engines": True,
+    "heads": ("raw", "topk"),
+    "most_candidates": 3840,  # that its TopK operator sorts
+    "batches": (8,),
+    "options": TensorRTOptions,
+    "reproduce": reproduce,
+}

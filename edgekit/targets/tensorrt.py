@@ -28,7 +28,6 @@ from edgekit.targets._tensorrt_common import MODEL, Generation, TensorRTOptions,
 from edgekit.targets._tensorrt_session import open_contexts
 
 EXTRA = "tensorrt"
-MOST_CANDIDATES = 3840  # that its TopK operator sorts
 
 _WITHOUT = (
     "without it, trt-rtx-* targets are built anywhere, and `edgekit build --no-engine` packs the graph for "
@@ -139,17 +138,10 @@ def _declared(name: str, about: str, precision: str, narrowing: str | Callable[[
         builder=_build,
         opener=_open,
         narrowing=narrowing,
-        exact=True,
-        gpu=True,
-        engines=True,
-        heads=("raw", "topk"),
-        most_candidates=MOST_CANDIDATES,
-        batches=(8,),
-        options=TensorRTOptions,
         prepare=prepare,
         runs_here=_runs_here,
         servers={"triton": Served("tensorrt", gpu=True)},
-        reproduce=engines.reproduce,
+        **engines.COMMON,
     )
 
 

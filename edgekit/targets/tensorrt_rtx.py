@@ -26,7 +26,6 @@ from edgekit.targets._tensorrt_common import MODEL, Generation, TensorRTOptions,
 from edgekit.targets._tensorrt_session import open_contexts
 
 EXTRA = "tensorrt-rtx"
-MOST_CANDIDATES = 3840  # that its TopK operator sorts
 DEFAULT_SMS = (75, 86, 89, 120)  # Turing, Ampere, Ada Lovelace, Blackwell: the RTX cards
 
 
@@ -122,16 +121,9 @@ def _declared(name: str, about: str, precision: str, narrowing: str) -> Target:
         builder=_build,
         opener=_open,
         narrowing=narrowing,
-        exact=True,
-        gpu=True,
-        engines=True,
-        heads=("raw", "topk"),
-        most_candidates=MOST_CANDIDATES,
-        batches=(8,),
-        options=TensorRTOptions,
         prepare=prepare,
         runs_here=_runs_here,
-        reproduce=engines.reproduce,
+        **engines.COMMON,
     )
 
 
