@@ -19,7 +19,7 @@ import numpy as np
 
 from edgekit.data import text
 from edgekit.data.dataset import Dataset, Sample
-from edgekit.data.images import find_images
+from edgekit.data.images import look_through
 from edgekit.data.labels import Issue, Labels
 from edgekit.errors import InputError
 from edgekit.quantize import calibration
@@ -30,7 +30,6 @@ JUDGED = 100  # pictures that agreement is measured on, at most
 LEAST_JUDGED = 8
 LOOKED_AT = 3000  # of larger sets a random part
 _NOTHING = Labels.from_rows([], [])
-_DESCRIBE = (".txt", ".json", ".xml", ".yaml", ".yml", ".csv", ".md", ".cache")  # no pictures by any name
 
 
 def find(sources: Sequence[Path], task: str | None, split: str = "pictures") -> Dataset:
@@ -59,10 +58,10 @@ def of(
 
 def _in(source: Path) -> tuple[list[Path], list[Issue]]:
     if source.is_dir():
-        found = find_images(source)
+        found, issues = look_through(source)
         if not found:
             raise InputError(f"{source}: the folder holds no pictures, nor do those below it")
-        return found, [*_others(source), *_labels(source, found)]
+        return found, [*issues, *_labels(source, found)]
     if source.suffix.lower() == ".txt":
         return text.pictures(source, "")
     named = [Path(path) for path in open_sources([source]).paths]
@@ -72,30 +71,11 @@ def _in(source: Path) -> tuple[list[Path], list[Issue]]:
     return [path for path in named if path not in videos], [_not_taken(path, "a video, no picture") for path in videos]
 
 
-def _others(folder: Path) -> list[Issue]:
-    """What else is in the folder and may have been meant as a picture, and links to files that are gone."""
-    known = set(find_images(folder))
-    names = (Path(at) / name for at, _, names in os.walk(folder, followlinks=True) for name in names)
-    others = [p for p in names if not p.name.startswith(".") and p.suffix.lower() not in _DESCRIBE and p not in known]
-    gone = [path for path in others if not path.exists()]
-    issues = [_not_taken(path, "a link to a file that is not there") for path in gone]
-    kinds = Counter(_kind(path) for path in others if path not in gone)
-    if kinds:
-        listed = ", ".join(f"{count} {kind or 'without a suffix'}" for kind, count in kinds.items())
-        what = f"files of no kind that is read as a picture: {listed}"
-        issues.append(_not_taken(folder, what))
-    return issues
-
-
 def _labels(folder: Path, images: Sequence[Path]) -> list[Issue]:
     """Label files are no use without the classes' names."""
     if not any(text.label_path(image).is_file() for image in images):
         return []
     return [_not_taken(folder, "there are label files, but no data.yaml with the names of the classes")]
-
-
-def _kind(path: Path) -> str:
-    return path.suffix.lower()
 
 
 def _not_taken(path: Path, why: str) -> Issue:

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.data import open_dataset
+from edgekit.data.account import account_of
 from edgekit.data.dataset import Dataset
 from edgekit.data.images import find_images
 from edgekit.data.splits import has_text_labels, splits_of
@@ -178,8 +179,8 @@ def unreadable(manifest: Manifest) -> list[str]:
 
 def left_out(*datasets: Dataset | None) -> list[str]:
     """Sentences about what of pictures' lists and folders is not used; labelled sets tell it when they are opened."""
-    unlabelled = [dataset for dataset in datasets if dataset is not None and not dataset.names]
-    return list(dict.fromkeys(str(issue) for dataset in unlabelled for issue in dataset.issues))
+    found = {dataset.issues: dataset for dataset in datasets if dataset is not None and not dataset.names}
+    return [sentence for dataset in found.values() for sentence in account_of(dataset).sentences()]
 
 
 def _is_coco(sources: Sequence[Path]) -> bool:
