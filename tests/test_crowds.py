@@ -28,13 +28,10 @@ from edgekit.spec import ModelInfo, Port, Session, anchors
 from edgekit.tasks import ports
 from edgekit.verify import parity
 from edgekit.verify.parity import generated_images
+from tests.conftest import Run
 from tests.networks import pictures, settled
-from tests.test_commands import Run, run
 from tests.test_postprocess import CLASSES, decoded, geometry, info, outputs
 from tests.tiny import CANDIDATES, NAMES, SIZE, crowded_bundle
-
-__all__ = ["run"]  # the fixture
-
 
 # ---- results ----------------------------------------------------------------------------------------------------
 
