@@ -61,7 +61,7 @@ WRITERS = {
         "target.save(model, path)",
     ),
     "best.pt": (
-        "import zipfile, torch\nfrom edgekit.system.atomic import replacing",
+        "import torch\nimport zipfile\nfrom edgekit.system.atomic import replacing",
         "with replacing(path, zipfile.is_zipfile) as partial: torch.save(torch.rand(60000), partial)",
     ),
     "a.png": (

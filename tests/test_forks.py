@@ -76,6 +76,7 @@ def test_several_streams_refuse_in_a_forked_process_and_load_there(tmp_path: Pat
 
 
 def test_a_checkpoint_refuses_in_a_forked_process(shared: Path) -> None:
+    pytest.importorskip("torch")
     code, said = outcome("plain", shared / "fixtures" / "yolo12n-cls-flowers5.pt", "{'imgsz': 64}")
     assert code == 3 and "yolo12n-cls-flowers5.pt" in said, said
 
