@@ -35,7 +35,7 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: $(STAMP)
 	rm -rf demo-out
-	$(BIN)/python -m edgekit.demo demo-out
+	$(BIN)/python -m benchmarks.demo demo-out
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

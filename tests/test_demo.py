@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import yaml
 
-from edgekit import demo
+from benchmarks import demo
 from edgekit.errors import InputError
 
 

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from edgekit import checkpoint, demo
+from benchmarks import demo
+from edgekit import checkpoint
 from edgekit.errors import InputError, UsageError
 from edgekit.nn.blocks import activation
 from edgekit.spec import ACTIVATIONS

@@ -21,7 +21,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from edgekit import catalog, checkpoint, demo
+from benchmarks import demo
+from edgekit import catalog, checkpoint
 from edgekit.errors import GateError, UsageError
 from edgekit.nn.targets import Targets
 from edgekit.tasks import network

@@ -90,7 +90,6 @@ WALLS = (
     Wall("plan/*", "numpy", rooms=f"{HOST} bench bundle targets quantize verify loading build preflight source"),
     Wall("report/charts.py report/verdict.py", rooms=PLAIN),
     Wall("report/page.py", inside="jinja2 markupsafe", rooms=f"{PLAIN} report"),
-    Wall("report/training.py", rooms=f"{PLAIN} image inspection"),
     Wall("report/*", "numpy cv2", rooms=f"{HOST} bench bundle evaluate loading verify"),
     # What puts the rooms together: the heavy ones are imported inside functions, as the last test here proves.
     Wall("source.py", rooms=f"{PLAIN} bundle tasks published graph"),
@@ -112,7 +111,6 @@ WALLS = (
     Wall("verify/compare.py", "numpy", rooms=f"{HOST} verify bundle foreign graph loading quantize"),
     Wall("inspection.py", inside="onnx", rooms=f"{HOST} bundle targets graph published checkpoint"),
     Wall("doctor.py", rooms=f"{PLAIN} targets bench"),
-    Wall("demo.py", "numpy cv2", "torch", rooms="errors doctor catalog checkpoint verify image runtime"),
     # The command line: quick to start, free in what a command imports when it runs.
     Wall("cli/_bench_table.py cli/_plan_table.py", inside="rich", rooms="*"),
     Wall("cli/_*", "typer", "rich torch", rooms="cli errors spec system train"),
@@ -248,7 +246,7 @@ def test_nobody_imports_the_command_line() -> None:
     assert {u for u in users if not u.startswith("cli/")} == {"__main__.py"}
 
 
-@pytest.mark.parametrize("path", [p for p in FILES if not name_of(p).startswith(("cli/", "demo.py"))], ids=name_of)
+@pytest.mark.parametrize("path", [p for p in FILES if not name_of(p).startswith("cli/")], ids=name_of)
 def test_library_code_neither_prints_nor_exits(path: Path) -> None:
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         called = ast.unparse(node.func) if isinstance(node, ast.Call) else ""

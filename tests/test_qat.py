@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from edgekit import catalog, checkpoint, demo
+from benchmarks import demo
+from edgekit import catalog, checkpoint
 from edgekit.errors import UsageError
 from edgekit.nn.blocks import fuse
 from edgekit.quantize import qdq

@@ -20,7 +20,8 @@ import numpy as np
 import pytest
 import torch
 
-from edgekit import checkpoint, demo
+from benchmarks import demo
+from edgekit import checkpoint
 from edgekit.cli import main
 from edgekit.data import open_dataset
 from edgekit.errors import EdgekitError, GateError, InputError, UsageError

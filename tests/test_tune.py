@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from edgekit import checkpoint, demo
+from benchmarks import demo
+from edgekit import checkpoint
 from edgekit.cli import main, tune
 from tests.networks import noise, settled
 

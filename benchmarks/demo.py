@@ -7,7 +7,7 @@ box encloses what is *visible* of a shape; no shape is covered to less than half
     data_yaml = make_set(Path("shapes"), train=64, val=16)
     make_video(Path("shapes.mp4"), frames=60)
 
-    python -m edgekit.demo demo-out
+    python -m benchmarks.demo demo-out
 """
 
 from __future__ import annotations
@@ -263,7 +263,7 @@ def _label_lines(scene: Scene) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the demo: every step is a command a user could type."""
-    parser = argparse.ArgumentParser(prog="python -m edgekit.demo", description="edgekit on a small generated set")
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.demo", description="edgekit on a small generated set")
     parser.add_argument("out", type=Path, help="folder for everything the demo makes")
     parser.add_argument("--train", type=int, default=256, help="training images")
     parser.add_argument("--val", type=int, default=32, help="validation images")
