@@ -4,21 +4,17 @@
     evaluation.scores.metrics["map50_95"], evaluation.seconds["network"]
 
 Reading and letterboxing, the network, and post-processing overlap: images are read ahead by threads, and the answers
-are worked up by another while the network is busy with the next batch. Answers can be kept in a file as they come, so
-that an interrupted run on a big set goes on where it stopped.
+are worked up by another while the network is busy with the next batch.
 """
 
 from __future__ import annotations
 
 import gc
-import json
-import os
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from time import perf_counter
 from typing import Any, NamedTuple
 
@@ -114,7 +110,6 @@ def evaluate(
     predictor: Predictor,
     dataset: Dataset,
     scoring: metrics.Options | None = None,
-    partial: Path | None = None,
     progress: Callable[[int], None] = lambda done: None,
 ) -> Evaluation:
     """Score ``predictor`` on ``dataset`` (whose labels are in the model's class order).
@@ -124,12 +119,10 @@ def evaluate(
             replaced by those of the protocol (confidence 0.001, NMS IoU 0.7 per class, 300 detections or as many as
             ``scoring.max_det``).
         scoring: protocol of the metric.
-        partial: file that answers are kept in as they come; if it holds answers of this model on this set, those are
-            taken over. It is left there: remove it when it has served.
         progress: called with the number of images done.
 
     Raises:
-        InputError: no image of the set can be read, or ``partial`` belongs to another run.
+        InputError: no image of the set can be read.
         UsageError: ``scoring.max_det`` is more than the model's head can give.
         MissingPackageError: faster-coco-eval is needed and not installed.
     """
@@ -139,15 +132,13 @@ def evaluate(
     options.check(predictor.info)
     if scoring.protocol == "coco" and any(port.role == "boxes" for port in predictor.info.outputs):
         evaluator_package()
-    store = _Store(partial, _identity(predictor, dataset, options))
     seconds = dict.fromkeys(("read", "pre", "network", "post"), 0.0)
-    answers = dict(store.known)
-    waiting = [sample for sample in dataset.samples if sample.image_id not in answers]
+    answers: dict[int, Answer] = {}
     skipped: list[str] = []
-    progress(len(answers))
-    with ThreadPoolExecutor(READERS) as readers, ThreadPoolExecutor(1) as workers, store:
+    progress(0)
+    with ThreadPoolExecutor(READERS) as readers, ThreadPoolExecutor(1) as workers:
         pending: deque[Future[dict[int, Answer]]] = deque()
-        for batch in _read_ahead(readers, predictor, waiting):
+        for batch in _read_ahead(readers, predictor, dataset.samples):
             skipped += batch.skipped
             seconds["read"] += batch.read_s
             seconds["pre"] += batch.pre_s
@@ -158,12 +149,10 @@ def evaluate(
                 own = {role: np.array(value) for role, value in outputs.items()}  # the next call reuses them
                 pending.append(workers.submit(_work_up, own, batch, predictor, options, dataset, seconds))
             while pending and (pending[0].done() or len(pending) > AHEAD):
-                store.keep(new := pending.popleft().result())
-                answers.update(new)
+                answers.update(pending.popleft().result())
                 progress(len(answers) + len(skipped))
         while pending:
-            store.keep(new := pending.popleft().result())
-            answers.update(new)
+            answers.update(pending.popleft().result())
             progress(len(answers) + len(skipped))
     if not answers:
         raise InputError(f"{dataset.source}: none of its {len(dataset)} images can be read ({skipped[0]})")
@@ -250,64 +239,3 @@ def _work_up(
             answers[sample.image_id] = Answer(rows, result.truncated)
     seconds["post"] += perf_counter() - start
     return answers
-
-
-def _identity(predictor: Predictor, dataset: Dataset, options: Options) -> dict[str, Any]:
-    """What must agree for kept answers to be of use."""
-    path = predictor.session.path
-    stamp = path / "manifest.json" if path.is_dir() else path
-    return {
-        "schema": 1,
-        "model": [str(path.resolve()), stamp.stat().st_mtime_ns if stamp.exists() else None],
-        "target": predictor.session.target,
-        "imgsz": list(predictor.info.imgsz),
-        "head": predictor.info.head,
-        "data": [str(dataset.source.resolve()), dataset.split, len(dataset)],
-        "options": [options.conf, options.iou, options.max_det],
-    }
-
-
-class _Store:
-    """Answers kept in a file, a line per image after a line that says what run they are of."""
-
-    def __init__(self, path: Path | None, identity: dict[str, Any]) -> None:
-        self.path, self.identity = path, identity
-        self.known: dict[int, Answer] = {}
-        self._file: Any = None
-        if path is not None and path.exists():
-            self._read(path)
-
-    def _read(self, path: Path) -> None:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-        try:
-            identity = json.loads(lines[0])
-        except (IndexError, ValueError):
-            identity = None
-        if identity != self.identity:
-            raise InputError(f"--partial {path}: of another model, set or protocol; name another file or remove it")
-        for line in lines[1:]:
-            try:
-                entry = json.loads(line)
-                self.known[int(entry["image_id"])] = Answer(list(entry["rows"]), tuple(entry.get("truncated", ())))
-            except (ValueError, KeyError, TypeError):
-                break  # the line that an interruption cut short; what follows is measured again
-
-    def __enter__(self) -> _Store:
-        if self.path is not None:
-            partial = self.path.with_name(self.path.name + ".partial")
-            self._file = partial.open("w", encoding="utf-8")
-            self._file.write(json.dumps(self.identity) + "\n")
-            self.keep(self.known)
-            os.replace(partial, self.path)
-        return self
-
-    def keep(self, answers: Mapping[int, Answer]) -> None:
-        """Append answers and hand them to the system at once."""
-        if self._file is not None:
-            for image_id, answer in answers.items():
-                self._file.write(json.dumps({"image_id": image_id, **answer._asdict()}) + "\n")
-            self._file.flush()
-
-    def __exit__(self, *_: object) -> None:
-        if self._file is not None:
-            self._file.close()

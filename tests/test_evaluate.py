@@ -143,28 +143,6 @@ def test_no_readable_image_is_one_sentence(squares: Path, tmp_path: Path) -> Non
         evaluate(Predictor(_session(tmp_path)), open_dataset(squares, "detect"))
 
 
-def test_an_interrupted_run_goes_on_where_it_stopped(squares: Path, tmp_path: Path) -> None:
-    dataset, store = open_dataset(squares, "detect"), tmp_path / "answers.jsonl"
-    session = _session(tmp_path)
-    expected = evaluate(Predictor(session), dataset).scores.metrics
-    evaluate(Predictor(session), dataset, partial=store)
-    lines = store.read_text().splitlines(keepends=True)
-    store.write_text("".join(lines[:5]) + lines[5][:20])  # cut in the middle of the fifth answer
-    assert isinstance(session, Oracle)
-    session.calls = 0
-    found = evaluate(Predictor(session), dataset, partial=store)
-    assert session.calls == 6 and found.images == 10
-    assert found.scores.metrics == expected
-
-
-def test_answers_of_another_run_are_refused(squares: Path, tmp_path: Path) -> None:
-    dataset, store = open_dataset(squares, "detect"), tmp_path / "answers.jsonl"
-    store.write_text('{"schema": 1}\n')
-    with pytest.raises(InputError, match="of another model, set or protocol"):
-        evaluate(Predictor(_session(tmp_path)), dataset, partial=store)
-    assert store.read_text() == '{"schema": 1}\n'
-
-
 def test_classes_that_do_not_match_the_model(squares: Path) -> None:
     with pytest.raises(InputError, match="'square', which the model does not know"):
         open_dataset(squares, "detect", names=("cat", "dog"))

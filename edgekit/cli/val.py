@@ -42,9 +42,6 @@ def command(
     save_json: Annotated[
         Path | None, typer.Option("--save-json", help="Write the predictions as COCO results.", show_default=False)
     ] = None,
-    partial: Annotated[
-        Path | None, typer.Option(help="Keep answers here as they come; go on from there.", show_default=False)
-    ] = None,
     max_det: Annotated[
         int | None,
         typer.Option(
@@ -83,7 +80,7 @@ def command(
         if len(dataset.names) != len(session.info.names):
             raise InputError(f"{model} has {len(session.info.names)} classes, {data} has {len(dataset.names)}")
         with _bar(len(dataset)) as progress:
-            evaluation = evaluate(predictor, dataset, scoring, partial, progress)
+            evaluation = evaluate(predictor, dataset, scoring, progress)
     advice = metrics.threshold_curves(dataset, evaluation.predictions).best() if _detects(session.info) else []
     if save_json is not None:
         write_json(save_json, evaluation.predictions)
