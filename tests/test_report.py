@@ -25,7 +25,7 @@ from edgekit import build as building
 from edgekit import checkpoint
 from edgekit.cli import _app
 from edgekit.errors import InputError, UsageError
-from edgekit.report import bundles, charts, page, pictures, training
+from edgekit.report import bundles, charts, page, pictures
 from edgekit.report.verdict import verdict
 from edgekit.results import Result
 from tests import networks
@@ -345,12 +345,6 @@ def test_ticks_are_round_and_span_the_values(low: float, high: float) -> None:
     assert np.allclose(steps, steps[0])
 
 
-def test_curves_leave_out_what_is_no_number() -> None:
-    drawn = charts.lines({"a": [(1, 0.1), (2, float("nan")), (3, 0.3)], "b": [(1, 0.2)]}, "epoch", "mAP", "a")
-    assert drawn.count("<polyline") == 1
-    assert "nan" not in drawn
-
-
 # ---- pictures ---------------------------------------------------------------------------------------------------
 
 
@@ -382,44 +376,6 @@ def test_classifications_differ_by_their_first_class() -> None:
     a, b = (Result((9, 9), ("dog", "cat"), probs=np.array(p, np.float32)) for p in ([0.9, 0.1], [0.4, 0.6]))
     (pair,), _, _ = pictures.differences(predictor(a), predictor(b), [np.zeros((90, 90, 3), np.uint8)])
     assert (pair.lost, pair.new) == (["dog 0.90"], ["cat 0.60"])
-
-
-# ---- a training run ---------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def run(tmp_path: Path) -> Path:
-    folder = tmp_path / "run"
-    folder.mkdir()
-    rows = [f"{i},{0.01 / i},{2.0 / i},{'' if i == 2 else i / 20}" for i in range(1, 7)]
-    (folder / "results.csv").write_text("\n".join(["epoch,lr,loss_box,map50_95", *rows]) + "\n")
-    (folder / "options.json").write_text(json.dumps({"epochs": 8, "imgsz": [64, 64], "augment": {}}))
-    cv2.imwrite(str(folder / "worst.png"), np.full((300, 2000, 3), 200, np.uint8))
-    return folder
-
-
-def test_the_page_of_a_training_run(run: Path, edgekit: Any, tmp_path: Path) -> None:
-    found = training.read(run)
-    assert (found["metric"], found["best"]["map50_95"], found["epochs"], found["asked"]) == ("map50_95", 0.3, 6, 8)
-    assert found["rising"]
-    code, document, err = edgekit(run, "--out", tmp_path / "run.html", "--json")
-    assert code == 0, err
-    text = (tmp_path / "run.html").read_text(encoding="utf-8")
-    assert document["bytes"] == len(text.encode())
-    shown = check_page(text)
-    assert "Best: mAP 50-95 30.0 after epoch 6" in shown.text
-    assert "6 of 8 epochs are done" in shown.text
-    assert "The images it does worst on" in shown.text
-    assert "best.pt" in shown.text  # which is missing, and the page says so
-
-
-def test_a_run_without_epochs(run: Path, edgekit: Any, tmp_path: Path) -> None:
-    (run / "results.csv").write_text("epoch,lr\n")
-    code, _, err = edgekit(run, "--out", tmp_path / "run.html")
-    assert (code, "holds no epoch yet" in err) == (2, True)
-    (run / "results.csv").write_text("epoch,lr\n1,fast\n")
-    code, _, err = edgekit(run, "--out", tmp_path / "run.html")
-    assert (code, "cannot be read" in err) == (2, True)
 
 
 # ---- the command ------------------------------------------------------------------------------------------------
@@ -475,7 +431,10 @@ def test_figures_from_files(made: dict[str, Path], edgekit: Any, tmp_path: Path)
     assert "Another CPU" in text
 
 
-def test_bad_input(made: dict[str, Path], edgekit: Any, run: Path, tmp_path: Path) -> None:
+def test_bad_input(made: dict[str, Path], edgekit: Any, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "results.csv").write_text("epoch,lr\n1,0.01\n")
     (tmp_path / "old.json").write_text(json.dumps([{"schema": 7, "artifact": "x"}]))
     (tmp_path / "val.json").write_text("[]")
     base, other = made["ort-fp32"], made["ov-fp32"]
@@ -483,7 +442,7 @@ def test_bad_input(made: dict[str, Path], edgekit: Any, run: Path, tmp_path: Pat
     for words, message in (
         ((base, base), "is given twice"),
         ((base, made["others"]), "only bundles with the same classes compare"),
-        ((base, run), "it gets a page of its own"),
+        ((base, run), "is a training run"),
         ((tmp_path,), "not a bundle"),
         ((base, "--results", tmp_path / "old.json"), "has schema 7"),
         ((base, other, "--val", tmp_path / "val.json"), "not results of edgekit val --json"),

@@ -1,4 +1,4 @@
-"""`edgekit report`: one HTML page about bundles or a training run."""
+"""`edgekit report`: one HTML page about bundles."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from edgekit.errors import UsageError
 
 
 def command(
-    what: Annotated[list[Path], typer.Argument(help="Bundles, the baseline first; or the folder of a training run.")],
+    what: Annotated[list[Path], typer.Argument(help="Bundles, the baseline first.")],
     out: Annotated[Path, typer.Option(help="The page to write.")] = Path("report.html"),
     data: Annotated[
         Path | None, typer.Option(help="Labelled set: accuracy by class, and images they differ on.")
@@ -42,23 +42,18 @@ def command(
     refuse_existing(out, force)
     if not out.parent.is_dir():
         raise UsageError(f"--out {out}: there is no folder {out.parent}; make it first")
-    from edgekit.report import bundles, page, training
+    from edgekit.report import bundles, page
 
-    runs = [path for path in what if training.is_run(path)]
-    if runs and len(what) > 1:
-        raise UsageError(f"report: {runs[0]} is a training run; it gets a page of its own")
-    headline: str | None = None
+    runs = [path for path in what if (path / "results.csv").is_file()]
     if runs:
-        text = page.run_page(training.read(runs[0]))
-    else:
-        asked = bundles.Request(data, split, images, results, tuple(val or ()), budget, max_drop, pictures, threads)
-        with console().status("") as status:
-            found = bundles.compare(what, asked, lambda line: status.update(line))
-        text, headline = page.bundles_page(found), found["verdict"].headline
-    size = page.write(text, out)
+        raise UsageError(f"report: {runs[0]} is a training run, whose plots are in that folder; give bundles")
+    asked = bundles.Request(data, split, images, results, tuple(val or ()), budget, max_drop, pictures, threads)
+    with console().status("") as status:
+        found = bundles.compare(what, asked, lambda line: status.update(line))
+    headline = found["verdict"].headline
+    size = page.write(page.bundles_page(found), out)
     if json:
         emit_json({"out": out, "bytes": size, "verdict": headline})
         return
-    if headline:
-        console().print(headline, markup=False)
+    console().print(headline, markup=False)
     console().print(f"{out}: {size / 1e6:.2f} MB", markup=False)

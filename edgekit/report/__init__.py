@@ -3,7 +3,6 @@
 | file | does |
 |---|---|
 | ``bundles.py`` | measures bundles against each other, or takes what was measured before |
-| ``training.py`` | reads a training run's folder |
 | ``verdict.py`` | says in plain words which one to ship |
 | ``pictures.py`` | images on which two models differ, the differences marked |
 | ``charts.py`` | drawings as inline SVG |

@@ -51,32 +51,6 @@ def pareto(points: Sequence[Point], x_name: str, y_name: str) -> str:
     return _svg(f"{y_name} over {x_name}, up and left is better", said, body, WIDTH, HEIGHT)
 
 
-def lines(
-    series: Mapping[str, Sequence[tuple[float, float]]], x_name: str, y_name: str, best: str | None = None
-) -> str:
-    """Curves, name → (x, y) pairs; not-a-number values are gaps. ``best`` names the curve whose maximum is marked."""
-    clean = {n: [(x, y) for x, y in pairs if math.isfinite(y)] for n, pairs in series.items()}
-    clean = {n: pairs for n, pairs in clean.items() if pairs}
-    everything = [pair for pairs in clean.values() for pair in pairs]
-    xs, ys = [x for x, _ in everything], [y for _, y in everything]
-    low = 0.0 if min(ys) >= 0 and min(ys) < 0.6 * max(ys) else min(ys)
-    place = _Frame(_ticks(min(xs), max(xs), whole=True), _ticks(low, max(ys) if max(ys) > low else low + 1))
-    body = place.axes(x_name, y_name)
-    for i, pairs in enumerate(clean.values()):
-        path = " ".join(f"{place.x(x):.1f},{place.y(y):.1f}" for x, y in pairs)
-        shape = f'<polyline class="line s{i % SERIES} d{i % SERIES}" points="{path}"/>'
-        if len(pairs) == 1:
-            shape = (
-                f'<circle class="s{i % SERIES}" cx="{place.x(pairs[0][0]):.1f}" cy="{place.y(pairs[0][1]):.1f}" r="4"/>'
-            )
-        body.append(shape)
-    if best in clean:
-        x, y = max(clean[best], key=lambda pair: pair[1])
-        body.append(f'<circle class="mark" cx="{place.x(x):.1f}" cy="{place.y(y):.1f}" r="5"/>')
-    said = "; ".join(f"{n}: from {p[0][1]:.4g} to {p[-1][1]:.4g}" for n, p in clean.items())
-    return _svg(f"{y_name} over {x_name}", said, body, WIDTH, HEIGHT)
-
-
 def strip(times: Mapping[str, float], longest: float, name: str, kind: int = 0) -> str:
     """One distribution on a shared scale: line to the maximum, bar to the 99th percentile, tick at the median."""
 
@@ -94,10 +68,10 @@ def strip(times: Mapping[str, float], longest: float, name: str, kind: int = 0) 
     return _svg(f"times of {name}", said, body, None, 28)
 
 
-def bar(share: float, name: str, kind: int = 0) -> str:
+def bar(share: float, name: str) -> str:
     """A bar of ``share`` (0 to 1) of the width."""
     width = 100 * min(max(share, 0.0), 1.0)
-    body = [f'<rect class="s{kind % SERIES}" x="0" width="{width:.2f}%" y="2" height="10" rx="2"/>']
+    body = [f'<rect class="s0" x="0" width="{width:.2f}%" y="2" height="10" rx="2"/>']
     return _svg(name, f"{share:.1%}", body, None, 14)
 
 
@@ -141,13 +115,11 @@ def _front(points: Sequence[Point]) -> list[Point]:
     return front
 
 
-def _ticks(low: float, high: float, whole: bool = False) -> list[float]:
+def _ticks(low: float, high: float) -> list[float]:
     """Four to eight round numbers that span ``low`` to ``high``."""
     span = max(high - low, 1e-9)
     step = 10 ** math.floor(math.log10(span / 4))
     step = next(step * m for m in (1, 2, 2.5, 5, 10) if span / (step * m) <= 6)
-    if whole:
-        step = max(round(step), 1)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     return [round(i * step, 12) for i in range(first, max(last, first + 1) + 1)]
 

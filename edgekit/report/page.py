@@ -50,21 +50,6 @@ def bundles_page(found: Mapping[str, Any]) -> str:
     )
 
 
-def run_page(found: Mapping[str, Any]) -> str:
-    """The page of ``training.read``'s findings."""
-    best, last = found["best"] or {}, found["last"]
-    keys = dict.fromkeys((*last, *best))
-    figures = [[_named(key), *(_figure(key, row.get(key)) for row in (best, last))] for key in keys]
-    return _filled("run.html", {**found, "figures": figures})
-
-
-def _figure(key: str, value: float | None) -> str:
-    """Accuracy in points, as in the headline; epochs whole; the rest to four digits."""
-    if value is None:
-        return "–"
-    return f"{100 * value:.1f}" if "map" in key or key.startswith("top") else f"{value:.4g}"
-
-
 def points_name(entries: Sequence[Mapping[str, Any]]) -> str:
     """What the vertical axis shows."""
     return next(str(e["accuracy"]["metric_name"]) for e in entries if e["accuracy"])
@@ -101,16 +86,10 @@ def _filled(name: str, context: Mapping[str, Any]) -> str:
     )
     environment.filters["drawing"] = Markup  # of charts.py, which escapes what it is given
     environment.filters["plain"] = _plain
-    environment.filters["named"] = _named
     environment.filters["combined"] = lambda mapping, more: {**mapping, **more}
     environment.globals["bar"] = charts.bar
     made = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
     return environment.get_template(name).render(**context, made=made, version=__version__)
-
-
-def _named(key: str) -> str:
-    """``mask_map50_95`` as ``mask mAP 50-95``."""
-    return key.replace("map50_95", "mAP 50-95").replace("map50", "mAP 50").replace("map_", "mAP ").replace("_", " ")
 
 
 def _plain(value: Any) -> str:

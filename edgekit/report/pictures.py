@@ -71,15 +71,15 @@ def differences(
     return pairs, len(found), looked
 
 
-def data_address(picture: np.ndarray, quality: int = QUALITY) -> str:
+def data_address(picture: np.ndarray) -> str:
     """uint8 BGR as a JPEG inside a ``data:`` address."""
-    encoded = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
+    encoded = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1]
     return "data:image/jpeg;base64," + base64.b64encode(encoded.tobytes()).decode("ascii")
 
 
-def shrunk(picture: np.ndarray, side: int = SIDE) -> np.ndarray:
-    """The picture with its longer side at most ``side`` pixels."""
-    factor = side / max(picture.shape[:2])
+def _shrunk(picture: np.ndarray) -> np.ndarray:
+    """The picture with its longer side at most ``SIDE`` pixels."""
+    factor = SIDE / max(picture.shape[:2])
     if factor >= 1:
         return picture.copy()
     size = (max(round(picture.shape[1] * factor), 1), max(round(picture.shape[0] * factor), 1))
@@ -130,7 +130,7 @@ def _words(result: Result, rows: np.ndarray) -> list[str]:
 
 def _drawn(pixels: np.ndarray, result: Result, marked: np.ndarray) -> str:
     """What a model found: thin lines for what both found, thick ones with a tag for what the other lacks."""
-    picture = shrunk(pixels)
+    picture = _shrunk(pixels)
     if result.probs is not None:
         drawing.draw_probabilities(picture, result.probs, result.names, 3)
         return data_address(picture)
