@@ -201,7 +201,7 @@ def became(model: ir.Model) -> dict[str, dict[str, Any]]:
 
 def _note(model: ir.Model, moved: Sequence[Moved]) -> None:
     for row in moved:
-        if row.form == "channels":
+        if isinstance(row.detail, list):
             entry = became(model).setdefault(row.old, {"channels": []})
             entry["channels"].append([row.value.name, _runs(row.detail)])
         else:

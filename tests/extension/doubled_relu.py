@@ -7,9 +7,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from onnxscript import ir
 
-from edgekit.graph.rules._rule import Rule
+from edgekit.graph.rules._rule import Operators, Rule
 
 
 class DoubledRelu(Rule):
@@ -17,11 +17,11 @@ class DoubledRelu(Rule):
     RECIPES = ("portable",)
     BEFORE = "reshape_static"
 
-    def pattern(self, op: Any, x: Any) -> Any:
+    def pattern(self, op: Operators, x: object) -> object:
         return op.Relu(op.Relu(x))
 
-    def check(self, context: Any, x: Any) -> bool:
+    def check(self, context: object, x: ir.Value) -> bool:
         return True
 
-    def rewrite(self, op: Any, x: Any) -> Any:
+    def rewrite(self, op: Operators, x: ir.Value) -> ir.Value:
         return op.Relu(x)

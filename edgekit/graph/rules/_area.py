@@ -8,12 +8,12 @@ Letters of every lowering: B batch, C channels = N·D, N heads, D head width (32
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from onnxscript import ir
 
-from edgekit.graph.rules._rule import Rule, static
+from edgekit.graph.rules._rule import Operators, Rule, static
 
 HEAD_WIDTH = 32
 DOMAIN = "edgekit"
@@ -40,10 +40,10 @@ class AreaRule(Rule):
 
     COUNT = "attention"
 
-    def pattern(self, op: Any, q: Any, k: Any, v: Any) -> Any:
+    def pattern(self, op: Operators, q: object, k: object, v: object) -> object:
         return op.AreaAttention(q, k, v, _domain=DOMAIN, _outputs=["out"])
 
-    def check(self, context: Any, q: ir.Value, k: ir.Value, v: ir.Value, out: ir.Value) -> bool:
+    def check(self, context: object, q: ir.Value, k: ir.Value, v: ir.Value, out: ir.Value) -> bool:
         node = out.producer()
         assert node is not None
         shape = static(q.shape)
@@ -70,7 +70,7 @@ class AreaRule(Rule):
         return Sizes(shape[1] // HEAD_WIDTH, area, shape[2] * shape[3] // area, shape[2], shape[3], scaled)
 
     @staticmethod
-    def scale(op: Any, q: Any, like: ir.Value, sizes: Sizes) -> Any:
+    def scale(op: Operators, q: ir.Value, like: ir.Value, sizes: Sizes) -> ir.Value:
         """q · 32^-0.5 in the type of ``like``; q itself where it carries the scale already."""
         if sizes.scaled:
             return q

@@ -5,13 +5,26 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Protocol
 
 import numpy as np
 from onnxscript import ir
 
 ACTIVATIONS = ("Relu", "LeakyRelu", "HardSwish", "Swish", "Sigmoid")
 GATES = ("Sigmoid", "HardSigmoid")  # what an activation of two operators multiplies its input by
+
+
+class Operators(Protocol):
+    """What patterns and rewrites are written with: ``op.Conv(x, w, pads=…)`` is what that operator puts out. Of several
+    outputs (``_outputs``) it is a sequence."""
+
+    def __getattr__(self, op_type: str) -> Callable[..., ir.Value]: ...
+
+    def initializer(self, tensor: ir.TensorProtocol, name: str) -> ir.Value: ...
+
+
+Activation = Callable[[Operators, ir.Value], ir.Value]
+Pattern = Callable[..., object]  # of Operators and the values that it names
 
 
 @dataclass(frozen=True)
@@ -28,7 +41,7 @@ class Moved:
     old: str
     form: str
     value: ir.Value
-    detail: Any
+    detail: ir.Value | float | list[int]
 
 
 class Rule:
@@ -51,19 +64,19 @@ class Rule:
     BEFORE = ""
 
     # onnxscript binds what a pattern names to parameters of that name, so every rule has its own signatures.
-    pattern: Any
-    check: Any
-    rewrite: Any
+    pattern: Pattern
+    check: Callable[..., bool]
+    rewrite: Callable[..., object]
 
     def __init__(self) -> None:
         self.refused: list[dict[str, str]] = []
         self.moved: list[Moved] = []
 
-    def patterns(self) -> Sequence[Callable[..., Any]]:
+    def patterns(self) -> Sequence[Pattern]:
         """What the rule looks for; several where a form can end in several operators."""
         return (self.pattern,)
 
-    def moves(self, old: ir.Value | None, form: str, value: ir.Value, detail: Any) -> None:
+    def moves(self, old: ir.Value | None, form: str, value: ir.Value, detail: ir.Value | float | list[int]) -> None:
         """Record what became of ``old`` (see ``Moved``)."""
         if old is not None and old.name:
             self.moved.append(Moved(old.name, form, value, detail))
@@ -108,12 +121,12 @@ def int_tensor(*values: int) -> ir.TensorProtocol:
     return ir.tensor(np.array(values, dtype=np.int64))
 
 
-def initializer(op: Any, name: str, array: np.ndarray) -> Any:
+def initializer(op: Operators, name: str, array: np.ndarray) -> ir.Value:
     """A constant of the graph with this name, which no other has."""
     return op.initializer(ir.tensor(np.ascontiguousarray(array), name=name), name)
 
 
-def activation_behind(value: ir.Value | None) -> tuple[ir.Value, Callable[[Any, Any], Any]] | None:
+def activation_behind(value: ir.Value | None) -> tuple[ir.Value, Activation] | None:
     """What an activated value was before, and ``apply(op, x)``, which activates another: ``x·g(x)`` (SiLU, Hardswish)
     or one operator of ``ACTIVATIONS``. None where the value is nothing of the kind."""
     node = producer(value, "Mul", *ACTIVATIONS)
@@ -128,11 +141,11 @@ def activation_behind(value: ir.Value | None) -> tuple[ir.Value, Callable[[Any, 
     return None
 
 
-def _gated(gate: Callable[[Any, Any], Any], op: Any, value: Any) -> Any:
+def _gated(gate: Activation, op: Operators, value: ir.Value) -> ir.Value:
     return op.Mul(value, gate(op, value))
 
 
-def _activated_by(node: ir.Node) -> tuple[ir.Value, Callable[[Any, Any], Any]]:
+def _activated_by(node: ir.Node) -> tuple[ir.Value, Activation]:
     attributes = {name: attribute.value for name, attribute in node.attributes.items()}
     assert node.inputs[0] is not None
     return node.inputs[0], lambda op, v: getattr(op, node.op_type)(v, **attributes)

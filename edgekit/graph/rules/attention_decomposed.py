@@ -15,26 +15,24 @@ TensorRT-RTX 1.7 fused none of those attentions, and with the heads all of them.
 
 from __future__ import annotations
 
-from typing import Any
-
 from onnxscript import ir
 
 from edgekit.graph.rules._area import HEAD_WIDTH as D
-from edgekit.graph.rules._area import AreaRule
-from edgekit.graph.rules._rule import int_tensor
+from edgekit.graph.rules._area import AreaRule, Sizes
+from edgekit.graph.rules._rule import Operators, int_tensor
 
 
 class AttentionDecomposed(AreaRule):
     NAME = "attention_decomposed"
 
-    def rewrite(self, op: Any, q: ir.Value, k: ir.Value, v: ir.Value, out: ir.Value) -> Any:
+    def rewrite(self, op: Operators, q: ir.Value, k: ir.Value, v: ir.Value, out: ir.Value) -> ir.Value:
         sizes = self.sizes(q, out)
         A, T = sizes.A, sizes.T
 
-        def reshape(x: Any, *shape: int) -> Any:
+        def reshape(x: ir.Value, *shape: int) -> ir.Value:
             return op.Reshape(x, op.Constant(value=int_tensor(*shape)))
 
-        def tokens(x_BCHW: Any) -> Any:
+        def tokens(x_BCHW: ir.Value) -> ir.Value:
             """``[B, C, H, W]`` -> ``[B·N, A, T, D]``."""
             return reshape(op.Transpose(reshape(x_BCHW, -1, D, A * T), perm=[0, 2, 1]), -1, A, T, D)
 
@@ -45,15 +43,15 @@ class AttentionDecomposed(AreaRule):
         result = reshape(op.MatMul(weights, tokens(v)), -1, A * T, D)
         return reshape(op.Transpose(result, perm=[0, 2, 1]), -1, sizes.C, sizes.H, sizes.W)
 
-    def one_area(self, op: Any, q: ir.Value, k: ir.Value, v: ir.Value, sizes: Any) -> Any:
+    def one_area(self, op: Operators, q: ir.Value, k: ir.Value, v: ir.Value, sizes: Sizes) -> ir.Value:
         """Heads where heads usually are: a lone area in their place would keep TensorRT from fusing."""
         N, T = sizes.N, sizes.T
 
-        def heads(x_BCHW: Any) -> Any:
+        def heads(x_BCHW: ir.Value) -> ir.Value:
             """``[B, C, H, W]`` -> ``[B, N, D, T]``."""
             return op.Reshape(x_BCHW, op.Constant(value=int_tensor(-1, N, D, T)))
 
-        def tokens(x_BCHW: Any) -> Any:
+        def tokens(x_BCHW: ir.Value) -> ir.Value:
             """``[B, C, H, W]`` -> ``[B, N, T, D]``."""
             return op.Transpose(heads(x_BCHW), perm=[0, 1, 3, 2])
 

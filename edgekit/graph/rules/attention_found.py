@@ -15,14 +15,15 @@ over all products of one MatMul, B·A·N of them.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from onnxscript import ir
 
 from edgekit.graph.rules._area import DOMAIN, HEAD_WIDTH
 from edgekit.graph.rules._index import Followed, follow, scalar_factor
-from edgekit.graph.rules._rule import Rule, int_tensor, producer
+from edgekit.graph.rules._rule import Operators, Pattern, Rule, int_tensor, producer
 
 SCALE_TOLERANCE = 2e-3  # relative: a scale stored in half precision still is the scale
 
@@ -63,16 +64,16 @@ class AttentionFound(Rule):
         self._heads: list[_Heads] = []
         self._batch_dims: tuple[int, ...] = ()
 
-    def patterns(self) -> Any:
+    def patterns(self) -> Sequence[Pattern]:
         return [self._product, self._operator]
 
-    def _product(self, op: Any, x: Any, y: Any) -> Any:
+    def _product(self, op: Operators, x: object, y: object) -> object:
         return op.MatMul(x, y, _outputs=["out"])
 
-    def _operator(self, op: Any, x: Any, y: Any, z: Any) -> Any:
+    def _operator(self, op: Operators, x: object, y: object, z: object) -> object:
         return op.Attention(x, y, z, _allow_other_attributes=True, _outputs=["out"])
 
-    def check(self, context: Any, x: ir.Value, y: ir.Value, out: ir.Value, z: ir.Value | None = None) -> bool:
+    def check(self, context: object, x: ir.Value, y: ir.Value, out: ir.Value, z: ir.Value | None = None) -> bool:
         node = out.producer()
         assert node is not None
         try:
@@ -84,28 +85,28 @@ class AttentionFound(Rule):
             return self.refuse(node, str(why))
         return True
 
-    def rewrite(self, op: Any, x: ir.Value, y: ir.Value, out: ir.Value, z: ir.Value | None = None) -> Any:
+    def rewrite(self, op: Operators, x: ir.Value, y: ir.Value, out: ir.Value, z: ir.Value | None = None) -> ir.Value:
         core, (q, k, v) = self._core, self._heads
         assert core is not None
         _, A, N = v.sizes
         _, _, H, W = v.map
 
-        def reshape(value: Any, *shape: int) -> Any:
+        def reshape(value: ir.Value, *shape: int) -> ir.Value:
             return op.Reshape(value, op.Constant(value=int_tensor(*shape)))
 
-        def chosen(heads: _Heads) -> Any:
+        def chosen(heads: _Heads) -> ir.Value:
             rows = heads.channels.ravel().tolist()
             if rows == list(range(heads.map[1])):
                 return heads.source
             value = op.Gather(heads.source, op.Constant(value=int_tensor(*rows)), axis=1)
-            value.dtype = heads.source.dtype
+            value.type = heads.source.type
             assert heads.source.shape is not None
             value.shape = ir.Shape([heads.source.shape[0], len(rows), H, W])
             return value
 
         inputs = [chosen(heads) for heads in (q, k, v)]
         maps = op.AreaAttention(*inputs, area=A, _domain=DOMAIN, _version=1)
-        maps.dtype, maps.shape = inputs[2].dtype, inputs[2].shape
+        maps.type, maps.shape = inputs[2].type, inputs[2].shape
         T = H * W // A
         x_BNDAT = reshape(maps, -1, N, HEAD_WIDTH, A, T)
         products = (0, 3, 1) if v.order == _orders(v.sizes)[0] else (0, 1, 3)

@@ -12,26 +12,24 @@ attention kernel. Letters as in ``_area.py``.
 
 from __future__ import annotations
 
-from typing import Any
-
 from onnxscript import ir
 
 from edgekit.graph.rules._area import HEAD_WIDTH as D
 from edgekit.graph.rules._area import AreaRule
-from edgekit.graph.rules._rule import int_tensor
+from edgekit.graph.rules._rule import Operators, int_tensor
 
 
 class AttentionOperator(AreaRule):
     NAME = "attention_operator"
     OPSET = 23
 
-    def rewrite(self, op: Any, q: ir.Value, k: ir.Value, v: ir.Value, out: ir.Value) -> Any:
+    def rewrite(self, op: Operators, q: ir.Value, k: ir.Value, v: ir.Value, out: ir.Value) -> ir.Value:
         sizes = self.sizes(q, out)
 
-        def reshape(x: Any, *shape: int) -> Any:
+        def reshape(x: ir.Value, *shape: int) -> ir.Value:
             return op.Reshape(x, op.Constant(value=int_tensor(*shape)))
 
-        def tokens(x_BCHW: Any) -> Any:
+        def tokens(x_BCHW: ir.Value) -> ir.Value:
             """``[B, C, H, W]`` -> ``[B·A, N, T, D]``."""
             x_BATND = reshape(op.Transpose(x_BCHW, perm=[0, 2, 3, 1]), -1, sizes.T, sizes.N, D)
             return op.Transpose(x_BATND, perm=[0, 2, 1, 3])

@@ -12,13 +12,12 @@ computed with indices (``_index.py``), so every exporter's spelling of the same 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from onnxscript import ir
 
 from edgekit.graph.rules._index import channels_of, follow
-from edgekit.graph.rules._rule import Rule, int_tensor, producer
+from edgekit.graph.rules._rule import Operators, Pattern, Rule, int_tensor, producer
 
 
 class ChannelSelection(Rule):
@@ -28,9 +27,9 @@ class ChannelSelection(Rule):
         super().__init__()
         self._found: tuple[ir.Value, list[list[int]]] | None = None
 
-    def patterns(self) -> Sequence[Callable[..., Any]]:
-        def ends_in(op_type: str, outputs: list[str]) -> Callable[..., Any]:
-            def pattern(op: Any, x: Any) -> Any:
+    def patterns(self) -> Sequence[Pattern]:
+        def ends_in(op_type: str, outputs: list[str]) -> Pattern:
+            def pattern(op: Operators, x: object) -> object:
                 return getattr(op, op_type)(x, _outputs=outputs, _allow_other_inputs=True, _allow_other_attributes=True)
 
             return pattern
@@ -38,7 +37,7 @@ class ChannelSelection(Rule):
         names = ["a", "b", "c"]
         return [*(ends_in(t, ["a"]) for t in ("Reshape", "Transpose")), *(ends_in("Split", names[:n]) for n in (2, 3))]
 
-    def check(self, context: Any, x: ir.Value, a: ir.Value, **others: ir.Value) -> bool:
+    def check(self, context: object, x: ir.Value, a: ir.Value, **others: ir.Value) -> bool:
         self._found = None
         outputs = [a, *others.values()]
         if not all(v.shape is not None and len(v.shape) == 4 for v in outputs):
@@ -50,7 +49,7 @@ class ChannelSelection(Rule):
         self._found = found[0].source, [c.tolist() for c in channels if c is not None]
         return True
 
-    def rewrite(self, op: Any, x: ir.Value, a: ir.Value, **others: ir.Value) -> Any:
+    def rewrite(self, op: Operators, x: ir.Value, a: ir.Value, **others: ir.Value) -> tuple[ir.Value, ...]:
         assert self._found is not None
         source, channels = self._found
         return tuple(op.Gather(source, op.Constant(value=int_tensor(*c)), axis=1) for c in channels)

@@ -14,14 +14,14 @@ order of sums; a cell at the border sees the zeros of the padding.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from onnxscript import ir
 
 from edgekit.graph.rules._rule import (
+    Activation,
+    Operators,
     Rule,
     activation_behind,
     constant,
@@ -47,17 +47,17 @@ class _Level:
     out: ir.Value
     size: tuple[int, int]
     inner: tuple[np.ndarray, np.ndarray]
-    activated: Callable[[Any, Any], Any]
+    activated: Activation
     last: tuple[np.ndarray, np.ndarray]
 
 
 class GatheredBranch(Rule):
     NAME = "gathered_branch"
 
-    def pattern(self, op: Any, joined: Any, index: Any) -> Any:
+    def pattern(self, op: Operators, joined: object, index: object) -> object:
         return op.GatherElements(joined, index, _outputs=["out"], _allow_other_attributes=True)
 
-    def check(self, context: Any, joined: ir.Value, index: ir.Value, out: ir.Value) -> bool:
+    def check(self, context: object, joined: ir.Value, index: ir.Value, out: ir.Value) -> bool:
         concat, gather, cells = producer(joined, "Concat"), out.producer(), _cells(index)
         if concat is None or gather is None or cells is None or not only_user(joined, gather):
             return False  # the class branch, whose every value is looked at, or no branch at all
@@ -74,14 +74,14 @@ class GatheredBranch(Rule):
             return self.refuse(gather, f"{shape[1]} of {sum(cells_of)} cells are too many for it to pay")
         return True
 
-    def rewrite(self, op: Any, joined: ir.Value, index: ir.Value, out: ir.Value) -> Any:
+    def rewrite(self, op: Operators, joined: ir.Value, index: ir.Value, out: ir.Value) -> ir.Value:
         concat, cells_BK = producer(joined, "Concat"), _cells(index)
         assert concat is not None and cells_BK is not None
         B, K = static(cells_BK.shape, first_too=True) or (0, 0)
         found, start = None, 0
         for place, value in enumerate(concat.inputs):
             level = _level(value)
-            assert level is not None
+            assert level is not None and value is not None
             if level.size[0] * level.size[1] > K:
                 values_BKV = self._at(op, level, cells_BK, start, (B, K), f"{out.name}.{place}")
             else:
@@ -95,14 +95,16 @@ class GatheredBranch(Rule):
             start += level.size[0] * level.size[1]
         return op.Transpose(found, perm=[0, 2, 1])
 
-    def _at(self, op: Any, level: _Level, cells_BK: Any, start: int, shape: tuple[int, int], name: str) -> Any:
+    def _at(
+        self, op: Operators, level: _Level, cells_BK: ir.Value, start: int, shape: tuple[int, int], name: str
+    ) -> ir.Value:
         """The branch's values ``[B, K, V]`` at cells counted from ``start``; any where a cell is of another level."""
         (height, width), (B, K) = level.size, shape
 
-        def number(*values: int) -> Any:
+        def number(*values: int) -> ir.Value:
             return op.Constant(value=int_tensor(*values))
 
-        def weight(part: str, array: np.ndarray) -> Any:
+        def weight(part: str, array: np.ndarray) -> ir.Value:
             return initializer(op, f"{name}.{part}", array)
 
         local_BK = _local(op, level, cells_BK, start)
@@ -127,14 +129,16 @@ class GatheredBranch(Rule):
         return op.Reshape(values, number(B, K, -1))
 
 
-def _local(op: Any, level: _Level, cells_BK: Any, start: int) -> Any:
+def _local(op: Operators, level: _Level, cells_BK: ir.Value, start: int) -> ir.Value:
     """Cells counted from ``start``, where the level's begin; others become its first or last."""
     local_BK = op.Sub(cells_BK, op.Constant(value=int_tensor(start))) if start else cells_BK
     last = op.Constant(value=int_tensor(level.size[0] * level.size[1] - 1))
     return op.Max(op.Min(local_BK, last), op.Constant(value=int_tensor(0)))
 
 
-def _among_all(op: Any, level: _Level, value: Any, cells_BK: Any, start: int, shape: tuple[int, int]) -> Any:
+def _among_all(
+    op: Operators, level: _Level, value: ir.Value, cells_BK: ir.Value, start: int, shape: tuple[int, int]
+) -> ir.Value:
     """The branch's values ``[B, K, V]`` from those of all its cells, ``value [B, V, cells]``."""
     local_B1K = op.Unsqueeze(_local(op, level, cells_BK, start), op.Constant(value=int_tensor(1)))
     index_BVK = op.Expand(local_B1K, op.Constant(value=int_tensor(shape[0], level.last[0].shape[0], shape[1])))

@@ -10,22 +10,20 @@ needs it to tell a pair's cell from its class; in half precision, as TensorRT wo
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from onnxscript import ir
 
-from edgekit.graph.rules._rule import Rule, constant
+from edgekit.graph.rules._rule import Operators, Rule, constant
 
 
 class IntegerDivision(Rule):
     NAME = "integer_division"
 
-    def pattern(self, op: Any, i: Any, divisor: Any) -> Any:
+    def pattern(self, op: Operators, i: object, divisor: object) -> object:
         y = op.Div(op.Cast(i, to=ir.DataType.FLOAT), divisor)
         return op.Cast(op.Mul(op.Floor(op.Abs(y)), op.Sign(y)), to=ir.DataType.INT64, _outputs=["out"])
 
-    def check(self, context: Any, i: ir.Value, divisor: ir.Value, out: ir.Value) -> bool:
+    def check(self, context: object, i: ir.Value, divisor: ir.Value, out: ir.Value) -> bool:
         number = constant(divisor)
         if i.dtype != ir.DataType.INT64 or number is None or number.size != 1:
             return False
@@ -34,7 +32,7 @@ class IntegerDivision(Rule):
             return self.refuse(out.producer(), f"it divides by {whole:g}, which is no whole number")
         return True
 
-    def rewrite(self, op: Any, i: ir.Value, divisor: ir.Value, out: ir.Value) -> Any:
+    def rewrite(self, op: Operators, i: ir.Value, divisor: ir.Value, out: ir.Value) -> ir.Value:
         number = constant(divisor)
         assert number is not None
         return op.Div(i, op.Constant(value=ir.tensor(np.array(int(number.reshape(())), dtype=np.int64))))

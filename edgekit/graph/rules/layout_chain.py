@@ -11,14 +11,14 @@ What a chain does is computed with indices (``_index.py``). Chains that do move 
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 from onnxscript import ir
 
 from edgekit.graph.rules import _index
 from edgekit.graph.rules._area import DOMAIN
-from edgekit.graph.rules._rule import Rule, int_tensor
+from edgekit.graph.rules._rule import Operators, Pattern, Rule, int_tensor
 
 CHAIN = ("Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Identity")
 ENDS = ("Reshape", "Transpose")
@@ -34,16 +34,16 @@ class LayoutChain(Rule):
         self._same_shape = False
         self._target: list[int] = []
 
-    def patterns(self) -> Any:
+    def patterns(self) -> Sequence[Pattern]:
         return [self._reshape, self._transpose]
 
-    def _reshape(self, op: Any, x: Any, shape: Any) -> Any:
+    def _reshape(self, op: Operators, x: object, shape: object) -> object:
         return op.Reshape(x, shape, _allow_other_attributes=True, _outputs=["out"])
 
-    def _transpose(self, op: Any, x: Any) -> Any:
+    def _transpose(self, op: Operators, x: object) -> object:
         return op.Transpose(x, _allow_other_attributes=True, _outputs=["out"])
 
-    def check(self, context: Any, x: ir.Value, out: ir.Value, shape: ir.Value | None = None) -> bool:
+    def check(self, context: object, x: ir.Value, out: ir.Value, shape: ir.Value | None = None) -> bool:
         users = [node for node, _ in out.uses()]
         if users and all(node.op_type in ENDS for node in users) and not out.is_graph_output():
             return False  # the chain goes on
@@ -59,7 +59,7 @@ class LayoutChain(Rule):
         self._target = [size if size == again else -1 for size, again in shapes]
         return self._target.count(-1) < 2
 
-    def rewrite(self, op: Any, x: ir.Value, out: ir.Value, shape: ir.Value | None = None) -> Any:
+    def rewrite(self, op: Operators, x: ir.Value, out: ir.Value, shape: ir.Value | None = None) -> ir.Value:
         assert self._source is not None
         if self._same_shape:
             node = self._source.producer()

@@ -9,12 +9,11 @@ ReduceSum, which takes its axes as an input since opset 13, is left alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from onnxscript import ir
 
-from edgekit.graph.rules._rule import Rule, ints
+from edgekit.graph.rules._rule import Operators, Pattern, Rule, ints
 
 KINDS = ("ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd")
 
@@ -22,21 +21,21 @@ KINDS = ("ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd")
 class ReduceAxes(Rule):
     NAME = "reduce_axes"
 
-    def patterns(self) -> Sequence[Callable[..., Any]]:
-        def of(kind: str) -> Callable[..., Any]:
-            def pattern(op: Any, x: Any, axes: Any) -> Any:
+    def patterns(self) -> Sequence[Pattern]:
+        def of(kind: str) -> Pattern:
+            def pattern(op: Operators, x: object, axes: object) -> object:
                 return getattr(op, kind)(x, axes, _allow_other_attributes=True, _outputs=["out"])
 
             return pattern
 
         return [of(kind) for kind in KINDS]
 
-    def check(self, context: Any, x: ir.Value, axes: ir.Value, out: ir.Value) -> bool:
+    def check(self, context: object, x: ir.Value, axes: ir.Value, out: ir.Value) -> bool:
         node = out.producer()
         assert node is not None
         return ints(node, "axes", 1) is not None or self.refuse(node, "its axes are computed")
 
-    def rewrite(self, op: Any, x: ir.Value, axes: ir.Value, out: ir.Value) -> Any:
+    def rewrite(self, op: Operators, x: ir.Value, axes: ir.Value, out: ir.Value) -> object:
         node = out.producer()
         assert node is not None
         keep = node.attributes["keepdims"].as_int() if "keepdims" in node.attributes else 1

@@ -11,12 +11,10 @@ blocked layout and TensorRT's resize have a kernel for.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from onnxscript import ir
 
-from edgekit.graph.rules._rule import Rule, constant
+from edgekit.graph.rules._rule import Operators, Rule, constant
 
 FORM = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
 _DEFAULT = {"mode": "nearest", "coordinate_transformation_mode": "half_pixel", "nearest_mode": "round_prefer_floor"}
@@ -33,10 +31,10 @@ _DOUBLING = {
 class ResizeByTwo(Rule):
     NAME = "resize_by_two"
 
-    def pattern(self, op: Any, x: Any) -> Any:
+    def pattern(self, op: Operators, x: object) -> object:
         return op.Resize(x, _allow_other_inputs=True, _allow_other_attributes=True, _outputs=["out"])
 
-    def check(self, context: Any, x: ir.Value, out: ir.Value) -> bool:
+    def check(self, context: object, x: ir.Value, out: ir.Value) -> bool:
         node = out.producer()
         assert node is not None
         form = {name: _text(node, name) for name in FORM}
@@ -51,7 +49,7 @@ class ResizeByTwo(Rule):
         rounding = (form["coordinate_transformation_mode"], form["nearest_mode"])
         return rounding in _DOUBLING or self.refuse(node, f"{rounding[0]} with {rounding[1]} is no plain doubling")
 
-    def rewrite(self, op: Any, x: ir.Value, out: ir.Value) -> Any:
+    def rewrite(self, op: Operators, x: ir.Value, out: ir.Value) -> ir.Value:
         scales = op.Constant(value=ir.tensor(np.array([1, 1, 2, 2], dtype=np.float32)))
         return op.Resize(x, None, scales, **FORM)
 

@@ -12,12 +12,10 @@ up and moving the result: the three maps of an attention come out of the convolu
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from onnxscript import ir
 
-from edgekit.graph.rules._rule import Rule, constant, initializer, producer
+from edgekit.graph.rules._rule import Operators, Rule, constant, initializer, producer
 
 
 class SelectedConvolution(Rule):
@@ -26,12 +24,12 @@ class SelectedConvolution(Rule):
     def __init__(self) -> None:
         super().__init__()
         # Convolutions being replaced -> what has been made of them so far, by channels.
-        self._made: dict[ir.Value, dict[tuple[int, ...], Any]] = {}
+        self._made: dict[ir.Value, dict[tuple[int, ...], ir.Value]] = {}
 
-    def pattern(self, op: Any, y: Any, channels: Any) -> Any:
+    def pattern(self, op: Operators, y: object, channels: object) -> object:
         return op.Gather(y, channels, axis=1, _outputs=["out"])
 
-    def check(self, context: Any, y: ir.Value, channels: ir.Value, out: ir.Value) -> bool:
+    def check(self, context: object, y: ir.Value, channels: ir.Value, out: ir.Value) -> bool:
         convolution, wanted = producer(y, "Conv"), constant(channels)
         if convolution is None or wanted is None or wanted.ndim != 1:
             return False
@@ -47,7 +45,7 @@ class SelectedConvolution(Rule):
             return self.refuse(node, f"other nodes use {convolution.name} as a whole, or some of its channels twice")
         return True
 
-    def rewrite(self, op: Any, y: ir.Value, channels: ir.Value, out: ir.Value) -> Any:
+    def rewrite(self, op: Operators, y: ir.Value, channels: ir.Value, out: ir.Value) -> ir.Value:
         convolution, rows = producer(y, "Conv"), constant(channels)
         assert convolution is not None and rows is not None
         made = self._made.setdefault(y, {})
@@ -62,7 +60,7 @@ class SelectedConvolution(Rule):
         return made[key]
 
 
-def _rows(op: Any, value: ir.Value, rows: np.ndarray, number: int) -> Any:
+def _rows(op: Operators, value: ir.Value, rows: np.ndarray, number: int) -> ir.Value:
     array, name = constant(value), f"{value.name}.{number}"
     assert array is not None
     return initializer(op, name, array[rows])

@@ -11,22 +11,20 @@ where Softmax does not.
 
 from __future__ import annotations
 
-from typing import Any
-
 from onnxscript import ir
 
-from edgekit.graph.rules._rule import Rule, ints, producer
+from edgekit.graph.rules._rule import Operators, Rule, ints, producer
 
 
 class SoftmaxSpelledOut(Rule):
     NAME = "softmax_spelled_out"
 
-    def pattern(self, op: Any, x: Any) -> Any:
+    def pattern(self, op: Operators, x: object) -> object:
         e = op.Exp(x)
         total = op.ReduceSum(e, _allow_other_inputs=True, _allow_other_attributes=True, _outputs=["total"])
         return op.Div(e, total, _outputs=["out"])
 
-    def check(self, context: Any, x: ir.Value, total: ir.Value, out: ir.Value) -> bool:
+    def check(self, context: object, x: ir.Value, total: ir.Value, out: ir.Value) -> bool:
         sum_node, node = total.producer(), out.producer()
         assert sum_node is not None
         axes = ints(sum_node, "axes", 1)
@@ -34,7 +32,7 @@ class SoftmaxSpelledOut(Rule):
             return self.refuse(node, f"{sum_node.name} does not sum along one axis, kept as 1")
         return True
 
-    def rewrite(self, op: Any, x: ir.Value, total: ir.Value, out: ir.Value) -> Any:
+    def rewrite(self, op: Operators, x: ir.Value, total: ir.Value, out: ir.Value) -> ir.Value:
         sum_node = total.producer()
         assert sum_node is not None
         axes = ints(sum_node, "axes", 1)

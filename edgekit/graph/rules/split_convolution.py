@@ -11,20 +11,18 @@ are needed, and the Concat behind takes them as they are.
 
 from __future__ import annotations
 
-from typing import Any
-
 from onnxscript import ir
 
-from edgekit.graph.rules._rule import Rule, activation_behind, constant, initializer, only_user, producer
+from edgekit.graph.rules._rule import Operators, Rule, activation_behind, constant, initializer, only_user, producer
 
 
 class SplitConvolution(Rule):
     NAME = "split_convolution"
 
-    def pattern(self, op: Any, y: Any) -> Any:
+    def pattern(self, op: Operators, y: object) -> object:
         return op.Split(y, _outputs=["a", "b"], _allow_other_inputs=True, _allow_other_attributes=True)
 
-    def check(self, context: Any, y: ir.Value, a: ir.Value, b: ir.Value) -> bool:
+    def check(self, context: object, y: ir.Value, a: ir.Value, b: ir.Value) -> bool:
         found = activation_behind(y)
         convolution = producer(found[0], "Conv") if found else None
         split = a.producer()
@@ -42,7 +40,7 @@ class SplitConvolution(Rule):
             return self.refuse(split, "the sizes of its parts are not known")
         return True
 
-    def rewrite(self, op: Any, y: ir.Value, a: ir.Value, b: ir.Value) -> Any:
+    def rewrite(self, op: Operators, y: ir.Value, a: ir.Value, b: ir.Value) -> tuple[ir.Value, ...]:
         found = activation_behind(y)
         assert found is not None and a.shape is not None
         before, activated = found

@@ -7,12 +7,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from onnxscript import ir
 
-from edgekit.graph.rules._rule import Rule, int_tensor
+from edgekit.graph.rules._rule import Operators, Pattern, Rule, int_tensor
 
 MOST = 4  # outputs of a Split in these networks
 
@@ -20,22 +19,22 @@ MOST = 4  # outputs of a Split in these networks
 class SplitSizes(Rule):
     NAME = "split_sizes"
 
-    def patterns(self) -> Sequence[Callable[..., Any]]:
-        def into(parts: int) -> Callable[..., Any]:
-            def pattern(op: Any, x: Any) -> Any:
+    def patterns(self) -> Sequence[Pattern]:
+        def into(parts: int) -> Pattern:
+            def pattern(op: Operators, x: object) -> object:
                 return op.Split(x, _allow_other_attributes=True, _outputs=[f"part{i}" for i in range(parts)])
 
             return pattern
 
         return [into(parts) for parts in range(2, MOST + 1)]
 
-    def check(self, context: Any, x: ir.Value, part0: ir.Value, **others: ir.Value) -> bool:
+    def check(self, context: object, x: ir.Value, part0: ir.Value, **others: ir.Value) -> bool:
         node = part0.producer()
         if _sizes([part0, *others.values()]) is None:
             return self.refuse(node, "the sizes of its parts are unknown; export with a fixed image size")
         return True
 
-    def rewrite(self, op: Any, x: ir.Value, part0: ir.Value, **others: ir.Value) -> Any:
+    def rewrite(self, op: Operators, x: ir.Value, part0: ir.Value, **others: ir.Value) -> object:
         sizes, axis = _sizes([part0, *others.values()]), _axis(part0)
         assert sizes is not None
         return op.Split(x, op.Constant(value=int_tensor(*sizes)), axis=axis, _outputs=len(sizes))

@@ -11,28 +11,28 @@ and few parsers read opset 24.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
 from onnxscript import ir
 
-from edgekit.graph.rules._rule import Rule
+from edgekit.graph.rules._rule import Operators, Pattern, Rule
 
 
 class Swish(Rule):
     NAME = "swish"
     OPSET = 24
 
-    def patterns(self) -> Any:
+    def patterns(self) -> Sequence[Pattern]:
         return [self._left, self._right]
 
-    def _left(self, op: Any, x: Any) -> Any:
+    def _left(self, op: Operators, x: object) -> object:
         return op.Mul(x, op.Sigmoid(x))
 
-    def _right(self, op: Any, x: Any) -> Any:
+    def _right(self, op: Operators, x: object) -> object:
         return op.Mul(op.Sigmoid(x), x)
 
-    def check(self, context: Any, x: ir.Value) -> bool:
+    def check(self, context: object, x: ir.Value) -> bool:
         return True
 
-    def rewrite(self, op: Any, x: ir.Value) -> Any:
+    def rewrite(self, op: Operators, x: ir.Value) -> ir.Value:
         return op.Swish(x, alpha=1.0)

@@ -11,20 +11,18 @@ Sums are added in another order, so results differ by rounding.
 
 from __future__ import annotations
 
-from typing import Any
-
 from onnxscript import ir
 
-from edgekit.graph.rules._rule import Rule, constant, initializer, only_user, plain_convolution, producer
+from edgekit.graph.rules._rule import Operators, Rule, constant, initializer, only_user, plain_convolution, producer
 
 
 class UpsampledConvolution(Rule):
     NAME = "upsampled_convolution"
 
-    def pattern(self, op: Any, joined: Any) -> Any:
+    def pattern(self, op: Operators, joined: object) -> object:
         return op.Conv(joined, _outputs=["out"], _allow_other_inputs=True, _allow_other_attributes=True)
 
-    def check(self, context: Any, joined: ir.Value, out: ir.Value) -> bool:
+    def check(self, context: object, joined: ir.Value, out: ir.Value) -> bool:
         concat = producer(joined, "Concat")
         resize = producer(concat.inputs[0], "Resize") if concat is not None and len(concat.inputs) == 2 else None
         if concat is None or resize is None or concat.attributes["axis"].as_int() != 1:
@@ -38,7 +36,7 @@ class UpsampledConvolution(Rule):
             return self.refuse(convolution, f"{resize.name} does not repeat pixels")
         return True
 
-    def rewrite(self, op: Any, joined: ir.Value, out: ir.Value) -> Any:
+    def rewrite(self, op: Operators, joined: ir.Value, out: ir.Value) -> ir.Value:
         concat, convolution = producer(joined, "Concat"), out.producer()
         assert concat is not None and convolution is not None
         resize, weight = producer(concat.inputs[0], "Resize"), constant(convolution.inputs[1])
