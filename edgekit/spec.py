@@ -14,12 +14,18 @@ import abc
 import dataclasses
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from edgekit.errors import InputError, UsageError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+_T = TypeVar("_T")
+Json: TypeAlias = dict[str, Any]  # a JSON object, as the json module reads and writes it
 
 SCALES = ("n", "s", "m", "l", "x")
 FAMILIES = ("v1.0", "turbo")
@@ -88,14 +94,13 @@ class ModelSpec:
     def replace(self, **changes: Any) -> ModelSpec:
         return dataclasses.replace(self, **changes)
 
-    def to_dict(self) -> dict[str, Any]:
-        plain: dict[str, Any] = _plain(self)
+    def to_dict(self) -> Json:
+        plain: Json = _plain(self)
         return plain
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> ModelSpec:
-        spec: ModelSpec = _build(cls, data)
-        return spec
+    def from_dict(cls, data: Json) -> ModelSpec:
+        return _build(cls, data)
 
 
 @dataclass(frozen=True)
@@ -175,22 +180,22 @@ class ModelInfo:
     def replace(self, **changes: Any) -> ModelInfo:
         return dataclasses.replace(self, **changes)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> Json:
         """JSON-ready; ``candidates`` only where there is a number of them."""
-        plain: dict[str, Any] = _plain(self)
+        plain: Json = _plain(self)
         if self.candidates is None:
             del plain["candidates"]
         return plain
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> ModelInfo:
+    def from_dict(cls, data: Json) -> ModelInfo:
         data = dict(data)
         data["inputs"] = tuple(_build(Port, p) for p in data["inputs"])
         data["outputs"] = tuple(_build(Port, p) for p in data["outputs"])
         data["preprocess"] = _build(Preprocess, data["preprocess"])
         if data.get("spec"):
             data["spec"] = ModelSpec.from_dict(data["spec"])
-        info: ModelInfo = _build(cls, data)
+        info = _build(cls, data)
         for port in info.outputs:
             if port.role not in ROLES:
                 raise InputError(f"output {port.name!r} has the unknown role {port.role!r}; known: {', '.join(ROLES)}")
@@ -230,22 +235,22 @@ class Session(abc.ABC):
     named: bool = True
 
     @abc.abstractmethod
-    def run(self, batch: Any) -> dict[str, Any]:
+    def run(self, batch: np.ndarray) -> dict[str, np.ndarray]:
         """Answer one batch: an array per role."""
 
-    def memory(self) -> Any | None:
+    def memory(self) -> np.ndarray | None:
         """Where this thread's next ``run`` reads its input, to be filled and given to it: uint8 ``[B, H, W, 3]``; None
         where the session has none."""
         return None
 
-    def taps(self, batch: Any, names: Sequence[str]) -> dict[str, Any]:
+    def taps(self, batch: np.ndarray, names: Sequence[str]) -> dict[str, np.ndarray]:
         """Values inside the model for one batch: by module path in PyTorch, by the value's name in artifacts.
 
         Names that are not there (a fusion may have swallowed them) are left out.
         """
         return {}
 
-    def profile(self, batch: Any, runs: int) -> list[tuple[str, str, float]] | None:
+    def profile(self, batch: np.ndarray, runs: int) -> list[tuple[str, str, float]] | None:
         """(name, operator type, milliseconds) of every operator executed, in order, medians of ``runs``; None where
         the runtime cannot say."""
         return None
@@ -270,7 +275,7 @@ class Graph:
     path: Path
     info: ModelInfo
     sha256: str
-    provenance: dict[str, Any] = field(default_factory=dict)
+    provenance: Json = field(default_factory=dict)
 
 
 def anchors(imgsz: tuple[int, int]) -> int:
@@ -339,7 +344,7 @@ def parse_activation(text: str) -> tuple[str, float | None]:
     return name, slope
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> Any:
     """Dataclasses, tuples and mappings as JSON-ready dicts and lists; None-valued fields are kept."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
@@ -350,9 +355,9 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _build(cls: type, data: Mapping[str, Any]) -> Any:
+def _build(cls: type[_T], data: Json) -> _T:
     """The inverse of ``_plain`` for one flat record: lists become tuples, unknown keys are refused."""
-    fields = {f.name: f for f in dataclasses.fields(cls)}
+    fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
     unknown = set(data) - set(fields)
     if unknown:
         raise InputError(f"{cls.__name__} has no field {sorted(unknown)[0]!r}; was it written by a newer edgekit?")
