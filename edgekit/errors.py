@@ -9,7 +9,7 @@ and never prints or exits. Anything that is not an ``EdgekitError`` is a bug and
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 
 class EdgekitError(Exception):
@@ -58,3 +58,8 @@ class GateError(EdgekitError):
     def __init__(self, message: str, evidence: Mapping[str, object] | None = None) -> None:
         super().__init__(message)
         self.evidence = dict(evidence or {})
+
+
+def shorten(names: Sequence[object], most: int = 8) -> str:
+    """A list for an error message, its end left out when it is long."""
+    return ", ".join(map(str, names[:most])) + (", …" if len(names) > most else "")

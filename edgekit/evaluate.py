@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from edgekit import metrics
+from edgekit import metrics, tasks
 from edgekit.data.dataset import Dataset, Sample
 from edgekit.errors import InputError
 from edgekit.image import Geometry, read_image
@@ -159,12 +159,27 @@ def evaluate(
     scored = replace(dataset, samples=tuple(s for s in dataset.samples if s.image_id in answers))
     predictions = [row for sample in scored.samples for row in answers[sample.image_id].rows]
     began = perf_counter()
-    scores = metrics.score(scored, predictions, scoring)
+    scores = score(scored, predictions, scoring)
     seconds["score"] = perf_counter() - began
     seconds["whole"] = perf_counter() - start
     protocol = f"{_protocol(predictor, options)} {scores.protocol}"
     notes = [*crowded(scored, options.max_det, scoring), *_cut_off(answers, predictor.info, options)]
     return Evaluation(scores, predictions, len(scored), seconds, skipped, protocol, notes)
+
+
+def score(
+    dataset: Dataset, predictions: Sequence[metrics.Prediction], options: metrics.Options | None = None
+) -> metrics.Scores:
+    """The task's metrics of ``predictions`` (COCO result dicts) on the split that ``dataset`` holds.
+
+    Raises:
+        InputError: predictions that do not belong to the set or lack what the task needs.
+        MissingPackageError: faster-coco-eval is needed and not installed.
+    """
+    scores: metrics.Scores = (
+        tasks.get(dataset.task).part("labels").score(dataset, predictions, options or metrics.Options())
+    )
+    return scores
 
 
 def _cut_off(answers: Mapping[int, Answer], info: ModelInfo, options: Options) -> Iterator[str]:

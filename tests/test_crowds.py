@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from edgekit import build as building
 from edgekit import bundle, catalog, checkpoint, crowding, loading, metrics, targets
 from edgekit.data.dataset import Dataset, Sample
-from edgekit.data.labels import Labels
 from edgekit.errors import InputError, TruncatedWarning, UsageError
-from edgekit.evaluate import evaluate
+from edgekit.evaluate import evaluate, score
 from edgekit.graph.export import export
+from edgekit.metrics.labels import Labels
 from edgekit.metrics.limits import crowded
 from edgekit.runtime.postprocess import Options, postprocess
 from edgekit.runtime.predictor import Predictor
@@ -268,7 +268,7 @@ def found_in(data: Dataset) -> list[dict[str, Any]]:
 def test_objects_beyond_cocos_hundred_count_where_they_are_asked_for(tmp_path: Path) -> None:
     pytest.importorskip("faster_coco_eval")
     data = dataset([150, 10], tmp_path)
-    usual, all_of_them = (metrics.score(data, found_in(data), metrics.Options(max_det=n)) for n in (None, 150))
+    usual, all_of_them = (score(data, found_in(data), metrics.Options(max_det=n)) for n in (None, 150))
     assert usual.metrics["map50"] < 0.75 and "at most 100 detections" in usual.protocol
     assert all_of_them.metrics["map50"] == pytest.approx(1, abs=1e-6) and "at most 150" in all_of_them.protocol
 

@@ -12,10 +12,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from edgekit.boxes import corners
+from edgekit.boxes import corners, rotated_from_corners
 from edgekit.data import Dataset, Issue, account_of, check, open_dataset
 from edgekit.data.images import image_size
-from edgekit.data.rotated import rotated_from_corners
 from edgekit.errors import EdgekitError, InputError, UsageError
 from edgekit.masks import encode_rle
 

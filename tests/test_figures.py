@@ -19,11 +19,11 @@ import torch
 
 from edgekit.boxes import corners
 from edgekit.data.dataset import Dataset, Sample
-from edgekit.data.labels import Labels
 from edgekit.errors import InputError, MissingPackageError, UsageError
 from edgekit.masks import encode_rle
 from edgekit.metrics import confusion_matrix, threshold_curves
 from edgekit.metrics.images import image_f1, worst_images
+from edgekit.metrics.labels import Labels
 from edgekit.nn.targets import Targets
 from edgekit.train import figures, sheets
 from edgekit.train.sinks import open_sinks
@@ -50,7 +50,7 @@ def make(tmp_path: Path, task: str, classes: int = 3, images: int = 6, seed: int
         cv2.imwrite(str(path), rng.integers(0, 255, (SIDE, SIDE, 3), np.uint8))
         if task == "classify":
             probs = rng.dirichlet(np.ones(classes))
-            samples.append(Sample(path, i, Labels.of_class(int(rng.integers(classes))), SIDE, SIDE))
+            samples.append(Sample(path, i, Labels.empty(int(rng.integers(classes))), SIDE, SIDE))
             rows.append({"image_id": i, "probs": probs.tolist()})
             continue
         n = int(rng.integers(0, 5))
@@ -157,7 +157,7 @@ def test_one_class_and_many(tmp_path: Path, classes: int) -> None:
 def test_nothing_found_and_nothing_there(tmp_path: Path) -> None:
     dataset, _ = make(tmp_path, "detect")
     bare = dataclasses.replace(
-        dataset, samples=tuple(dataclasses.replace(s, labels=Labels.from_rows([], [])) for s in dataset.samples)
+        dataset, samples=tuple(dataclasses.replace(s, labels=Labels.empty()) for s in dataset.samples)
     )
     for path in figures.evaluation_figures(bare, [], tmp_path / "out"):
         looks_drawn(path)
@@ -229,9 +229,9 @@ def test_classification_confuses_by_the_likeliest_class(tmp_path: Path) -> None:
     for sample, row in zip(dataset.samples, rows, strict=True):
         matrix[sample.labels.class_id, row["probs"].index(max(row["probs"]))] += 1
     np.testing.assert_array_equal(figures.confusion(dataset, rows, tmp_path / "c.png"), matrix)
-    score, sample = worst_images(dataset, rows, 1)[0]
+    score, place = worst_images(dataset, rows, 1)[0]
     truth = [row["probs"][s.labels.class_id] for s, row in zip(dataset.samples, rows, strict=True)]
-    assert score == min(truth) and sample is dataset.samples[truth.index(score)]
+    assert score == min(truth) and place == truth.index(score)
 
 
 def test_a_curve_is_refused_that_is_none(tmp_path: Path) -> None:

@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 from edgekit.boxes import corners
 from edgekit.data import Dataset, Labels, Sample, open_dataset
 from edgekit.errors import InputError, UsageError
+from edgekit.evaluate import score
 from edgekit.masks import encode_rle
-from edgekit.metrics import Options, confusion_matrix, ground_truth, score, threshold_curves
+from edgekit.metrics import Options, confusion_matrix, ground_truth, threshold_curves
 from edgekit.metrics.coco import coco_scores
 from edgekit.metrics.matching import Matches, average_precision, by_score, coco_precision, peer_precision
 from edgekit.metrics.overlap import box_overlap, keypoint_similarity
@@ -492,7 +493,7 @@ def test_peer_masks_let_the_smaller_object_cover_the_larger() -> None:
 
 
 def classified(truth: list[int], names: int = 6) -> Dataset:
-    samples = tuple(Sample(Path(f"{i}.png"), i, Labels.of_class(c), 9, 9) for i, c in enumerate(truth, 1))
+    samples = tuple(Sample(Path(f"{i}.png"), i, Labels.empty(c), 9, 9) for i, c in enumerate(truth, 1))
     return Dataset("classify", tuple("abcdef"[:names]), samples, Path("folder"), "val")
 
 

@@ -126,7 +126,7 @@ def _print_issues(issues: Sequence[Issue]) -> None:
     """By kind, errors first, long lists cut short."""
     from rich.markup import escape
 
-    from edgekit.data.labels import KINDS
+    from edgekit.data.issues import KINDS
 
     out = console()
     for severity, shade in COLOURS.items():

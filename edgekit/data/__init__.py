@@ -10,8 +10,9 @@ class). What one row of a task's text labels means is the task's business: ``tas
 from edgekit.data.account import account_of
 from edgekit.data.check import check
 from edgekit.data.dataset import Dataset, Sample
-from edgekit.data.labels import Issue, Labels
+from edgekit.data.issues import Issue
 from edgekit.data.open import open_dataset
 from edgekit.data.options import LabelOptions
+from edgekit.metrics.labels import Labels
 
 __all__ = ["Dataset", "Issue", "LabelOptions", "Labels", "Sample", "account_of", "check", "open_dataset"]

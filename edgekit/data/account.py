@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from edgekit.data.encoding import printable
-from edgekit.data.labels import Issue
+from edgekit.data.issues import Issue
 
 if TYPE_CHECKING:
     from edgekit.data.dataset import Dataset

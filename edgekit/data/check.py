@@ -21,7 +21,7 @@ import numpy as np
 
 from edgekit.data.dataset import Dataset, Sample
 from edgekit.data.encoding import read_lines
-from edgekit.data.labels import Issue
+from edgekit.data.issues import Issue
 from edgekit.data.open import open_dataset
 from edgekit.data.options import LabelOptions
 from edgekit.data.splits import MissingSplitError, splits_of

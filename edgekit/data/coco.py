@@ -22,14 +22,15 @@ import numpy as np
 from edgekit.data import coco_sizes as sizes
 from edgekit.data.coco_document import load_document, numbers
 from edgekit.data.dataset import Dataset, Sample
-from edgekit.data.geometry import extent
 from edgekit.data.images import image_size
-from edgekit.data.labels import BadRow, Issue, Labels, shoelace
+from edgekit.data.issues import Issue
 from edgekit.data.options import LabelOptions
 from edgekit.data.places import Places
 from edgekit.data.settings import whole
 from edgekit.errors import InputError, UsageError
 from edgekit.masks import decode_rle
+from edgekit.metrics.labels import Labels, shoelace
+from edgekit.tasks.rows import BadRow, extent
 
 
 def read_coco(

@@ -13,9 +13,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from edgekit.data.labels import BadRow, Issue
+from edgekit.data.issues import Issue
 from edgekit.data.settings import whole
 from edgekit.errors import InputError
+from edgekit.tasks.rows import BadRow
 
 _NEEDED = {"images": ("id", "file_name"), "annotations": ("image_id", "category_id"), "categories": ("id", "name")}
 

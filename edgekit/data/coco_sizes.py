@@ -15,10 +15,11 @@ from typing import Any, NamedTuple
 
 from edgekit.data.coco_document import numbers
 from edgekit.data.images import TURNED, orientation
-from edgekit.data.labels import BadRow, Labels
 from edgekit.data.options import LabelOptions
 from edgekit.data.settings import whole
 from edgekit.data.turned import rescaled, turned
+from edgekit.metrics.labels import Labels
+from edgekit.tasks.rows import BadRow
 
 OUTSIDE = 1.0  # pixels a box may reach beyond its image without a word
 ANOTHER_SHAPE = 2.0  # pixels by which a scaled copy's side may miss

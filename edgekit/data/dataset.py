@@ -18,9 +18,11 @@ from pathlib import Path
 
 import numpy as np
 
+from edgekit import tasks
 from edgekit.data.images import image_size
-from edgekit.data.labels import Issue, Labels
-from edgekit.errors import InputError
+from edgekit.data.issues import Issue
+from edgekit.errors import InputError, shorten
+from edgekit.metrics.labels import Labels
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,16 @@ class Dataset:
     def __len__(self) -> int:
         return len(self.samples)
 
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """Of the outputs that the task has: what labels of it hold, see ``spec.ROLES``."""
+        return tasks.get(self.task).roles
+
+    @property
+    def classifies(self) -> bool:
+        """Whether an image has one class and no objects."""
+        return not tasks.get(self.task).detects
+
     def problems(self) -> list[Issue]:
         """The set's issues and then every image's, in order."""
         return [*self.issues, *(issue for sample in self.samples for issue in sample.issues)]
@@ -128,11 +140,6 @@ class Dataset:
             categories[label] = category
         samples = tuple(dataclasses.replace(s, labels=_relabelled(s.labels, moved)) for s in self.samples)
         return dataclasses.replace(self, names=tuple(names), samples=samples, category_ids=tuple(categories))
-
-
-def shorten(names: Sequence[object], most: int = 8) -> str:
-    """A list for a sentence, its end left out when it is long."""
-    return ", ".join(map(str, names[:most])) + (", …" if len(names) > most else "")
 
 
 def _relabelled(labels: Labels, moved: np.ndarray) -> Labels:

@@ -25,13 +25,14 @@ from typing import Any
 
 import numpy as np
 
-from edgekit.data.dataset import Dataset, shorten
+from edgekit.data.dataset import Dataset
 from edgekit.data.encoding import read_lines
-from edgekit.data.labels import Issue, Labels
+from edgekit.data.issues import Issue
 from edgekit.data.options import LabelOptions
 from edgekit.data.settings import whole
 from edgekit.data.splits import place_of
-from edgekit.errors import InputError, UsageError
+from edgekit.errors import InputError, UsageError, shorten
+from edgekit.metrics.labels import Labels
 
 NAME = "sets.yaml"  # in a run's folder
 OBJECT = "object"  # what --single-class calls everything

@@ -11,11 +11,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edgekit.data.dataset import Dataset, Sample, shorten
+from edgekit.data.dataset import Dataset, Sample
 from edgekit.data.encoding import printable
 from edgekit.data.images import find_images, hidden_folder, is_hidden, is_image, look_through
-from edgekit.data.labels import Issue, Labels
-from edgekit.errors import InputError, UsageError
+from edgekit.data.issues import Issue
+from edgekit.errors import InputError, UsageError, shorten
+from edgekit.metrics.labels import Labels
 
 SPLITS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
 SPELLINGS = {spelling for spellings in SPLITS.values() for spelling in spellings}
@@ -83,7 +84,7 @@ def _read(root: Path, folder: Path, split: str, names: list[str], issues: list[I
     return Dataset(
         task="classify",
         names=tuple(map(printable, names)),
-        samples=tuple(Sample(path, i, Labels.of_class(label)) for i, (path, label) in enumerate(samples, 1)),
+        samples=tuple(Sample(path, i, Labels.empty(label)) for i, (path, label) in enumerate(samples, 1)),
         source=root,
         split=split,
         issues=tuple(issues),

@@ -15,7 +15,7 @@ import struct
 from functools import lru_cache
 from pathlib import Path
 
-from edgekit.data.labels import Issue
+from edgekit.data.issues import Issue
 from edgekit.errors import InputError
 from edgekit.image import SUFFIXES, read_image
 

@@ -13,9 +13,8 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 
-from edgekit.data.dataset import shorten
 from edgekit.data.images import find_images, is_hidden, is_image
-from edgekit.errors import InputError
+from edgekit.errors import InputError, shorten
 
 _LOOKED_AT = 50  # names that decide in which folder images are looked for
 

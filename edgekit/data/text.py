@@ -13,24 +13,26 @@ itself. An empty or missing file means that nothing is on the image.
 
 from __future__ import annotations
 
-import importlib
+import contextlib
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from edgekit.data.dataset import Dataset, Sample, shorten
+from edgekit import tasks
+from edgekit.data.angles import angle_unit, with_angles
+from edgekit.data.dataset import Dataset, Sample
 from edgekit.data.encoding import read_lines
-from edgekit.data.geometry import ROUNDING
 from edgekit.data.images import image_size, is_image, look_through
-from edgekit.data.labels import BadRow, Issue, Labels, Row
+from edgekit.data.issues import Issue
 from edgekit.data.options import LabelOptions
 from edgekit.data.settings import read_settings, whole
 from edgekit.data.splits import entries, resolve
-from edgekit.errors import InputError, UsageError
+from edgekit.errors import InputError, UsageError, shorten
+from edgekit.metrics.labels import Labels
+from edgekit.tasks.rows import ROUNDING, BadRow, ParseRow, Row, stacked
 
-ParseRow = Callable[[Sequence[float], "tuple[int, int] | None"], Row]
 _LOOKED_AT = 500  # rows that decide what task the labels are for
 
 
@@ -51,12 +53,12 @@ def read_text(path: Path, settings: dict[str, Any], task: str | None, split: str
     task = task or ("pose" if shape else _infer_task(path, images))
     if task == "pose" and shape is None:
         raise InputError(f"{path}: has no kpt_shape, which the task pose needs, e.g. kpt_shape: [17, 3]")
-    parse_row: ParseRow = importlib.import_module(f"edgekit.tasks.{task}.labels").parse_row
-    unit = _angle_unit(path, images, options.angle, issues) if task == "obb" else None
+    parse_row: ParseRow = tasks.get(task).part("labels").parse_row
+    unit = angle_unit(path, _words(images), options.angle, issues) if task == "obb" else None
     samples = []
     for number, image in enumerate(images, 1):
         try:
-            parse = _with_angles(parse_row, image, unit) if unit else parse_row
+            parse = with_angles(parse_row, image, unit) if unit else parse_row
             labels, found = _read_labels(label_path(image), parse, len(names), shape)
         except (OSError, UnicodeDecodeError) as error:
             sentence = f"cannot be read as text ({error}); its image is left out"
@@ -208,6 +210,13 @@ def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
             yield number, words
 
 
+def _words(images: Iterable[Path]) -> Iterator[list[str]]:
+    """Every row of every image's labels; what cannot be read is said when the labels really are."""
+    for image in images:
+        with contextlib.suppress(OSError, UnicodeDecodeError):
+            yield from (words for _, words in _rows(label_path(image)))
+
+
 def _read_labels(
     path: Path, parse_row: ParseRow, classes: int, shape: tuple[int, int] | None
 ) -> tuple[Labels, list[Issue]]:
@@ -237,7 +246,7 @@ def _read_labels(
     except FileNotFoundError:
         sentence = "there is no such label file: its image is taken as showing none of the classes"
         issues.append(Issue(path, None, "background", sentence, "note"))
-    return Labels.from_rows(kept, rows), issues
+    return stacked(kept, rows), issues
 
 
 def _parse(words: list[str], parse_row: ParseRow, classes: int, shape: tuple[int, int] | None) -> tuple[int, Row]:
@@ -277,45 +286,6 @@ def _infer_task(path: Path, images: list[Path]) -> str:
     raise UsageError(
         f"{path}: rows of {sorted(lengths)[0]} numbers after the class belong to no known task; give --task"
     )
-
-
-def _angle_unit(path: Path, images: Sequence[Path], stated: str | None, issues: list[Issue]) -> str | None:
-    """The unit of θ in rows ``class cx cy w h θ``; None where the split has no such row.
-
-    Raises:
-        UsageError: it is not stated, and no value is too large for radians.
-    """
-    angles = []
-    for image in images:
-        try:
-            angles += [abs(float(words[5])) for _, words in _rows(label_path(image)) if len(words) == 6]
-        except (OSError, ValueError):
-            continue  # said when the labels are really read
-    if not angles or stated:
-        return stated if angles else None
-    if max(angles) <= 2 * math.pi:
-        raise UsageError(
-            f"{path}: rows of a class and 5 numbers are oriented boxes by centre, size and angle, and no angle tells "
-            "degrees from radians; give --label-options angle=degrees or angle=radians (clockwise)"
-        )
-    sentence = f"angles up to {max(angles):g} are no radians: taken as degrees, clockwise from the x axis to the side w"
-    issues.append(Issue(path, None, "angle", sentence, "warning", len(angles)))
-    return "degrees"
-
-
-def _with_angles(parse_row: ParseRow, image: Path, unit: str) -> ParseRow:
-    """``parse_row`` for rows that may also be a centre, a size and an angle."""
-    from edgekit.tasks.obb.labels import corners_of_angled
-
-    def parse(values: Sequence[float], shape: tuple[int, int] | None) -> Row:
-        if len(values) != 5:
-            return parse_row(values, shape)
-        try:
-            return parse_row(corners_of_angled(values, image_size(image), unit), shape)
-        except InputError as error:
-            raise BadRow("unreadable", f"its angle needs the image's size: {error}") from None
-
-    return parse
 
 
 def _refuse_unlabelled(dataset: Dataset) -> None:

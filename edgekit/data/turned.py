@@ -11,14 +11,13 @@ it left.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 import cv2
 import numpy as np
 
-from edgekit.data.labels import Labels
 from edgekit.masks import decode_rle, encode_rle
+from edgekit.metrics.labels import Labels, Rle
 
 Array = np.ndarray
 
@@ -67,10 +66,8 @@ def turned_mask(mask: Array, orientation: int) -> Array:
     return np.ascontiguousarray(np.flip(mask, flips.get(orientation, ())))
 
 
-def _masks(
-    masks: tuple[dict[str, Any] | None, ...] | None, change: Callable[[Array], Array]
-) -> tuple[dict[str, Any] | None, ...] | None:
-    def changed(mask: Mapping[str, Any] | None) -> dict[str, Any] | None:
+def _masks(masks: tuple[Rle | None, ...] | None, change: Callable[[Array], Array]) -> tuple[Rle | None, ...] | None:
+    def changed(mask: Rle | None) -> Rle | None:
         return None if mask is None else encode_rle(change(decode_rle(mask)))
 
     return None if masks is None else tuple(map(changed, masks))

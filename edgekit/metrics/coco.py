@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from edgekit.data.dataset import Dataset, Sample
 from edgekit.errors import MissingPackageError
+from edgekit.metrics.labels import LabelledImage, LabelledSet
 from edgekit.metrics.overlap import keypoint_sigmas
 from edgekit.metrics.predictions import Prediction, gather
 from edgekit.metrics.scores import IOU_THRESHOLDS, Scores, table
@@ -26,7 +26,7 @@ LIMITS = {"bbox": 100, "segm": 100, "keypoints": 20}  # detections of a class in
 
 
 def coco_scores(
-    dataset: Dataset, predictions: Sequence[Prediction], kind: str, prefix: str = "", max_det: int | None = None
+    dataset: LabelledSet, predictions: Sequence[Prediction], kind: str, prefix: str = "", max_det: int | None = None
 ) -> Scores:
     """Average precision of ``kind`` ``bbox``, ``segm`` or ``keypoints``; metric names begin with ``prefix``.
 
@@ -61,7 +61,7 @@ def coco_scores(
     return Scores({**scores.metrics, **sizes}, scores.per_class, scores.protocol)
 
 
-def ground_truth(dataset: Dataset) -> dict[str, Any]:
+def ground_truth(dataset: LabelledSet) -> dict[str, Any]:
     """The set as a COCO JSON document with ``images``, ``annotations`` and ``categories``, in pixels."""
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
@@ -74,7 +74,7 @@ def ground_truth(dataset: Dataset) -> dict[str, Any]:
     return {"info": {}, "images": images, "annotations": annotations, "categories": categories}
 
 
-def _annotations(dataset: Dataset, sample: Sample, width: int, height: int) -> list[dict[str, Any]]:
+def _annotations(dataset: LabelledSet, sample: LabelledImage, width: int, height: int) -> list[dict[str, Any]]:
     labels = sample.labels.scaled(width, height)
     corner_sizes = np.concatenate([labels.boxes[:, :2], labels.boxes[:, 2:] - labels.boxes[:, :2]], 1)
     rows: list[dict[str, Any]] = [
@@ -99,7 +99,7 @@ def _annotations(dataset: Dataset, sample: Sample, width: int, height: int) -> l
     return rows
 
 
-def _check(dataset: Dataset, predictions: Sequence[Prediction], kind: str) -> None:
+def _check(dataset: LabelledSet, predictions: Sequence[Prediction], kind: str) -> None:
     """Refuses in a sentence what the evaluator would assert, or take for something else: it scores a box where a mask
     is missing."""
     for found in gather(dataset, predictions):
@@ -122,7 +122,7 @@ def evaluator_package() -> Any:
     return faster_coco_eval
 
 
-def _evaluate(dataset: Dataset, predictions: Sequence[Prediction], kind: str, limit: int) -> Any:
+def _evaluate(dataset: LabelledSet, predictions: Sequence[Prediction], kind: str, limit: int) -> Any:
     package = evaluator_package()
     truth = package.COCO(ground_truth(dataset))
     found = truth.loadRes([dict(p) for p in predictions])  # it writes into what it is given

@@ -1,6 +1,6 @@
 """Which images a model does worst on: what to look at first when accuracy disappoints.
 
-worst_images(dataset, evaluation.predictions, 12)      # [(0.0, Sample), (0.21, Sample), …]
+worst_images(dataset, evaluation.predictions, 12)      # [(0.0, 31), (0.21, 4), …]: of dataset.samples
 image_f1(dataset, predictions)                         # [images], F1 at confidence 0.25 and IoU 0.5
 """
 
@@ -10,24 +10,25 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from edgekit.data.dataset import Dataset, Sample
+from edgekit.metrics.labels import LabelledSet
 from edgekit.metrics.matching import by_score
 from edgekit.metrics.objects import boxes_overlap, image_overlap
 from edgekit.metrics.predictions import Prediction, by_image, gather
 
 
 def worst_images(
-    dataset: Dataset, predictions: Sequence[Prediction], count: int = 12, confidence: float = 0.25
-) -> list[tuple[float, Sample]]:
-    """The ``count`` images of lowest ``image_f1`` with it, the worst first; of equals the one with most objects."""
+    dataset: LabelledSet, predictions: Sequence[Prediction], count: int = 12, confidence: float = 0.25
+) -> list[tuple[float, int]]:
+    """The ``count`` lowest ``image_f1`` and the places of those images in the set, the worst first; of equals the one
+    with most objects."""
     score = image_f1(dataset, predictions, confidence)
     objects = np.array([len(sample.labels) for sample in dataset.samples])
     order = np.lexsort((-objects, score))[:count]
-    return [(float(score[i]), dataset.samples[i]) for i in order]
+    return [(float(score[i]), int(i)) for i in order]
 
 
 def image_f1(
-    dataset: Dataset,
+    dataset: LabelledSet,
     predictions: Sequence[Prediction],
     confidence: float = 0.25,
     iou: float = 0.5,
@@ -40,7 +41,7 @@ def image_f1(
     Raises:
         InputError: predictions that do not belong to the set.
     """
-    if dataset.task == "classify":
+    if "class_probabilities" in dataset.roles:
         rows = by_image(dataset, predictions)
         pairs = zip(dataset.samples, rows, strict=True)
         return np.array([own[0]["probs"][sample.labels.class_id] if own else 0.0 for sample, own in pairs])

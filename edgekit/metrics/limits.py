@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from edgekit import tasks
-from edgekit.data.dataset import Dataset
 from edgekit.metrics.coco import LIMITS
+from edgekit.metrics.labels import LabelledSet
 from edgekit.metrics.scores import Options
 
 
-def crowded(dataset: Dataset, max_det: int, options: Options) -> list[str]:
+def crowded(dataset: LabelledSet, max_det: int, options: Options) -> list[str]:
     """A sentence for every limit that labelled objects exceed: ``max_det`` detections an image, and those of a class
     and image that COCO counts. Empty where none does, and for classification."""
-    roles = tasks.get(dataset.task).roles
+    roles = dataset.roles
     if "scores" not in roles:
         return []
     classes = [sample.labels.classes[~sample.labels.crowd] for sample in dataset.samples]

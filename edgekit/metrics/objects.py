@@ -11,9 +11,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from edgekit.data.dataset import Dataset
-from edgekit.data.labels import Labels
-from edgekit.data.rotated import rotated_from_corners
+from edgekit.boxes import rotated_from_corners
+from edgekit.metrics.labels import LabelledSet, Labels
 from edgekit.metrics.matching import Matches, average_precision, by_score, coco_precision
 from edgekit.metrics.overlap import box_overlap
 from edgekit.metrics.predictions import Detections, Prediction, gather
@@ -24,7 +23,7 @@ from edgekit.metrics.scores import IOU_THRESHOLDS, Scores, table
 Overlap = Callable[[Detections, Labels], np.ndarray]
 
 
-def rotated_scores(dataset: Dataset, predictions: Sequence[Prediction], rotated_iou: str = "probiou") -> Scores:
+def rotated_scores(dataset: LabelledSet, predictions: Sequence[Prediction], rotated_iou: str = "probiou") -> Scores:
     """COCO's average precision with oriented boxes; no limit on detections, since aerial images hold hundreds.
 
     Raises:
@@ -49,13 +48,18 @@ def boxes_overlap(rotated_iou: str) -> Overlap:
 
 
 def match_objects(
-    dataset: Dataset, predictions: Sequence[Prediction], thresholds_T: np.ndarray, overlap: Overlap
+    dataset: LabelledSet,
+    predictions: Sequence[Prediction],
+    thresholds_T: np.ndarray,
+    overlap: Overlap,
+    crowds: bool = True,
 ) -> Matches:
-    """Every prediction of the set: right or not at each threshold of ``overlap``."""
+    """Every prediction of the set: right or not at each threshold of ``overlap``; ``crowds`` False: as if there were
+    no crowd regions."""
     per_image = []
     totals = np.zeros(len(dataset.names), np.int64)
     for sample, found in zip(dataset.samples, gather(dataset, predictions), strict=True):
-        labels = sample.labels
+        labels = sample.labels if crowds else sample.labels.select(~sample.labels.crowd)
         totals += np.bincount(labels.classes[~labels.crowd], minlength=len(totals))
         overlap_NM = image_overlap(found, labels, sample.size, overlap)
         answer = by_score(overlap_NM, found.scores, found.classes, labels.classes, labels.crowd, thresholds_T)

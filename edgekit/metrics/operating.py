@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from edgekit.data.dataset import Dataset
+from edgekit.metrics.labels import LabelledSet
 from edgekit.metrics.matching import envelope
 from edgekit.metrics.objects import boxes_overlap, image_overlap, match_objects
 from edgekit.metrics.predictions import Prediction, by_image, gather
@@ -58,7 +58,7 @@ class Curves:
         return answers
 
 
-def threshold_curves(dataset: Dataset, predictions: Sequence[Prediction], rotated_iou: str = "probiou") -> Curves:
+def threshold_curves(dataset: LabelledSet, predictions: Sequence[Prediction], rotated_iou: str = "probiou") -> Curves:
     """The curves of a set's predictions; see ``Curves``.
 
     Raises:
@@ -85,7 +85,7 @@ def threshold_curves(dataset: Dataset, predictions: Sequence[Prediction], rotate
 
 
 def confusion_matrix(
-    dataset: Dataset,
+    dataset: LabelledSet,
     predictions: Sequence[Prediction],
     confidence: float = 0.25,
     iou: float = 0.5,
@@ -95,7 +95,7 @@ def confusion_matrix(
     the last column objects that were missed. Pairs are made by falling overlap, whatever their classes. For
     classification [C, C], by the most probable class."""
     count = len(dataset.names)
-    if dataset.task == "classify":
+    if "class_probabilities" in dataset.roles:
         matrix = np.zeros((count, count), np.int64)
         for sample, rows in zip(dataset.samples, by_image(dataset, predictions), strict=True):
             for row in rows:

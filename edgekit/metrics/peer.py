@@ -11,16 +11,14 @@ input against one map in which smaller objects cover larger ones.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 
-from edgekit.data.dataset import Dataset
-from edgekit.data.labels import Labels
 from edgekit.masks import decode_rle
+from edgekit.metrics.labels import LabelledSet, Labels
 from edgekit.metrics.matching import average_precision, peer_precision
 from edgekit.metrics.objects import Overlap, boxes_overlap, match_objects
 from edgekit.metrics.overlap import keypoint_sigmas, keypoint_similarity, mask_iou
@@ -28,18 +26,18 @@ from edgekit.metrics.predictions import Detections, Prediction
 from edgekit.metrics.scores import IOU_THRESHOLDS, Scores, table
 
 
-def peer_boxes(dataset: Dataset, predictions: Sequence[Prediction]) -> Scores:
+def peer_boxes(dataset: LabelledSet, predictions: Sequence[Prediction]) -> Scores:
     """Boxes by their intersection over union. The peer scores boxes before they are clipped to the image, which
     costs it where objects touch the edge: hand in boxes as the network gave them to get its figures exactly."""
     return _scores(dataset, predictions, boxes_overlap("probiou"), "", "boxes")
 
 
-def peer_rotated(dataset: Dataset, predictions: Sequence[Prediction]) -> Scores:
+def peer_rotated(dataset: LabelledSet, predictions: Sequence[Prediction]) -> Scores:
     """Oriented boxes by probabilistic IoU."""
     return _scores(dataset, predictions, boxes_overlap("probiou"), "", "oriented boxes by probabilistic IoU")
 
 
-def peer_keypoints(dataset: Dataset, predictions: Sequence[Prediction]) -> Scores:
+def peer_keypoints(dataset: LabelledSet, predictions: Sequence[Prediction]) -> Scores:
     """Keypoints by OKS with an area of 0.53 · w · h."""
     assert dataset.keypoint_shape is not None
     points = dataset.keypoint_shape[0]
@@ -54,7 +52,7 @@ def peer_keypoints(dataset: Dataset, predictions: Sequence[Prediction]) -> Score
     return _scores(dataset, predictions, overlap, "pose_", "keypoints by OKS over 0.53 of the box's area")
 
 
-def peer_masks(dataset: Dataset, predictions: Sequence[Prediction], imgsz: tuple[int, int]) -> Scores:
+def peer_masks(dataset: LabelledSet, predictions: Sequence[Prediction], imgsz: tuple[int, int]) -> Scores:
     """Masks at a quarter of the input size ``imgsz`` (height, width). The peer thresholds its masks at that size;
     here they are brought back to it from the original image, which moves edges by a fraction of a cell."""
 
@@ -67,9 +65,10 @@ def peer_masks(dataset: Dataset, predictions: Sequence[Prediction], imgsz: tuple
     return _scores(dataset, predictions, overlap, "mask_", "masks at a quarter of the input size")
 
 
-def _scores(dataset: Dataset, predictions: Sequence[Prediction], overlap: Overlap, prefix: str, what: str) -> Scores:
-    samples = [dataclasses.replace(s, labels=s.labels.select(~s.labels.crowd)) for s in dataset.samples]
-    matches = match_objects(dataclasses.replace(dataset, samples=tuple(samples)), predictions, IOU_THRESHOLDS, overlap)
+def _scores(
+    dataset: LabelledSet, predictions: Sequence[Prediction], overlap: Overlap, prefix: str, what: str
+) -> Scores:
+    matches = match_objects(dataset, predictions, IOU_THRESHOLDS, overlap, crowds=False)
     protocol = f"The peer's protocol for {what}: IoU 0.50:0.95, matched by score, area under its own curve."
     return table(dataset, average_precision(matches, peer_precision), prefix, protocol)
 

@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from edgekit.data.dataset import Dataset, shorten
-from edgekit.data.rotated import rotated_from_corners
-from edgekit.errors import InputError
+from edgekit.boxes import rotated_from_corners
+from edgekit.errors import InputError, shorten
+from edgekit.metrics.labels import LabelledSet
 
 Prediction = Mapping[str, Any]
 
@@ -69,7 +69,7 @@ class Detections:
         return np.array(rows, np.float64)
 
 
-def by_image(dataset: Dataset, predictions: Sequence[Prediction]) -> list[list[Prediction]]:
+def by_image(dataset: LabelledSet, predictions: Sequence[Prediction]) -> list[list[Prediction]]:
     """Per sample of the set its predictions, in the order given.
 
     Raises:
@@ -88,7 +88,7 @@ def by_image(dataset: Dataset, predictions: Sequence[Prediction]) -> list[list[P
     return grouped
 
 
-def gather(dataset: Dataset, predictions: Sequence[Prediction]) -> list[Detections]:
+def gather(dataset: LabelledSet, predictions: Sequence[Prediction]) -> list[Detections]:
     """One ``Detections`` per sample, in the set's order; predictions keep theirs.
 
     Raises:

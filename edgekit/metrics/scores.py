@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from edgekit.data.dataset import Dataset
 from edgekit.errors import UsageError
+from edgekit.metrics.labels import LabelledSet
 
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)  # COCO's ten
 RECALLS = np.linspace(0.0, 1.0, 101)  # COCO's 101 recall levels
@@ -77,7 +77,7 @@ class Scores:
         return {**self.metrics, "per_class": self.per_class}
 
 
-def table(dataset: Dataset, ap_CT: np.ndarray, prefix: str, protocol: str) -> Scores:
+def table(dataset: LabelledSet, ap_CT: np.ndarray, prefix: str, protocol: str) -> Scores:
     """Means over thresholds and classes of average precision ``ap_CT`` [classes, 10 thresholds].
 
     Classes without objects in the split count nowhere, as in COCO; rows of NaN are classes whose objects do not count

@@ -20,8 +20,9 @@ import numpy as np
 from edgekit.data import text
 from edgekit.data.dataset import Dataset, Sample
 from edgekit.data.images import look_through
-from edgekit.data.labels import Issue, Labels
+from edgekit.data.issues import Issue
 from edgekit.errors import InputError
+from edgekit.metrics.labels import Labels
 from edgekit.quantize import calibration
 from edgekit.runtime.sources import is_video, open_sources
 from edgekit.spec import sha256_file
@@ -29,7 +30,7 @@ from edgekit.spec import sha256_file
 JUDGED = 100  # pictures that agreement is measured on, at most
 LEAST_JUDGED = 8
 LOOKED_AT = 3000  # of larger sets a random part
-_NOTHING = Labels.from_rows([], [])
+_NOTHING = Labels.empty()
 
 
 def find(sources: Sequence[Path], task: str | None, split: str = "pictures") -> Dataset:

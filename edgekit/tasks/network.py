@@ -6,12 +6,12 @@ flops(spec, (640, 640)).convolutions / 1e9
 
 from __future__ import annotations
 
-import importlib
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
+from edgekit import tasks
 from edgekit.nn.blocks import AAttn
 from edgekit.nn.yolo12 import YOLO12
 from edgekit.spec import ModelSpec
@@ -19,7 +19,7 @@ from edgekit.spec import ModelSpec
 
 def build(spec: ModelSpec, device: str | torch.device = "cpu") -> YOLO12:
     """The network of ``spec`` with PyTorch's default initialisation, in training mode."""
-    head = importlib.import_module(f"edgekit.tasks.{spec.task}.net").head
+    head = tasks.get(spec.task).part("net").head
     with torch.device(device):
         net = YOLO12(spec, head)
     for module in net.modules():

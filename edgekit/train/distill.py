@@ -32,8 +32,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from edgekit import checkpoint
-from edgekit.data.dataset import shorten
-from edgekit.errors import UsageError
+from edgekit.errors import UsageError, shorten
 from edgekit.nn.boxhead import BINS
 from edgekit.nn.boxloss import wide
 from edgekit.spec import ModelSpec

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from edgekit.data.account import account_of
 from edgekit.data.check import crosses_itself
-from edgekit.data.dataset import Dataset, shorten
-from edgekit.errors import InputError
+from edgekit.data.dataset import Dataset
+from edgekit.errors import InputError, shorten
 from edgekit.metrics.limits import crowded
 from edgekit.metrics.scores import Options
 from edgekit.spec import MAX_DET, sha256_file

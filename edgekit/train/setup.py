@@ -7,7 +7,6 @@ run.forward(batch), run.average.net, run.progress.epoch
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -362,7 +361,7 @@ def _loss(net: torch.nn.Module, training: Dataset, options: TrainOptions, device
         _, counts = training.counts()
         rare = 1 / np.sqrt(np.maximum(counts, 1))
         weights = torch.tensor(rare / rare.mean(), dtype=torch.float32, device=device)
-    module = importlib.import_module(f"edgekit.tasks.{training.task}.loss")
+    module = tasks.get(training.task).part("loss")
     gains = {name: value for name, value in options.gains.items() if not name.startswith("distill_")}
     return module.loss(net, gains or None, weights)
 

@@ -18,7 +18,6 @@ import torch
 
 from edgekit.boxes import corners
 from edgekit.data.dataset import Dataset
-from edgekit.data.labels import Labels
 from edgekit.data.sheet import TAGGED, caption, choose, draw_objects, mosaic, shrunk
 from edgekit.drawing import colour as class_colour
 from edgekit.drawing import draw_masks, draw_probabilities
@@ -27,6 +26,7 @@ from edgekit.image import read_image
 from edgekit.masks import Masks
 from edgekit.metrics import Prediction
 from edgekit.metrics.images import worst_images
+from edgekit.metrics.labels import Labels
 from edgekit.metrics.predictions import Detections, by_image, gather
 from edgekit.nn.targets import Targets
 from edgekit.system.atomic import replacing
@@ -83,7 +83,7 @@ def predictions_sheet(
         InputError: predictions that do not belong to the set, or none of the chosen images can be read.
     """
     if worst:
-        samples = [sample for _, sample in worst_images(dataset, predictions, count, confidence)]
+        samples = [dataset.samples[i] for _, i in worst_images(dataset, predictions, count, confidence)]
     else:
         samples = [sample for _, sample in choose([dataset], count, seed)]
     chosen = dataclasses.replace(dataset, samples=tuple(samples))

@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from edgekit.data.dataset import Dataset
 from edgekit.errors import InputError
+from edgekit.metrics.labels import LabelledSet
 from edgekit.metrics.predictions import by_image
 from edgekit.metrics.scores import Options, Scores
 
 
-def score(dataset: Dataset, predictions: Sequence[Mapping[str, Any]], options: Options) -> Scores:
+def score(dataset: LabelledSet, predictions: Sequence[Mapping[str, Any]], options: Options) -> Scores:
     """Share of images whose class is the most probable one, and among the five most probable ones.
 
     An image without a prediction counts as wrong; equal probabilities rank by label.

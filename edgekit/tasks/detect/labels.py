@@ -10,12 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from edgekit.data.dataset import Dataset
-from edgekit.data.geometry import centred_box, clip_box, extent, outline
-from edgekit.data.labels import Row
 from edgekit.metrics.coco import coco_scores
+from edgekit.metrics.labels import LabelledSet
 from edgekit.metrics.peer import peer_boxes
 from edgekit.metrics.scores import Options, Scores
+from edgekit.tasks.rows import Row, centred_box, clip_box, extent, outline
 
 
 def parse_row(values: Sequence[float], keypoint_shape: tuple[int, int] | None = None) -> Row:
@@ -33,8 +32,8 @@ def parse_row(values: Sequence[float], keypoint_shape: tuple[int, int] | None = 
     return Row(box, clipped=beyond)
 
 
-def score(dataset: Dataset, predictions: Sequence[Mapping[str, Any]], options: Options) -> Scores:
-    """Average precision of boxes; see ``edgekit.metrics.score``."""
+def score(dataset: LabelledSet, predictions: Sequence[Mapping[str, Any]], options: Options) -> Scores:
+    """Average precision of boxes; see ``edgekit.evaluate.score``."""
     if options.protocol == "peer":
         return peer_boxes(dataset, predictions)
     return coco_scores(dataset, predictions, "bbox", max_det=options.max_det)

@@ -2,23 +2,20 @@
 predictions are scored.
 
     parse_row([0.1, 0.2, 0.5, 0.2, 0.5, 0.4, 0.1, 0.4]).corners      # [4, 2]
-    corners_of_angled([0.5, 0.5, 0.2, 0.1, 30], (640, 480), "degrees")  # of ``class cx cy w h θ``: the eight numbers
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from edgekit.data.dataset import Dataset
-from edgekit.data.geometry import clip_box, extent, outline
-from edgekit.data.labels import BadRow, Row
+from edgekit.metrics.labels import LabelledSet
 from edgekit.metrics.objects import rotated_scores
 from edgekit.metrics.peer import peer_rotated
 from edgekit.metrics.scores import Options, Scores
+from edgekit.tasks.rows import BadRow, Row, clip_box, extent, outline
 
 _Point = tuple[float, float]
 
@@ -48,30 +45,6 @@ def parse_row(values: Sequence[float], keypoint_shape: tuple[int, int] | None = 
     return Row(box, corners=corners, clipped=beyond, mended=mended)
 
 
-def corners_of_angled(values: Sequence[float], size: tuple[int, int], unit: str) -> list[float]:
-    """The corners x1, y1, … x4, y4 of a box by its centre, its sides and an angle; fractions of the image but for θ.
-
-    w is a fraction of the image's width and h of its height, as of a box that lies straight; the box of w · width by
-    h · height pixels is then turned by θ, clockwise as one sees it (y down), about its centre.
-
-    Args:
-        values: cx, cy, w, h, θ.
-        size: width and height of the image in pixels.
-        unit: ``degrees`` or ``radians``.
-    """
-    cx, cy, w, h, angle = values
-    width, height = size
-    turn = math.radians(angle) if unit == "degrees" else angle
-    along = (math.cos(turn) * w * width / 2, math.sin(turn) * w * width / 2)
-    across = (-math.sin(turn) * h * height / 2, math.cos(turn) * h * height / 2)
-    signs = ((-1, -1), (1, -1), (1, 1), (-1, 1))
-    return [
-        c + (i * a + j * b) / side
-        for i, j in signs
-        for c, a, b, side in ((cx, along[0], across[0], width), (cy, along[1], across[1], height))
-    ]
-
-
 def _cross(a: _Point, b: _Point, c: _Point, d: _Point) -> bool:
     """Do the lines from a to b and from c to d cross between their ends?"""
     return _side(a, b, c) * _side(a, b, d) < 0 and _side(c, d, a) * _side(c, d, b) < 0
@@ -81,8 +54,8 @@ def _side(a: _Point, b: _Point, point: _Point) -> float:
     return (b[0] - a[0]) * (point[1] - a[1]) - (b[1] - a[1]) * (point[0] - a[0])
 
 
-def score(dataset: Dataset, predictions: Sequence[Mapping[str, Any]], options: Options) -> Scores:
-    """Average precision of oriented boxes; see ``edgekit.metrics.score``."""
+def score(dataset: LabelledSet, predictions: Sequence[Mapping[str, Any]], options: Options) -> Scores:
+    """Average precision of oriented boxes; see ``edgekit.evaluate.score``."""
     if options.protocol == "peer":
         return peer_rotated(dataset, predictions)
     return rotated_scores(dataset, predictions, options.rotated_iou)

@@ -14,12 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from edgekit.data.dataset import Dataset
-from edgekit.data.geometry import FAR, ROUNDING, centred_box
-from edgekit.data.labels import BadRow, Row
 from edgekit.metrics.coco import coco_scores
+from edgekit.metrics.labels import LabelledSet
 from edgekit.metrics.peer import peer_boxes, peer_keypoints
 from edgekit.metrics.scores import Options, Scores
+from edgekit.tasks.rows import FAR, ROUNDING, BadRow, Row, centred_box
 
 
 def parse_row(values: Sequence[float], keypoint_shape: tuple[int, int] | None = None) -> Row:
@@ -52,8 +51,8 @@ def parse_row(values: Sequence[float], keypoint_shape: tuple[int, int] | None = 
     return Row(box, keypoints=keypoints, clipped=max(beyond, float(off.max(initial=0.0))))
 
 
-def score(dataset: Dataset, predictions: Sequence[Mapping[str, Any]], options: Options) -> Scores:
-    """Average precision of boxes and of keypoints (``pose_…``); see ``edgekit.metrics.score``."""
+def score(dataset: LabelledSet, predictions: Sequence[Mapping[str, Any]], options: Options) -> Scores:
+    """Average precision of boxes and of keypoints (``pose_…``); see ``edgekit.evaluate.score``."""
     if options.protocol == "peer":
         return peer_boxes(dataset, predictions).joined(peer_keypoints(dataset, predictions))
     boxes = coco_scores(dataset, predictions, "bbox", max_det=options.max_det)

@@ -10,12 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from edgekit.data.dataset import Dataset
-from edgekit.data.geometry import clip_box, extent, outline
-from edgekit.data.labels import BadRow, Row
 from edgekit.metrics.coco import coco_scores
+from edgekit.metrics.labels import LabelledSet
 from edgekit.metrics.peer import peer_boxes, peer_masks
 from edgekit.metrics.scores import Options, Scores
+from edgekit.tasks.rows import BadRow, Row, clip_box, extent, outline
 
 
 def parse_row(values: Sequence[float], keypoint_shape: tuple[int, int] | None = None) -> Row:
@@ -31,8 +30,8 @@ def parse_row(values: Sequence[float], keypoint_shape: tuple[int, int] | None = 
     return Row(box, polygon=points, clipped=beyond)
 
 
-def score(dataset: Dataset, predictions: Sequence[Mapping[str, Any]], options: Options) -> Scores:
-    """Average precision of boxes and of masks (``mask_…``); see ``edgekit.metrics.score``."""
+def score(dataset: LabelledSet, predictions: Sequence[Mapping[str, Any]], options: Options) -> Scores:
+    """Average precision of boxes and of masks (``mask_…``); see ``edgekit.evaluate.score``."""
     if options.protocol == "peer":
         return peer_boxes(dataset, predictions).joined(peer_masks(dataset, predictions, options.imgsz))
     boxes = coco_scores(dataset, predictions, "bbox", max_det=options.max_det)

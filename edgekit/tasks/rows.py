@@ -1,23 +1,71 @@
-"""Rules that all readers of normalised labels share: what counts as on the image, and what as having an area.
+"""One row of a text label as a task reads it, and the rules that all tasks share: what counts as on the image, and
+what as having an area.
 
 A row is used as it stands where it lies on the image, clipped where it reaches a little beyond, and refused where it
 lies so far out that it was hardly written in fractions of the image.
 
     points, beyond = clip_points(points)          # [P, 2]; beyond = 0.02: reached 2 % off the image
+    stacked([0, 2], [first, second])              # the Labels of an image with these two rows
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
-from edgekit.data.labels import BadRow, shoelace
+from edgekit.metrics.labels import Labels, shoelace
 
 ROUNDING = 1e-3  # labels are printed with few decimals: this much off the image is not worth a word
 FAR = 0.5  # beyond this the file is not normalised, or it is another image's
 SMALLEST = 1e-9  # area, as a fraction of the image, under which there is nothing to see
 OFF_IMAGE = "far outside 0 to 1, so no fraction of the image; left out"
+
+
+class BadRow(Exception):
+    """Raised by ``tasks/<task>/labels.py`` for a row that cannot be used: a kind of ``data.issues`` and a message."""
+
+    def __init__(self, kind: str, sentence: str) -> None:
+        super().__init__(sentence)
+        self.kind = kind
+
+
+class Row(NamedTuple):
+    """One object of a normalised text file, parsed; fractions of the image.
+
+    ``box`` is x1, y1, x2, y2; ``polygon`` [P, 2]; ``keypoints`` [P, 3]; ``corners`` [4, 2]; ``clipped`` how far the
+    object reached beyond the image before it was clipped, as a fraction of the image; ``mended`` what else was put
+    right, for a warning of the kind ``crossing``.
+    """
+
+    box: tuple[float, float, float, float]
+    polygon: np.ndarray | None = None
+    keypoints: np.ndarray | None = None
+    corners: np.ndarray | None = None
+    clipped: float = 0.0
+    mended: str = ""
+
+
+# A task's reader: a row's numbers after the class and the set's (points, values per point), if any. Raises BadRow.
+ParseRow = Callable[[Sequence[float], "tuple[int, int] | None"], Row]
+
+
+def stacked(classes: Sequence[int], rows: Sequence[Row]) -> Labels:
+    """The labels of one image; the optional arrays exist where the rows carry them."""
+    count = len(rows)
+    polygons = tuple((row.polygon,) for row in rows if row.polygon is not None)
+    keypoints = [row.keypoints for row in rows if row.keypoints is not None]
+    corners = [row.corners for row in rows if row.corners is not None]
+    return Labels(
+        classes=np.array(classes, np.int64),
+        boxes=np.array([row.box for row in rows], np.float64).reshape(count, 4),
+        crowd=np.zeros(count, bool),
+        area=np.full(count, np.nan),
+        polygons=polygons or None,
+        keypoints=np.stack(keypoints) if keypoints else None,
+        corners=np.stack(corners) if corners else None,
+    )
 
 
 def clip_points(points: np.ndarray) -> tuple[np.ndarray, float]:
