@@ -11,25 +11,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[Any]
+Array = np.ndarray
+Floats = NDArray[np.floating]
 
 BLOCK = 128  # candidates that NMS settles at once: fastest of 128, 256 and 512 from 10 to 30,000 candidates
 HALF_PI = 1.5707962  # the largest float32 below pi/2 is 1.57079625
 _CORNER_PAIRS = np.array([(0, 1), (1, 2), (2, 3), (3, 0), (0, 2), (1, 3)])
 
 
-def box_iou(a: Array, b: Array) -> Array:
+def box_iou(a: Floats, b: Floats) -> Floats:
     """Intersection over union of every pair: ``[N, 4]``, ``[M, 4]`` -> ``[N, M]``; 0 where both areas are 0."""
     intersection, union = _intersection_and_union(a, b)
     return np.divide(intersection, union, out=np.zeros_like(union), where=union > 0)
 
 
-def probiou(a: Array, b: Array) -> Array:
+def probiou(a: Floats, b: Floats) -> Floats:
     """Probabilistic IoU of every pair of rotated boxes: ``[N, 5]``, ``[M, 5]`` -> float64 ``[N, M]`` in 0..1.
 
     Each box stands for a Gaussian with its centre and the covariance of the uniform distribution on it; the value is
@@ -133,7 +133,7 @@ def _conflicts(boxes: Array, labels: Array | None, iou: float) -> Callable[[Arra
     return conflict
 
 
-def _intersection_and_union(a: Array, b: Array) -> tuple[Array, Array]:
+def _intersection_and_union(a: Floats, b: Floats) -> tuple[Floats, Floats]:
     ax1, ay1, ax2, ay2 = a.T[:, :, None]
     bx1, by1, bx2, by2 = b.T
     width = np.maximum(np.minimum(ax2, bx2) - np.maximum(ax1, bx1), 0)
@@ -142,17 +142,18 @@ def _intersection_and_union(a: Array, b: Array) -> tuple[Array, Array]:
     return intersection, (ax2 - ax1) * (ay2 - ay1) + (bx2 - bx1) * (by2 - by1) - intersection
 
 
-def _bhattacharyya(a: Array, b: Array) -> Array:
+def _bhattacharyya(a: Floats, b: Floats) -> Floats:
     """Bhattacharyya distance of every pair of Gaussian boxes (equations 2 to 5 of arXiv 2106.06072)."""
     xa, ya, pa, qa, ra, da = (v[:, None] for v in _gaussian(a))
     xb, yb, pb, qb, rb, db = _gaussian(b)
     p, q, r, dx, dy = pa + pb, qa + qb, ra + rb, xa - xb, ya - yb
     determinant = p * q - r * r
     separation = (p * dy * dy + q * dx * dx - 2 * r * dx * dy) / (4 * determinant)
-    return separation + 0.5 * np.log(determinant / (4 * np.sqrt(da * db)))
+    distance: Floats = separation + 0.5 * np.log(determinant / (4 * np.sqrt(da * db)))
+    return distance
 
 
-def _gaussian(boxes: Array) -> tuple[Array, ...]:
+def _gaussian(boxes: Floats) -> tuple[NDArray[np.float64], ...]:
     """Centre x, y, covariance xx, yy, xy and its determinant, each ``[N]`` float64."""
     x, y, w, h, angle = np.asarray(boxes, np.float64).T
     along, across, cos, sin = w * w / 12, h * h / 12, np.cos(angle), np.sin(angle)

@@ -13,11 +13,10 @@ import sys
 from collections import Counter
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from edgekit import tasks
 from edgekit.errors import UsageError
-from edgekit.spec import FAMILIES, SCALES, ModelSpec
+from edgekit.spec import FAMILIES, SCALES, Json, ModelSpec
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -28,18 +27,19 @@ TURBO_SUFFIX = "-turbo"
 
 
 @cache
-def _scales() -> dict[str, dict[str, Any]]:
+def _scales() -> dict[str, Json]:
     here = Path(__file__).parent
     folder = here / "_models" if (here / "_models").is_dir() else here.parent / "models"
     return {s: tomllib.loads((folder / f"yolo12{s}.toml").read_text(encoding="utf-8")) for s in SCALES}
 
 
 @cache
-def _published() -> dict[str, dict[str, dict[str, Any]]]:
+def _published() -> Json:
     here = Path(__file__).parent
     inside = here / "_models" / "published.toml"
     path = inside if inside.is_file() else here.parent / "benchmarks" / "published.toml"
-    return tomllib.loads(path.read_text(encoding="utf-8"))
+    document: Json = tomllib.loads(path.read_text(encoding="utf-8"))
+    return document
 
 
 def names() -> list[str]:
@@ -122,10 +122,11 @@ def published(model: ModelSpec) -> dict[str, float] | None:
     return dict(figures) if figures else None
 
 
-def published_source(model: ModelSpec) -> dict[str, Any]:
+def published_source(model: ModelSpec) -> Json:
     """The published table this model is in: ``source`` and ``conditions`` (sentences), ``set`` and ``images`` accuracy
     was measured on, ``hardware`` and ``target`` times are of, and the figures of each scale. Empty if there is none."""
-    return _published().get(model.family, {}).get(model.task, {})
+    table: Json = _published().get(model.family, {}).get(model.task, {})
+    return table
 
 
 def expected_rewrites(model: ModelSpec) -> dict[str, int]:

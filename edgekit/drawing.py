@@ -11,18 +11,16 @@ from __future__ import annotations
 
 import colorsys
 from collections.abc import Sequence
-from typing import Any
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from edgekit.boxes import corners
 from edgekit.lettering import FONT as FONT
 from edgekit.lettering import legible
 from edgekit.masks import Masks
 
-Array = NDArray[Any]
+Array = np.ndarray
 Colour = tuple[int, int, int]
 
 WHITE, BLACK = (255, 255, 255), (0, 0, 0)
@@ -126,7 +124,8 @@ def draw_probabilities(image: Array, probs: Array, names: Sequence[str], top: in
 
 def _pixels(points: Array) -> Array:
     """Coordinates as the int32 cv2 draws with; what lies absurdly far outside only has to stay outside."""
-    return np.rint(np.clip(points, -1e6, 1e6)).astype(np.int32)
+    pixels: Array = np.rint(np.clip(points, -1e6, 1e6)).astype(np.int32)
+    return pixels
 
 
 def _tag(image: Array, corner: tuple[int, int], text: str, shade: Colour, width: int) -> None:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,13 +23,12 @@ from typing import Any
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from edgekit import jpeg
 from edgekit.errors import InputError
 from edgekit.spec import Preprocess
 
-Array = NDArray[Any]
+Array = np.ndarray
 
 SUFFIXES = (
     *(".avif", ".bmp", ".dib", ".gif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".mpo"),
@@ -65,12 +64,14 @@ class Geometry:
     def points_to_canvas(self, points: Array) -> Array:
         """``[..., 2]`` x, y in the image -> on the canvas, float32."""
         scale = np.array([self.scale_x, self.scale_y])
-        return (np.asarray(points) * scale + [self.left, self.top]).astype(np.float32)
+        moved: Array = np.asarray(points) * scale + [self.left, self.top]
+        return moved.astype(np.float32)
 
     def points_to_image(self, points: Array) -> Array:
         """``[..., 2]`` x, y on the canvas -> in the image, float32; may lie outside it."""
         scale = np.array([self.scale_x, self.scale_y])
-        return ((np.asarray(points) - [self.left, self.top]) / scale).astype(np.float32)
+        moved: Array = (np.asarray(points) - [self.left, self.top]) / scale
+        return moved.astype(np.float32)
 
     def boxes_to_canvas(self, boxes: Array) -> Array:
         """``[N, 4]`` x1, y1, x2, y2 in the image -> on the canvas, float32."""
@@ -79,9 +80,9 @@ class Geometry:
     def boxes_to_image(self, boxes: Array, clip: bool = True) -> Array:
         """``[N, 4]`` x1, y1, x2, y2 on the canvas -> in the image, clipped to it unless told otherwise, float32."""
         found = self.points_to_image(np.asarray(boxes).reshape(-1, 2, 2)).reshape(-1, 4)
-        if not clip:
-            return found
-        return np.clip(found, 0, np.array([self.width, self.height] * 2, np.float32))
+        if clip:
+            found = np.clip(found, 0, np.array([self.width, self.height] * 2, np.float32))
+        return found
 
     def rotated_to_canvas(self, boxes: Array) -> Array:
         """``[N, 5]`` centre x, y, width, height, angle in the image -> on the canvas, float32."""
@@ -92,7 +93,7 @@ class Geometry:
         return _stretch(boxes, self.points_to_image, 1 / self.scale_x, 1 / self.scale_y)
 
 
-def _stretch(boxes: Array, move: Any, x: float, y: float) -> Array:
+def _stretch(boxes: Array, move: Callable[[Array], Array], x: float, y: float) -> Array:
     """Rotated boxes under a scaling by (x, y): each side follows its own direction, exact where x equals y."""
     boxes = np.asarray(boxes).reshape(-1, 5)
     _, _, w, h, angle = boxes.T
@@ -185,7 +186,7 @@ def opencv_silent() -> Iterator[None]:
         logging.setLogLevel(level)
 
 
-def as_image(value: Any, name: str = "image") -> Array:
+def as_image(value: object, name: str = "image") -> Array:
     """An array, tensor or PIL image as uint8 BGR ``[H, W, 3]``.
 
     8-bit values are taken as they are and 16-bit ones (uint16) of 0 to 65535; bool is black and white. Fractions
@@ -220,7 +221,7 @@ def as_image(value: Any, name: str = "image") -> Array:
     return np.ascontiguousarray(value[:, :, :3])
 
 
-def is_array(value: Any) -> bool:
+def is_array(value: object) -> bool:
     """Whether ``value`` holds numbers itself: an array of numpy, or a tensor of any library that offers DLPack."""
     return hasattr(value, "__dlpack__")
 
@@ -271,9 +272,9 @@ def _from_tensor(tensor: Any, name: str) -> Array:
         raise InputError(f"{name}: a {type(tensor).__name__} whose numbers cannot be read ({reason}); "
                          "give it detached, in main memory and as float32 or uint8")  from None  # fmt: skip
     if array.ndim == 3 and array.shape[0] == 3:
-        return array[::-1].transpose(1, 2, 0)
+        return np.moveaxis(array[::-1], 0, 2)
     if array.ndim == 3 and array.shape[0] == 1:
-        return array[0]
+        return array.reshape(array.shape[1:])
     if array.ndim == 2:
         return array
     raise InputError(f"{name}: a tensor of shape {array.shape} is no image; give [3, H, W] RGB, or [H, W]")
@@ -367,7 +368,8 @@ def _resample(lines: Array, step: float, start: int, length: int, unit: float) -
         weights = np.maximum(1 - np.abs(np.arange(first, last) + 0.5 - centres[:, None]) / reach, 0)
         weights = np.ceil(weights / weights.sum(1, keepdims=True) * WEIGHT_ONE - TIE).astype(np.float32)
         np.matmul(weights, flat[first:last].astype(np.float32), out=resized[begin : begin + 16])
-    return np.floor((resized + unit / 2) / unit).reshape(length, *lines.shape[1:])
+    levels: Array = np.floor((resized + unit / 2) / unit)
+    return levels.reshape(length, *lines.shape[1:])
 
 
 def fit(

@@ -18,8 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.errors import InputError
+from edgekit.spec import Json
 
-Array = NDArray[Any]
+Array = np.ndarray
 
 
 @dataclass(frozen=True)
@@ -61,12 +62,12 @@ class Masks:
         """Every mask at the image's size: bool ``[N, h, w]``, N x h x w bytes."""
         return np.stack(list(self)) if self.crops else np.zeros((0, *self.size), bool)
 
-    def rle(self) -> list[dict[str, Any]]:
+    def rle(self) -> list[Json]:
         """Every mask as COCO compressed RLE: ``{"size": [h, w], "counts": text}``."""
         return [{"size": list(self.size), "counts": pack_counts(_crop_counts(c, self.size))} for c in self.crops]
 
 
-def encode_rle(mask: Array) -> dict[str, Any]:
+def encode_rle(mask: Array) -> Json:
     """COCO compressed RLE of one bool ``[h, w]`` mask."""
     return Masks.from_dense(np.asarray(mask)[None]).rle()[0]
 
@@ -83,10 +84,11 @@ def decode_rle(rle: Mapping[str, Any]) -> Array:
     if (runs < 0).any() or runs.sum() != height * width:
         raise InputError(f"run-length encoded mask: its runs add up to {runs.sum()} pixels, not {height} x {width}")
     values = np.arange(len(runs)) % 2 == 1
-    return np.repeat(values, runs).reshape(width, height).T
+    mask: Array = np.repeat(values, runs).reshape(width, height).T
+    return mask
 
 
-def _crop_counts(crop: Crop, size: tuple[int, int]) -> Array:
+def _crop_counts(crop: Crop, size: tuple[int, int]) -> NDArray[np.int64]:
     """Run lengths of a mask in COCO's order: down the columns, zeros first, of the whole image."""
     height, width = size
     rows, columns = crop.pixels.shape
@@ -123,10 +125,11 @@ def pack_counts(counts: Iterable[int] | Array) -> str:
         open_ = open_ & more
     if not groups:
         return ""
-    return np.stack(groups, 1)[np.stack(used, 1)].astype(np.uint8).tobytes().decode("ascii")
+    text: bytes = np.stack(groups, 1)[np.stack(used, 1)].astype(np.uint8).tobytes()
+    return text.decode("ascii")
 
 
-def unpack_counts(text: str | bytes) -> Array:
+def unpack_counts(text: str | bytes) -> NDArray[np.int64]:
     """Run lengths int64 from the text of COCO's compressed RLE; the inverse of ``pack_counts``.
 
     Raises:

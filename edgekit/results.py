@@ -17,15 +17,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edgekit import drawing
 from edgekit.boxes import corners, enclosing
 from edgekit.errors import InputError, MissingPackageError
 from edgekit.image import as_image, read_image, write_image
 from edgekit.masks import Masks
+from edgekit.spec import Json
 
-Array = NDArray[Any]
+Array = np.ndarray
 
 
 @dataclass(eq=False)
@@ -88,13 +88,13 @@ class Result:
 
     # ---- other forms --------------------------------------------------------------------------------------------
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> Json:
         """The entry of ``predict --json``: plain lists; keys the task has nothing for are absent.
 
         Pixels are rounded to 0.001, probabilities and angles to 1e-6. A classification gives its likeliest class in
         ``labels``, ``names`` and ``scores`` beside ``probs``.
         """
-        entry: dict[str, Any] = {"image": self.image}
+        entry: Json = {"image": self.image}
         if self.frame is not None:
             entry["frame"] = self.frame
         labels, scores, names = self.labels, self.scores, self.class_names
@@ -116,9 +116,7 @@ class Result:
             entry["truncated"] = list(self.truncated)
         return entry
 
-    def to_coco(
-        self, image_id: int, category_ids: Mapping[int, int] | Sequence[int] | None = None
-    ) -> list[dict[str, Any]]:
+    def to_coco(self, image_id: int, category_ids: Mapping[int, int] | Sequence[int] | None = None) -> list[Json]:
         """COCO result rows: ``bbox`` x, y, width, height; ``segmentation`` compressed RLE; flat ``keypoints``.
 
         A rotated box becomes its enclosing ``bbox`` and a ``segmentation`` polygon of its four corners. A
@@ -131,7 +129,7 @@ class Result:
         boxes = self._enclosing_boxes()
         if boxes is None or self.labels is None or self.scores is None:
             return []
-        columns: dict[str, list[Any]] = {
+        columns: dict[str, Sequence[object]] = {
             "category_id": [n if category_ids is None else category_ids[n] for n in self.labels.tolist()],
             "bbox": _rounded(np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], 1), 4),
             "score": self.scores.tolist(),
@@ -158,7 +156,7 @@ class Result:
             raise MissingPackageError("supervision", "to_supervision()", "supervision") from None
         if self.probs is not None:
             return sv.Classifications(class_id=np.arange(len(self.probs)), confidence=self.probs)
-        data: dict[str, Any] = {"class_name": np.array(self.class_names, dtype=str)}
+        data: dict[str, np.ndarray | list[Any]] = {"class_name": np.array(self.class_names, dtype=str)}
         if self.keypoints is not None:
             confidence = self.keypoints[:, :, 2]
             fields = sv.KeyPoints.__dataclass_fields__
@@ -196,7 +194,7 @@ class Result:
         Raises:
             InputError: there is no image to draw on, or it has another size.
         """
-        picture = self._original(image).copy()
+        picture: Array = self._original(image).copy()
         if self.probs is not None:
             drawing.draw_probabilities(picture, self.probs, self.names)
             return picture
@@ -224,7 +222,7 @@ class Result:
             image = self.pixels
         if image is None and (self.image is None or self.frame is not None):
             raise InputError("plot() has no image to draw on; give it: result.plot(image)")
-        found = read_image(str(self.image)) if image is None else as_image(image)
+        found: Array = read_image(str(self.image)) if image is None else as_image(image)
         if found.shape[:2] != self.shape:
             raise InputError(
                 f"plot(): the image is {found.shape[1]} x {found.shape[0]} pixels, "

@@ -222,6 +222,7 @@ class Session(abc.ABC):
         gpu: whether it computes on an NVIDIA GPU.
         weights: what its weights are stored in, ``f32`` or ``f16``, whatever computes with them.
         named: whether the model says its classes' names.
+        predicts: the same network as ``predict`` runs it, where this one's head is another.
     """
 
     info: ModelInfo
@@ -233,6 +234,7 @@ class Session(abc.ABC):
     gpu: bool = False
     weights: str = "f32"
     named: bool = True
+    predicts: Session | None = None
 
     @abc.abstractmethod
     def run(self, batch: np.ndarray) -> dict[str, np.ndarray]:
@@ -263,6 +265,11 @@ class Session(abc.ABC):
     def kernels(self) -> list[str]:
         """Names of the kernels that compute, which tell the instruction set; empty where the runtime does not say."""
         return []
+
+    def rounded(self, weights: str | None, values: str | None = None, first: float = 1.0) -> Session | None:
+        """The same function as a narrower precision computes it (``nn.session.TorchSession.rounded`` says how); None
+        where the session cannot."""
+        return None
 
     def close(self) -> None:  # noqa: B027 - most have nothing to let go of
         """Let go of what the runtime holds; the session cannot be used afterwards."""

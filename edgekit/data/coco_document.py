@@ -50,8 +50,7 @@ def load_document(path: Path, issues: list[Issue]) -> dict[str, Any]:
     _number(path, document["categories"], document["annotations"], "category_id", issues)
     if len({category["id"] for category in document["categories"]}) < len(document["categories"]):
         raise InputError(f"{path}: two categories have the same id")
-    document["categories"] = _classes(path, document, issues)
-    return document
+    return {**document, "categories": _classes(path, document, issues)}
 
 
 def _number(

@@ -39,7 +39,8 @@ def mask_iou(masks_NA: np.ndarray, truth_MA: np.ndarray) -> np.ndarray:
     masks_NA, truth_MA = masks_NA.astype(np.float32), truth_MA.astype(np.float32)  # exact up to 2^24 pixels
     inter_NM = masks_NA @ truth_MA.T
     whole_NM = masks_NA.sum(1)[:, None] + truth_MA.sum(1) - inter_NM
-    return inter_NM / np.maximum(whole_NM, 1)
+    iou_NM: np.ndarray = inter_NM / np.maximum(whole_NM, 1)
+    return iou_NM
 
 
 def keypoint_similarity(
@@ -52,4 +53,5 @@ def keypoint_similarity(
     squared_NMP = ((points_NP2[:, None] - truth_MP3[None, :, :, :2]) ** 2).sum(-1)
     exponent_NMP = squared_NMP / (2 * (2 * sigmas_P) ** 2 * (area_M[:, None] + np.spacing(1)))
     seen_MP = truth_MP3[..., 2] > 0
-    return (np.exp(-exponent_NMP) * seen_MP).sum(-1) / np.maximum(seen_MP.sum(-1), 1)
+    oks_NM: np.ndarray = (np.exp(-exponent_NMP) * seen_MP).sum(-1) / np.maximum(seen_MP.sum(-1), 1)
+    return oks_NM

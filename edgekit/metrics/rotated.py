@@ -33,7 +33,8 @@ def polygon_iou(boxes_N5: np.ndarray, truth_M5: np.ndarray) -> np.ndarray:
         inter_NM[n[part], m[part]] = _intersection(corners_N[n[part]], corners_M[m[part]])
     area_N, area_M = boxes_N5[:, 2] * boxes_N5[:, 3], truth_M5[:, 2] * truth_M5[:, 3]
     whole_NM = area_N[:, None] + area_M - inter_NM
-    return inter_NM / np.maximum(whole_NM, np.finfo(float).tiny)
+    iou_NM: np.ndarray = inter_NM / np.maximum(whole_NM, np.finfo(float).tiny)
+    return iou_NM
 
 
 def _intersection(first_K42: np.ndarray, second_K42: np.ndarray) -> np.ndarray:

@@ -60,7 +60,8 @@ def area_attention(q_BCHW: torch.Tensor, k_BCHW: torch.Tensor, v_BCHW: torch.Ten
         out_BA_NTD = (q_BA_NTD * HEAD_WIDTH**-0.5 @ k_BA_NTD.mT).softmax(-1) @ v_BA_NTD
     else:
         out_BA_NTD = F.scaled_dot_product_attention(q_BA_NTD, k_BA_NTD, v_BA_NTD)
-    return out_BA_NTD.unflatten(0, (B, area)).permute(0, 2, 4, 1, 3).reshape(B, C, H, W)
+    out_BCHW: torch.Tensor = out_BA_NTD.unflatten(0, (B, area)).permute(0, 2, 4, 1, 3).reshape(B, C, H, W)
+    return out_BCHW
 
 
 class Attend(nn.Module):

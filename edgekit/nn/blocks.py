@@ -51,7 +51,8 @@ class Conv(nn.Module):
         self.act = activation(act) if act else nn.Identity()
 
     def forward(self, x_BCHW: torch.Tensor) -> torch.Tensor:
-        return self.act(self.bn(self.conv(x_BCHW)))
+        y_BCHW: torch.Tensor = self.act(self.bn(self.conv(x_BCHW)))
+        return y_BCHW
 
     def written(self) -> Written:
         return Written(("Conv", "DWConv"))
@@ -68,7 +69,7 @@ class Bottleneck(nn.Module):
         self.add = c_in == c_out
 
     def forward(self, x_BCHW: torch.Tensor) -> torch.Tensor:
-        y_BCHW = self.cv2(self.cv1(x_BCHW))
+        y_BCHW: torch.Tensor = self.cv2(self.cv1(x_BCHW))
         return x_BCHW + y_BCHW if self.add else y_BCHW
 
     def written(self) -> Written:
@@ -87,7 +88,8 @@ class C3k(nn.Module):
         self.m = nn.Sequential(*(Bottleneck(hidden, hidden, 1.0, act) for _ in range(repeats)))
 
     def forward(self, x_BCHW: torch.Tensor) -> torch.Tensor:
-        return self.cv3(torch.cat((self.m(self.cv1(x_BCHW)), self.cv2(x_BCHW)), 1))
+        y_BCHW: torch.Tensor = self.cv3(torch.cat((self.m(self.cv1(x_BCHW)), self.cv2(x_BCHW)), 1))
+        return y_BCHW
 
     def written(self) -> Written:
         return Written(("C3k",))
@@ -109,7 +111,8 @@ class C3k2(nn.Module):
         parts = list(self.cv1(x_BCHW).chunk(2, 1))
         for block in self.m:
             parts.append(block(parts[-1]))
-        return self.cv2(torch.cat(parts, 1))
+        y_BCHW: torch.Tensor = self.cv2(torch.cat(parts, 1))
+        return y_BCHW
 
     def written(self) -> Written:
         return Written(("C3k2",), {"c": self.cv1.conv.out_channels // 2})
@@ -144,7 +147,8 @@ class AAttn(nn.Module):
             B, C, H, W = x_BCHW.shape
             qkv_BNEHW = self.qkv(x_BCHW).reshape(B, self.heads, 3 * HEAD_WIDTH, H, W)
             q_BCHW, k_BCHW, v_BCHW = (part.reshape(B, C, H, W) for part in qkv_BNEHW.chunk(3, 2))
-        return self.proj(self.core(q_BCHW, k_BCHW, v_BCHW) + self.pe(v_BCHW))
+        y_BCHW: torch.Tensor = self.proj(self.core(q_BCHW, k_BCHW, v_BCHW) + self.pe(v_BCHW))
+        return y_BCHW
 
     def written(self) -> Written:
         decides = {"area": self.core.area, "num_heads": self.heads, "head_dim": HEAD_WIDTH}
@@ -163,7 +167,8 @@ class ABlock(nn.Module):
 
     def forward(self, x_BCHW: torch.Tensor) -> torch.Tensor:
         x_BCHW = x_BCHW + self.attn(x_BCHW)
-        return x_BCHW + self.mlp(x_BCHW)
+        y_BCHW: torch.Tensor = x_BCHW + self.mlp(x_BCHW)
+        return y_BCHW
 
     def written(self) -> Written:
         return Written(("ABlock",))
@@ -203,7 +208,7 @@ class A2C2f(nn.Module):
         parts = [self.cv1(x_BCHW)]
         for block in self.m:
             parts.append(block(parts[-1]))
-        y_BCHW = self.cv2(torch.cat(parts, 1))
+        y_BCHW: torch.Tensor = self.cv2(torch.cat(parts, 1))
         return y_BCHW if self.gamma is None else x_BCHW + self.gamma.view(1, -1, 1, 1) * y_BCHW
 
     def written(self) -> Written:

@@ -52,7 +52,8 @@ class BinExpectation(nn.Module):
     def forward(self, x_BKN: torch.Tensor) -> torch.Tensor:
         """``[B, 4·16, N]`` logits -> ``[B, 4, N]`` distances in cells."""
         B, _, N = x_BKN.shape
-        return self.conv(x_BKN.reshape(B, 4, BINS, N).transpose(1, 2).softmax(1)).reshape(B, 4, N)
+        sides_B4N: torch.Tensor = self.conv(x_BKN.reshape(B, 4, BINS, N).transpose(1, 2).softmax(1)).reshape(B, 4, N)
+        return sides_B4N
 
     def written(self) -> Written:
         return Written(("DFL",), {"c1": BINS})

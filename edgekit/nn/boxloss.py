@@ -149,6 +149,7 @@ def wide(x: torch.Tensor) -> torch.Tensor:
 
 def sides_of(distances_BKN: torch.Tensor) -> torch.Tensor:
     """``[B, 4·K, N]`` logits -> expected distances left, top, right, bottom in cells, ``[B, 4, N]``."""
-    p_B4KN = wide(distances_BKN).unflatten(1, (4, BINS)).softmax(2)
+    p_B4KN: torch.Tensor = wide(distances_BKN).unflatten(1, (4, BINS)).softmax(2)
     bins = torch.arange(BINS, device=p_B4KN.device, dtype=p_B4KN.dtype)
-    return bins @ p_B4KN
+    expected_B4N: torch.Tensor = bins @ p_B4KN
+    return expected_B4N

@@ -36,6 +36,7 @@ class Stated(Protocol):
 
 
 Tensors = dict[str, torch.Tensor]
+Input = torch.Tensor | Sequence[torch.Tensor]
 
 
 def parting(modules: Mapping[str, Stated], state: Mapping[str, np.ndarray], net: YOLO12) -> str | None:
@@ -60,9 +61,9 @@ def parting(modules: Mapping[str, Stated], state: Mapping[str, np.ndarray], net:
     return None
 
 
-def _ours(net: YOLO12, image: torch.Tensor) -> list[Any]:
+def _ours(net: YOLO12, image: torch.Tensor) -> list[torch.Tensor | Tensors]:
     """What each of our layers gives; float32 weights go to float64 and back without loss."""
-    found: list[Any] = []
+    found: list[torch.Tensor | Tensors] = []
     hooks = [layer.register_forward_hook(lambda m, i, output: found.append(output)) for layer in net.model]
     try:
         net.double()(image)
@@ -101,7 +102,7 @@ class Replay:
                 image if not outputs and s == -1 else outputs[s]
                 for s in (sources if isinstance(sources, tuple) else (sources,))
             ]
-            outputs.append(self.run(path, read if isinstance(sources, tuple) else read[0]))
+            outputs.append(self.layer(path, read if isinstance(sources, tuple) else read[0]))
             yield outputs[-1]
 
     def stated(self, path: str, attribute: str) -> Any:
@@ -113,11 +114,19 @@ class Replay:
     def has(self, path: str) -> bool:
         return path in self.modules
 
-    def run(self, path: str, x: Any) -> Any:
-        """The output of the module at ``path`` for ``x``."""
+    def run(self, path: str, x: Input) -> torch.Tensor:
+        """The output of the module at ``path``, which is none of the network's last ones, for ``x``."""
+        made = self.layer(path, x)
+        if isinstance(made, dict):
+            raise TypeError(f"{path} is a {self.modules[path].kind} inside of another layer")
+        return made
+
+    def layer(self, path: str, x: Input) -> torch.Tensor | Tensors:
+        """The output of a layer for ``x``; the last one's by role."""
         kind = self.modules[path].kind
         if kind.startswith("torch.nn.modules.") and kind.rpartition(".")[2] not in ("Sequential", "ModuleList"):
-            return self._torch(path)(x)
+            made: torch.Tensor = self._torch(path)(x)
+            return made
         return _FORWARD[kind.rpartition(".")[2]](self, path, x)
 
     def each(self, path: str) -> list[str]:
@@ -146,7 +155,7 @@ def _conv(net: Replay, path: str, x: torch.Tensor) -> torch.Tensor:
     return net.run(f"{path}.act", net.run(f"{path}.bn", y) if net.has(f"{path}.bn") else y)
 
 
-def _sequence(net: Replay, path: str, x: Any) -> Any:
+def _sequence(net: Replay, path: str, x: torch.Tensor) -> torch.Tensor:
     for member in net.each(path):
         x = net.run(member, x)
     return x
@@ -259,13 +268,13 @@ def _oriented(net: Replay, path: str, maps: Sequence[torch.Tensor]) -> Tensors:
     return {"rotated_boxes": torch.cat([boxes, angle[..., None]], -1), "scores": scores}
 
 
-def _classify(net: Replay, path: str, x: Any) -> Tensors:
-    x = torch.cat(x, 1) if isinstance(x, list) else x
+def _classify(net: Replay, path: str, x: Input) -> Tensors:
+    x = x if isinstance(x, torch.Tensor) else torch.cat(list(x), 1)
     pooled = net.run(f"{path}.pool", net.run(f"{path}.conv", x)).flatten(1)
     return {"class_probabilities": F.softmax(net.run(f"{path}.linear", pooled), dim=1)}
 
 
-_FORWARD: dict[str, Callable[[Replay, str, Any], Any]] = {
+_FORWARD: dict[str, Callable[[Replay, str, Any], torch.Tensor | Tensors]] = {
     "Conv": _conv,
     "DWConv": _conv,
     "Sequential": _sequence,

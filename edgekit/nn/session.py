@@ -77,7 +77,6 @@ class TorchSession(Session):
     """
 
     target = "pytorch"
-    predicts: TorchSession | None = None  # the same network as ``predict`` runs it, where this one's head is another
     _works_in = torch.float32
     _values: _Rounding | None = None
 

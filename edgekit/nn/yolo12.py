@@ -122,7 +122,8 @@ class YOLO12(nn.Module):
         return [outputs[i] for i in self.head_sources] or [x_BCHW]
 
     def forward(self, x_BCHW: torch.Tensor) -> dict[str, torch.Tensor]:
-        return self.head(self.features(x_BCHW))
+        outputs: dict[str, torch.Tensor] = self.head(self.features(x_BCHW))
+        return outputs
 
 
 def _pick(x: torch.Tensor, outputs: Sequence[torch.Tensor], source: Source) -> list[torch.Tensor]:

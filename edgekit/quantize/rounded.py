@@ -6,7 +6,6 @@ rounded(reference, "bf16", folder).run(batch)      # every weight and every oper
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from edgekit import targets
 from edgekit.spec import Session
@@ -15,7 +14,7 @@ from edgekit.verify.rounding import PIXELS, PRECISIONS
 _KINDS = {"f16": "float16", "bf16": "bfloat16"}
 
 
-def rounded(reference: Any, precision: str, folder: Path, pixels: bool = False) -> Session | None:
+def rounded(reference: Session, precision: str, folder: Path, pixels: bool = False) -> Session | None:
     """``reference`` with weights and values rounded as ``precision`` does; for ``f32`` in float64 instead, so that the
     two differ by what float32 rounds.
 
@@ -30,8 +29,8 @@ def rounded(reference: Any, precision: str, folder: Path, pixels: bool = False) 
     """
     weights, values = PRECISIONS[precision]
     first = PIXELS if pixels else 1.0
-    if hasattr(reference, "rounded"):
-        made: Session = reference.rounded(weights, values, first)
+    made = reference.rounded(weights, values, first)
+    if made is not None:
         return made
     if weights is None or reference.target != "ort-fp32":
         return None

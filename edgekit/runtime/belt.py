@@ -13,17 +13,20 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from typing import Any
+from typing import Generic, TypeVar
+
+Item = TypeVar("Item")
+Outcome = TypeVar("Outcome")
 
 
-class Belt:
+class Belt(Generic[Item, Outcome]):
     """See the module. All methods may be called from any thread; ``stop`` lets go of everybody who waits."""
 
     def __init__(self, depth: int, window: int, latest: bool) -> None:
         self.depth, self.window, self.latest = depth, window, latest
         self.dropped = 0
-        self._waiting: deque[Any] = deque()
-        self._answers: dict[int, Any] = {}
+        self._waiting: deque[Item] = deque()
+        self._answers: dict[int, Outcome] = {}
         self._taken = self._answered = 0
         self._ended = self._stopped = False
         self._error: BaseException | None = None
@@ -32,7 +35,7 @@ class Belt:
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
 
-    def offer(self, item: Any) -> bool:
+    def offer(self, item: Item) -> bool:
         """Put an item on, waiting for room unless ``latest``. False once the belt was stopped."""
         with self._lock:
             if self.latest:
@@ -51,7 +54,7 @@ class Belt:
             self._ended, self._error = True, error
             self._changed.notify_all()
 
-    def take(self, most: int) -> list[tuple[int, Any]]:
+    def take(self, most: int) -> list[tuple[int, Item]]:
         """Up to ``most`` items with their numbers, waiting for the first (for all of them unless ``latest`` or the end
         has come). Empty when there is nothing left to do."""
         with self._lock:
@@ -64,20 +67,20 @@ class Belt:
             self._changed.wait_for(ready)
             if self._stopped:
                 return []
-            taken: list[tuple[int, Any]] = []
+            taken: list[tuple[int, Item]] = []
             while self._waiting and len(taken) < most:
                 taken.append((self._taken, self._waiting.popleft()))
                 self._taken += 1
             self._changed.notify_all()
             return taken
 
-    def give(self, number: int, answer: Any) -> None:
+    def give(self, number: int, answer: Outcome) -> None:
         """The answer to item ``number``."""
         with self._lock:
             self._answers[number] = answer
             self._changed.notify_all()
 
-    def next(self) -> Any:
+    def next(self) -> Outcome:
         """The next answer, in the order of the items.
 
         Raises:

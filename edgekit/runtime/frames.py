@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from numpy.typing import NDArray
+import numpy as np
 
 from edgekit.errors import InputError
 
@@ -28,7 +27,7 @@ class Frame:
 
     path: Path
     index: int
-    image: NDArray[Any] | None = None
+    image: np.ndarray | None = None
     frame: int | None = None
     total: int | None = None
     fps: float | None = None

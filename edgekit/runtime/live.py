@@ -14,9 +14,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Protocol, TypeGuard
 
 import cv2
+import numpy as np
 
 from edgekit.errors import InputError
 from edgekit.image import as_image, opencv_silent
@@ -27,12 +28,24 @@ PAUSES = (0.1, 5.0)  # seconds before trying again: the first, and the longest t
 TIMEOUT_MS = 5000.0  # for opening and reading; without one a dead camera holds a thread for half a minute
 
 
-def is_live(source: Any) -> bool:
+def is_live(source: object) -> TypeGuard[int | str | Path]:
     """Whether ``source`` is a camera's number, an address or a video device."""
     if isinstance(source, int):
         return not isinstance(source, bool)
     text = str(source) if isinstance(source, (str, Path)) else ""
     return (is_address(text) and not is_remote_file(text)) or text.startswith("/dev/video")
+
+
+class Capture(Protocol):
+    """What gives a live source's frames; OpenCV's ``VideoCapture`` is one."""
+
+    def isOpened(self) -> bool: ...
+
+    def get(self, propId: int, /) -> float: ...
+
+    def read(self) -> tuple[bool, np.ndarray | None]: ...
+
+    def release(self) -> None: ...
 
 
 class Live:
@@ -47,9 +60,9 @@ class Live:
 
     def __init__(
         self,
-        source: int | str,
+        source: int | str | Path,
         patience: float = 30.0,
-        opened: Callable[[Any], Any] | None = None,
+        opened: Callable[[int | str | Path], Capture] | None = None,
         stride: int = 1,
     ) -> None:
         self.source, self.patience, self.stride = source, patience, stride
@@ -88,7 +101,7 @@ class Live:
             pause = min(2 * pause, PAUSES[1])
             self.reconnects += 1
 
-    def _frame(self, image: Any, number: int, fps: float) -> Frame:
+    def _frame(self, image: np.ndarray | None, number: int, fps: float) -> Frame:
         rate = fps / self.stride if 0 < fps < 1000 else None
         place, index = Path(self.name), number // self.stride
         try:
@@ -97,13 +110,13 @@ class Live:
             return Frame(place, index, None, number, None, rate, error, self.name)
 
 
-def _is_local(source: int | str) -> bool:
+def _is_local(source: int | str | Path) -> bool:
     return isinstance(source, int) or str(source).startswith("/dev/")
 
 
-def _open(source: int | str) -> Any:
+def _open(source: int | str | Path) -> Capture:
     if _is_local(source):
         with opencv_silent():
-            return cv2.VideoCapture(source)
+            return cv2.VideoCapture(source if isinstance(source, int) else str(source))
     limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, int(TIMEOUT_MS), cv2.CAP_PROP_READ_TIMEOUT_MSEC, int(TIMEOUT_MS)]
     return cv2.VideoCapture(str(source), cv2.CAP_FFMPEG, limits)

@@ -17,11 +17,10 @@ import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
-from typing import Any
+from typing import SupportsIndex
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from edgekit.boxes import nms, regularise
 from edgekit.errors import InputError, UsageError
@@ -30,7 +29,7 @@ from edgekit.masks import Crop, Masks
 from edgekit.results import Result
 from edgekit.spec import MAX_DET, NMS_IOU, ROLES, ModelInfo
 
-Array = NDArray[Any]
+Array = np.ndarray
 
 MOST_CANDIDATES = 30_000  # the best so many go into suppression; more only cost time
 ABSURD = 1e6  # no coordinate or coefficient of a working model comes near it
@@ -117,7 +116,7 @@ def truncation(reason: str, info: ModelInfo, options: Options) -> str:
     )
 
 
-def _index(flag: str, value: Any, smallest: int) -> int:
+def _index(flag: str, value: SupportsIndex, smallest: int) -> int:
     try:
         number = operator.index(value)
     except TypeError:
@@ -278,7 +277,8 @@ def _sound(roles: dict[str, Array], shape: str, rows: Array) -> Array:
             rows = rows[sensible.all(axis=tuple(range(1, sensible.ndim)))]
     boxes = roles[shape][rows]
     positive = boxes[:, 2:4] > 0 if shape == "rotated_boxes" else boxes[:, 2:] > boxes[:, :2]
-    return rows[positive.all(1)]
+    sound: Array = rows[positive.all(1)]
+    return sound
 
 
 def best_first(scores: Array, limit: int) -> Array:

@@ -29,7 +29,7 @@ from time import perf_counter
 from types import TracebackType
 from typing import Any
 
-from numpy.typing import NDArray
+import numpy as np
 
 from edgekit.errors import TruncatedWarning, UsageError
 from edgekit.image import Geometry, as_image, canvases, is_array, prepare, read_image
@@ -39,7 +39,7 @@ from edgekit.runtime.sources import is_address, read_address, shown
 from edgekit.runtime.stream import Stream
 from edgekit.spec import MAX_DET, ModelInfo, Session
 
-Array = NDArray[Any]
+Array = np.ndarray
 
 Loaded = tuple[str | None, Array]  # the path an image came from, if any, and its pixels
 
@@ -93,7 +93,7 @@ class Predictor:
             return canvases(images, info.imgsz, info.preprocess, info.batch or 0, memory)
         return prepare(images, info.imgsz, info.preprocess, info.batch or 0)
 
-    def predict(self, images: Any, **options: Any) -> list[Result]:
+    def predict(self, images: object, **options: object) -> list[Result]:
         """Results of one or many images, in their order.
 
         Args:
@@ -118,18 +118,18 @@ class Predictor:
 
     __call__ = predict
 
-    async def predict_async(self, images: Any, **options: Any) -> list[Result]:
+    async def predict_async(self, images: object, **options: object) -> list[Result]:
         """``predict`` in a thread of asyncio's, so that the event loop goes on meanwhile."""
         import asyncio  # 40 ms that few programs need
 
         return await asyncio.to_thread(self.predict, images, **options)
 
-    def stream(self, source: Any, **settings: Any) -> Stream:
+    def stream(self, source: object, **settings: Any) -> Stream:
         """Frames of files, folders, videos, cameras or anything that can be iterated, each with its Result, in order;
         decoding, inference and post-processing overlap. ``edgekit.runtime.stream`` has the settings."""
         return Stream(self, source, **settings)
 
-    def timed(self, images: Any, **options: Any) -> tuple[list[Result], dict[str, float]]:
+    def timed(self, images: object, **options: object) -> tuple[list[Result], dict[str, float]]:
         """``predict`` with the milliseconds of each stage: ``pre_ms``, ``network_ms``, ``post_ms`` and ``whole_ms``.
 
         Reading files is not timed. One or as many images as one batch takes.
@@ -142,7 +142,7 @@ class Predictor:
             raise UsageError(f"timed() got {len(loaded)} images; one run takes 1 to {self.batch}")
         return self._run(loaded, self._options(options))
 
-    def check(self, options: dict[str, Any]) -> None:
+    def check(self, options: dict[str, object]) -> None:
         """Whether ``predict`` would take these options.
 
         Raises:
@@ -171,7 +171,7 @@ class Predictor:
         chosen.check(self.info)
         return chosen
 
-    def _new_turn(self) -> Any:
+    def _new_turn(self) -> contextlib.AbstractContextManager[object]:
         return contextlib.nullcontext() if self.session.concurrent else threading.Lock()
 
     def _check_process(self) -> None:
@@ -212,16 +212,13 @@ class Predictor:
                 warnings.warn(sentence, TruncatedWarning, stacklevel=4)
 
 
-def _each(images: Any) -> Iterable[Any]:
+def _each(images: object) -> Iterable[object]:
     """One image as well as many: things that hold pixels or name a file are one."""
-    if is_array(images):
-        return images if getattr(images, "ndim", 0) == 4 else [images]
-    if isinstance(images, (str, bytes, Path)) or not isinstance(images, Iterable):
-        return [images]
-    return images
+    one = getattr(images, "ndim", 0) != 4 if is_array(images) else isinstance(images, (str, bytes, Path))
+    return [images] if one or not isinstance(images, Iterable) else images
 
 
-def _load(image: Any) -> Loaded:
+def _load(image: object) -> Loaded:
     """Whatever the user calls an image, read and checked."""
     if isinstance(image, str) and is_address(image):
         return shown(image), read_address(image)

@@ -22,11 +22,10 @@ import warnings
 from collections.abc import Iterator, Sequence
 from http.client import HTTPException
 from pathlib import Path
-from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import cv2
-from numpy.typing import NDArray
+import numpy as np
 
 from edgekit.errors import InputError, UsageError
 from edgekit.image import SUFFIXES as IMAGES
@@ -120,7 +119,7 @@ def shown(address: str) -> str:
     return _USER.sub("", address)
 
 
-def read_address(address: str) -> NDArray[Any]:
+def read_address(address: str) -> np.ndarray:
     """The image at an ``http`` or ``https`` address, as ``edgekit.image.read_image`` gives it.
 
     Raises:
@@ -222,7 +221,7 @@ def _frames(path: Path | str, index: int, stride: int) -> Iterator[Frame]:
         yield Frame(place, index + number, error=error, name=name)
 
 
-def _one_image(path: Path) -> Any:
+def _one_image(path: Path) -> np.ndarray:
     image = read_image(path)
     count = _images_in(path) if path.suffix.lower() in SEVERAL else 1
     if count > 1:

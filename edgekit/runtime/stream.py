@@ -18,7 +18,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edgekit.errors import InputError, UsageError
 from edgekit.image import as_image, is_array
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 JOIN_S = 10.0  # threads that do not end in this time (a driver that hangs) are left to the end of the process
 
 Answer = tuple[Frame, Result]
+Frames = Belt[Frame, tuple[Frame, Result | BaseException]]
 
 
 class Stream:
@@ -62,14 +63,14 @@ class Stream:
     def __init__(
         self,
         predictor: Predictor,
-        source: Any,
+        source: object,
         *,
         workers: int | None = None,
         depth: int | None = None,
         latest: bool | None = None,
         patience: float = 30.0,
         on_error: Callable[[Frame], None] | None = None,
-        **options: Any,
+        **options: object,
     ) -> None:
         for name, value in (("workers", workers), ("depth", depth)):
             if value is not None and (not isinstance(value, int) or value < 1):
@@ -81,12 +82,12 @@ class Stream:
         batch = predictor.batch
         workers = workers or 1 + predictor.session.streams
         waiting = max(depth or 0, batch) if depth or newest else 2 * batch
-        self._belt = belt = Belt(waiting, (workers + (not newest)) * batch, newest)
+        self._belt = belt = Frames(waiting, (workers + (not newest)) * batch, newest)
         self._on_error = on_error
         self.answered = 0
         self._process = os.getpid()
         stop = threading.Event()
-        jobs: list[tuple[Callable[..., None], tuple[Any, ...]]] = [(_read, (opened, belt, stop))]
+        jobs: list[tuple[Callable[..., None], tuple[object, ...]]] = [(_read, (opened, belt, stop))]
         jobs += [(_work, (predictor, belt, options))] * workers
         threads = [threading.Thread(target=job, args=args, daemon=True, name="edgekit") for job, args in jobs]
         # The threads know the belt and not the stream, so a forgotten stream is collected and ends them; so does exit.
@@ -149,7 +150,7 @@ class Stream:
         await asyncio.to_thread(self.close)
 
 
-def _open(source: Any, patience: float) -> Live | Iterable[Any]:
+def _open(source: object, patience: float) -> Live | Iterable[object]:
     if isinstance(source, (Live, Sources)):
         return source
     if is_live(source):
@@ -163,7 +164,7 @@ def _open(source: Any, patience: float) -> Live | Iterable[Any]:
     return source
 
 
-def _read(source: Live | Iterable[Any], belt: Belt, stop: threading.Event) -> None:
+def _read(source: Live | Iterable[object], belt: Frames, stop: threading.Event) -> None:
     """The reading thread."""
     try:
         for index, item in enumerate(source.frames(stop) if isinstance(source, Live) else source):
@@ -174,7 +175,7 @@ def _read(source: Live | Iterable[Any], belt: Belt, stop: threading.Event) -> No
         belt.end(error)
 
 
-def _frame(item: Any, index: int) -> Frame:
+def _frame(item: object, index: int) -> Frame:
     path = Path(f"image {index}")
     try:
         return Frame(path, index, as_image(item, str(path)))
@@ -182,7 +183,7 @@ def _frame(item: Any, index: int) -> Frame:
         return Frame(path, index, error=error)
 
 
-def _work(predictor: Predictor, belt: Belt, options: dict[str, Any]) -> None:
+def _work(predictor: Predictor, belt: Frames, options: dict[str, object]) -> None:
     """A working thread."""
     while taken := belt.take(predictor.batch):
         good = [(number, frame) for number, frame in taken if frame.error is None]
@@ -200,7 +201,7 @@ def _work(predictor: Predictor, belt: Belt, options: dict[str, Any]) -> None:
             belt.give(number, (frame, result))
 
 
-def _finish(belt: Belt, stop: threading.Event, threads: list[threading.Thread]) -> None:
+def _finish(belt: Frames, stop: threading.Event, threads: list[threading.Thread]) -> None:
     stop.set()
     belt.stop()
     end = time.monotonic() + JOIN_S

@@ -9,7 +9,6 @@ It is what an ``nms`` bundle is compared with: PyTorch has no such operator.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
@@ -22,28 +21,25 @@ _WHOLE_IMAGE = ("mask_prototypes",)
 class Suppressed(Session):
     """``session`` of batch 1, whose candidates come best first, with duplicates taken out class by class."""
 
-    def __init__(self, session: Any) -> None:
+    def __init__(self, session: Session) -> None:
         self._session = session
-        self.info, self.target, self.path = session.info, session.target, session.path
+        self.info, self.target, self.path, self.predicts = session.info, session.target, session.path, session.predicts
 
-    def run(self, batch: Any) -> dict[str, Any]:
+    def run(self, batch: np.ndarray) -> dict[str, np.ndarray]:
         """One image's finished detections by role, ``[1, M, …]``."""
         found = self._session.run(batch)
         keep = nms(found["boxes"][0], found["labels"][0], NMS_IOU, found["labels"].shape[1])
         return {role: np.asarray(v) if role in _WHOLE_IMAGE else np.asarray(v)[:, keep] for role, v in found.items()}
 
-    def rounded(self, weights: str | None, values: str | None = None, first: float = 1.0) -> Suppressed:
-        """The same, of the session as a narrower precision computes it (``TorchSession.rounded``)."""
-        return Suppressed(self._session.rounded(weights, values, first))
+    def rounded(self, weights: str | None, values: str | None = None, first: float = 1.0) -> Suppressed | None:
+        made = self._session.rounded(weights, values, first)
+        return None if made is None else Suppressed(made)
 
-    def taps(self, batch: Any, names: Sequence[str]) -> dict[str, Any]:
-        return dict(self._session.taps(batch, names))
+    def taps(self, batch: np.ndarray, names: Sequence[str]) -> dict[str, np.ndarray]:
+        return self._session.taps(batch, names)
 
     def precision_by_type(self) -> dict[str, int]:
-        return dict(self._session.precision_by_type())
+        return self._session.precision_by_type()
 
     def close(self) -> None:
         self._session.close()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._session, name)

@@ -19,11 +19,9 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from edgekit.errors import EdgekitError, InputError, UsageError
 from edgekit.image import opencv_silent, write_image
@@ -57,13 +55,13 @@ class VideoFile:
         self.path, self.fps, self.form = path, held_rate(fps), form
         self.frames = 0
         self._shape: tuple[int, ...] = ()
-        self._gif: list[NDArray[Any]] = []
+        self._gif: list[np.ndarray] = []
         self._video: cv2.VideoWriter | None = None
         self._names = ExitStack()
         folder = Path(self._names.enter_context(utf8_name(path.parent)))  # OpenCV crashes on other names
         self._partial = folder / f".{os.getpid()}-{id(self):x}.partial{FORMATS[form][0]}"
 
-    def write(self, picture: NDArray[Any]) -> None:
+    def write(self, picture: np.ndarray) -> None:
         """Append a uint8 BGR picture, resized to the first one's size: OpenCV leaves others out without a word.
 
         Raises:
@@ -114,7 +112,7 @@ class VideoFile:
     ) -> None:
         self.close() if kind is None else self.discard()
 
-    def _opened(self, picture: NDArray[Any]) -> cv2.VideoWriter:
+    def _opened(self, picture: np.ndarray) -> cv2.VideoWriter:
         height, width = picture.shape[:2]
         code = cv2.VideoWriter.fourcc(*FORMATS[self.form][1])
         with opencv_silent():
@@ -183,7 +181,7 @@ class Writer:
         self._video: VideoFile | None = None
         self._source: Path | None = None
 
-    def write(self, frame: Frame, picture: NDArray[Any]) -> None:
+    def write(self, frame: Frame, picture: np.ndarray) -> None:
         """Save the annotated uint8 BGR ``picture`` of ``frame``; a video's frames come in order.
 
         Raises:

@@ -282,7 +282,8 @@ def _covered(boxes: Array, box: Array) -> Array:
     """[N] the share of each box that ``box`` covers."""
     sides = np.minimum(boxes[:, 2:], box[2:]) - np.maximum(boxes[:, :2], box[:2])
     area = (boxes[:, 2:] - boxes[:, :2]).prod(1)
-    return np.maximum(sides, 0).prod(1) / np.maximum(area, 1e-12)
+    kept: Array = np.maximum(sides, 0).prod(1) / np.maximum(area, 1e-12)
+    return kept
 
 
 # ---- classification ---------------------------------------------------------------------------------------------

@@ -93,7 +93,8 @@ class Recent:
             if not mine or holds != index + 1:
                 return None
             start = slot * self._room
-            return self._pixels[start : start + height * width * 3].reshape(height, width, 3).copy()
+            picture: Array = self._pixels[start : start + height * width * 3].reshape(height, width, 3).copy()
+            return picture
 
     def put(self, index: int, image: Array) -> None:
         slot = index % self._slots

@@ -159,7 +159,8 @@ def score_divergence(mine: torch.Tensor, theirs: torch.Tensor) -> torch.Tensor:
 def side_divergence(mine_BVN: torch.Tensor, theirs_BVN: torch.Tensor) -> torch.Tensor:
     """``[B, 4·K, N]`` logits -> ``[B, N]``: divergence of the sides' distributions, mean over sides."""
     mine, theirs = (x.unflatten(1, (4, BINS)).log_softmax(2) for x in (mine_BVN, theirs_BVN))
-    return (theirs.exp() * (theirs - mine)).sum(2).mean(1)
+    divergence_BN: torch.Tensor = (theirs.exp() * (theirs - mine)).sum(2).mean(1)
+    return divergence_BN
 
 
 def feature_difference(mine: torch.Tensor, theirs: torch.Tensor) -> torch.Tensor:

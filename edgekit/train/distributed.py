@@ -35,6 +35,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.distributed.rendezvous import rendezvous
 
 from edgekit.errors import GateError, UsageError
 
@@ -207,7 +208,7 @@ def _of_environment() -> World:
 
 def _connect(world: World, device: str) -> None:
     try:
-        store, rank, size = next(dist.rendezvous("env://", timeout=timedelta(seconds=START_S)))
+        store, rank, size = next(rendezvous("env://", timeout=timedelta(seconds=START_S)))
         store.set_timeout(timedelta(seconds=START_S))
         backend = "cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo"
         dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timedelta(seconds=WAIT_S))

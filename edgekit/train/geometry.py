@@ -66,7 +66,8 @@ def invert(matrix: Array) -> Array:
 
 def move(matrix: Array, points: Array) -> Array:
     """Points ``[..., 2]`` through a matrix."""
-    return points @ matrix[:, :2].T + matrix[:, 2]
+    moved: Array = points @ matrix[:, :2].T + matrix[:, 2]
+    return moved
 
 
 # ---- objects ----------------------------------------------------------------------------------------------------
@@ -286,7 +287,8 @@ def _extents(outlines: Sequence[Sequence[Array]]) -> Array:
 
 
 def _areas(boxes: Array) -> Array:
-    return np.maximum(boxes[:, 2] - boxes[:, 0], 0) * np.maximum(boxes[:, 3] - boxes[:, 1], 0)
+    area: Array = np.maximum(boxes[:, 2] - boxes[:, 0], 0) * np.maximum(boxes[:, 3] - boxes[:, 1], 0)
+    return area
 
 
 def _with_outlines(labels: Labels) -> Labels:

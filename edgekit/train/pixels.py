@@ -114,7 +114,8 @@ def _sharpness(image: Array, strength: float) -> Array:
 
 def _posterize(image: Array, strength: float) -> Array:
     bits = 8 - round(4 * strength)
-    return image & np.uint8(256 - (1 << (8 - bits)))
+    coarse: Array = image & np.uint8(256 - (1 << (8 - bits)))
+    return coarse
 
 
 def _solarize(image: Array, strength: float) -> Array:

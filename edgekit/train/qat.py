@@ -30,7 +30,8 @@ class Rounded(nn.Conv2d):
     """A convolution whose input and weights are rounded to INT8's grids."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self._conv_forward(round_tensor(x), round_channels(self.weight), self.bias)
+        y: torch.Tensor = self._conv_forward(round_tensor(x), round_channels(self.weight), self.bias)
+        return y
 
 
 def attach(net: nn.Module) -> int:

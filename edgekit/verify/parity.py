@@ -183,7 +183,7 @@ def _aligned_gaps(expected: Roles, found: Roles, precision: str, side: float) ->
 
 def _gap(role: str, want: np.ndarray, have: np.ndarray, side: float) -> np.ndarray:
     """|difference|, of coordinates relative to how many input sides away from the origin they lie."""
-    gap = np.abs(have - want)
+    gap: np.ndarray = np.abs(have - want)
     return gap / np.maximum(1.0, np.abs(want) / side) if role in GEOMETRY else gap
 
 

@@ -133,7 +133,7 @@ class Proof:
         Raises:
             GateError: more objects are found by one of the two alone than rounding explains.
         """
-        whole = getattr(self.reference, "predicts", None) or self.reference
+        whole = self.reference.predicts or self.reference
         margin = report.get("scores", {}).get("tolerance", 0.0)
         found = agreement.compared(whole, session, self.pictures, CONF, margin)
         if "warning" in found:

@@ -30,7 +30,8 @@ class Prototypes(nn.Module):
         self.cv3 = Conv(hidden, COEFFICIENTS, act=act)
 
     def forward(self, x_BCHW: torch.Tensor) -> torch.Tensor:
-        return self.cv3(self.cv2(self.upsample(self.cv1(x_BCHW))))
+        masks_BMHW: torch.Tensor = self.cv3(self.cv2(self.upsample(self.cv1(x_BCHW))))
+        return masks_BMHW
 
     def written(self) -> Written:
         return Written(("Proto",))
