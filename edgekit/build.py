@@ -24,7 +24,7 @@ from edgekit.errors import GateError, InputError, MissingPackageError, UsageErro
 from edgekit.quantize import Lowered, Wishes, needed
 from edgekit.quantize.sets import Sets, open_sets
 from edgekit.runtime.suppressed import Suppressed
-from edgekit.spec import Graph, ModelInfo, Session, sha256_file
+from edgekit.spec import Graph, Json, ModelInfo, Session, sha256_file
 from edgekit.system.versions import versions
 from edgekit.targets import BuildOptions, Target
 from edgekit.verify import parity
@@ -232,7 +232,7 @@ def _versions(target: Target) -> dict[str, str]:
     return versions("edgekit", "numpy", *targets.reference().packages, *target.packages)
 
 
-def _engine_parity(target: Target, files: Path, graph: Graph) -> dict[str, Any]:
+def _engine_parity(target: Target, files: Path, graph: Graph) -> Json:
     """The engine just built against its graph: ``engine_parity`` for the manifest, which is no longer ``evaluated``
     by the graph alone. None of both where there is no ONNX Runtime to run the graph, as on a Jetson."""
     runner = targets.reference()
@@ -320,7 +320,7 @@ def _speed(
     wishes: Wishes | None,
     own: BuildOptions,
     say: Callable[[str], None],
-) -> dict[str, Any]:
+) -> Json:
     """``speed`` for the manifest: INT8 against the floating-point targets of the same runtime, interleaved."""
     if wishes is None or wishes.timing_s == 0 or not target.floats:
         return {}

@@ -25,10 +25,9 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from edgekit.errors import GateError, InputError, UnsafeFileError
-from edgekit.spec import HEADS, ROLES, ModelInfo, sha256_file
+from edgekit.spec import HEADS, ROLES, Json, ModelInfo, sha256_file
 
 SCHEMA = 2
 MANIFEST = "manifest.json"
@@ -43,7 +42,7 @@ class Bundle:
     """A bundle folder whose manifest and files were checked: ``path``, ``manifest`` (as read) and its ``info``."""
 
     path: Path
-    manifest: dict[str, Any]
+    manifest: Json
     info: ModelInfo
 
     @property
@@ -52,7 +51,7 @@ class Bundle:
         return target
 
 
-def manifest_of(info: ModelInfo, target: str, folder: Path, **parts: Any) -> dict[str, Any]:
+def manifest_of(info: ModelInfo, target: str, folder: Path, **parts: object) -> Json:
     """The manifest of the files now in ``folder``. ``parts`` are further top-level keys; None leaves one out."""
     files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST)
     return {
@@ -64,7 +63,7 @@ def manifest_of(info: ModelInfo, target: str, folder: Path, **parts: Any) -> dic
     }
 
 
-def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
+def write_manifest(folder: Path, manifest: Json) -> None:
     """Write ``manifest`` into ``folder`` (the folder itself is renamed into place when complete)."""
     text = json.dumps(manifest, indent=1, sort_keys=True, allow_nan=False)
     (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
@@ -102,7 +101,7 @@ def read(path: Path, verify: bool = True) -> Bundle:
     return Bundle(path, manifest, info)
 
 
-def _read_manifest(path: Path) -> dict[str, Any]:
+def _read_manifest(path: Path) -> Json:
     where = path / MANIFEST
     if not where.is_file():
         raise InputError(
@@ -168,11 +167,11 @@ def _check_info(info: ModelInfo, where: Path) -> None:
         fail(f"candidates {info.candidates!r} is no number of candidates")
 
 
-def _whole(value: Any, least: int, most: int) -> bool:
+def _whole(value: object, least: int, most: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
 
 
-def _check_files(folder: Path, files: dict[str, Any], verify: bool) -> None:
+def _check_files(folder: Path, files: Json, verify: bool) -> None:
     root = folder.resolve()
     for name, digest in files.items():
         pure = PurePosixPath(name)

@@ -14,7 +14,6 @@ import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -25,7 +24,7 @@ from edgekit.nn.blocks import unfused
 from edgekit.nn.replay import parting
 from edgekit.nn.yolo12 import YOLO12
 from edgekit.published import Published, is_edgekit_checkpoint, read_published, read_state_dict, recognition
-from edgekit.spec import ModelInfo, ModelSpec, sha256_file
+from edgekit.spec import Json, ModelInfo, ModelSpec, sha256_file
 from edgekit.system.atomic import replacing
 from edgekit.tasks import network, ports
 
@@ -51,7 +50,7 @@ class Checkpoint:
     licence: str | None = None
     sha256: str | None = None
     path: Path | None = None
-    provenance: dict[str, Any] = field(default_factory=dict)
+    provenance: Json = field(default_factory=dict)
 
     @property
     def spec(self) -> ModelSpec:
@@ -227,7 +226,7 @@ def from_published(published: Published, path: Path, replayed: bool = True) -> C
     )
 
 
-def _fill(net: YOLO12, arrays: Mapping[str, np.ndarray], path: Path) -> dict[str, Any]:
+def _fill(net: YOLO12, arrays: Mapping[str, np.ndarray], path: Path) -> Json:
     """Give ``net`` a file's tensors as stored, folded BatchNorms put back; what provenance has to say of that."""
     stored = {key: torch.from_numpy(array) for key, array in arrays.items()}
     state = unfused(stored, net.spec.norm_eps)

@@ -14,14 +14,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from edgekit.data.dataset import Dataset, Sample
 from edgekit.errors import InputError
 from edgekit.image import read_image
 from edgekit.runtime.postprocess import AN_OBJECT, Options, postprocess
 from edgekit.runtime.predictor import Predictor
-from edgekit.spec import Session
+from edgekit.spec import Json, Session
 
 IMAGES = 8  # looked at, the most crowded ones
 SPARE = 2
@@ -47,7 +46,7 @@ class Crowding:
     def candidates(self) -> int:
         return math.ceil(SPARE * self.objects * self.an_object / 100) * 100
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> Json:
         return {**asdict(self), "candidates": self.candidates}
 
 

@@ -12,11 +12,11 @@ from __future__ import annotations
 import platform
 import sys
 from dataclasses import dataclass
-from typing import Any
 
 import edgekit
 from edgekit import targets
 from edgekit.bench import machine
+from edgekit.spec import Json
 from edgekit.system import processor
 from edgekit.system.versions import version
 
@@ -68,7 +68,7 @@ PACKAGES = (
 )
 
 
-def examine() -> dict[str, Any]:
+def examine() -> Json:
     """The state of this installation as plain data.
 
     Returns:
@@ -89,7 +89,7 @@ def examine() -> dict[str, Any]:
     }
 
 
-def target_states() -> list[dict[str, Any]]:
+def target_states() -> list[Json]:
     """For every target its ``name``, whether it is ``ready`` here, and the ``note`` saying what it lacks."""
     states = []
     for target in targets.every():
@@ -105,7 +105,7 @@ def _of_targets() -> list[Package]:
     return [Package(name, target.extra, f"{target.name} and its like") for name, target in found.items()]
 
 
-def _package(package: Package) -> dict[str, Any]:
+def _package(package: Package) -> Json:
     found = next((n for n in (package.name, *package.others) if version(n)), None)
     return {
         "name": package.name,

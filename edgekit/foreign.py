@@ -36,7 +36,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from types import ModuleType
 
 import numpy as np
 import yaml
@@ -202,7 +202,7 @@ def read(path: Path, imgsz: tuple[int, int] | None = None, task: str | None = No
 class _Said:
     """What a model's metadata says, as far as it makes sense."""
 
-    def __init__(self, metadata: Mapping[Any, Any], path: Path) -> None:
+    def __init__(self, metadata: Mapping[str, object], path: Path) -> None:
         self.metadata, self.path = metadata, path
 
     def task(self) -> str | None:
@@ -235,7 +235,7 @@ class _Said:
         return value[0], value[1]
 
 
-def _literal(text: str) -> Any:
+def _literal(text: str) -> object:
     """A Python literal, as metadata writes names and sizes; other text stays text. Nothing is evaluated."""
     if len(text) > _MOST_BYTES:
         return None
@@ -245,7 +245,7 @@ def _literal(text: str) -> Any:
         return text
 
 
-def _yaml(path: Path) -> Mapping[Any, Any]:
+def _yaml(path: Path) -> Mapping[str, object]:
     """The metadata beside an IR; empty where there is none."""
     if not path.is_file():
         return {}
@@ -267,7 +267,7 @@ def _xml(path: Path) -> Path:
     return found[0]
 
 
-def _document() -> Any:
+def _document() -> ModuleType:
     try:
         from edgekit.graph import document
     except ImportError as error:

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from types import ModuleType
 
 from edgekit import bundle, targets
 from edgekit.errors import InputError, MissingPackageError
-from edgekit.spec import Port, sha256_file
+from edgekit.spec import Json, Port, sha256_file
 
 
-def inspect(path: Path) -> dict[str, Any]:
+def inspect(path: Path) -> Json:
     """JSON-ready facts about a bundle, an ONNX file or a checkpoint.
 
     Raises:
@@ -31,7 +31,7 @@ def inspect(path: Path) -> dict[str, Any]:
     return {"path": str(path), **facts}
 
 
-def _bundle(path: Path) -> dict[str, Any]:
+def _bundle(path: Path) -> Json:
     opened = bundle.read(path)
     manifest = opened.manifest
     sizes = {name: (path / name).stat().st_size for name in manifest["files"]}
@@ -49,7 +49,7 @@ def _bundle(path: Path) -> dict[str, Any]:
     return facts
 
 
-def _onnx(path: Path) -> dict[str, Any]:
+def _onnx(path: Path) -> Json:
     module = _onnx_module()
     inputs, outputs, metadata = module.describe(path)
     facts = {"kind": "ONNX file", "bytes": path.stat().st_size, "sha256": sha256_file(path)}
@@ -63,12 +63,12 @@ def _onnx(path: Path) -> dict[str, Any]:
     return {**facts, **known, **_graph_facts(path)}
 
 
-def _plain(port: Port) -> dict[str, Any]:
+def _plain(port: Port) -> Json:
     """A port that has no role."""
     return {"name": port.name, "shape": list(port.shape), "dtype": port.dtype}
 
 
-def _checkpoint(path: Path) -> dict[str, Any]:
+def _checkpoint(path: Path) -> Json:
     try:
         from edgekit import checkpoint
     except ModuleNotFoundError as error:
@@ -88,7 +88,7 @@ def _checkpoint(path: Path) -> dict[str, Any]:
     }
 
 
-def _onnx_module() -> Any:
+def _onnx_module() -> ModuleType:
     try:
         from edgekit.graph import document
     except ModuleNotFoundError as error:
@@ -96,7 +96,7 @@ def _onnx_module() -> Any:
     return document
 
 
-def _graph_facts(path: Path) -> dict[str, Any]:
+def _graph_facts(path: Path) -> Json:
     """Attention forms found and the operator histogram, most frequent first."""
     _onnx_module()
     import onnx

@@ -22,10 +22,9 @@ import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from edgekit.errors import UsageError
-from edgekit.spec import ModelInfo, Port
+from edgekit.spec import Json, ModelInfo, Port
 from edgekit.targets import Served, Target, every
 
 LAYOUTS = {"triton": "NVIDIA Triton", "ovms": "OpenVINO Model Server"}
@@ -54,9 +53,7 @@ def check(layout: str | None, target: Target) -> None:
     raise UsageError(f"--layout {layout}: {LAYOUTS[layout]} does not load what {target.name} builds; build {readable}")
 
 
-def write(
-    layout: str | None, folder: Path, info: ModelInfo, target: Target, engines: Sequence[Mapping[str, Any]] = ()
-) -> None:
+def write(layout: str | None, folder: Path, info: ModelInfo, target: Target, engines: Sequence[Json] = ()) -> None:
     """Write ``layout``, one of ``target.servers``, into the bundle ``folder``; nothing where it is None.
 
     Args:
@@ -90,7 +87,7 @@ def _link(source: Path, place: Path) -> None:
         shutil.copyfile(source, place)
 
 
-def triton_config(name: str, served: Served, info: ModelInfo, engines: Sequence[Mapping[str, Any]] = ()) -> str:
+def triton_config(name: str, served: Served, info: ModelInfo, engines: Sequence[Json] = ()) -> str:
     """``config.pbtxt`` by Triton's "Model Configuration": ports, batching and instances.
 
     A fixed batch is part of the shapes (``max_batch_size: 0``); of a dynamic one Triton fills batches itself.

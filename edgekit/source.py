@@ -11,7 +11,6 @@ from __future__ import annotations
 import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from edgekit import bundle, tasks
 from edgekit.errors import InputError, MissingPackageError
@@ -83,9 +82,10 @@ def _published(path: Path) -> Source:
     return Source(path, _task(found.task), _names(found.names))
 
 
-def _task(name: Any) -> str | None:
+def _task(name: object) -> str | None:
     return next((t for t in tasks.names() if name == t or name in tasks.get(t).aliases), None)
 
 
-def _names(names: Any) -> tuple[str, ...] | None:
-    return tuple(names) if names and all(isinstance(name, str) for name in names) else None
+def _names(names: object) -> tuple[str, ...] | None:
+    listed = names if isinstance(names, (list, tuple)) else ()
+    return tuple(listed) if listed and all(isinstance(name, str) for name in listed) else None

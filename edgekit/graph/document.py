@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import onnx
 
 from edgekit.errors import InputError
-from edgekit.spec import Port
+from edgekit.spec import Json, Port
 
 METADATA_KEY = "edgekit"
 SCHEMA = 1
@@ -20,7 +19,7 @@ REWRITTEN = ("rewrites", "stages", "lineage")  # what rules did, and where the n
 _DTYPES = {"float": "float32", "double": "float64"}  # where ONNX has a name of its own
 
 
-def read_document(path: Path) -> dict[str, Any]:
+def read_document(path: Path) -> Json:
     """The metadata edgekit wrote into an ONNX file.
 
     Raises:
@@ -63,7 +62,7 @@ def _load(path: Path) -> onnx.ModelProto:
         raise InputError(f"{path}: not a readable ONNX file; export it again") from error
 
 
-def _parse(text: str, path: Path) -> dict[str, Any]:
+def _parse(text: str, path: Path) -> Json:
     try:
         document = json.loads(text)
         schema = int(document["schema"])

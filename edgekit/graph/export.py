@@ -16,7 +16,6 @@ import json
 import logging
 import warnings
 from pathlib import Path
-from typing import Any
 
 import onnx
 import torch
@@ -32,7 +31,7 @@ from edgekit.graph.nms import append_nms
 from edgekit.graph.rewrite import apply, became, recipe_for
 from edgekit.nn.blocks import fuse
 from edgekit.nn.session import shaped
-from edgekit.spec import Graph, ModelInfo, check_opset, sha256_file
+from edgekit.spec import Graph, Json, ModelInfo, check_opset, sha256_file
 from edgekit.system.atomic import replacing
 from edgekit.system.versions import versions
 
@@ -90,7 +89,7 @@ def export(
     reports = apply(model, chosen, catalog.expected_rewrites(checkpoint.spec))
     lineage = lineages.renamed({"stages": stages, "became": became(model)}, _tidy(model))
     installed = versions("edgekit", "torch", "onnx", "onnxscript")
-    provenance: dict[str, Any] = {
+    provenance: Json = {
         "checkpoint_sha256": checkpoint.sha256,
         "checkpoint": checkpoint.provenance,
         "family": checkpoint.spec.family,

@@ -13,7 +13,6 @@ import json
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import onnx
 from onnx import version_converter
@@ -27,6 +26,7 @@ from edgekit.graph.document import METADATA_KEY
 from edgekit.graph.equality import Difference, differences
 from edgekit.graph.rewrite import FINDING, Recipe, RuleReport, apply, became
 from edgekit.graph.rules.attention_found import AttentionFound
+from edgekit.spec import Json
 from edgekit.system.atomic import replacing
 from edgekit.system.silence import silent_stderr
 
@@ -218,7 +218,7 @@ def _finish(model: ir.Model, original: onnx.ModelProto, reports: list[RuleReport
             node.name = f"{node.op_type}_{number}" if f"{node.op_type}_{number}" not in taken else f"edgekit_{number}"
     model.metadata_props.update({entry.key: entry.value for entry in original.metadata_props})
     if METADATA_KEY in model.metadata_props:
-        document: dict[str, Any] = json.loads(model.metadata_props[METADATA_KEY])
+        document: Json = json.loads(model.metadata_props[METADATA_KEY])
         document["rewrites"] = [*document["rewrites"], *(r.to_dict() for r in reports)]
         values = {value.name for node in model.graph for value in node.outputs}
         document["stages"] = [stage for stage in document["stages"] if stage[1] in values]  # some may be gone

@@ -10,11 +10,12 @@ longer made at all.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from onnxscript import ir
 
-Lineage = dict[str, Any]
+from edgekit.spec import Json
+
+Lineage = Json
 
 
 def renamed(lineage: Lineage, names: Mapping[str, str]) -> Lineage:
@@ -30,7 +31,7 @@ def renamed(lineage: Lineage, names: Mapping[str, str]) -> Lineage:
     return {"stages": stages, "became": needed}
 
 
-def parts_of(entry: Mapping[str, Any]) -> list[str]:
+def parts_of(entry: Json) -> list[str]:
     """The values an entry of ``became`` is made of."""
     (form, parts), *_ = entry.items()
     if form == "channels":
@@ -46,7 +47,7 @@ def whole(lineage: Lineage, model: ir.Model) -> list[list[str]]:
     return [stage for stage in lineage["stages"] if stage[1] in made]
 
 
-def _translated(entry: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+def _translated(entry: Json, names: Mapping[str, str]) -> Json:
     (form, parts), *_ = entry.items()
     if form == "same":
         return {form: names.get(parts, parts)}

@@ -6,8 +6,6 @@ lower_opset(model, 17)     # after rules that make older forms
 
 from __future__ import annotations
 
-from typing import Any
-
 import onnx
 from onnx import defs, helper
 from onnxscript import ir, version_converter
@@ -70,7 +68,7 @@ def _fit(node: ir.Node, now: int, wanted: int) -> None:
         )
 
 
-def _default(attribute: Any) -> Any:
+def _default(attribute: onnx.defs.OpSchema.Attribute) -> object:
     if not attribute.default_value.type:
         return None
     value = helper.get_attribute_value(attribute.default_value)

@@ -14,7 +14,6 @@ import importlib
 import pkgutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
 
 from onnx_ir.passes import common
 from onnxscript import ir
@@ -42,6 +41,7 @@ from edgekit.graph.rules.split_convolution import SplitConvolution
 from edgekit.graph.rules.split_sizes import SplitSizes
 from edgekit.graph.rules.swish import Swish
 from edgekit.graph.rules.upsampled_convolution import UpsampledConvolution
+from edgekit.spec import Json
 
 _ORDERED: tuple[type[Rule], ...] = (
     SoftmaxSpelledOut,  # before attention is looked for: that starts at a Softmax
@@ -120,7 +120,7 @@ class RuleReport:
     expected: int | None
     refused: list[dict[str, str]] = field(default_factory=list)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> Json:
         return asdict(self)
 
 
@@ -189,13 +189,13 @@ def _tidy(model: ir.Model) -> None:
     common.RemoveUnusedNodesPass()(model)
 
 
-def became(model: ir.Model) -> dict[str, dict[str, Any]]:
+def became(model: ir.Model) -> dict[str, Json]:
     """What rewrites have said about values that are no longer made as they were, by which ``verify/stages.py`` puts
     them together again (``rules._rule.Moved`` says how): name -> one of ``{"same": name}``,
     ``{"times": [name, factor]}``, ``{"channels": [[name, runs], …]}`` with runs ``[first, behind the last]``,
     ``{"cells": [name, cells' name]}``.
     """
-    found: dict[str, dict[str, Any]] = model.meta.setdefault("edgekit.became", {})
+    found: dict[str, Json] = model.meta.setdefault("edgekit.became", {})
     return found
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import nn
@@ -29,7 +28,7 @@ def activation(name: str) -> nn.Module:
     return _ACTIVATIONS[kind]() if slope is None else nn.LeakyReLU(slope)
 
 
-def activation_name(kind: str, attributes: Mapping[str, Any]) -> str | None:
+def activation_name(kind: str, attributes: Mapping[str, object]) -> str | None:
     """What ``activation`` calls PyTorch's class ``kind`` with these attributes; None where it has no such."""
     name = next((n for n, cls in _ACTIVATIONS.items() if cls.__name__ == kind), None)
     slope = attributes.get("negative_slope")

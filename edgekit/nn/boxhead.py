@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 from torch import nn
@@ -81,7 +80,7 @@ class BoxBranches(nn.Module):
     def written(self) -> Written:
         return self.written_as("Detect")
 
-    def written_as(self, name: str, **own: Any) -> Written:
+    def written_as(self, name: str, **own: object) -> Written:
         """The head called ``name`` in published files, which states ``own`` besides what every such head does."""
         sizes = {
             "stride": STRIDES,

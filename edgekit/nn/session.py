@@ -54,10 +54,10 @@ class _Rounding(TorchDispatchMode):
         super().__init__()
         self.kind = kind
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(self, func: Any, types: object, args: Any = (), kwargs: Any = None) -> Any:
         return tree_map(self._narrow, func(*args, **(kwargs or {})))
 
-    def _narrow(self, value: Any) -> Any:
+    def _narrow(self, value: object) -> object:
         if isinstance(value, torch.Tensor) and value.is_floating_point():
             return value.to(self.kind).to(value.dtype)
         return value
@@ -98,7 +98,7 @@ class TorchSession(Session):
         except (RuntimeError, AssertionError) as error:
             raise UsageError(f"--device {device}: PyTorch cannot use it ({str(error).splitlines()[0]})") from error
 
-    def run(self, batch: np.ndarray) -> dict[str, Any]:
+    def run(self, batch: np.ndarray) -> dict[str, np.ndarray]:
         """``[B, 3, H, W]`` float32 in 0..1 -> one array per role: float32, labels int64."""
         with torch.inference_mode(), self._values or contextlib.nullcontext():
             outputs = self.net(torch.from_numpy(batch).to(self.device, self._works_in))
@@ -109,7 +109,7 @@ class TorchSession(Session):
         found: dict[str, np.ndarray] = {}
 
         def keep(path: str) -> Callable[..., None]:
-            def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+            def hook(module: nn.Module, inputs: object, output: object) -> None:
                 if isinstance(output, torch.Tensor):
                     found[path] = output.detach().float().cpu().numpy()
 

@@ -9,9 +9,9 @@ own are compared as they are, every public attribute.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from torch import nn
 
@@ -32,7 +32,7 @@ class Written:
     """
 
     names: tuple[str, ...]
-    decides: dict[str, Any] = field(default_factory=dict)
+    decides: Mapping[str, object] = field(default_factory=dict)
     idle: tuple[str, ...] = ()
     may_lack: tuple[str, ...] = ()
     besides: dict[str, nn.Module] = field(default_factory=dict)

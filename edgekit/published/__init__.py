@@ -18,7 +18,6 @@ import math
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -47,6 +46,7 @@ _TASKS = {
     "OBBModel": "obb",
     "ClassificationModel": "classify",
 }
+_REBUILT = ("torch._utils._rebuild_tensor", "torch._utils._rebuild_tensor_v2")
 _STATE_DICTS = ("ema", "model", "state_dict", "model_state_dict")
 _FIRST = re.compile(r"(?<![^.])0\.conv\.weight$")  # of the first layer, whose number follows what is put around
 _MAX_NAMES = 1000  # buffers of one module
@@ -92,7 +92,7 @@ class Published:
     version: str | None = None
     date: str | None = None
     epoch: int | None = None
-    train_args: dict[str, Any] = field(default_factory=dict)
+    train_args: dict[str, object] = field(default_factory=dict)
 
 
 def read_published(path: str | Path) -> Published:
@@ -189,7 +189,7 @@ def is_edgekit_checkpoint(path: str | Path) -> bool:
 # The model
 
 
-def _find_model(top: Any, path: Path) -> tuple[str, StandIn]:
+def _find_model(top: object, path: Path) -> tuple[str, StandIn]:
     """The pickled model: under ``ema`` or ``model`` of the top dict, ``ema`` first, or the whole file."""
     entries = mapping(top)
     if "edgekit" in entries:
@@ -208,7 +208,7 @@ def _find_model(top: Any, path: Path) -> tuple[str, StandIn]:
     )
 
 
-def _tensors_of(top: Any) -> tuple[str, dict[str, Any]]:
+def _tensors_of(top: object) -> tuple[str, dict[str, object]]:
     """Where a file's state dict is, and its tensors by key; empty where there is none."""
     entries = mapping(top)
     for which, holder in (*((key, mapping(entries.get(key))) for key in _STATE_DICTS), ("file", entries)):
@@ -224,7 +224,7 @@ def _head_path(modules: dict[str, StandIn]) -> str:
     return layers[-1] if layers else ""
 
 
-def _state(attributes: dict[str, dict[str, Any]], tensors: _Tensors) -> dict[str, np.ndarray]:
+def _state(attributes: dict[str, dict[str, object]], tensors: _Tensors) -> dict[str, np.ndarray]:
     """The state dict: of each module its parameters, then its persistent buffers."""
     state = {}
     for owner, module in attributes.items():
@@ -241,7 +241,7 @@ def _state(attributes: dict[str, dict[str, Any]], tensors: _Tensors) -> dict[str
     return state
 
 
-def _names(value: Any, path: Path) -> tuple[str, ...]:
+def _names(value: object, path: Path) -> tuple[str, ...]:
     """Class names in label order, from a list or from a dict with the keys 0, 1, 2 ..."""
     by_label = value if isinstance(value, dict) else dict(enumerate(members(value)))
     if any(type(label) is not int or not 0 <= label < len(by_label) for label in by_label):
@@ -256,14 +256,14 @@ def _names(value: Any, path: Path) -> tuple[str, ...]:
     return tuple(name for name in names if name is not None)
 
 
-def _name(value: Any) -> str | None:
+def _name(value: object) -> str | None:
     """One class name; YAML reads names like ``7`` as numbers."""
     if isinstance(value, str):
         return text(value) or ""
     return str(value) if isinstance(value, float) or (isinstance(value, int) and value.bit_length() <= 64) else None
 
 
-def _keypoint_shape(*candidates: Any) -> tuple[int, int] | None:
+def _keypoint_shape(*candidates: object) -> tuple[int, int] | None:
     """The first candidate that is two positive numbers."""
     for candidate in candidates:
         numbers = [count(value) for value in members(candidate)]
@@ -284,23 +284,21 @@ class _Tensors:
         self._elements = 0
         self._count = 0
 
-    def array(self, value: Any, key: str) -> np.ndarray:
+    def array(self, value: object, key: str) -> np.ndarray:
         """The tensor or parameter ``value``, named ``key`` in errors."""
         if isinstance(value, StandIn) and value.name.startswith("torch._utils._rebuild_parameter") and value.args:
             value = value.args[0]
-        rebuilt = isinstance(value, StandIn) and value.name in (
-            "torch._utils._rebuild_tensor",
-            "torch._utils._rebuild_tensor_v2",
-        )
-        if not rebuilt or len(value.args) < 4 or len(value.args) > 6 or not isinstance(value.args[0], Storage):
+        args = value.args if isinstance(value, StandIn) and value.name in _REBUILT else ()
+        storage = args[0] if 4 <= len(args) <= 6 else None
+        if not isinstance(storage, Storage):
             raise InputError(f"{self.path}: {key} is no plain tensor; {_AGAIN}")
-        storage, offset, shape, strides = value.args[:4]
+        offset, shape, strides = args[1:4]
         offset, shape, strides = count(offset, 0), _sizes(shape, 1), _sizes(strides, 0)
         if offset is None or shape is None or strides is None or len(shape) != len(strides):
             raise InputError(f"{self.path}: {key} has no proper shape; {_AGAIN}")
         return self._view(storage, offset, shape, strides, key)
 
-    def floats(self, value: Any) -> tuple[float, ...]:
+    def floats(self, value: object) -> tuple[float, ...]:
         """A small tensor as floats; empty where it is none."""
         array = self.array(value, "stride") if is_tensor(value) else np.zeros(0)
         return tuple(float(v) for v in array.ravel()) if array.size <= 16 else ()
@@ -324,7 +322,7 @@ class _Tensors:
         return array.astype(bool) if storage.kind == "torch.BoolStorage" else array
 
 
-def _sizes(value: Any, least: int) -> tuple[int, ...] | None:
+def _sizes(value: object, least: int) -> tuple[int, ...] | None:
     """A shape or strides as whole numbers from ``least``; None for what is neither."""
     numbers = [n for v in members(value)[: _MAX_DIMENSIONS + 1] if (n := count(v, least)) is not None]
     return tuple(numbers) if len(numbers) == len(members(value)) <= _MAX_DIMENSIONS else None

@@ -84,12 +84,12 @@ class StandIn:
 
     __slots__ = ("args", "name", "pairs", "state", "values")
 
-    def __init__(self, name: str, args: tuple[Any, ...] = ()) -> None:
+    def __init__(self, name: str, args: tuple[object, ...] = ()) -> None:
         self.name = name
         self.args = args
         self.state: Any = None
-        self.pairs: list[tuple[Any, Any]] = []
-        self.values: list[Any] = []
+        self.pairs: list[tuple[object, object]] = []
+        self.values: list[object] = []
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,7 +101,7 @@ class Storage:
     elements: int
 
 
-def read_inert(data: bytes | BinaryIO, path: str | Path, legacy: bool = False) -> Any:
+def read_inert(data: bytes | BinaryIO, path: str | Path, legacy: bool = False) -> object:
     """The value a pickle describes, made of None, bool, numbers, str, bytes, list, tuple, dict and the stand-ins.
 
     Nothing is imported and nothing named in the file is called. Containers may share children or hold themselves,
@@ -125,11 +125,11 @@ class _Machine:
     def __init__(self, path: str, legacy: bool) -> None:
         self.path = path
         self.legacy = legacy
-        self.stack: list[Any] = []
-        self.marked: list[list[Any]] = []  # the stacks below each open MARK
-        self.memo: dict[int, Any] = {}
+        self.stack: list[object] = []
+        self.marked: list[list[object]] = []  # the stacks below each open MARK
+        self.memo: dict[int, object] = {}
 
-    def run(self, stream: BinaryIO) -> Any:
+    def run(self, stream: BinaryIO) -> object:
         steps = 0
         try:
             for opcode, arg, _ in pickletools.genops(stream):
@@ -154,14 +154,14 @@ class _Machine:
 
     # Stack
 
-    def push(self, value: Any) -> None:
+    def push(self, value: object) -> None:
         self.stack.append(value)  # looked up now: popping a MARK changes which stack is current
 
-    def mark(self, _: Any) -> None:
+    def mark(self, _: object) -> None:
         self.marked.append(self.stack)
         self.stack = []
 
-    def pop_mark(self) -> list[Any]:
+    def pop_mark(self) -> list[object]:
         items = self.stack
         self.stack = self.marked.pop()
         return items
@@ -169,7 +169,7 @@ class _Machine:
     def drop_mark(self) -> None:
         self.pop_mark()
 
-    def pop(self, _: Any) -> None:
+    def pop(self, _: object) -> None:
         if self.stack:
             self.stack.pop()
         else:
@@ -191,7 +191,7 @@ class _Machine:
         items = [self.stack.pop() for _ in range(count)]
         self.stack.append(tuple(reversed(items)))
 
-    def set_pairs(self, items: list[Any]) -> None:
+    def set_pairs(self, items: list[object]) -> None:
         if len(items) % 2:
             raise ValueError("a key without a value")
         target, pairs = self.stack[-1], zip(map(_checked_key, items[::2]), items[1::2], strict=True)
@@ -202,11 +202,11 @@ class _Machine:
         else:
             raise TypeError("items for something that is no mapping")
 
-    def set_pair(self, _: Any) -> None:
+    def set_pair(self, _: object) -> None:
         value, key = self.stack.pop(), self.stack.pop()
         self.set_pairs([key, value])
 
-    def append_all(self, items: list[Any]) -> None:
+    def append_all(self, items: list[object]) -> None:
         target = self.stack[-1]
         if isinstance(target, StandIn):
             target.values.extend(items)
@@ -215,12 +215,12 @@ class _Machine:
         else:
             raise TypeError("values for something that is no list")
 
-    def make_dict(self, _: Any) -> None:
+    def make_dict(self, _: object) -> None:
         items = self.pop_mark()
         self.stack.append({})
         self.set_pairs(items)
 
-    def make_set(self, kind: str, items: list[Any]) -> None:
+    def make_set(self, kind: str, items: list[object]) -> None:
         # A stand-in, not a set: hashing a value from the file can take for ever (nested tuples) or overflow.
         stand_in = StandIn(kind)
         stand_in.values = items
@@ -228,7 +228,7 @@ class _Machine:
 
     # Names and what the file would call
 
-    def refer(self, module: Any, name: Any) -> Reference:
+    def refer(self, module: object, name: object) -> Reference:
         if not isinstance(module, str) or not isinstance(name, str):
             raise TypeError("a name that is no text")
         module = _PYTHON_2_MODULES.get(module, module)
@@ -259,11 +259,11 @@ class _Machine:
         module, _, name = arg.partition(" ")
         self.stack.append(self.refer(module, name))
 
-    def push_stack_global(self, _: Any) -> None:
+    def push_stack_global(self, _: object) -> None:
         name, module = self.stack.pop(), self.stack.pop()
         self.stack.append(self.refer(module, name))
 
-    def call(self, function: Any, args: Any) -> None:
+    def call(self, function: object, args: object) -> None:
         if not isinstance(function, Reference):
             raise self.unsafe(f"its pickle wants to call a {type(function).__name__} it made itself")
         if not isinstance(args, tuple):
@@ -276,11 +276,11 @@ class _Machine:
             raise self.unsafe("its pickle wants to call 'builtins.getattr'")
         self.stack.append(StandIn(function.name, args))
 
-    def reduce(self, _: Any) -> None:
+    def reduce(self, _: object) -> None:
         args, function = self.stack.pop(), self.stack.pop()
         self.call(function, args)
 
-    def new_with_keywords(self, _: Any) -> None:
+    def new_with_keywords(self, _: object) -> None:
         self.stack.pop()  # keywords: no class of a checkpoint takes any
         self.reduce(None)
 
@@ -289,11 +289,11 @@ class _Machine:
         args = tuple(self.pop_mark())
         self.call(self.refer(module, name), args)
 
-    def object_of(self, _: Any) -> None:
+    def object_of(self, _: object) -> None:
         function, *args = self.pop_mark()
         self.call(function, tuple(args))
 
-    def build(self, _: Any) -> None:
+    def build(self, _: object) -> None:
         state, target = self.stack.pop(), self.stack[-1]
         if isinstance(target, Reference):
             raise self.unsafe(f"its pickle wants to change the class {printable(target.name)}")
@@ -301,7 +301,7 @@ class _Machine:
             raise TypeError("state for something that is no object")
         target.state = state
 
-    def extension(self, _: Any) -> None:
+    def extension(self, _: object) -> None:
         raise self.unsafe("its pickle wants to call an entry of Python's extension registry")
 
     def persistent(self, pid: Any) -> None:
@@ -318,13 +318,13 @@ class _Machine:
         self.push(Storage(kind.name, key, elements))
 
 
-def _is_method(args: tuple[Any, ...]) -> bool:
+def _is_method(args: tuple[object, ...]) -> bool:
     """Whether ``getattr(*args)`` would be one of ``_METHODS`` of a module the pickle describes, as fused ones have."""
     of_module = len(args) == 2 and isinstance(args[0], StandIn) and args[0].name.startswith(_CLASS_NAMESPACES)
     return of_module and args[1] in _METHODS
 
 
-def _checked_key(key: Any) -> Any:
+def _checked_key(key: object) -> object:
     """``key`` if it may be a dict's key: text, bytes, None, bool, float or a 64-bit integer.
 
     Anything else is refused because hashing it can be made to take for ever (nested tuples, colliding integers).

@@ -14,7 +14,6 @@ import math
 import struct
 import unicodedata
 from pathlib import PurePosixPath, PureWindowsPath
-from typing import Any
 
 from edgekit.published.inert_pickle import Reference, StandIn
 
@@ -28,7 +27,7 @@ _STRUCT_CODES = {"b1": "?", "i1": "b", "i2": "h", "i4": "i", "i8": "q", "u1": "B
 _STRUCT_CODES |= {"f2": "e", "f4": "f", "f8": "d"}
 
 
-def mapping(value: Any) -> dict[Any, Any]:
+def mapping(value: object) -> dict[object, object]:
     """A dict, ordered dict or namespace as a dict; empty for everything else. Keys are text, numbers, bytes or None."""
     if isinstance(value, dict):
         return value
@@ -40,7 +39,7 @@ def mapping(value: Any) -> dict[Any, Any]:
     return {}
 
 
-def members(value: Any) -> list[Any]:
+def members(value: object) -> list[object]:
     """The members of a list, tuple, set or ``torch.Size``; empty for everything else."""
     if isinstance(value, (list, tuple)):
         return list(value)
@@ -50,12 +49,11 @@ def members(value: Any) -> list[Any]:
     return []
 
 
-def number(value: Any) -> int | float | None:
+def number(value: object) -> int | float | None:
     """A bool, int, float or numpy scalar as Python's own; None for everything else."""
     if isinstance(value, (int, float)):
         return value
-    scalar = isinstance(value, StandIn) and value.name.endswith("multiarray.scalar") and len(value.args) == 2
-    if not scalar:
+    if not isinstance(value, StandIn) or not value.name.endswith("multiarray.scalar") or len(value.args) != 2:
         return None
     dtype, data = value.args
     if isinstance(data, StandIn) and data.name == "_codecs.encode" and data.args and isinstance(data.args[0], str):
@@ -71,20 +69,20 @@ def number(value: Any) -> int | float | None:
     return result
 
 
-def count(value: Any, least: int = 1) -> int | None:
+def count(value: object, least: int = 1) -> int | None:
     """A whole number from ``least`` to 2**40, else None."""
     value = number(value)
     return value if type(value) is int and least <= value <= 1 << 40 else None
 
 
-def text(value: Any) -> str | None:
+def text(value: object) -> str | None:
     """A non-empty string, control characters and lone surrogates replaced, cut at 1000 characters; else None."""
     if not isinstance(value, str) or not value:
         return None
     return "".join("\ufffd" if unicodedata.category(c) in ("Cc", "Cs") else c for c in value[:_MAX_TEXT])
 
 
-def json_dict(value: Any) -> dict[str, Any]:
+def json_dict(value: object) -> dict[str, object]:
     """A mapping with only JSON types in it: None, bool, 64-bit int, finite float, str, list, dict.
 
     Paths and devices become text, tuples and sets lists, other objects their class name; NaN, infinities, bytes and
@@ -97,7 +95,7 @@ class _Json:
     def __init__(self) -> None:
         self.left = _MAX_JSON_VALUES
 
-    def dict(self, value: Any, depth: int) -> dict[str, Any]:
+    def dict(self, value: object, depth: int) -> dict[str, object]:
         result = {}
         for key, item in mapping(value).items():
             if self.left <= 0:
@@ -108,7 +106,7 @@ class _Json:
                 result[name] = self.value(item, depth + 1)
         return result
 
-    def value(self, value: Any, depth: int) -> Any:
+    def value(self, value: object, depth: int) -> object:
         self.left -= 1
         if self.left <= 0 or depth > _MAX_JSON_DEPTH:
             return None

@@ -14,7 +14,6 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from edgekit.errors import InputError
 from edgekit.published.inert_pickle import Reference, StandIn
@@ -45,7 +44,7 @@ class Module:
     """
 
     kind: str
-    attributes: dict[str, Any] = field(default_factory=dict)
+    attributes: dict[str, object] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -53,11 +52,11 @@ class Module:
         return self.kind.rpartition(".")[2]
 
 
-def is_module(value: Any) -> bool:
+def is_module(value: object) -> bool:
     return isinstance(value, StandIn) and isinstance(value.state, dict) and "_modules" in value.state
 
 
-def is_tensor(value: Any) -> bool:
+def is_tensor(value: object) -> bool:
     return isinstance(value, StandIn) and value.name.startswith("torch._utils._rebuild_")
 
 
@@ -96,14 +95,14 @@ def walk(model: StandIn, path: Path) -> Iterator[tuple[str, StandIn]]:
             )
 
 
-def named(attributes: dict[str, Any], what: str, owner: str, path: Path) -> dict[str, Any]:
+def named(attributes: dict[str, object], what: str, owner: str, path: Path) -> dict[str, object]:
     """The modules, parameters or buffers of one module by their names; entries that are None are left out."""
     found = mapping(attributes.get(what))
     if len(found) > _MAX_NAMES or not all(isinstance(name, str) and _CHILD_NAME.fullmatch(name) for name in found):
         raise InputError(
             f"{path}: {what} of {owner[:120] or 'the model'} has too many entries or improper names; {_AGAIN}"
         )
-    return {name: value for name, value in found.items() if value is not None}
+    return {str(name): value for name, value in found.items() if value is not None}
 
 
 def described(modules: dict[str, StandIn], path: Path) -> dict[str, Module]:
@@ -114,8 +113,8 @@ def described(modules: dict[str, StandIn], path: Path) -> dict[str, Module]:
     return {name: Module(module.name, _attributes(module)) for name, module in modules.items()}
 
 
-def _attributes(module: StandIn) -> dict[str, Any]:
-    found = {}
+def _attributes(module: StandIn) -> dict[str, object]:
+    found: dict[str, object] = {}
     for name, value in module.state.items():
         if not isinstance(name, str) or name in _PLUMBING:
             continue
@@ -127,14 +126,14 @@ def _attributes(module: StandIn) -> dict[str, Any]:
     return found
 
 
-def _forward(value: Any, owner: StandIn) -> str:
+def _forward(value: object, owner: StandIn) -> str:
     """The name of the owner's method that takes the place of its forward pass."""
     if isinstance(value, StandIn) and value.name == "builtins.getattr" and value.args[0] is owner:
         return str(value.args[1])
     return "<another module's method>"
 
 
-def _plain(value: Any, depth: int = 0) -> Any:
+def _plain(value: object, depth: int = 0) -> object:
     plain = number(value)
     if value is None or plain is not None:
         return plain

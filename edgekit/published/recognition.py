@@ -130,7 +130,7 @@ def _differing(name: str, module: Module, record: Written, normed: bool) -> Iter
             yield f"{name} ({module.name}) does not state its {attribute}"
         elif stated.get(attribute, value) != value:
             yield f"{attribute} of {name} ({module.name}) is {stated[attribute]!r}, not {value!r}"
-    forward = stated.get("forward", "forward")
+    forward = str(stated.get("forward", "forward"))
     fused = "Conv" in record.names and forward == "forward_fuse" and not normed
     if forward != "forward" and module.name not in _ALIKE.get(forward, ()) and not fused:
         yield f"{name} ({module.name}) runs its {forward} in place of its forward pass"

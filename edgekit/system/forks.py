@@ -12,12 +12,11 @@ from __future__ import annotations
 import ctypes
 import os
 import weakref
-from typing import Any
 
-_sessions: weakref.WeakSet[Any] = weakref.WeakSet()
+_sessions: weakref.WeakSet[object] = weakref.WeakSet()
 
 
-def keep_in_children(session: Any) -> None:
+def keep_in_children(session: object) -> None:
     """Never destroy ``session`` in a forked process, not even when that ends."""
     _sessions.add(session)
 

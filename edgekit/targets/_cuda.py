@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from edgekit.errors import InputError, MissingPackageError, UsageError
+from edgekit.spec import Json
 
 _MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_*
 _ON_GPU = (2, 13)  # kDLCUDA and kDLCUDAManaged of dlpack.h
@@ -248,7 +249,7 @@ class DeviceArray:
     owner: Any = None
 
     @property
-    def __cuda_array_interface__(self) -> dict[str, Any]:
+    def __cuda_array_interface__(self) -> Json:
         """Version 3 of Numba's protocol, in which the default stream is 1: 0 could be either of two."""
         return {
             "version": 3,

@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from edgekit.spec import Json
 from edgekit.verify.rounding import PIXELS
 
 MARK = "pixels/"  # how the names of what is added begin
@@ -53,7 +54,7 @@ class _Added:
 
     def __init__(self, ops: Any, source: Any) -> None:
         self._ops, self._source = ops, source
-        self._made: dict[str, Any] = {}
+        self._made: Json = {}
 
     def named(self, name: str, node: Any) -> Any:
         node.set_friendly_name(MARK + name)

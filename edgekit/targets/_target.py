@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from edgekit.errors import UsageError
-from edgekit.spec import HEADS, Graph, ModelInfo, Port, Session
+from edgekit.spec import HEADS, Graph, Json, ModelInfo, Port, Session
 
 PRECISIONS = ("fp32", "fp16", "int8")  # from the widest to the narrowest
 # How the float32 graph becomes the one that a target is built from (edgekit.quantize):
@@ -146,7 +146,7 @@ class Target:
     packages: tuple[str, ...]
     rewriting: str | Callable[[], str]
     missing: Callable[[], str | None]
-    builder: Callable[[Target, Graph, Path, Any], Mapping[str, Any] | None]
+    builder: Callable[[Target, Graph, Path, Any], Json | None]
     opener: Callable[[Target, Path, ModelInfo, Opening, int], list[Session]]
     missing_to_build: Callable[[], str | None] = _nothing
     narrowing: str | Callable[[], str] = ""
@@ -164,7 +164,7 @@ class Target:
     prepare: Callable[[Target, Any], object] = _anything
     runs_here: Callable[[Target, Path], str | None] = _everywhere
     servers: Mapping[str, Served] = field(default_factory=dict)
-    reproduce: Callable[[Mapping[str, Any], ModelInfo], str] | None = None
+    reproduce: Callable[[Json, ModelInfo], str] | None = None
     describe: Callable[[Path], tuple[list[Port], list[Port]]] | None = None
 
     @property
@@ -190,7 +190,7 @@ class Target:
         """What is built of a graph with ``info`` takes and gives."""
         return self.takes(self, info, options or self.options())
 
-    def build(self, graph: Graph, folder: Path, options: Any = None) -> dict[str, Any]:
+    def build(self, graph: Graph, folder: Path, options: Any = None) -> Json:
         """Write the runtime's own files into ``folder``; further keys of the manifest.
 
         Raises:

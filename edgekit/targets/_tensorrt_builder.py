@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.errors import InputError, MissingPackageError, UsageError
-from edgekit.spec import ModelInfo
+from edgekit.spec import Json, ModelInfo
 from edgekit.system.atomic import replacing
 from edgekit.targets._cuda import Gpu
 from edgekit.targets._tensorrt_common import Generation, TensorRTOptions
@@ -66,7 +66,7 @@ class Built:
     """An engine file's bytes and what its record says of them."""
 
     engine: bytes
-    record: dict[str, Any]
+    record: Json
 
 
 @dataclass

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.errors import InputError, UsageError
+from edgekit.spec import Json
 from edgekit.system.versions import version
 from edgekit.targets._target import BuildOptions
 
@@ -204,7 +205,7 @@ class TensorRTOptions(BuildOptions):
         Raises:
             UsageError: no such option, or a value out of range; the sentence names it.
         """
-        fields: dict[str, Any] = {}
+        fields: Json = {}
         for name, text in texts.items():
             if name not in _PARSERS:
                 raise UsageError(
@@ -217,7 +218,7 @@ class TensorRTOptions(BuildOptions):
                 raise UsageError(f"--{_flag(name)}{text}: must be {meaning}") from error
         return cls(**fields)
 
-    def changed(self) -> dict[str, Any]:
+    def changed(self) -> Json:
         """Fields that are not at their defaults, JSON-ready, as an engine's record keeps them."""
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if getattr(self, f.name) != f.default}
         values.pop("sm", None)
@@ -229,7 +230,7 @@ def _flag(name: str) -> str:
     return f"{name} " if name in ("sm", "workspace", "timing-cache") else f"option {name}="
 
 
-def spelt(changed: Mapping[str, Any]) -> list[str]:
+def spelt(changed: Json) -> list[str]:
     """What ``TensorRTOptions.changed`` gave, as it is typed."""
     words = []
     for field, value in changed.items():

@@ -13,11 +13,10 @@ from __future__ import annotations
 import platform
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from edgekit import bundle
 from edgekit.errors import GateError, InputError
-from edgekit.spec import ModelInfo, sha256_file
+from edgekit.spec import Json, ModelInfo, sha256_file
 from edgekit.system.atomic import replacing
 from edgekit.targets._cuda import Gpu, find_gpu
 from edgekit.targets._tensorrt_builder import Built
@@ -65,7 +64,7 @@ def write(
     built: Mapping[int, Built],
     options: TensorRTOptions,
     gpu: Gpu | None,
-) -> list[dict[str, Any]]:
+) -> list[Json]:
     """Write engines into ``folder`` and return their records, which become the manifest's ``engines``.
 
     A record says ``file``, ``bytes`` and ``sha256``; ``sm``, and the ``gpu`` it was built on (None: on none);
@@ -97,7 +96,7 @@ def write(
     return rows
 
 
-def rows_of(folder: Path) -> list[dict[str, Any]]:
+def rows_of(folder: Path) -> list[Json]:
     """The records of a bundle's engines; of a folder that is none yet, what its file names say.
 
     Raises:
@@ -132,7 +131,7 @@ def gpu_for(folder: Path, device: str | None) -> Gpu:
         raise InputError(f"{folder}: its engines run on an NVIDIA GPU of {has}, and {error}") from error
 
 
-def choose(folder: Path, target: str, gpu: Gpu, sdk: str, sdk_version: str) -> dict[str, Any]:
+def choose(folder: Path, target: str, gpu: Gpu, sdk: str, sdk_version: str) -> Json:
     """The record of the engine that fits this machine.
 
     Args:
@@ -171,13 +170,13 @@ def choose(folder: Path, target: str, gpu: Gpu, sdk: str, sdk_version: str) -> d
     return row
 
 
-def _runs_on(row: Mapping[str, Any], sm: int) -> bool:
+def _runs_on(row: Json, sm: int) -> bool:
     """Engines run on the architecture they are for; those for Ampere and later on newer ones too."""
     ampere = row.get("options", {}).get("hardware") == "ampere+" and min(row["sm"], sm) >= 80
     return bool(row["sm"] == sm or ampere)
 
 
-def _version_trouble(row: Mapping[str, Any], sdk: str, sdk_version: str) -> str | None:
+def _version_trouble(row: Json, sdk: str, sdk_version: str) -> str | None:
     built = str(row.get("sdk_version", sdk_version))
     if row.get("sdk", sdk) != sdk:
         return f"an engine of {row['sdk']}, which {sdk} cannot load"
@@ -199,13 +198,13 @@ def _number(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in version.split(".") if part.isdigit())
 
 
-def rebuild_command(folder: Path, target: str, row: Mapping[str, Any]) -> str:
+def rebuild_command(folder: Path, target: str, row: Json) -> str:
     """What makes the same bundle anew, with the options of the engine ``row``, for the machine it is typed on."""
     words = ["edgekit build --from", str(folder), "--target", target, "--out", f"{folder}-here"]
     return " ".join([*words, *spelt(row.get("options", {}))])
 
 
-def reproduce(row: Mapping[str, Any], info: ModelInfo) -> str:
+def reproduce(row: Json, info: ModelInfo) -> str:
     """The vendor's own command line for the build of one engine (``trtexec``, or ``tensorrt_rtx``).
 
     Options as in ``sampleOptions.cpp`` of NVIDIA/TensorRT at v8.6.0, v10.13.0 and v11.1, and the documentation of
@@ -260,7 +259,7 @@ def _within(generation: Generation, version: str) -> bool:
     return generation.least <= _number(version) < generation.below
 
 
-COMMON: dict[str, Any] = {  # of the declarations of targets that build engines
+COMMON: Json = {  # of the declarations of targets that build engines
     "exact": True,
     "gpu": True,
     "engines": True,

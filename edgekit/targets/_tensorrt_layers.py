@@ -14,7 +14,8 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+
+from edgekit.spec import Json
 
 _FUSED = re.compile(r"mha|flash", re.I)
 _NODE = re.compile(r"\[ONNX Layer: ([^\]]+)\]")
@@ -61,7 +62,7 @@ def from_inspector(text: str) -> list[Layer]:
     return found
 
 
-def attention(expected: Sequence[str], layers: Sequence[Layer], source: str) -> dict[str, Any]:
+def attention(expected: Sequence[str], layers: Sequence[Layer], source: str) -> Json:
     """Which attentions are one kernel, and which are not.
 
     Args:

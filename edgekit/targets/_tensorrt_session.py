@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from edgekit.errors import GateError, InputError, UsageError
-from edgekit.spec import ModelInfo, Session
+from edgekit.spec import Json, ModelInfo, Session
 from edgekit.targets._cuda import Cuda, DeviceArray, Gpu, view
 from edgekit.targets._cuda_kernels import Kernels
 from edgekit.targets._tensorrt_builder import Lines, new_log
@@ -32,7 +32,7 @@ _PRECISIONS = {"Float": "f32", "Half": "f16", "BFloat16": "bf16", "Int8": "i8", 
 
 
 def open_contexts(
-    trt: Any, folder: Path, row: dict[str, Any], info: ModelInfo, target: str, gpu: Gpu, count: int
+    trt: Any, folder: Path, row: Json, info: ModelInfo, target: str, gpu: Gpu, count: int
 ) -> list[Session]:
     """``count`` sessions that share one engine's weights.
 

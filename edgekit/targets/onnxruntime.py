@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from edgekit.errors import InputError, MissingPackageError, UsageError
-from edgekit.spec import Graph, ModelInfo, Session
+from edgekit.spec import Graph, Json, ModelInfo, Session
 from edgekit.system.forks import keep_in_children
 from edgekit.system.processor import is_cpu
 from edgekit.targets._target import BuildOptions, Opening, Served, Target
@@ -134,7 +134,7 @@ class OrtSession(Session):
             found.append((name, kind, float(np.median(each[WARM_RUNS:]))))
         return found
 
-    def _profiled(self, batch: np.ndarray, runs: int) -> list[dict[str, Any]]:
+    def _profiled(self, batch: np.ndarray, runs: int) -> list[Json]:
         """Events of the nodes executed in ``runs`` runs of a session that keeps a profile."""
         with tempfile.TemporaryDirectory() as scratch:
             options = self._options()

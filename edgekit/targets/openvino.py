@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from edgekit.errors import GateError, InputError, MissingPackageError, UsageError
-from edgekit.spec import Graph, ModelInfo, Port, Session
+from edgekit.spec import Graph, Json, ModelInfo, Port, Session
 from edgekit.system.atomic import written_whole
 from edgekit.system.forks import keep_in_children
 from edgekit.system.home import ensure_home
@@ -177,7 +177,7 @@ class OpenVinoSession(Session):
         known = {"AUTO", "HETERO"} | (set() if several else {d.split(".")[0] for d in core.available_devices})
         if kind.split(".")[0] not in known:
             raise UsageError(f"--device {device}: OpenVINO sees {', '.join(core.available_devices)} here")
-        properties: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
+        properties: Json = {"PERFORMANCE_HINT": "LATENCY"}
         if streams:
             properties = {"PERFORMANCE_HINT": "THROUGHPUT", "NUM_STREAMS": streams}
         if target.precision == "fp32":

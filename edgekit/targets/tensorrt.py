@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.errors import InputError
-from edgekit.spec import Graph, ModelInfo, Session
+from edgekit.spec import Graph, Json, ModelInfo, Session
 from edgekit.system.versions import version
 from edgekit.targets import _tensorrt_builder as builder
 from edgekit.targets import _tensorrt_engines as engines
@@ -93,7 +93,7 @@ def prepare(target: Target, options: TensorRTOptions) -> tuple[Any, Generation, 
         ) from error
 
 
-def _build(target: Target, graph: Graph, folder: Path, options: TensorRTOptions) -> dict[str, Any]:
+def _build(target: Target, graph: Graph, folder: Path, options: TensorRTOptions) -> Json:
     """An engine for the first GPU here, and the graph beside it.
 
     Raises:

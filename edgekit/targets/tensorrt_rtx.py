@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.errors import InputError, MissingPackageError
-from edgekit.spec import Graph, ModelInfo, Session
+from edgekit.spec import Graph, Json, ModelInfo, Session
 from edgekit.targets import _tensorrt_builder as builder
 from edgekit.targets import _tensorrt_engines as engines
 from edgekit.targets._cuda import Gpu, find_gpu
@@ -66,7 +66,7 @@ def prepare(target: Target, options: TensorRTOptions) -> tuple[Any, Generation, 
     return trt, generation, sms
 
 
-def _build(target: Target, graph: Graph, folder: Path, options: TensorRTOptions) -> dict[str, Any]:
+def _build(target: Target, graph: Graph, folder: Path, options: TensorRTOptions) -> Json:
     """An engine for each architecture of ``options.sm`` (Turing to Blackwell by default), and the graph beside them.
 
     Raises:
