@@ -20,10 +20,10 @@ from typing import Any
 
 from edgekit import metrics
 from edgekit.bench import machine
-from edgekit.build import build
+from edgekit.bundle.build import build
+from edgekit.bundle.loading import open_session
 from edgekit.data import open_dataset
 from edgekit.evaluate import evaluate
-from edgekit.loading import open_session
 from edgekit.runtime.predictor import Predictor
 from edgekit.system.versions import versions
 

@@ -22,10 +22,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from edgekit import bundle, checkpoint, loading, targets
+from edgekit import checkpoint, targets
 from edgekit.bench import machine
 from edgekit.bench.clock import ClockOptions
 from edgekit.bench.run import bench
+from edgekit.bundle import loading
 from edgekit.data import open_dataset
 from edgekit.errors import TruncatedWarning
 from edgekit.evaluate import evaluate
@@ -35,6 +36,7 @@ from edgekit.nn.session import TorchSession
 from edgekit.quantize import Wishes
 from edgekit.quantize.pipeline import lower
 from edgekit.quantize.sets import open_sets
+from edgekit.runtime.manifest import manifest_of, write_manifest
 from edgekit.runtime.postprocess import Options
 from edgekit.runtime.predictor import STAGES, Predictor
 from edgekit.system.versions import versions
@@ -148,7 +150,7 @@ def _built(
     info = chosen.info(graph.info)
     (folder / "bundle").mkdir()
     chosen.build(dataclasses.replace(graph, info=info), folder / "bundle")
-    bundle.write_manifest(folder / "bundle", bundle.manifest_of(info, target, folder / "bundle"))
+    write_manifest(folder / "bundle", manifest_of(info, target, folder / "bundle"))
     return int(fired.get("gathered_branch", 0))
 
 

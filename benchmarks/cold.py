@@ -59,11 +59,11 @@ def main() -> None:
     sys.path.insert(0, str(REPO))
     import numpy as np
 
-    from edgekit import bundle
     from edgekit.bench import machine
     from edgekit.bench.intervals import ratio_interval
+    from edgekit.runtime.manifest import read_bundle
 
-    read = bundle.read(Path(options.bundle))
+    read = read_bundle(Path(options.bundle))
     with tempfile.TemporaryDirectory() as cache:
         ours = [sys.executable, "-c", EDGEKIT, options.bundle, options.image]
         theirs = [options.peer_python, "-c", PEER, options.export, options.image, options.peer_scripts]

@@ -141,9 +141,9 @@ def _bare(options: argparse.Namespace) -> Callable[[Any], Times]:
     import cv2
     import openvino
 
-    from edgekit import bundle
+    from edgekit.runtime.manifest import read_bundle
 
-    read = bundle.read(Path(options.bundle))
+    read = read_bundle(Path(options.bundle))
     height, width = read.info.imgsz
     properties: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
     if read.target == "ov-fp32":

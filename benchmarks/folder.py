@@ -36,10 +36,10 @@ def main() -> None:
     sys.path.insert(0, str(REPO))
     import numpy as np
 
-    from edgekit import bundle
     from edgekit.bench import machine
     from edgekit.bench.intervals import ratio_interval
     from edgekit.bench.watch import Watch
+    from edgekit.runtime.manifest import read_bundle
 
     names = {"edgekit": Path(options.bundle).name}
     with ExitStack() as stack:
@@ -55,7 +55,7 @@ def main() -> None:
     seconds = {name: np.array([run["seconds"] for run in runs]) for name, runs in rounds.items()}
     best = min((name for name in sides if name != "edgekit"), key=lambda name: float(np.median(seconds[name])))
     ratio = dict(zip(("ratio", "low", "high"), ratio_interval(seconds[best], seconds["edgekit"]), strict=True))
-    read = bundle.read(Path(options.bundle))
+    read = read_bundle(Path(options.bundle))
     document = {
         "schema": 1,
         "kind": "folder",

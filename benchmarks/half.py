@@ -18,9 +18,11 @@ from typing import Any
 from edgekit import checkpoint, targets
 from edgekit.bench import machine
 from edgekit.data import open_dataset
+from edgekit.graph import narrow
 from edgekit.graph.export import export
-from edgekit.quantize import accuracy, fp16
+from edgekit.quantize import fp16
 from edgekit.system.versions import versions
+from edgekit.verify import accuracy
 
 TARGET = "trt-rtx-fp16"
 
@@ -49,8 +51,8 @@ def measure(task: str, entry: dict[str, Any], shared: Path) -> dict[str, Any]:
         side = entry["imgsz"]
         graph = export(loaded, folder / "float32.onnx", (side, side), head="topk", recipe=targets.get(TARGET).recipe)
         fp16.to_fp16(graph.path, folder / "half.onnx")
-        fp16.rounded(folder / "half.onnx", folder / "float16.onnx")
-        fp16.rounded(graph.path, folder / "bfloat16.onnx", "bfloat16")
+        narrow.rounded(folder / "half.onnx", folder / "float16.onnx")
+        narrow.rounded(graph.path, folder / "bfloat16.onnx", "bfloat16")
         judge = accuracy.by_labels(open_dataset(shared / "data" / entry["data"], task, "val", None, graph.info.names))
         runner = targets.get("ort-fp32")
         kinds = ("float32", "float16", "bfloat16")

@@ -16,11 +16,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-from edgekit import bundle, loading
 from edgekit.bench import machine
 from edgekit.bench.clock import ClockOptions
 from edgekit.bench.run import bench
+from edgekit.bundle import loading
 from edgekit.image import read_image
+from edgekit.runtime.manifest import read_bundle
 from edgekit.runtime.predictor import STAGES
 from edgekit.system.versions import versions
 
@@ -46,7 +47,7 @@ def main() -> None:
 
 
 def compare(floats: Path, pixels: Path, images: list[Any], threads: int | None, budget_s: float) -> dict[str, Any]:
-    read = {"float": bundle.read(floats), "pixels": bundle.read(pixels)}
+    read = {"float": read_bundle(floats), "pixels": read_bundle(pixels)}
     if read["float"].info.takes_pixels or not read["pixels"].info.takes_pixels:
         raise SystemExit(f"--pair {floats} {pixels}: give the float bundle first, then the one of pixels")
     predictors = {name: loading.load(opened.path, threads=threads) for name, opened in read.items()}

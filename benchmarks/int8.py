@@ -15,11 +15,11 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from edgekit import bundle
 from edgekit.bench import machine
-from edgekit.build import build
+from edgekit.bundle.build import build
 from edgekit.errors import GateError
 from edgekit.quantize import FLOATS, Wishes
+from edgekit.runtime.manifest import read_bundle
 from edgekit.system.versions import versions
 
 MANIFEST = ("accuracy", "speed", "calibration", "quantization")
@@ -65,7 +65,7 @@ def measure(task: str, entry: dict[str, Any], target: str, options: argparse.Nam
             build(source, target, out, size, wishes=wishes, options=GRAPH_ALONE if target.startswith("trt") else None)
         except GateError as error:
             return row | {"failed": str(error), **{k: v for k, v in error.evidence.items() if k in MANIFEST}}
-        manifest = bundle.read(out, verify=False).manifest
+        manifest = read_bundle(out, verify=False).manifest
     return row | {key: manifest[key] for key in MANIFEST if key in manifest}
 
 

@@ -36,9 +36,10 @@ from edgekit import checkpoint, targets
 from edgekit.bench import machine
 from edgekit.data import open_dataset
 from edgekit.graph.export import export
-from edgekit.quantize import accuracy, calibration, groups, ir, qdq, ranges
+from edgekit.quantize import calibration, groups, ir, qdq, ranges
 from edgekit.spec import Graph, Session
 from edgekit.system.versions import versions
+from edgekit.verify import accuracy
 
 SETS = {
     "bccd": ("yolo12n-bccd.pt", "bccd/data.yaml", (16, 64, 292)),

@@ -36,11 +36,12 @@ from edgekit.bench import machine
 from edgekit.data import open_dataset
 from edgekit.errors import EdgekitError
 from edgekit.graph.export import export
-from edgekit.quantize import accuracy, calibration, fp16, groups, qdq, ranges
+from edgekit.quantize import calibration, fp16, groups, qdq, ranges
 from edgekit.spec import Graph
 from edgekit.system.versions import versions
 from edgekit.targets import onnxruntime
 from edgekit.targets._tensorrt_common import TensorRTOptions
+from edgekit.verify import accuracy
 
 CHECKPOINT, DATA, SIDE, IMAGES = "yolo12n-bccd.pt", "bccd/data.yaml", 320, 64
 SMS = (75, 86, 120)

@@ -13,8 +13,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from edgekit.bench import table_results, table_text
 from edgekit.errors import EdgekitError
+from edgekit.report import table_results, table_text
 from edgekit.system.atomic import replacing
 
 REPO = Path(__file__).resolve().parents[1]

@@ -36,10 +36,10 @@ import openvino
 import openvino.opset13 as ops
 
 from benchmarks._what_if import quantize, silu_input
-from edgekit import loading
 from edgekit.bench import machine
 from edgekit.bench.clock import WHOLE, ClockOptions, measure
 from edgekit.bench.run import REST_S
+from edgekit.bundle import loading
 from edgekit.image import read_image
 from edgekit.runtime.predictor import Predictor
 from edgekit.spec import Session

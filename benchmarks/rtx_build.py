@@ -47,7 +47,7 @@ def main() -> None:
 
 
 def _built(target: str, options: argparse.Namespace, out: Path) -> dict[str, Any]:
-    from edgekit import build
+    from edgekit.bundle import build
     from edgekit.quantize import Wishes
 
     start = time.perf_counter()

@@ -28,9 +28,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from edgekit import tasks
 from edgekit.bench import machine
+from edgekit.bundle.loading import open_session
 from edgekit.data import open_dataset
 from edgekit.evaluate import evaluate
-from edgekit.loading import open_session
 from edgekit.runtime.predictor import Predictor
 from edgekit.system.atomic import replacing
 

@@ -112,9 +112,9 @@ def _summary(rounds: dict[str, list[dict[str, float]]]) -> dict[str, Any]:
 def _edgekit(options: argparse.Namespace) -> None:
     sys.path.insert(0, str(REPO))
     from edgekit import tasks
+    from edgekit.bundle.loading import open_session
     from edgekit.data import open_dataset
     from edgekit.evaluate import Evaluation, evaluate
-    from edgekit.loading import open_session
     from edgekit.runtime import postprocess
     from edgekit.runtime.predictor import Predictor
 

@@ -45,7 +45,7 @@ start = time.perf_counter()
 print(time.perf_counter() - start)
 """
 RUNTIME = "import openvino"
-ALL = "import openvino, edgekit, edgekit.loading, edgekit.runtime.predictor, edgekit.targets.openvino"
+ALL = "import openvino, edgekit, edgekit.bundle.loading, edgekit.runtime.predictor, edgekit.targets.openvino"
 
 
 def main() -> None:

@@ -43,12 +43,12 @@ def load(path: str, **options: Any) -> Predictor:
 
     Args:
         path: what to open.
-        options: see ``edgekit.loading.load``.
+        options: see ``edgekit.bundle.loading.load``.
 
     Raises:
         EdgekitError: what is wrong with the file, or what is not installed.
     """
-    from edgekit.loading import load as open_model
+    from edgekit.bundle.loading import load as open_model
 
     return open_model(path, **options)
 

@@ -33,6 +33,8 @@ HEADS = ("raw", "topk", "nms")
 MAX_DET = 300  # most objects an image where nobody says otherwise: the published protocol's
 NMS_IOU = 0.7  # of the suppression inside the graph of an nms head
 OPSETS = 17, 24  # of ONNX: the oldest and the newest that are exported
+Images = str | Path | Sequence[str | Path] | None  # files, folders, globs; None: generated ones
+PIXELS = 256 / 255  # bytes come in as n/256, exact in every precision, where they mean n/255
 STRIDES = (8, 16, 32)  # of the network's three levels
 STRIDE = STRIDES[-1]  # image sides are multiples of it
 

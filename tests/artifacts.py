@@ -12,8 +12,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from edgekit import bundle, targets
+from edgekit import targets
 from edgekit.quantize import qdq
+from edgekit.runtime.manifest import manifest_of, write_manifest
 from edgekit.system import processor
 from tests.networks import noise, settled
 
@@ -42,7 +43,7 @@ def make(folder: Path) -> None:
             place = folder / f"{model}-{target}"
             place.mkdir()
             targets.get(target).build(graph, place)
-            bundle.write_manifest(place, bundle.manifest_of(graph.info, target, place))
+            write_manifest(place, manifest_of(graph.info, target, place))
 
 
 def _roles(model: str) -> tuple[str, ...]:

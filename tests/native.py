@@ -18,14 +18,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgekit import bundle
+from edgekit.bundle.conformance import DOCUMENT, differences
 from edgekit.errors import EdgekitError
 from edgekit.image import read_image
 from edgekit.masks import Crop, Masks
 from edgekit.results import Result
 from edgekit.runtime import places
+from edgekit.runtime.manifest import manifest_of, read_bundle, write_manifest
 from edgekit.spec import ModelInfo
-from edgekit.verify.conformance import DOCUMENT, differences
 
 KEYS = ("boxes", "rotated_boxes", "keypoints", "masks", "probs")
 REPO = Path(__file__).resolve().parents[1]
@@ -133,7 +133,7 @@ def bundle_around(folder: Path, info: ModelInfo, target: str = "ort-fp32") -> Pa
     """A well-formed bundle around a file that no runtime is asked to load."""
     folder.mkdir()
     (folder / "model.onnx").write_bytes(b"weights" * 100)
-    bundle.write_manifest(folder, bundle.manifest_of(info, target, folder, parity={}, rewrites=[]))
+    write_manifest(folder, manifest_of(info, target, folder, parity={}, rewrites=[]))
     return folder
 
 
@@ -145,7 +145,7 @@ def conform(probe: Probe, folder: Path) -> list[str]:
         place, expected = folder / case["bundle"], case["expected"]
         answer = probe.predict(place, read_image(folder / case["image"]), **case["options"])
         like = Result((0, 0), (), **{key: expected[key] for key in KEYS if key in expected})
-        found = result_of(answer, bundle.read(place, verify=False).info.names, like)
+        found = result_of(answer, read_bundle(place, verify=False).info.names, like)
         name = f"{case['bundle']} on {case['image']}"
         wrong += [f"{name}: {what}" for what in differences(expected, found, document["tolerances"])]
     return wrong

@@ -12,13 +12,13 @@ import cv2
 import numpy as np
 import pytest
 
-from edgekit import build as building
 from edgekit import checkpoint
 from edgekit.bench import run
 from edgekit.bench.profile import profile
+from edgekit.bundle import build as building
+from edgekit.bundle.loading import load, open_streams
 from edgekit.cli import _app
 from edgekit.errors import UsageError
-from edgekit.loading import load, open_streams
 from tests.networks import pictures, settled
 
 STAGES = ("pre_ms", "network_ms", "post_ms", "whole_ms")

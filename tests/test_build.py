@@ -9,10 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgekit import build as building
-from edgekit import bundle, checkpoint, loading
+from edgekit import checkpoint
+from edgekit.bundle import build as building
+from edgekit.bundle import loading
 from edgekit.errors import GateError, InputError, UsageError
 from edgekit.graph.export import export
+from edgekit.runtime.manifest import read_bundle
 from edgekit.spec import sha256_file
 from edgekit.targets import onnxruntime as ort
 from edgekit.verify import parity
@@ -45,7 +47,7 @@ def test_a_checkpoint_becomes_a_bundle_that_leads_back_to_it(model: Path, tmp_pa
     assert manifest["parity"]["class_probabilities"]["pass"] is True
     assert set(manifest["parity"]["class_probabilities"]) == {"max_abs", "mean_abs", "tolerance", "pass"}
     assert _files(tmp_path) == ["out"] and set(_files(tmp_path / "out")) == {"manifest.json", *manifest["files"]}
-    bundle.read(tmp_path / "out")
+    read_bundle(tmp_path / "out")
 
 
 @pytest.mark.parametrize("target", ["ort-fp32", "ov-fp32", "ov-fp16"])
@@ -93,14 +95,14 @@ def test_a_failed_build_keeps_the_older_bundle(graph: Path, tmp_path: Path, monk
     monkeypatch.setattr(parity, "tolerances_for", lambda precision: {"class_probabilities": -1.0})
     with pytest.raises(GateError):
         building.build(graph, "ort-fp32", tmp_path / "out")
-    assert bundle.read(tmp_path / "out").manifest == older
+    assert read_bundle(tmp_path / "out").manifest == older
 
 
 def test_an_interrupted_build_leaves_nothing(graph: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(bundle, "write_manifest", interrupted)
+    monkeypatch.setattr(building, "write_manifest", interrupted)
     with pytest.raises(KeyboardInterrupt):
         building.build(graph, "ort-fp32", tmp_path / "out")
     assert _files(tmp_path) == []

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from edgekit import bundle, catalog
+from edgekit import catalog
 from edgekit.errors import EdgekitError, GateError, InputError, UnsafeFileError
+from edgekit.runtime.manifest import manifest_of, read_bundle, write_manifest
 from edgekit.spec import ModelInfo
 from edgekit.tasks import ports
 from tests.hostile.manifests import NO_OBJECT, WRONG, spoil
@@ -24,12 +25,12 @@ def folder(tmp_path: Path) -> Path:
     path.mkdir()
     (path / "model.onnx").write_bytes(b"weights")
     info = ports.info(catalog.spec("yolo12n", classes=2), ("cat", "dog"), (64, 96), licence="MIT")
-    bundle.write_manifest(path, bundle.manifest_of(info, "ort-fp32", path, parity={}, rewrites=[]))
+    write_manifest(path, manifest_of(info, "ort-fp32", path, parity={}, rewrites=[]))
     return path
 
 
 def test_what_was_written_is_read_back(folder: Path) -> None:
-    opened = bundle.read(folder)
+    opened = read_bundle(folder)
     info = opened.info
     assert (opened.target, info.task, info.names, info.imgsz) == ("ort-fp32", "detect", ("cat", "dog"), (64, 96))
     assert info.licence == "MIT" and info.spec is not None and info.spec.classes == 2
@@ -50,13 +51,13 @@ def test_the_manifest_has_the_keys_others_rely_on(folder: Path) -> None:
 def test_an_altered_file_is_found_by_its_hash(folder: Path) -> None:
     (folder / "model.onnx").write_bytes(b"weightz")
     with pytest.raises(GateError, match=r"'model.onnx' is not the file the bundle was built with"):
-        bundle.read(folder)
+        read_bundle(folder)
 
 
 def test_a_missing_file_is_named(folder: Path) -> None:
     (folder / "model.onnx").unlink()
     with pytest.raises(GateError, match=r"'model.onnx' is missing"):
-        bundle.read(folder)
+        read_bundle(folder)
 
 
 @pytest.mark.parametrize("name", ["../secret", "/etc/passwd", "a/../../secret", "sub\\..\\..\\secret"])
@@ -64,7 +65,7 @@ def test_a_path_outside_the_folder_is_refused(folder: Path, name: str) -> None:
     (folder.parent / "secret").write_text("x")
     spoil(folder, lambda m: m["files"].update({name: "0" * 64}))
     with pytest.raises(UnsafeFileError, match="outside the bundle"):
-        bundle.read(folder)
+        read_bundle(folder)
 
 
 def test_a_link_out_of_the_folder_is_refused(folder: Path) -> None:
@@ -72,7 +73,7 @@ def test_a_link_out_of_the_folder_is_refused(folder: Path) -> None:
     os.symlink(folder.parent / "secret", folder / "link")
     spoil(folder, lambda m: m["files"].update({"link": "0" * 64}))
     with pytest.raises(UnsafeFileError, match="outside the bundle"):
-        bundle.read(folder)
+        read_bundle(folder)
 
 
 @pytest.mark.parametrize("case", WRONG)
@@ -80,7 +81,7 @@ def test_a_wrong_manifest_gets_one_sentence(folder: Path, case: str) -> None:
     change, sentence = WRONG[case]
     spoil(folder, change)
     with pytest.raises(EdgekitError, match=sentence) as caught:
-        bundle.read(folder)
+        read_bundle(folder)
     text = str(caught.value)
     assert "\n" not in text and str(folder) in text
 
@@ -89,17 +90,17 @@ def test_a_wrong_manifest_gets_one_sentence(folder: Path, case: str) -> None:
 def test_a_manifest_that_is_no_object_gets_one_sentence(folder: Path, text: str) -> None:
     (folder / "manifest.json").write_text(text, encoding="utf-8")
     with pytest.raises(InputError, match=r"manifest.json: (not valid JSON|no schema number)"):
-        bundle.read(folder)
+        read_bundle(folder)
 
 
 def test_a_folder_without_manifest_is_no_bundle(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="not a bundle"):
-        bundle.read(tmp_path)
+        read_bundle(tmp_path)
 
 
 def test_reading_a_bundle_loads_neither_torch_nor_onnx(folder: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from edgekit import bundle; bundle.read(Path(sys.argv[1])); "
+        "import sys; from pathlib import Path; from edgekit.runtime.manifest import read_bundle; read_bundle(Path(sys.argv[1])); "
         "from edgekit.runtime.predictor import Predictor; "
         "print([m for m in ('torch', 'onnx', 'onnxruntime', 'openvino') if m in sys.modules])"
     )

@@ -33,7 +33,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def bundle(place: Path) -> Path:
-    from edgekit.build import build
+    from edgekit.bundle.build import build
 
     return build(place / "model.pt", "ov-fp32", place / "bundle").path
 

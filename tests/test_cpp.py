@@ -19,16 +19,18 @@ import cv2
 import numpy as np
 import pytest
 
-from edgekit import bundle, catalog, checkpoint, loading, targets
+from edgekit import catalog, checkpoint, targets
+from edgekit.bundle import loading
+from edgekit.bundle.conformance import OPTIONS, TOLERANCES, differences
 from edgekit.errors import EdgekitError, TruncatedWarning
 from edgekit.image import Geometry, as_image, fit, prepare, read_image
 from edgekit.results import Result
 from edgekit.runtime import places
+from edgekit.runtime.manifest import manifest_of, read_bundle, write_manifest
 from edgekit.runtime.postprocess import Options, postprocess, truncation
 from edgekit.spec import Graph, ModelInfo, Port, Preprocess
 from edgekit.system import processor
 from edgekit.tasks import ports
-from edgekit.verify.conformance import OPTIONS, TOLERANCES, differences
 from tests.hostile.fuzz import seeds
 from tests.hostile.manifests import NO_OBJECT, WRONG, spoil
 from tests.native import ENVIRONMENT, REPO, Probe, bundle_around, compile_tests, result_of, run, words_of
@@ -362,7 +364,7 @@ def test_a_sound_manifest_is_read(probe: Probe, folder: Path) -> None:
 def test_a_wrong_manifest_gets_pythons_sentence(probe: Probe, folder: Path, case: str) -> None:
     spoil(folder, WRONG[case][0])
     with pytest.raises(EdgekitError) as ours:
-        bundle.read(folder)
+        read_bundle(folder)
     with pytest.raises(EdgekitError) as theirs:
         probe("read", folder)
     if "not a valid manifest (" in str(theirs.value):  # Python's reason is its own exception's
@@ -375,7 +377,7 @@ def test_a_wrong_manifest_gets_pythons_sentence(probe: Probe, folder: Path, case
 def test_no_manifest_at_all_gets_pythons_sentence(probe: Probe, folder: Path, text: str) -> None:
     (folder / "manifest.json").write_text(text, encoding="utf-8")
     with pytest.raises(EdgekitError) as ours:
-        bundle.read(folder)
+        read_bundle(folder)
     with pytest.raises(EdgekitError) as theirs:
         probe("read", folder)
     assert str(theirs.value) == str(ours.value)
@@ -384,7 +386,7 @@ def test_no_manifest_at_all_gets_pythons_sentence(probe: Probe, folder: Path, te
 def test_what_is_no_bundle_was_altered_or_reaches_out(probe: Probe, folder: Path, tmp_path: Path) -> None:
     def agree() -> str:
         with pytest.raises(EdgekitError) as ours:
-            bundle.read(folder)
+            read_bundle(folder)
         with pytest.raises(EdgekitError) as theirs:
             probe("read", folder)
         assert str(ours.value) == str(theirs.value)
@@ -433,7 +435,7 @@ def built(onnx: Path, target: str, folder: Path, seen: list[np.ndarray]) -> Path
         ir.quantize(onnx, path, [prepare([image], info.imgsz, info.preprocess)[0] for image in seen])
     info = targets.get(target).info(info)
     targets.get(target).build(Graph(path, info, ""), folder)
-    bundle.write_manifest(folder, bundle.manifest_of(info, target, folder))
+    write_manifest(folder, manifest_of(info, target, folder))
     return folder
 
 
@@ -482,12 +484,12 @@ def test_a_model_runs_from_c_and_from_many_threads(programs: Path, tiny_classifi
 def test_a_model_that_may_have_lost_objects_says_so_once(probe: Probe, programs: Path, tmp_path: Path) -> None:
     folder = crowded_bundle(tmp_path / "bundle", "ov-fp32")
     image = np.zeros((64, 96, 3), np.uint8)
-    for conf, says in ((0.25, [truncation("candidates", bundle.read(folder).info, Options())]), (0.5, [])):
+    for conf, says in ((0.25, [truncation("candidates", read_bundle(folder).info, Options())]), (0.5, [])):
         assert probe("said", folder, *probe.pixels(image), f"conf={conf}") == [f"{folder}: {s}" for s in says]
     with loading.load(folder) as model, pytest.warns(TruncatedWarning) as warned:
         expected = model(image)[0]
         assert_equal(expected, result_of(probe.predict(folder, image), model.info.names, expected))
-    assert str(warned[0].message).endswith(truncation("candidates", bundle.read(folder).info, Options()))
+    assert str(warned[0].message).endswith(truncation("candidates", read_bundle(folder).info, Options()))
     done = run(programs / "c_abi", folder)
     assert done.stdout.splitlines() == ["detect 3 ant", "5 0 3"] and done.stderr.count("warning: ") == 1
 
@@ -542,8 +544,8 @@ def test_files_openvino_cannot_use_are_named(programs: Path, tiny_classifier: Pa
         broken = tmp_path / name
         shutil.copytree(tiny_classifier, broken)
         (broken / name).write_bytes(b"<net>")
-        info = bundle.read(tiny_classifier).info
-        bundle.write_manifest(broken, bundle.manifest_of(info, "ov-fp32", broken))
+        info = read_bundle(tiny_classifier).info
+        write_manifest(broken, manifest_of(info, "ov-fp32", broken))
         with pytest.raises(EdgekitError, match="model.xml: OpenVINO cannot compile it"):
             probe("open", broken)
     other = tmp_path / "other"

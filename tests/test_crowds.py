@@ -14,14 +14,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgekit import build as building
-from edgekit import bundle, catalog, checkpoint, crowding, loading, metrics, targets
+from edgekit import catalog, checkpoint, metrics, targets
+from edgekit.bundle import build as building
+from edgekit.bundle import crowding, loading
 from edgekit.data.dataset import Dataset, Sample
 from edgekit.errors import InputError, TruncatedWarning, UsageError
 from edgekit.evaluate import evaluate, score
 from edgekit.graph.export import export
 from edgekit.metrics.labels import Labels
 from edgekit.metrics.limits import crowded
+from edgekit.runtime.manifest import read_bundle
 from edgekit.runtime.postprocess import Options, postprocess
 from edgekit.runtime.predictor import Predictor
 from edgekit.spec import ModelInfo, Port, Session, anchors
@@ -153,7 +155,7 @@ def test_a_head_keeps_what_is_asked_for_and_never_more_than_there_is(
 
 
 def test_an_older_bundle_says_by_its_shapes_how_many_it_keeps(crowd: Path) -> None:
-    document = bundle.read(crowd).info.to_dict()
+    document = read_bundle(crowd).info.to_dict()
     del document["candidates"]
     assert ModelInfo.from_dict(document).candidates == CANDIDATES
 

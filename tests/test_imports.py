@@ -12,8 +12,9 @@ import fnmatch
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -28,7 +29,6 @@ HEAVY = (*OPTIONAL, "cv2", "numpy", "yaml")
 PLAIN = "spec errors system"  # rooms everyone may use
 # What only running bundles takes.
 HOST = f"{PLAIN} boxes masks image jpeg lettering drawing results metrics runtime data tasks"
-TABLE = "checkpoint build loading evaluate quantize"  # rooms of what goes all the way from weights to figures
 
 
 @dataclass(frozen=True)
@@ -52,12 +52,11 @@ WALLS = (
     # Host code: runs where there is neither torch nor onnx.
     Wall("boxes.py masks.py", "numpy", rooms=PLAIN),
     Wall("runtime/examples/*", "numpy cv2", "supervision trackers pycuda", rooms=HOST),
+    Wall("runtime/manifest.py", rooms=PLAIN),
     Wall("image.py jpeg.py lettering.py drawing.py results.py runtime/*", "numpy cv2", "supervision PIL", rooms=HOST),
     Wall("data/*", "numpy cv2 yaml", rooms=f"{PLAIN} boxes masks image lettering drawing metrics tasks"),
     Wall("metrics/*", "numpy cv2", "faster_coco_eval", rooms=f"{PLAIN} boxes masks"),
-    Wall("bundle.py modelcache.py", rooms=PLAIN),
-    Wall("loading.py", "numpy", rooms=f"{HOST} bundle modelcache targets graph checkpoint nn foreign"),
-    Wall("foreign.py", "numpy yaml", "onnx openvino", rooms=f"{HOST} targets graph"),
+    Wall("modelcache.py", rooms=PLAIN),
     # Networks: torch, and nothing of where they will run.
     Wall("nn/*", "torch numpy", rooms=PLAIN),
     Wall("tasks/*/net.py tasks/network.py", "torch", rooms=f"{PLAIN} nn"),
@@ -73,50 +72,50 @@ WALLS = (
         "quantize/*",
         "numpy cv2 onnx onnx_ir onnxscript",
         "onnxruntime openvino nncf",
-        rooms=f"{HOST} graph targets bench evaluate verify",
+        rooms=f"{HOST} graph targets",
     ),
     # Backends: see also test_a_backend_uses_one_vendor_and_no_other_backend.
     Wall(
         "targets/*",
         "numpy",
         "onnx onnxruntime openvino tensorrt tensorrt_rtx cuda pycuda",
-        rooms=f"{PLAIN} bundle verify",
+        rooms=f"{PLAIN} runtime",
     ),
-    Wall("bench/table.py", "numpy", "torch", rooms=f"{HOST} bundle targets catalog verify {TABLE}"),
-    Wall("bench/table_*.py", rooms=f"{HOST} catalog targets"),
-    Wall("bench/*", "numpy", "psutil", rooms=f"{HOST} bundle targets"),
+    Wall("bench/*", "numpy", "psutil", rooms=f"{HOST} targets"),
     Wall("plan/__init__.py plan/choose.py", rooms=f"{PLAIN} plan"),
     Wall("plan/picture.py", inside="matplotlib", rooms=PLAIN),
-    Wall("plan/*", "numpy", rooms=f"{HOST} bench bundle targets quantize verify loading build preflight source"),
+    Wall("plan/*", "numpy", rooms=f"{HOST} bench bundle targets quantize verify"),
     Wall("report/charts.py report/verdict.py", rooms=PLAIN),
     Wall("report/page.py", inside="jinja2 markupsafe", rooms=f"{PLAIN} report"),
-    Wall("report/*", "numpy cv2", rooms=f"{HOST} bench bundle evaluate loading verify"),
+    # From weights to figures.
+    Wall(
+        "report/table.py",
+        "numpy",
+        "torch",
+        rooms=f"{HOST} bench bundle targets catalog checkpoint evaluate quantize report verify",
+    ),
+    Wall("report/table_*.py", rooms=f"{HOST} catalog targets"),
+    Wall("report/*", "numpy cv2", rooms=f"{HOST} bench bundle evaluate verify"),
     # What puts the rooms together: the heavy ones are imported inside functions, as the last test here proves.
-    Wall("source.py", rooms=f"{PLAIN} bundle tasks published graph"),
-    Wall("preflight.py", rooms=f"{HOST} verify bundle layouts targets quantize graph source catalog"),
     Wall("verify/__init__.py verify/rounding.py"),
     Wall("verify/parity.py", "numpy cv2", rooms=f"{HOST} verify"),
-    Wall("layouts.py", rooms=f"{PLAIN} targets"),
-    Wall("verify/agreement.py", "numpy", rooms=HOST),
-    Wall("verify/proof.py", "numpy", rooms=f"{HOST} verify targets quantize"),
-    Wall(
-        "build.py",
-        "numpy",
-        rooms=f"{HOST} crowding verify bundle layouts targets graph quantize checkpoint nn preflight",
-    ),
+    Wall("verify/*", "numpy", rooms=f"{HOST} evaluate graph targets"),
+    Wall("bundle/source.py", rooms=f"{PLAIN} runtime tasks published graph"),
+    Wall("bundle/preflight.py", rooms=f"{HOST} targets quantize graph catalog"),
+    Wall("bundle/layouts.py", rooms=f"{PLAIN} targets"),
+    Wall("bundle/loading.py", "numpy", rooms=f"{HOST} modelcache targets graph checkpoint nn"),
+    Wall("bundle/external.py", "numpy yaml", "onnx openvino", rooms=f"{HOST} targets graph"),
+    Wall("bundle/inspection.py", inside="onnx", rooms=f"{HOST} targets graph published checkpoint"),
+    Wall("bundle/build.py", "numpy", rooms=f"{HOST} verify targets graph quantize checkpoint nn bench"),
+    Wall("bundle/*", "numpy", rooms=f"{HOST} verify graph"),
     Wall("evaluate.py", "numpy", rooms=HOST),
-    Wall("verify/stages.py", "numpy", rooms=f"{HOST} verify"),
-    Wall("crowding.py", rooms=HOST),
-    Wall("verify/conformance.py", "numpy", rooms=f"{HOST} bundle loading"),
-    Wall("verify/compare.py", "numpy", rooms=f"{HOST} verify bundle foreign graph loading quantize"),
-    Wall("inspection.py", inside="onnx", rooms=f"{HOST} bundle targets graph published checkpoint"),
     Wall("doctor.py", rooms=f"{PLAIN} targets bench"),
     # The command line: quick to start, free in what a command imports when it runs.
     Wall("cli/_bench_table.py cli/_plan_table.py", inside="rich", rooms="*"),
     Wall("cli/_*", "typer", "rich torch", rooms="cli errors spec system train"),
     Wall("cli/*", "typer", " ".join(("rich", *HEAVY)), rooms="*"),
     Wall("__main__.py", rooms="cli"),
-    Wall("__init__.py", rooms="loading results runtime"),
+    Wall("__init__.py", rooms="bundle results runtime"),
 )
 
 VENDORS = ({"onnxruntime"}, {"openvino", "nncf"}, {"tensorrt"}, {"tensorrt_rtx"})
@@ -221,6 +220,85 @@ def test_the_walls_are_not_made_of_paper(wall: Wall, code: str, complaint: str |
     path.write_text(code)
     found = "\n".join(complaints("x.py", wall, imports(path)))
     assert (complaint in found) if complaint else not found
+
+
+# ---- cycles ------------------------------------------------------------------------------------------------------
+
+
+def edges(files: Mapping[str, Path]) -> dict[str, set[str]]:
+    """Module -> modules of ``files`` it imports anywhere, functions included; not what only a type checker sees, nor
+    the packages a module lies in, which Python runs first."""
+    found: dict[str, set[str]] = {name: set() for name in files}
+    for name, path in files.items():
+        for item in imports(path):
+            while item.module not in files and "." in item.module:
+                item = Import(item.module.rpartition(".")[0], item.line, item.top)
+            found[name] |= {item.module} & files.keys() - {name}
+    return found
+
+
+def between_rooms(graph: Mapping[str, set[str]]) -> dict[str, set[str]]:
+    """The same for files and folders directly in ``edgekit/``."""
+    rooms: dict[str, set[str]] = {}
+    for name, others in graph.items():
+        own = room_of(name)
+        rooms.setdefault(own, set()).update({room_of(other) for other in others} - {own, "edgekit"})
+    return rooms
+
+
+def room_of(module: str) -> str:
+    return module.split(".")[1] if "." in module else module
+
+
+def cycle_in(graph: Mapping[str, set[str]]) -> str | None:
+    """``a -> b -> a``, or None."""
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        return " -> ".join(reversed(error.args[1]))
+    return None
+
+
+def modules(package: Path) -> dict[str, Path]:
+    """Dotted name -> file."""
+    names = {path: path.relative_to(package.parent).with_suffix("").as_posix() for path in package.rglob("*.py")}
+    return {name.removesuffix("/__init__").replace("/", "."): path for path, name in names.items()}
+
+
+def test_no_file_imports_itself_by_way_of_others() -> None:
+    assert cycle_in(edges(modules(PACKAGE))) is None
+
+
+def test_no_room_imports_itself_by_way_of_others() -> None:
+    assert cycle_in(between_rooms(edges(modules(PACKAGE)))) is None
+
+
+@pytest.mark.parametrize(
+    ("late", "files", "rooms"),
+    [
+        ("from edgekit.b.one import f", True, True),
+        ("import edgekit.b.one", True, True),
+        ("from edgekit.b import two", False, True),  # other files of the same two rooms
+        ("from edgekit.a import two", False, False),
+        ("if TYPE_CHECKING:\n        from edgekit.b import one", False, False),
+    ],
+)
+def test_a_planted_cycle_is_found(late: str, files: bool, rooms: bool, tmp_path: Path) -> None:
+    package = tmp_path / "edgekit"
+    for place, code in {
+        "__init__.py": "",
+        "a/__init__.py": "",
+        "a/one.py": f"def f():\n    {late}\n",
+        "a/two.py": "",
+        "b/__init__.py": "",
+        "b/one.py": "from edgekit.a.one import f\n",
+        "b/two.py": "",
+    }.items():
+        (package / place).parent.mkdir(parents=True, exist_ok=True)
+        (package / place).write_text(code)
+    graph = edges(modules(package))
+    assert (cycle_in(graph) is not None) == files
+    assert (cycle_in(between_rooms(graph)) is not None) == rooms
 
 
 def test_only_the_exporter_imports_both_torch_and_onnx() -> None:

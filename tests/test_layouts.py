@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 
-from edgekit import build as building
-from edgekit import bundle, catalog, checkpoint, layouts, targets
+from edgekit import catalog, checkpoint, targets
+from edgekit.bundle import build as building
+from edgekit.bundle import layouts
 from edgekit.errors import UsageError
+from edgekit.runtime.manifest import read_bundle
 from edgekit.spec import ModelInfo
 from edgekit.tasks import ports
 from tests.networks import pictures, settled
@@ -127,7 +129,7 @@ def test_a_bundle_with_a_servers_layout(target: str, layout: str, served: list[s
     made = settled("yolo12n-cls", pictures(), 1e-3, ("a", "b", "c"))
     model = checkpoint.save(made, tmp_path / "model.pt")
     out = building.build(model, target, tmp_path / "out", layout=layout).path
-    files = bundle.read(out).manifest["files"]
+    files = read_bundle(out).manifest["files"]
     prefix = f"{layout}/yolo12n-cls/"
     assert sorted(name.removeprefix(prefix) for name in files if name.startswith(prefix)) == served
     assert files[prefix + served[0]] == files[served[0].removeprefix("1/")]  # the bundle's own file, not another

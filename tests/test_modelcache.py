@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgekit import bundle, loading
+from edgekit.bundle import loading
 from edgekit.errors import InputError, UsageError
 from edgekit.modelcache import NOTE, checked, folder_for
+from edgekit.runtime.manifest import read_bundle
 from tests.tiny import SIZE, tiny_bundle
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (*SIZE, 3), dtype=np.uint8)
@@ -41,7 +42,7 @@ def test_the_cache_lies_beside_the_bundle_which_stays_as_it_was(made: Path) -> N
         first, second = scores(made, True), scores(made, True)
     finally:
         made.chmod(0o755)
-    assert listed(made) == before and bundle.read(made).path == made
+    assert listed(made) == before and read_bundle(made).path == made
     assert np.array_equal(first, expected) and np.array_equal(second, expected)
     kept = listed(made.with_name("bundle.cache"))
     assert len(kept) == 2 and [name for name in kept if name.endswith(NOTE)]

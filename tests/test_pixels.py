@@ -16,11 +16,13 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from edgekit import build as building
-from edgekit import bundle, layouts, loading, targets
+from edgekit import targets
+from edgekit.bundle import build as building
+from edgekit.bundle import layouts, loading
 from edgekit.errors import UsageError
 from edgekit.graph.document import read_document
 from edgekit.image import canvases, centre_crop, letterbox, to_input
+from edgekit.runtime.manifest import read_bundle
 from edgekit.runtime.predictor import Predictor
 from edgekit.spec import Graph, ModelInfo, Port, Preprocess
 from edgekit.targets.openvino import OpenVinoOptions
@@ -252,8 +254,8 @@ def test_a_batch_that_is_not_full_is_padded(tmp_path: Path) -> None:
 
 def test_the_manifest_says_so(tmp_path: Path) -> None:
     pixels, plain = (tiny_bundle(tmp_path / str(p), "detect", "ov-fp32", pixels=p) for p in (True, False))
-    opened = bundle.read(pixels)
-    assert opened.manifest["schema"] == 2 and bundle.read(plain).manifest["schema"] == 1
+    opened = read_bundle(pixels)
+    assert opened.manifest["schema"] == 2 and read_bundle(plain).manifest["schema"] == 1
     assert opened.info.inputs == (Port("images", "images", (1, *SIZE, 3), "uint8"),)
     assert (opened.info.preprocess.colour, opened.info.preprocess.scale) == ("BGR", 1.0)
     config = layouts.triton_config("tiny", targets.get("ov-fp32").servers["triton"], opened.info)

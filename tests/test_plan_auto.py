@@ -10,12 +10,13 @@ import cv2
 import numpy as np
 import pytest
 
-from edgekit import build as building
-from edgekit import bundle, loading
+from edgekit.bundle import build as building
+from edgekit.bundle import loading
 from edgekit.cli import main
 from edgekit.errors import GateError, InputError
 from edgekit.plan import Candidate, Wish, auto
 from edgekit.quantize import Wishes
+from edgekit.runtime.manifest import Bundle, read_bundle, write_manifest
 from tests.tiny import tiny_bundle
 
 pytest.importorskip("openvino")
@@ -41,7 +42,7 @@ def world(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     return state
 
 
-def run(world: Any, out: Path, limit: float = 0.5, wish: str = "latency") -> bundle.Bundle:
+def run(world: Any, out: Path, limit: float = 0.5, wish: str = "latency") -> Bundle:
     return auto.auto(world["source"], out, Wish.parse(wish), Wishes(max_drop=limit), seconds=QUICK)
 
 
@@ -51,8 +52,8 @@ def test_the_folder_is_the_winner_s_bundle_and_the_plan(world: Any, tmp_path: Pa
     assert plan["choice"]["target"] == made.target and plan["choice"]["head"] == "raw"
     assert json.loads((tmp_path / "out" / "plan.json").read_text()) == plan
     own = tiny_bundle(tmp_path / "again", "detect", made.target)
-    again = bundle.read(own).manifest["files"]
-    kept = {name: digest for name, digest in bundle.read(tmp_path / "out").manifest["files"].items() if name in again}
+    again = read_bundle(own).manifest["files"]
+    kept = {name: digest for name, digest in read_bundle(tmp_path / "out").manifest["files"].items() if name in again}
     assert kept == again and set(made.manifest["files"]) - set(again) == {"plan.json", "plan.png"}
     assert {row["candidate"] for row in plan["rows"]} == {"ort-fp32", "ov-fp32", "ov-fp16"}
     assert [row["verdict"] for row in plan["rows"]].count("chosen") == 1
@@ -101,7 +102,7 @@ def test_int8_brings_the_accuracy_its_build_measured(
     def build(source: Path, target: str, out: Path, *words: Any, wishes: Any = None, **more: Any) -> None:
         plain(source, target, out, *words, wishes=wishes, **more)  # type: ignore[call-arg]
         manifest = json.loads((out / "manifest.json").read_text())
-        bundle.write_manifest(out, manifest | ({} if not wishes.judged else {"accuracy": row}))
+        write_manifest(out, manifest | ({} if not wishes.judged else {"accuracy": row}))
 
     monkeypatch.setattr(building, "build", build)
     world["offered"] = [Candidate("ort-int8")]

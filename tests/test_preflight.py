@@ -12,9 +12,10 @@ import cv2
 import numpy as np
 import pytest
 
-from edgekit import catalog, checkpoint, preflight, targets
+from edgekit import catalog, checkpoint, targets
+from edgekit.bundle import preflight
+from edgekit.bundle.source import describe
 from edgekit.errors import UsageError
-from edgekit.source import describe
 from edgekit.system.processor import is_cpu
 
 # One process for all: it says after each request how it ended and which of the heavy packages it took.
@@ -167,7 +168,7 @@ def test_published_checkpoints_too(shared: Path) -> None:
 
 
 def test_words_for_the_processor(places: dict[str, Path]) -> None:
-    from edgekit import loading
+    from edgekit.bundle import loading
 
     assert [is_cpu(word) for word in (None, "cpu", "CPU", "Cpu:0", "cpu:1", "cuda:0", "GPU")] == [True] * 4 + [
         False
@@ -177,7 +178,7 @@ def test_words_for_the_processor(places: dict[str, Path]) -> None:
 
 @pytest.mark.parametrize("target", ["ort-fp32", "ov-fp32"])
 def test_words_for_the_processor_in_bundles(target: str, tmp_path: Path) -> None:
-    from edgekit import loading
+    from edgekit.bundle import loading
     from tests.tiny import tiny_bundle
 
     place = tiny_bundle(tmp_path / "bundle", "detect", target)

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgekit import loading
+from edgekit.bundle import loading
 from edgekit.system import processor
 from tests import artifacts, processors
 from tests.native import EMULATOR, Probe, compile_tests

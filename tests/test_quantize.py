@@ -14,6 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgekit import checkpoint, targets
 from edgekit.errors import InputError, UsageError
+from edgekit.graph import narrow
 from edgekit.graph.export import export
 from edgekit.quantize import fp16, groups, qdq, ranges, search, sensitivity
 from tests.networks import noise, settled
@@ -284,7 +285,7 @@ def test_fp16_around_explicit_int8(graph: Path, statistics: dict, batches: list[
     kinds = {v.name: v.type.tensor_type.elem_type for v in model.graph.value_info}
     back = [n.output[0] for n in model.graph.node if n.op_type == "DequantizeLinear"]
     assert {kinds[name] for name in back} == {TensorProto.FLOAT16} and len(back) > 100
-    fp16.rounded(tmp_path / "both.onnx", tmp_path / "judge.onnx")
+    narrow.rounded(tmp_path / "both.onnx", tmp_path / "judge.onnx")
     found, expected = (_run(tmp_path / n, batches[0])[0] for n in ("judge.onnx", "int8.onnx"))
     assert np.abs(found - expected).max() < 0.03
 
@@ -311,7 +312,7 @@ def test_the_judge_rounds_every_operators_output(tmp_path: Path) -> None:
     h = np.float16
     expected = (((x.astype(h) * h(0.1)).astype(h) + h(3)).astype(h) * h(2000)).astype(h)
     fp16.to_fp16(chain, tmp_path / "half.onnx")
-    count = fp16.rounded(tmp_path / "half.onnx", tmp_path / "judge.onnx")
+    count = narrow.rounded(tmp_path / "half.onnx", tmp_path / "judge.onnx")
     np.testing.assert_array_equal(_run(tmp_path / "judge.onnx", x)[0], expected.astype(np.float32))
     assert count == 4  # the input's cast and three operators
     exact = (x * np.float32(0.1) + 3) * 2000
@@ -321,7 +322,7 @@ def test_the_judge_rounds_every_operators_output(tmp_path: Path) -> None:
 def test_the_judge_of_a_float_graph_rounds_to_bfloat16(tmp_path: Path) -> None:
     chain = _chain(tmp_path / "model.onnx")
     x = np.random.default_rng(0).normal(0, 1, (1, 1, 1, 64)).astype(np.float32)
-    fp16.rounded(chain, tmp_path / "judge.onnx", "bfloat16")
+    narrow.rounded(chain, tmp_path / "judge.onnx", "bfloat16")
 
     def bf16(v: np.ndarray) -> np.ndarray:
         return torch.tensor(v).bfloat16().float().numpy()
@@ -339,7 +340,7 @@ def test_what_would_overflow_or_vanish_is_named_and_stays_float32(tmp_path: Path
         ("y", "model.1.conv/Mul", "overflow"),  # within the range of FP16, but without the margin
     ]
     x = np.full((1, 1, 1, 64), 25.0, np.float32)
-    fp16.rounded(tmp_path / "half.onnx", tmp_path / "judge.onnx")
+    narrow.rounded(tmp_path / "half.onnx", tmp_path / "judge.onnx")
     np.testing.assert_allclose(_run(tmp_path / "judge.onnx", x)[0], 5.5 * 2000, rtol=1e-3)
 
 

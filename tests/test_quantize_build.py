@@ -14,16 +14,19 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from edgekit import build as building
-from edgekit import bundle, checkpoint, loading, targets
+from edgekit import checkpoint, targets
+from edgekit.bundle import build as building
+from edgekit.bundle import loading
 from edgekit.data import open_dataset
 from edgekit.errors import EdgekitError, GateError, InputError, UsageError
 from edgekit.graph.export import export
-from edgekit.quantize import Wishes, accuracy, calibration, ir, needed
+from edgekit.quantize import Wishes, calibration, ir, needed
 from edgekit.results import Result
+from edgekit.runtime.manifest import Bundle, write_manifest
 from edgekit.spec import sha256_file
 from edgekit.system import processor
 from edgekit.system.processor import adds_exactly
+from edgekit.verify import accuracy
 from tests.networks import pictures, settled
 from tests.test_quantize import plant as bad_group
 
@@ -61,12 +64,12 @@ def wishes(data: Path) -> Wishes:
 
 
 @pytest.fixture(scope="module")
-def int8(model: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> bundle.Bundle:
+def int8(model: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     out = tmp_path_factory.mktemp("int8") / "out"
     return building.build(model, "ort-int8", out, wishes=Wishes(data, max_drop=100, timing_s=1))
 
 
-def test_an_int8_bundle_says_what_eight_bits_cost_and_gained(int8: bundle.Bundle, data: Path) -> None:
+def test_an_int8_bundle_says_what_eight_bits_cost_and_gained(int8: Bundle, data: Path) -> None:
     manifest = int8.manifest
     row = manifest["accuracy"]
     assert (row["metric"], row["kind"], row["images"], row["put_back"]) == ("top1", "labels", 8, [])
@@ -84,23 +87,21 @@ def test_an_int8_bundle_says_what_eight_bits_cost_and_gained(int8: bundle.Bundle
     assert executed["u8"] + executed.get("i8", 0) > 100
 
 
-def test_accuracy_is_that_of_the_artifact_itself(int8: bundle.Bundle, data: Path) -> None:
+def test_accuracy_is_that_of_the_artifact_itself(int8: Bundle, data: Path) -> None:
     predictor = loading.load(int8.path)
     samples = open_dataset(data, "classify", "val").samples
     right = [predictor(str(s.path))[0].probs.argmax() == s.labels.class_id for s in samples]
     assert int8.manifest["accuracy"]["after"] == pytest.approx(np.mean(right))
 
 
-def test_two_builds_with_one_seed_are_the_same_bytes(
-    int8: bundle.Bundle, model: Path, wishes: Wishes, tmp_path: Path
-) -> None:
+def test_two_builds_with_one_seed_are_the_same_bytes(int8: Bundle, model: Path, wishes: Wishes, tmp_path: Path) -> None:
     again = building.build(model, "ort-int8", tmp_path / "again", wishes=dataclasses.replace(wishes, judged=False))
     assert again.manifest["files"] == int8.manifest["files"]
     assert "accuracy" not in again.manifest and again.manifest["calibration"] == int8.manifest["calibration"]
 
 
 def test_a_trial_is_quantized_alike_and_judged_by_nobody_and_an_export_serves_twice(
-    int8: bundle.Bundle, model: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    int8: Bundle, model: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     exports = building.Exports(tmp_path)
     trial = building.build(
@@ -127,12 +128,12 @@ def test_weights_take_the_bits_asked_for(model: Path, wishes: Wishes, tmp_path: 
 
 
 def test_opening_eight_bits_where_sums_saturate_is_warned_of(
-    int8: bundle.Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+    int8: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
 ) -> None:
     monkeypatch.setattr(processor, "adds_exactly", lambda *_: False)
     for bits in (7, 8):
         shutil.copytree(int8.path, tmp_path / str(bits))
-        bundle.write_manifest(tmp_path / str(bits), int8.manifest | {"quantization": {"weight_bits": bits}})
+        write_manifest(tmp_path / str(bits), int8.manifest | {"quantization": {"weight_bits": bits}})
     loading.open_session(tmp_path / "7")
     assert not [w for w in recwarn if "saturate" in str(w.message)]
     with pytest.warns(RuntimeWarning, match=r"8: its weights take eight bits.*saturate.*--weight-bits 7"):
@@ -275,7 +276,7 @@ def test_calibrating_on_what_is_judged_is_refused(model: Path, data: Path, tmp_p
         building.build(model, "ort-int8", tmp_path / "out", wishes=Wishes(data, tmp_path / "val.json"))
 
 
-def test_an_int8_bundle_is_no_source_for_another(int8: bundle.Bundle, wishes: Wishes, tmp_path: Path) -> None:
+def test_an_int8_bundle_is_no_source_for_another(int8: Bundle, wishes: Wishes, tmp_path: Path) -> None:
     for target in ("ort-int8", "ov-int8"):
         with pytest.raises(EdgekitError, match=r"model\.onnx: already quantized .*; give the floating-point model"):
             building.build(int8.path, target, tmp_path / "out", wishes=wishes)

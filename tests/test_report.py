@@ -21,8 +21,8 @@ import cv2
 import numpy as np
 import pytest
 
-from edgekit import build as building
 from edgekit import checkpoint
+from edgekit.bundle import build as building
 from edgekit.cli import _app
 from edgekit.errors import InputError, UsageError
 from edgekit.report import bundles, charts, page, pictures

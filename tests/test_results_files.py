@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from benchmarks import render
-from edgekit.bench import table_results
 from edgekit.errors import EdgekitError
+from edgekit.report import table_results
 from edgekit.tasks import ports
 
 REPO = Path(__file__).resolve().parents[1]

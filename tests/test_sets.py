@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 
 from edgekit.errors import GateError, InputError, UsageError
-from edgekit.quantize import Wishes, accuracy, calibration
+from edgekit.quantize import Wishes, calibration
 from edgekit.quantize.sets import Sets, open_sets
 from edgekit.results import Result
 from edgekit.spec import sha256_file
+from edgekit.verify import accuracy
 
 NAMES = ("ant", "bee")
 

@@ -312,7 +312,7 @@ def test_threads_may_share_a_predictor(concurrent: bool) -> None:
 @pytest.mark.parametrize("target", ["ov-fp32", "ort-fp32"])
 def test_threads_share_one_compiled_model(tmp_path: Path, target: str) -> None:
     pytest.importorskip("openvino" if target == "ov-fp32" else "onnxruntime")
-    from edgekit.loading import load
+    from edgekit.bundle.loading import load
     from tests.tiny import tiny_bundle
 
     folder = tiny_bundle(tmp_path / "bundle", "classify", target)

@@ -19,13 +19,13 @@ import numpy as np
 import pytest
 
 from edgekit import catalog, checkpoint
-from edgekit.bench import table, table_results, table_text
+from edgekit.bundle.loading import open_session
 from edgekit.cli import _app
 from edgekit.data import open_dataset
 from edgekit.errors import InputError, UsageError
 from edgekit.evaluate import evaluate
-from edgekit.loading import open_session
 from edgekit.quantize import calibration
+from edgekit.report import table, table_results, table_text
 from edgekit.runtime.predictor import Predictor
 from edgekit.tasks import network
 from tests import networks
@@ -139,7 +139,8 @@ def test_a_table_with_weights_for_one_scale_of_two(
     def build(*_: Any, **__: Any) -> None:
         raise InputError("it is built again")
 
-    monkeypatch.setattr("edgekit.build.build", build)  # what was kept is used again, but for other weights or sizes
+    # What was kept is used again, but for other weights or sizes.
+    monkeypatch.setattr("edgekit.bundle.build.build", build)
     again = table.Plan(("n",), ("ort-fp32",), task="classify", imgsz=(64, 64), weights=place / "weights", budget_s=1)
     pictures = [np.zeros((64, 64, 3), np.uint8)]
     assert "network_ms" in table.measure(again, pictures, keep=tmp_path / "kept")["rows"][0]["measured"]["ort-fp32"]

@@ -16,10 +16,12 @@ import numpy as np
 import pytest
 
 import edgekit
-from edgekit import boxes, bundle, catalog, inspection, loading, targets
+from edgekit import boxes, catalog, targets
 from edgekit import image as host
+from edgekit.bundle import inspection, loading
 from edgekit.errors import EdgekitError, GateError, InputError, UsageError
 from edgekit.graph.rewrite import recipe_for
+from edgekit.runtime.manifest import manifest_of, write_manifest
 from edgekit.runtime.predictor import Predictor
 from edgekit.spec import ModelInfo
 from edgekit.targets import _cuda, _cuda_kernels, _tensorrt_engines, _tensorrt_layers, tensorrt
@@ -254,7 +256,7 @@ def _bundle(path: Path, rows: list[dict[str, Any]], target: str = "trt-fp16") ->
     (path / "model.onnx").write_bytes(b"graph")
     for row in rows:
         (path / row["file"]).write_bytes(b"engine")
-    bundle.write_manifest(path, bundle.manifest_of(_info(), target, path, engines=rows, parity={}, rewrites=[]))
+    write_manifest(path, manifest_of(_info(), target, path, engines=rows, parity={}, rewrites=[]))
     return path
 
 

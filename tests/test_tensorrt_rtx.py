@@ -16,12 +16,13 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from edgekit import build as building
-from edgekit import bundle, catalog, checkpoint, targets
+from edgekit import catalog, checkpoint, targets
+from edgekit.bundle import build as building
 from edgekit.errors import EdgekitError, InputError, UsageError
 from edgekit.graph.document import read_document
 from edgekit.graph.export import export
 from edgekit.quantize import Wishes
+from edgekit.runtime.manifest import read_bundle
 from edgekit.spec import Graph, ModelInfo, sha256_file
 from edgekit.targets import _tensorrt_engines
 from edgekit.targets import tensorrt_rtx as rtx
@@ -55,7 +56,7 @@ def _graph(packed: Path) -> Graph:
 
 def _check(path: Path, sms: tuple[int, ...]) -> dict[str, Any]:
     """What a bundle's records say is what its files are; the manifest."""
-    manifest = bundle.read(path).manifest
+    manifest = read_bundle(path).manifest
     assert [row["sm"] for row in manifest["engines"]] == list(sms)
     for row in manifest["engines"]:
         file = path / row["file"]
@@ -129,7 +130,7 @@ def test_the_larger_scales(scale: str, tmp_path: Path) -> None:
     made = checkpoint.new(catalog.spec(f"yolo12{scale}", classes=80), tuple(map(str, range(80))), imgsz=640)
     export(made, tmp_path / "model.onnx", recipe=targets.get("trt-rtx-fp16").recipe, head="topk")
     out = building.build(tmp_path / "model.onnx", "trt-rtx-fp16", tmp_path / "out", options={"sm": "75,86,89,120"}).path
-    for row in bundle.read(out).manifest["engines"]:
+    for row in read_bundle(out).manifest["engines"]:
         assert row["attention"]["fused"] == row["attention"]["of"] == (16 if scale in "lx" else 8)
 
 
@@ -144,10 +145,10 @@ def test_what_the_graph_loses_on_the_whole_set(target: str, points: float, share
 
 
 def test_a_graph_packed_without_engines_is_finished_elsewhere(packed: Path, tmp_path: Path) -> None:
-    assert bundle.read(packed).manifest["engines"] == []
+    assert read_bundle(packed).manifest["engines"] == []
     finished = building.rebuild(packed, tmp_path / "out", options={"sm": "89"})
     manifest = _check(finished.path, (89,))
-    first = bundle.read(packed).manifest
+    first = read_bundle(packed).manifest
     assert manifest["files"]["model.onnx"] == first["files"]["model.onnx"]  # the same graph, not made again
     assert manifest["provenance"]["onnx_sha256"] == first["provenance"]["onnx_sha256"]
     again = building.rebuild(finished.path, tmp_path / "again", options={"sm": "86"})

@@ -22,11 +22,11 @@ import torch
 
 from benchmarks import demo
 from edgekit import checkpoint
+from edgekit.bundle.loading import open_session
 from edgekit.cli import main
 from edgekit.data import open_dataset
 from edgekit.errors import EdgekitError, GateError, InputError, UsageError
 from edgekit.evaluate import evaluate
-from edgekit.loading import open_session
 from edgekit.runtime.predictor import Predictor
 from edgekit.train import loop, setup
 from edgekit.train.options import TrainOptions

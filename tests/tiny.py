@@ -14,7 +14,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from edgekit import bundle, targets
+from edgekit import targets
+from edgekit.runtime.manifest import manifest_of, write_manifest
 from edgekit.spec import Graph, ModelInfo, Port, Preprocess, sha256_file
 
 SIZE = (64, 96)
@@ -45,7 +46,7 @@ def tiny_bundle(folder: Path, task: str, target: str, seed: int = 0, pixels: boo
     backend = targets.get(target)
     info = backend.info(info) if pixels else info
     backend.build(Graph(path, info, sha256_file(path)), folder)
-    bundle.write_manifest(folder, bundle.manifest_of(info, target, folder))
+    write_manifest(folder, manifest_of(info, target, folder))
     return folder
 
 
@@ -78,7 +79,7 @@ def crowded_bundle(folder: Path, target: str) -> Path:
     ports = tuple(Port(role, role, v.shape, "int64" if role == "labels" else "float32") for role, v in fixed.items())
     info = ModelInfo("detect", SIZE, "topk", NAMES, (Port("images", "images", (1, 3, *SIZE)),), ports, candidates=n)
     targets.get(target).build(Graph(path, info, sha256_file(path)), folder)
-    bundle.write_manifest(folder, bundle.manifest_of(info, target, folder))
+    write_manifest(folder, manifest_of(info, target, folder))
     return folder
 
 

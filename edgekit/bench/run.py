@@ -121,7 +121,7 @@ def cold(path: str, image: Any, options: Mapping[str, Any], runs: int = COLD_RUN
     """Milliseconds of the stages of a cold start, and memory, over fresh processes that open ``path``.
 
     Args:
-        path: what ``edgekit.loading.load`` takes.
+        path: what ``edgekit.bundle.loading.load`` takes.
         image: uint8 BGR array ``[h, w, 3]``.
         options: of ``load``, JSON-ready.
 
@@ -130,7 +130,7 @@ def cold(path: str, image: Any, options: Mapping[str, Any], runs: int = COLD_RUN
         ``second_call_ms``, ``process_ms``, ``resident_mib``, ``peak_mib``; see ``cold.cold_start``.
     """
     stages = {
-        "import": "import numpy; from edgekit.loading import load; import edgekit.runtime.predictor",
+        "import": "import numpy; from edgekit.bundle.loading import load; import edgekit.runtime.predictor",
         "read": "image = numpy.load(pixels)",
         "load": "model = load(path, **options)",
         "first_call": "model.timed(image)",

@@ -10,7 +10,7 @@ commands. At the top these files import the standard library, typer and ``edgeki
 
     def command(path: Path, json: Json = False) -> None:
         \"\"\"Say what a file is.\"\"\"
-        from edgekit.inspection import describe
+        from edgekit.bundle.inspection import describe
         ...
 """
 

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from edgekit.cli._common import console, emit_json, write_json
 from edgekit.errors import GateError, UsageError
+from edgekit.runtime.sources import read_images
 from edgekit.system.atomic import replacing
 
 if TYPE_CHECKING:
-    from edgekit.bench.table import Plan
+    from edgekit.report.table import Plan
 
 SUFFIXES = (".json", ".md", ".csv")
 
@@ -48,7 +49,7 @@ def options(
         UsageError: one of them is not possible.
     """
     from edgekit import tasks
-    from edgekit.bench.table import Plan
+    from edgekit.report.table import Plan
     from edgekit.spec import parse_imgsz
 
     if threads is not None and not (threads.isdigit() and int(threads) > 0):
@@ -74,9 +75,10 @@ def run(plan: Plan, inputs: Inputs, out: Path | None, keep: Path | None, require
     Raises:
         GateError: ``require_stable`` and a row was measured on a disturbed machine; the rows are kept all the same.
     """
-    from edgekit import preflight, targets
-    from edgekit.bench import table
+    from edgekit import targets
+    from edgekit.bundle import preflight
     from edgekit.quantize import Wishes, calibration
+    from edgekit.report import table
     from edgekit.verify import parity
 
     if out is not None and out.suffix not in SUFFIXES:
@@ -94,7 +96,7 @@ def run(plan: Plan, inputs: Inputs, out: Path | None, keep: Path | None, require
         keep.mkdir(parents=True, exist_ok=True)
     dataset = _dataset(plan, inputs)
     plan = replace(plan, wishes=Wishes(inputs.data, inputs.calibration, inputs.images, max_drop=inputs.max_drop))
-    pictures = _spread(dataset) if dataset else parity.read_images(inputs.images, 16) if inputs.images else None
+    pictures = _spread(dataset) if dataset else read_images(inputs.images, 16) if inputs.images else None
     state = out.with_name(out.name + ".partial") if out else None
     with console().status("") as status:
         document = table.measure(
@@ -136,7 +138,7 @@ def _spread(dataset: Any, most: int = 16) -> list[Any]:
 
 
 def _write(document: dict[str, Any], out: Path) -> None:
-    from edgekit.bench import table_text
+    from edgekit.report import table_text
 
     if out.suffix == ".json":
         write_json(out, document)
@@ -152,7 +154,7 @@ def _show(document: dict[str, Any]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from edgekit.bench import table_text
+    from edgekit.report import table_text
 
     headings, lines, notes = table_text.cells(document)
     counted, measured = (0, 3, 4, 5, 6), (0, 1, 2, 7, 8, 9, 10, 11)

@@ -24,6 +24,7 @@ from edgekit.cli._common import (
     write_json,
 )
 from edgekit.errors import GateError, InputError, UsageError
+from edgekit.runtime.sources import read_images
 
 if TYPE_CHECKING:
     from edgekit.data.dataset import Dataset
@@ -159,18 +160,18 @@ class _Opening:
     threads: list[int]
 
     def options(self) -> dict[str, Any]:
-        """Arguments of ``edgekit.loading.load``, JSON-ready."""
+        """Arguments of ``edgekit.bundle.loading.load``, JSON-ready."""
         threads = self.threads[0] if self.threads else None
         same = {"device": self.device, "threads": threads, "imgsz": self.imgsz, "conf": self.conf}
         return {**same, "foreign": True, "task": self.task}
 
     def load(self, name: str) -> Predictor:
-        from edgekit.loading import load
+        from edgekit.bundle.loading import load
 
         return load(name, **self.options())
 
     def streams(self, name: str, count: int, threads: int | None) -> list[Predictor]:
-        from edgekit.loading import open_streams
+        from edgekit.bundle.loading import open_streams
         from edgekit.runtime.postprocess import Options
         from edgekit.runtime.predictor import Predictor
 
@@ -191,7 +192,7 @@ def _names(models: Sequence[Path], baseline: str | None) -> list[str]:
 
 def _check_files(models: Sequence[Path], data: Path | None, images: list[str] | None) -> None:
     """Refuse what is not there before anything is loaded."""
-    from edgekit import preflight
+    from edgekit.bundle import preflight
     from edgekit.runtime.sources import open_sources
 
     preflight.check_models(models)
@@ -266,7 +267,7 @@ def _pictures(images: list[str] | None, dataset: Dataset | None) -> list[Any]:
     from edgekit.verify import parity
 
     if images:
-        return parity.read_images(images, MOST_IMAGES)
+        return read_images(images, MOST_IMAGES)
     if dataset is None:
         return parity.generated_images()
     step = max(len(dataset) // MOST_IMAGES, 1)

@@ -25,8 +25,8 @@ from edgekit.cli._common import (
 from edgekit.errors import UsageError
 
 if TYPE_CHECKING:
-    from edgekit.bundle import Bundle
     from edgekit.quantize import Wishes
+    from edgekit.runtime.manifest import Bundle
 
 NOTE = "note: "
 
@@ -156,7 +156,7 @@ def _built(
     layout: str | None,
     wishes: Wishes,
 ) -> Bundle:
-    from edgekit import build as building
+    from edgekit.bundle import build as building
 
     with console().status("") as status:
         if source is not None:
@@ -225,7 +225,7 @@ def _say(status: Any, line: str) -> None:
 def target_options(
     sm: str | None, workspace: int | None, timing_cache: Path | None, no_engine: bool, option: list[str] | None
 ) -> dict[str, str]:
-    """The target's own options by name, as ``edgekit.build`` takes them.
+    """The target's own options by name, as ``edgekit.bundle.build`` takes them.
 
     Raises:
         UsageError: an ``--option`` that is no ``NAME=VALUE``, or given twice.

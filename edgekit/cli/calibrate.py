@@ -38,7 +38,7 @@ def command(
     refuse_existing(out, force)
     from collections import Counter
 
-    from edgekit import preflight
+    from edgekit.bundle import preflight
     from edgekit.errors import UsageError
     from edgekit.quantize import calibration, sets
 

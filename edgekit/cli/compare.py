@@ -25,16 +25,17 @@ def command(
     json: Json = False,
 ) -> None:
     """Compare two models' outputs, detections and stages; exits 1 when they are not the same function."""
-    from edgekit import preflight
+    from edgekit.bundle import preflight
     from edgekit.errors import GateError
+    from edgekit.runtime.sources import read_images
     from edgekit.spec import parse_imgsz
     from edgekit.verify import parity
     from edgekit.verify.stages import sentence
 
     size = parse_imgsz(imgsz) if imgsz else None
     preflight.check_models([first, second])
-    pictures = parity.read_images(images, most) if images else parity.generated_images()
-    from edgekit.verify.compare import compare
+    pictures = read_images(images, most) if images else parity.generated_images()
+    from edgekit.bundle.compare import compare
 
     with console().status("comparing"):
         report = compare(first, second, pictures, conf, size, task)

@@ -18,7 +18,7 @@ def make(
     json: Json = False,
 ) -> None:
     """Write bundles, images and what the one must find in the other."""
-    from edgekit.verify import conformance
+    from edgekit.bundle import conformance
 
     document = conformance.make(out, bundle, images, most)
     if json:
@@ -33,8 +33,8 @@ def check(
     json: Json = False,
 ) -> None:
     """Hold this installation to a conformance set; exits 1 where it does not conform."""
+    from edgekit.bundle import conformance
     from edgekit.errors import GateError
-    from edgekit.verify import conformance
 
     report = conformance.check(folder, device)
     if json:

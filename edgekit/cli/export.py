@@ -42,7 +42,7 @@ def command(
     if out.suffix != ".onnx":
         raise UsageError(f"--out {out}: give a name ending in .onnx")
     size = parse_imgsz(imgsz) if imgsz else None
-    from edgekit import preflight
+    from edgekit.bundle import preflight
 
     preflight.of_export(checkpoint, out, head, None if dynamic_batch else batch, opset)
     try:

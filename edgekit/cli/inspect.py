@@ -15,7 +15,7 @@ def command(
     json: Json = False,
 ) -> None:
     """Say what an artifact is: task, ports, precision, licence, rewrites, parity, provenance, files."""
-    from edgekit.inspection import inspect
+    from edgekit.bundle.inspection import inspect
 
     facts = inspect(path)
     if json:

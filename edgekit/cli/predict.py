@@ -71,8 +71,8 @@ def command(
     """Find objects in images, videos and streams; draw them, or print them as JSON."""
     import warnings
 
+    from edgekit.bundle.loading import open_session
     from edgekit.errors import InputError, TruncatedWarning, UsageError
-    from edgekit.loading import open_session
     from edgekit.runtime.postprocess import Options
     from edgekit.runtime.predictor import Predictor
     from edgekit.runtime.sources import Sources

@@ -39,7 +39,7 @@ def command(
         from edgekit.graph.rewrite import recipe_for
     except ModuleNotFoundError as error:
         raise MissingPackageError(error.name or "onnx", "rewriting ONNX files", "onnx") from error
-    from edgekit.build import failures_to
+    from edgekit.bundle.build import failures_to
     from edgekit.spec import parse_imgsz
 
     recipe = recipe_for(targets.get(target).recipe, opset, with_rule or (), without or ())

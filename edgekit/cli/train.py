@@ -156,7 +156,7 @@ def command(
     )
     if not resume and not force and (folder / "resume.pt").exists():
         raise UsageError(f"--out {folder}: holds a run; give --resume to go on with it, --force to start anew")
-    from edgekit import preflight
+    from edgekit.bundle import preflight
 
     if not resume:
         preflight.of_training(data, model, task, teacher, images, folder)

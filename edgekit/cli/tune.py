@@ -66,7 +66,7 @@ def command(
     parse_activation(activation)
     if not resume and not force and (out / "resume.pt").exists():
         raise UsageError(f"--out {out}: holds a run; give --resume to go on with it, --force to start anew")
-    from edgekit import preflight
+    from edgekit.bundle import preflight
 
     options = TrainOptions(
         epochs=epochs,
@@ -150,9 +150,9 @@ def _latency(model: Path, result: Result, target: str, budget: float, threads: i
 
     from edgekit.bench.clock import ClockOptions
     from edgekit.bench.run import bench
-    from edgekit.build import build
+    from edgekit.bundle.build import build
+    from edgekit.bundle.loading import load
     from edgekit.image import read_image
-    from edgekit.loading import load
 
     size = _size(result)
     pictures = [read_image(sample.path) for sample in result.dataset.samples[:MOST_IMAGES]]

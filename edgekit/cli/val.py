@@ -61,11 +61,12 @@ def command(
     """Measure accuracy: COCO metrics, rotated mAP or top-1/top-5, per class, from checkpoints and artifacts alike."""
     if save_json is not None:
         refuse_existing(save_json, force, "--save-json")
-    from edgekit import metrics, preflight
+    from edgekit import metrics
+    from edgekit.bundle import preflight
+    from edgekit.bundle.loading import open_session
     from edgekit.data import LabelOptions, account_of, open_dataset
     from edgekit.errors import InputError
     from edgekit.evaluate import evaluate
-    from edgekit.loading import open_session
     from edgekit.runtime.predictor import Predictor
 
     scoring = metrics.Options(protocol, rotated_iou, max_det=max_det)

@@ -15,16 +15,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from edgekit import build as building
-from edgekit import bundle, preflight, targets
+from edgekit import targets
+from edgekit.bundle import build as building
+from edgekit.bundle import preflight
+from edgekit.bundle.source import describe
 from edgekit.errors import GateError, InputError, MissingPackageError
 from edgekit.plan import Candidate, Wish, document, picture
 from edgekit.plan.candidates import candidates, order
 from edgekit.plan.choose import Outcome, Row, choose, nearest, unmet
 from edgekit.plan.contest import Contest, Job
 from edgekit.quantize import Wishes
-from edgekit.source import describe
-from edgekit.verify import parity
+from edgekit.runtime.manifest import Bundle, manifest_of, read_bundle, write_manifest
+from edgekit.runtime.sources import read_images
+from edgekit.spec import Images
 
 Say = Callable[[str], None]
 
@@ -36,21 +39,21 @@ def auto(
     wishes: Wishes,
     imgsz: tuple[int, int] | None = None,
     batch: int = 1,
-    images: parity.Images = None,
+    images: Images = None,
     head: str = "topk",
     say: Say = lambda _: None,
     seconds: float = 1.0,
     kept: int | None = None,
-) -> bundle.Bundle:
+) -> Bundle:
     """Build, time and judge candidates, and leave the winner's bundle in ``out``.
 
     Args:
-        source, imgsz, batch, images, head: as ``edgekit.build.build`` takes them.
+        source, imgsz, batch, images, head: as ``edgekit.bundle.build.build`` takes them.
         wishes: ``data`` or ``calibration`` (without them INT8 is left out; without labels accuracy is agreement with
             the float model), ``max_drop``.
         say: called with a line at each step.
         seconds: scale of the time given to races.
-        kept: candidates of the head, as ``edgekit.build.build`` takes them.
+        kept: candidates of the head, as ``edgekit.bundle.build.build`` takes them.
 
     Raises:
         InputError, UsageError: nothing can be built here, or of this; the data cannot be used.
@@ -66,7 +69,7 @@ def auto(
     for note in sets.notes if sets else ():
         say(f"note: {note}")
     if images:
-        parity.read_images(images)
+        read_images(images)
     if not entries:
         raise InputError(f"--target auto: nothing can be built here ({'; '.join(left_out.values())})")
     with building.failures_to(out), building.workspace(out) as folder:
@@ -87,11 +90,11 @@ def auto(
             if unmet(wish, outcome):
                 raise GateError(_too_slow(wish, row, wishes.max_drop, outcome), {"plan": plan})
             files = contest.take(row.candidate)
-            info = bundle.read(files, verify=False).info
+            info = read_bundle(files, verify=False).info
             plan = document.document(wish, wishes.max_drop, outcome, left_out, contest.accuracy(), race, info)
         seal(files, plan, say)
         building.move_into_place(files, out)
-    return bundle.read(out, verify=False)
+    return read_bundle(out, verify=False)
 
 
 def replay(
@@ -99,9 +102,9 @@ def replay(
     path: Path,
     out: Path,
     wishes: Wishes,
-    images: parity.Images = None,
+    images: Images = None,
     say: Say = lambda _: None,
-) -> bundle.Bundle:
+) -> Bundle:
     """Build what the plan in ``path`` chose, without timing anything; INT8 is calibrated and judged here, too.
 
     Raises:
@@ -124,7 +127,7 @@ def replay(
         building.build(source, choice.target, files, *how, wishes=own, candidates=kept)
         seal(files, plan | {"replayed": True}, say)
         building.move_into_place(files, out)
-    return bundle.read(out, verify=False)
+    return read_bundle(out, verify=False)
 
 
 def seal(files: Path, plan: dict[str, Any], say: Say = lambda _: None) -> None:
@@ -134,9 +137,9 @@ def seal(files: Path, plan: dict[str, Any], say: Say = lambda _: None) -> None:
         picture.draw(plan, files / picture.FILE)
     except MissingPackageError as error:
         say(str(error))
-    old = bundle.read(files, verify=False)
+    old = read_bundle(files, verify=False)
     kept = {k: v for k, v in old.manifest.items() if k not in ("schema", "target", "files", *old.info.to_dict())}
-    bundle.write_manifest(files, bundle.manifest_of(old.info, old.target, files, **(kept | {"plan": plan})))
+    write_manifest(files, manifest_of(old.info, old.target, files, **(kept | {"plan": plan})))
 
 
 def how_to_load(out: Path, choice: Candidate) -> str:

@@ -21,19 +21,22 @@ from typing import Any
 
 import numpy as np
 
-from edgekit import build as building
-from edgekit import bundle, loading, targets
+from edgekit import targets
 from edgekit.bench.clock import WHOLE, ClockOptions, Comparison, measure
 from edgekit.bench.run import REST_S
+from edgekit.bundle import build as building
+from edgekit.bundle import loading
 from edgekit.errors import EdgekitError, GateError
 from edgekit.plan import Candidate, Wish
 from edgekit.plan.choose import Judged, Time
-from edgekit.quantize import Wishes, accuracy
+from edgekit.quantize import Wishes
 from edgekit.quantize.pictures import JUDGED
 from edgekit.quantize.sets import Sets, open_sets
+from edgekit.runtime.manifest import read_bundle
 from edgekit.runtime.predictor import Predictor
-from edgekit.spec import ModelInfo, Session
-from edgekit.verify import parity
+from edgekit.runtime.sources import read_images
+from edgekit.spec import Images, ModelInfo, Session
+from edgekit.verify import accuracy, parity
 
 SHORT_S, LONG_S = 1.5, 6.0  # seconds a candidate gets in a race that prunes, and in the last one
 PICTURES = 16
@@ -45,12 +48,12 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Job:
-    """What every candidate is built from and with: as ``edgekit.build.build`` takes them. ``sets`` has what all are
+    """What every candidate is built from and with: as ``bundle.build`` takes them. ``sets`` has what all are
     judged on, where it is settled: what the wishes' data holds, else ``images``, else generated ones."""
 
     source: Path
     imgsz: tuple[int, int] | None
-    images: parity.Images
+    images: Images
     head: str
     wishes: Wishes
     sets: Sets | None = None
@@ -200,7 +203,7 @@ class Contest:
             if entry.bundle not in self.bundles:
                 self.bundles[entry.bundle] = self._built(entry, trial=False)
             path = self.bundles[entry.bundle]
-            row = bundle.read(path, verify=False).manifest.get("accuracy")
+            row = read_bundle(path, verify=False).manifest.get("accuracy")
             if row is not None:
                 self._about |= {key: row[key] for key in _ABOUT} | {"float": row["before"]}
                 return Judged(row["after"], row["drop_points"])
@@ -221,7 +224,7 @@ class Contest:
     def judge_of(self, path: Path) -> accuracy.Judge:
         """Labels where there are some, else agreement with the float model; the float model is scored once."""
         if self._judge is None:
-            info = bundle.read(path, verify=False).info
+            info = read_bundle(path, verify=False).info
             own = self.bundles.get(self._reference or "")
             reference = loading.open_session(
                 own or self.job.source, imgsz=info.imgsz, head=info.head, candidates=info.candidates
@@ -239,7 +242,7 @@ class Contest:
         if sets is not None:
             return accuracy.check_seen(accuracy.by_agreement(sets.unlabelled, reference, sets.on))
         if images:
-            return accuracy.check_seen(accuracy.by_agreement(parity.read_images(images, JUDGED), reference, "--images"))
+            return accuracy.check_seen(accuracy.by_agreement(read_images(images, JUDGED), reference, "--images"))
         return accuracy.by_agreement(parity.generated_images(), reference, "generated images")
 
     def _opened_sets(self, info: ModelInfo) -> Sets | None:
@@ -260,7 +263,7 @@ class Contest:
         if not self._pictures:
             sets = None if self.job.images else self._opened_sets(info)
             if self.job.images:
-                self._pictures = parity.read_images(self.job.images, PICTURES)
+                self._pictures = read_images(self.job.images, PICTURES)
             elif sets is not None and sets.judged is not None:
                 self._pictures = sets.some(PICTURES)
             else:

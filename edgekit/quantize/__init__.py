@@ -7,9 +7,8 @@
 | ``ranges.py`` | what values the graph's tensors take on them |
 | ``qdq.py`` | explicit Q/DQ pairs in an ONNX graph |
 | ``ir.py`` | OpenVINO's own form, by NNCF |
-| ``fp16.py`` | half precision, and a judge of it |
+| ``fp16.py`` | half precision |
 | ``groups.py`` | the named parts that are quantized or left alone together |
-| ``accuracy.py`` ``speed.py`` | the gates |
 | ``sensitivity.py`` ``search.py`` | which groups cost accuracy, and the fewest to put back |
 | ``pipeline.py`` | all of it, one under the other, for ``edgekit build`` |
 """
@@ -23,10 +22,9 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.errors import InputError, MissingPackageError, UsageError
-from edgekit.spec import Graph
+from edgekit.spec import Graph, Images
 from edgekit.system.processor import adds_exactly
 from edgekit.targets import Target, every
-from edgekit.verify.parity import Images
 
 
 @dataclass(frozen=True)

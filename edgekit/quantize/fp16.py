@@ -1,26 +1,25 @@
-"""FP16 in the graph itself, for runtimes whose networks are strongly typed; and a judge of what that costs.
+"""FP16 in the graph itself, for runtimes whose networks are strongly typed.
 
     kept = to_fp16(Path("model.onnx"), Path("half.onnx"), limits)      # what would overflow or vanish stays float32
-    rounded(Path("half.onnx"), Path("judge.onnx"))                     # the same function for a CPU, in float32
 
 Inputs and outputs stay what they were. The decode tail stays float32: beyond 512 pixels a box needs more than the
-eleven bits of half precision. Runtimes for CPUs compute FP16 graphs in float32 between casts, so running one there
-proves little; ``rounded`` is a float32 graph that rounds what every FP16 operator puts out, as a GPU would.
+eleven bits of half precision. ``graph/narrow.py`` has what a GPU would compute of it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper, version_converter
+from onnx import TensorProto, numpy_helper, version_converter
 from onnxscript import ir
 
 from edgekit.errors import InputError, UsageError
 from edgekit.graph.files import load
+from edgekit.graph.narrow import cast, kinds_of
 from edgekit.graph.opset import OLDEST, raise_opset
 from edgekit.quantize import groups
 from edgekit.system.atomic import replacing
@@ -29,10 +28,6 @@ LARGEST = 65504.0  # of FP16 (IEEE 754, binary16)
 SMALLEST = 2.0**-14  # the smallest with all eleven bits
 MARGIN = 2.0  # images not seen in calibration may reach further
 QDQ_OPSET = 19  # the first whose Q/DQ takes FP16
-KINDS = {"float16": TensorProto.FLOAT16, "bfloat16": TensorProto.BFLOAT16}
-_MOVES = frozenset(
-    "Reshape Transpose Concat Split Unsqueeze Squeeze Expand Slice Gather GatherElements Identity Flatten".split(" ")
-)
 _STAYS = {"Resize": (1, 2)}  # inputs that are float32 whatever the operator computes in
 
 Node = onnx.NodeProto
@@ -69,7 +64,7 @@ def to_fp16(
     model = _ready(load(graph))
     if any(t.data_type == TensorProto.FLOAT16 for t in model.graph.initializer):
         raise InputError(f"{graph}: in FP16 already; give the float32 model")
-    kinds = _kinds(model)
+    kinds = kinds_of(model)
     left = _left(model, keep)
     findings = _findings(model, limits or {}, left)
     left |= {finding.node for finding in findings}
@@ -90,13 +85,6 @@ def _ready(model: onnx.ModelProto) -> onnx.ModelProto:
     raised = ir.from_proto(model)
     raise_opset(raised, QDQ_OPSET)
     return ir.to_proto(raised)
-
-
-def _kinds(model: onnx.ModelProto) -> dict[str, int]:
-    """Value → element type."""
-    inferred = onnx.shape_inference.infer_shapes(model).graph
-    kinds = {v.name: v.type.tensor_type.elem_type for v in [*inferred.value_info, *inferred.input, *inferred.output]}
-    return kinds | {t.name: t.data_type for t in model.graph.initializer}
 
 
 def _left(model: onnx.ModelProto, keep: Collection[str]) -> set[str]:
@@ -158,7 +146,7 @@ class _Writer:
             for place, name in enumerate(node.output):
                 if name in self.floats and name in ends:
                     node.output[place] = f"{name}/half"
-                    self.nodes.append(_cast(f"{name}/half", name, TensorProto.FLOAT))
+                    self.nodes.append(cast(f"{name}/half", name, TensorProto.FLOAT))
                 elif name in self.floats:
                     self.half.add(name)
         del graph.node[:]
@@ -177,12 +165,8 @@ class _Writer:
                 array = numpy_helper.to_array(self.weights[name]).astype(np.float16)
                 self.model.graph.initializer.append(numpy_helper.from_array(array, known))
             else:
-                self.nodes.append(_cast(name, known, kind))
+                self.nodes.append(cast(name, known, kind))
         return known
-
-
-def _cast(source: str, result: str, kind: int) -> Node:
-    return helper.make_node("Cast", [source], [result], name=f"{result}/cast from {source}", to=kind)
 
 
 def _drop_unused(model: onnx.ModelProto) -> None:
@@ -190,71 +174,3 @@ def _drop_unused(model: onnx.ModelProto) -> None:
     kept = [tensor for tensor in model.graph.initializer if tensor.name in used]
     del model.graph.initializer[:]
     model.graph.initializer.extend(kept)
-
-
-def rounded(graph: Path, out: Path, to: str = "float16", values: bool = True, first: float = 1.0) -> int:
-    """Write a float32 graph to ``out`` that computes what ``graph`` would if every operator's output were rounded.
-
-    Args:
-        graph: with FP16 values, where those are rounded; or all float32, where everything is.
-        to: ``float16``, or ``bfloat16`` for what CPUs with AMX execute.
-        values: False where only the weights are narrow.
-        first: the weights of convolutions that read the input are stored times this.
-
-    Returns:
-        How many outputs are rounded.
-    """
-    kind = KINDS[to]
-    model = load(graph)
-    kinds = _kinds(model)
-    narrow = TensorProto.FLOAT16 if TensorProto.FLOAT16 in kinds.values() else TensorProto.FLOAT
-    if narrow == TensorProto.FLOAT:
-        _round_weights(model, kind, first)
-    ends = {o.name for o in model.graph.output}
-    nodes: list[Node] = []
-    count = 0
-    for node in model.graph.node:
-        nodes.append(node)
-        if node.op_type == "Cast":
-            _float_instead(node)
-        if node.op_type in _MOVES or not values:
-            continue
-        for place, name in enumerate(node.output):
-            if kinds.get(name) == narrow and not (narrow == TensorProto.FLOAT and name in ends):
-                node.output[place] = f"{name}/exact"
-                nodes += _rounding(f"{name}/exact", name, kind)
-                count += 1
-    del model.graph.node[:]
-    model.graph.node.extend(nodes)
-    del model.graph.value_info[:]
-    for place, tensor in enumerate(model.graph.initializer):
-        if tensor.data_type == TensorProto.FLOAT16:
-            array = numpy_helper.to_array(tensor).astype(np.float32)
-            model.graph.initializer[place].CopyFrom(numpy_helper.from_array(array, tensor.name))
-    onnx.checker.check_model(model, full_check=True)
-    with replacing(out) as partial:
-        onnx.save(model, partial)
-    return count
-
-
-def _float_instead(node: Node) -> None:
-    for attribute in node.attribute:
-        if attribute.name == "to" and attribute.i == TensorProto.FLOAT16:
-            attribute.i = TensorProto.FLOAT
-
-
-def _rounding(source: str, result: str, kind: int) -> Iterator[Node]:
-    yield _cast(source, f"{result}/narrow", kind)
-    yield _cast(f"{result}/narrow", result, TensorProto.FLOAT)
-
-
-def _round_weights(model: onnx.ModelProto, kind: int, first: float) -> None:
-    """Weights rounded in place; those of indices and shapes are no floats and stay."""
-    narrow = helper.tensor_dtype_to_np_dtype(kind)
-    images = {value.name for value in model.graph.input}
-    entries = {n.input[1] for n in model.graph.node if n.op_type == "Conv" and n.input[0] in images}
-    for place, tensor in enumerate(model.graph.initializer):
-        if tensor.data_type == TensorProto.FLOAT:
-            stored = np.float32(first if tensor.name in entries else 1.0)
-            array = (numpy_helper.to_array(tensor) * stored).astype(narrow).astype(np.float32) / stored
-            model.graph.initializer[place].CopyFrom(numpy_helper.from_array(array, tensor.name))

@@ -20,22 +20,11 @@ import onnx
 
 from edgekit.errors import GateError
 from edgekit.image import read_image
-from edgekit.quantize import (
-    Lowered,
-    Wishes,
-    accuracy,
-    calibration,
-    fp16,
-    ir,
-    qdq,
-    ranges,
-    search,
-    sensitivity,
-    weight_bits,
-)
+from edgekit.quantize import Lowered, Wishes, calibration, fp16, ir, qdq, ranges, search, sensitivity, weight_bits
 from edgekit.quantize.sets import Sets
 from edgekit.spec import Graph, Session, sha256_file
 from edgekit.targets import Target, reference
+from edgekit.verify import accuracy
 
 # From 64 images on it loses no more than `mse`, within what 72 images can tell; `minmax` and `entropy` do:
 # benchmarks/results/int8-methods.json

@@ -35,8 +35,7 @@ from edgekit.errors import InputError, UsageError
 from edgekit.image import read_image
 from edgekit.quantize import Wishes, calibration, pictures
 from edgekit.quantize.calibration import Manifest
-from edgekit.runtime.sources import is_video, open_sources
-from edgekit.verify.parity import read_images
+from edgekit.runtime.sources import is_video, open_sources, read_images
 
 SPLITS = ("train", "val")
 _LABELLED = (".yaml", ".yml", ".json")

@@ -16,22 +16,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgekit import bundle, tasks
+from edgekit import tasks
 from edgekit.bench import machine
 from edgekit.bench.clock import ClockOptions
 from edgekit.bench.gate import load_results
 from edgekit.bench.profile import profile
 from edgekit.bench.run import bench
-from edgekit.bench.table_results import set_name
-from edgekit.bench.table_text import METRICS, machine_name
+from edgekit.bundle.loading import open_session
 from edgekit.data import open_dataset
 from edgekit.data.dataset import Dataset
 from edgekit.errors import EdgekitError, InputError, UsageError
 from edgekit.image import read_image
-from edgekit.loading import open_session
 from edgekit.report.pictures import differences
+from edgekit.report.table_results import set_name
+from edgekit.report.table_text import METRICS, machine_name
 from edgekit.report.verdict import verdict
+from edgekit.runtime.manifest import Bundle, read_bundle
 from edgekit.runtime.predictor import STAGES, Predictor
+from edgekit.runtime.sources import read_images
+from edgekit.spec import Images
 from edgekit.verify import parity
 
 TIMED_ON = 16  # images, at most
@@ -57,7 +60,7 @@ class Request:
 
     data: Path | None = None
     split: str = "val"
-    images: parity.Images = None
+    images: Images = None
     results: Path | None = None
     val: tuple[Path, ...] = ()
     budget_s: float = 20.0
@@ -73,7 +76,7 @@ def compare(paths: Sequence[Path], request: Request, say: Say = lambda _: None) 
         InputError: a bundle or a results file cannot be read, or the set does not fit.
         UsageError: a bundle given twice, or bundles of different tasks or classes.
     """
-    opened = [bundle.read(path) for path in paths]
+    opened = [read_bundle(path) for path in paths]
     _check_alike(opened)
     names = _names(opened)
     notes: list[str] = []
@@ -110,7 +113,7 @@ def compare(paths: Sequence[Path], request: Request, say: Say = lambda _: None) 
     }
 
 
-def _check_alike(opened: Sequence[bundle.Bundle]) -> None:
+def _check_alike(opened: Sequence[Bundle]) -> None:
     first = opened[0]
     for place, other in enumerate(opened[1:], 1):
         if any(other.path.resolve() == before.path.resolve() for before in opened[:place]):
@@ -129,7 +132,7 @@ def _some(names: Sequence[str]) -> str:
     return f"{len(names)} classes ({', '.join(names[:3])}{' …' if len(names) > 3 else ''})"
 
 
-def _names(opened: Sequence[bundle.Bundle]) -> list[str]:
+def _names(opened: Sequence[Bundle]) -> list[str]:
     """Targets where they tell the bundles apart, else folders."""
     for names in ([b.target for b in opened], [b.path.resolve().name for b in opened]):
         if len(set(names)) == len(names):
@@ -148,12 +151,12 @@ def _pictures(request: Request, dataset: Dataset | None, most: int) -> list[Any]
     """Paths of real images, spread over the set; generated ones where none were given."""
     if dataset is not None:
         return [sample.path for sample in dataset.samples[:: max(len(dataset) // most, 1)][:most]]
-    return list(parity.read_images(request.images, most)) if request.images else list(parity.generated_images())
+    return list(read_images(request.images, most)) if request.images else list(parity.generated_images())
 
 
 def _times(
     predictors: Mapping[str, Predictor],
-    opened: Mapping[str, bundle.Bundle],
+    opened: Mapping[str, Bundle],
     request: Request,
     dataset: Dataset | None,
     say: Say,
@@ -194,7 +197,7 @@ def _profiles(
 
 def _accuracies(
     predictors: Mapping[str, Predictor],
-    opened: Mapping[str, bundle.Bundle],
+    opened: Mapping[str, Bundle],
     request: Request,
     dataset: Dataset | None,
     say: Say,
@@ -268,7 +271,7 @@ def _pairs(
 
 def _entry(
     name: str,
-    opened: bundle.Bundle,
+    opened: Bundle,
     record: Mapping[str, Any] | None,
     profiled: Mapping[str, Any] | None,
     scored: Mapping[str, Any] | None,

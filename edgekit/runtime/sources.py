@@ -104,6 +104,19 @@ def open_sources(sources: Sequence[str | Path], stride: int = 1) -> Sources:
     return Sources(paths, stride)
 
 
+def read_images(images: str | Path | Sequence[str | Path], most: int = 8) -> list[NDArray[Any]]:
+    """The first ``most`` images (uint8 BGR) of files, folders and globs."""
+    found: list[NDArray[Any]] = []
+    for frame in open_sources([images] if isinstance(images, (str, Path)) else images):
+        if frame.error is not None:
+            raise frame.error
+        if frame.image is not None:
+            found.append(frame.image)
+        if len(found) == most:
+            break
+    return found
+
+
 def is_address(source: str) -> bool:
     """Whether ``source`` has a scheme: ``rtsp://``, ``https://`` …"""
     return bool(_ADDRESS.match(source))

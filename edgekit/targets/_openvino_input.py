@@ -22,8 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from edgekit.spec import Json
-from edgekit.verify.rounding import PIXELS
+from edgekit.spec import PIXELS, Json
 
 MARK = "pixels/"  # how the names of what is added begin
 _CONVOLUTION, _GRID = "Convolution", "FakeQuantize"

@@ -134,7 +134,7 @@ class Target:
         takes: (target, info, options) -> the ``info`` of what is built of a graph with this one.
         prepare: (target, options); refuses before the export what cannot be built.
         runs_here: (target, folder) -> why what was built there cannot run on this machine, or None.
-        servers: layout -> how that server reads the bundle (``edgekit.layouts``).
+        servers: layout -> how that server reads the bundle (``edgekit.bundle.layouts``).
         reproduce: (engine's record, info) -> the vendor's command line that builds the same engine; None: it has none.
         describe: (file) -> inputs and outputs of a model of this runtime from elsewhere; None: it cannot be asked.
     """

@@ -14,8 +14,8 @@ import platform
 from collections.abc import Mapping
 from pathlib import Path
 
-from edgekit import bundle
 from edgekit.errors import GateError, InputError
+from edgekit.runtime.manifest import MANIFEST, is_bundle, read_bundle
 from edgekit.spec import Json, ModelInfo, sha256_file
 from edgekit.system.atomic import replacing
 from edgekit.targets._cuda import Gpu, find_gpu
@@ -102,18 +102,18 @@ def rows_of(folder: Path) -> list[Json]:
     Raises:
         InputError: the manifest's records are damaged.
     """
-    if not bundle.is_bundle(folder):
+    if not is_bundle(folder):
         files = sorted(folder.glob("model.sm*.engine"))
         return [{"file": f.name, "bytes": f.stat().st_size, "sm": int(f.name.split(".")[1][2:])} for f in files]
-    manifest = bundle.read(folder, verify=False).manifest
+    manifest = read_bundle(folder, verify=False).manifest
     rows = manifest.get("engines", [])
     if not isinstance(rows, list) or not all(
         isinstance(r, dict) and isinstance(r.get("file"), str) and isinstance(r.get("sm"), int) for r in rows
     ):
-        raise InputError(f"{folder / bundle.MANIFEST}: its list of engines is damaged; rebuild the bundle")
+        raise InputError(f"{folder / MANIFEST}: its list of engines is damaged; rebuild the bundle")
     for row in rows:
         if row["file"] not in manifest["files"]:
-            raise InputError(f"{folder / bundle.MANIFEST}: the engine {row['file']!r} is none of its files; rebuild it")
+            raise InputError(f"{folder / MANIFEST}: the engine {row['file']!r} is none of its files; rebuild it")
     return rows
 
 

@@ -13,8 +13,7 @@ coordinate outside the input, which is extrapolated, may be off by as much more 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import cv2
@@ -36,7 +35,6 @@ _HUGE = 1e9  # stands for NaN and infinity, which JSON has no word for
 _SPOKEN = {"rms": "{} in the root mean square", "p99": "{} or more in one of a hundred values", "max": "up to {}"}
 
 Roles = dict[str, np.ndarray]
-Images = str | Path | Sequence[str | Path] | None  # files, folders, globs; None: generated ones
 
 # Largest difference allowed per role where the reference cannot be rounded as the artifact is (an engine, say), so that
 # nothing is known of what rounding does to this network. bf16: a score that a model is unsure of was seen to move by
@@ -284,18 +282,3 @@ def generated_images(count: int = 3, side: int = 480, seed: int = 0) -> list[np.
         noise = rng.normal(0, 6, image.shape)
         images.append(np.clip(image + noise, 0, 255).astype(np.uint8))
     return images
-
-
-def read_images(images: str | Path | Sequence[str | Path], most: int = 8) -> list[np.ndarray]:
-    """The first ``most`` images (uint8 BGR) of files, folders and globs (see ``runtime/sources.py``)."""
-    from edgekit.runtime.sources import open_sources
-
-    found: list[np.ndarray] = []
-    for frame in open_sources([images] if isinstance(images, (str, Path)) else images):
-        if frame.error is not None:
-            raise frame.error
-        if frame.image is not None:
-            found.append(frame.image)
-        if len(found) == most:
-            break
-    return found

@@ -20,10 +20,11 @@ import numpy as np
 
 from edgekit import targets
 from edgekit.errors import GateError
-from edgekit.quantize.rounded import rounded
+from edgekit.runtime.sources import read_images
 from edgekit.spec import Graph, ModelInfo, Session
 from edgekit.targets import Target
 from edgekit.verify import agreement, parity, stages
+from edgekit.verify.rounded import rounded
 
 CONF = 0.25  # of the detections that are compared: the default of every command
 KEYS = ("max_abs", "mean_abs", "tolerance", "pass")  # of a role in the manifest
@@ -54,7 +55,7 @@ class Proof:
     Args:
         reference: the source itself, in the head of ``graph``.
         graph: exported for ``target``.
-        images: files or folders that ``parity.read_images`` takes, None for generated ones.
+        images: files or folders that ``read_images`` takes, None for generated ones.
         folder: scratch.
         say: called with a warning.
     """
@@ -72,7 +73,7 @@ class Proof:
         self.reference: Any = _Remembering(reference)
         self.graph, self.target, self.folder, self.say = graph, target, folder, say
         self.name = f"{source} as {target.name}"
-        self.pictures: list[np.ndarray] = parity.read_images(images) if images else parity.generated_images()
+        self.pictures: list[np.ndarray] = read_images(images) if images else parity.generated_images()
         self._rounded: dict[tuple[str, bool], Any] = {}
         self._batches: list[np.ndarray] = []
 

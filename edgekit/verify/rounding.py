@@ -48,7 +48,6 @@ PRECISIONS = {
     "bf16": Precision("bf16", "bf16"),
 }
 FACTORS = {"f32": 30.0, "w16": 4.0, "f16": 4.0, "bf16": 4.0}
-PIXELS = 256 / 255  # bytes come in as n/256, exact in every precision, where they mean n/255
 # Differences that are none to anyone, as root mean squares: pixels; scores and probabilities; mask values.
 FLOORS = {"geometry": 1e-3, "scores": 1e-5, "masks": 1e-4}
 TIMES = {"rms": 1.0, "p99": 3.0, "max": 10.0}  # of a floor

@@ -12,6 +12,6 @@ from edgekit.cli._common import emit_json
 
 def command(model: Annotated[Path, typer.Argument(help="A bundle.")]) -> None:
     """Print the names of a model's classes."""
-    from edgekit import bundle
+    from edgekit.runtime.manifest import read_bundle
 
-    emit_json(list(bundle.read(model).info.names))
+    emit_json(list(read_bundle(model).info.names))

@@ -23,9 +23,10 @@ from pathlib import Path
 
 import numpy as np
 
-from edgekit import bundle, catalog
+from edgekit import catalog
 from edgekit.errors import EdgekitError
 from edgekit.image import Geometry
+from edgekit.runtime.manifest import MANIFEST, manifest_of, read_bundle, write_manifest
 from edgekit.runtime.postprocess import Options, postprocess
 from edgekit.spec import HEADS, ROLES, ModelInfo
 from edgekit.tasks import ports
@@ -56,8 +57,8 @@ def one(data: bytes, folder: Path) -> None:
     """Feed one input; raises what is neither a Result nor an EdgekitError."""
     try:
         if data[:1] in (b"{", b"["):
-            (folder / bundle.MANIFEST).write_bytes(data)
-            bundle.read(folder)
+            (folder / MANIFEST).write_bytes(data)
+            read_bundle(folder)
         else:
             _tensors(data)
     except EdgekitError as error:
@@ -103,9 +104,9 @@ def seeds() -> list[bytes]:
         folder = Path(scratch)
         (folder / "model.onnx").write_bytes(b"weights")
         for change, _ in [(lambda m: None, ""), *WRONG.values()]:
-            bundle.write_manifest(folder, bundle.manifest_of(info, "ort-fp32", folder))
+            write_manifest(folder, manifest_of(info, "ort-fp32", folder))
             spoil(folder, change)
-            found.append((folder / bundle.MANIFEST).read_bytes()[:20_000])
+            found.append((folder / MANIFEST).read_bytes()[:20_000])
     rng = np.random.default_rng(0)
     for head in range(3):
         shapes = {0: (1, 8, 4), 2: (1, 3, 8) if head == 0 else (1, 8), 3: (1, 8), 6: (1, 8, 2, 3)}

@@ -1,4 +1,4 @@
-// The manifest of a bundle: read, checked and turned into Info. Follows edgekit/bundle.py check by check, in its order
+// The manifest of a bundle: read, checked and turned into Info. Follows edgekit/runtime/manifest.py check by check, in its order
 // and in its words: nothing in a bundle is believed before it is checked.
 #ifndef EDGEKIT_MANIFEST_HPP
 #define EDGEKIT_MANIFEST_HPP

@@ -23,15 +23,16 @@ from typing import Any
 
 import numpy as np
 
-from edgekit import bundle, catalog, targets, tasks
+from edgekit import catalog, targets, tasks
 from edgekit.bench import machine
 from edgekit.bench.clock import ClockOptions
 from edgekit.bench.run import Progress, bench
-from edgekit.bench.table_results import KIND, SCHEMA, Row, counted_differences, differences, published_source, set_name
 from edgekit.data.dataset import Dataset
 from edgekit.errors import EdgekitError, InputError, MissingPackageError, UsageError
 from edgekit.image import prepare
 from edgekit.quantize import Wishes, calibration
+from edgekit.report.table_results import KIND, SCHEMA, Row, counted_differences, differences, published_source, set_name
+from edgekit.runtime.manifest import is_bundle, read_bundle
 from edgekit.runtime.predictor import STAGES, Predictor
 from edgekit.spec import FAMILIES, SCALES, ModelSpec, sha256_file
 from edgekit.system.atomic import replacing
@@ -56,7 +57,7 @@ class Plan:
         family, task: which published table.
         imgsz: (height, width) in pixels; the published side by default.
         weights: folder of checkpoints named like the models (``yolo12n.pt``, ``yolo12s-seg.pt``); None: random ones.
-        wishes: data, limits and calibration of INT8, as ``edgekit.build`` takes them.
+        wishes: data, limits and calibration of INT8, as ``edgekit.bundle.build`` takes them.
         budget_s: of the clock, per target.
         width: of the intervals to reach, see ``clock.ClockOptions``.
         threads: of the CPU runtimes; None: their choice.
@@ -303,8 +304,8 @@ def _open(plan: Plan, name: str, source: Path, target: str, place: Path, say: Sa
     Raises:
         EdgekitError: why it could not be; a row's cell says so.
     """
-    from edgekit.build import build
-    from edgekit.loading import open_session
+    from edgekit.bundle.build import build
+    from edgekit.bundle.loading import open_session
 
     reason = targets.get(target).missing()
     if reason:
@@ -322,9 +323,9 @@ def _open(plan: Plan, name: str, source: Path, target: str, place: Path, say: Sa
 
 def _is_of(place: Path, source: Path, target: str, size: tuple[int, int], wishes: Wishes | None) -> bool:
     """Whether ``place`` is a bundle of this very checkpoint for this target, size and calibration."""
-    if not bundle.is_bundle(place):
+    if not is_bundle(place):
         return False
-    made = bundle.read(place)
+    made = read_bundle(place)
     calibrated = made.manifest.get("calibration", {}).get("sha256")
     wanted = calibrated
     if wishes and wishes.calibration and wishes.judged:  # what is not judged is calibrated on a part of the manifest
@@ -362,7 +363,7 @@ def _accuracy(predictor: Predictor, dataset: Dataset | None, real: bool) -> dict
 
 def _artifact(folder: Path) -> dict[str, Any]:
     """What ties the figures to the artifact, and its size."""
-    made = bundle.read(folder, verify=False)
+    made = read_bundle(folder, verify=False)
     kept: dict[str, Any] = {k: made.manifest[k] for k in ("calibration", "evaluated") if k in made.manifest}
     provenance = made.manifest.get("provenance", {})
     size = sum((made.path / name).stat().st_size for name in made.manifest["files"])

@@ -9,8 +9,9 @@ from collections import Counter
 from pathlib import Path
 from types import ModuleType
 
-from edgekit import bundle, targets
+from edgekit import targets
 from edgekit.errors import InputError, MissingPackageError
+from edgekit.runtime.manifest import read_bundle
 from edgekit.spec import Json, Port, sha256_file
 
 
@@ -32,7 +33,7 @@ def inspect(path: Path) -> Json:
 
 
 def _bundle(path: Path) -> Json:
-    opened = bundle.read(path)
+    opened = read_bundle(path)
     manifest = opened.manifest
     sizes = {name: (path / name).stat().st_size for name in manifest["files"]}
     onnx_files = [path / name for name in sizes if name.endswith(".onnx")]

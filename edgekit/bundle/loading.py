@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgekit import bundle, modelcache, targets
+from edgekit import modelcache, targets
 from edgekit.errors import InputError, MissingPackageError, UsageError
+from edgekit.runtime.manifest import Bundle, is_bundle, read_bundle
 from edgekit.spec import ModelInfo, Session, parse_imgsz
 from edgekit.system.processor import remark
 from edgekit.targets import Opening, Target
@@ -50,7 +51,7 @@ def load(
         device: as the target knows it (``cpu``, ``cuda:0``, ``GPU``, ``NPU``); the target's default otherwise.
         threads: CPU threads, altogether.
         imgsz: input size; only a checkpoint can change it, an artifact's is fixed.
-        foreign: also take models of other tools (``edgekit.foreign``), whose outputs are told by their layout.
+        foreign: also take models of other tools (``edgekit.bundle.external``), whose outputs are told by their layout.
         task: what a foreign model is for, where it does not say.
         streams: images worked on at once, for more of them a second; by default one, as fast as possible.
         cache: a folder where the runtime keeps what it compiled, for a faster next start; True: beside the bundle
@@ -103,7 +104,7 @@ def _cache_folder(path: Path, found: _Artifact | None, cache: str | Path | bool)
         keeps = ", ".join(target.name for target in targets.every() if target.caches)
         runs_on = found.target.name if found else "pytorch"
         raise UsageError(f"--cache: {path} runs on {runs_on}, which keeps none; {keeps} do")
-    if not bundle.is_bundle(path):
+    if not is_bundle(path):
         raise UsageError(f"--cache: {path} is no bundle; build one with: edgekit build MODEL --target T --out DIR")
     return modelcache.folder_for(path, cache)
 
@@ -144,14 +145,14 @@ def _artifact(
     if not path.exists():
         raise InputError(f"{path}: no such file or folder; give a bundle, a checkpoint or an exported ONNX file")
     if foreign:
-        from edgekit.foreign import is_foreign, read
+        from edgekit.bundle.external import is_foreign, read
 
         if is_foreign(path):
             model = read(path, size, task)
             _check_size(path, model.info, size)
             return _Artifact(model.target, model.path, model.inner, model.wrap)
     if path.is_dir():
-        opened = bundle.read(path)
+        opened = read_bundle(path)
         _check_size(path, opened.info, size)
         target = targets.get(opened.target)
         _warn_of_processor(opened, target, device)
@@ -163,7 +164,7 @@ def _artifact(
     return None
 
 
-def _warn_of_processor(opened: bundle.Bundle, target: Target, device: str | None) -> None:
+def _warn_of_processor(opened: Bundle, target: Target, device: str | None) -> None:
     quantization = opened.manifest.get("quantization")
     bits = quantization.get("weight_bits") if isinstance(quantization, dict) else None
     sentence = None if target.exact else remark(opened.target, bits, device)

@@ -4,7 +4,7 @@
     report["detections"]["matched"], report["stage"]
 
 Any two models of one task will do: checkpoints, exported ONNX files, bundles, and other tools' models as far as
-``edgekit.foreign`` understands them, whose stages are not known. Raw outputs are compared in one form of head. What an
+``external.py`` understands them, whose stages are not known. Raw outputs are compared in one form of head. What an
 application sees is compared as ``predict`` runs either model, a checkpoint with every cell and class (``detections``).
 """
 
@@ -18,13 +18,13 @@ from typing import Any
 
 import numpy as np
 
-from edgekit import bundle
+from edgekit.bundle.external import is_foreign
+from edgekit.bundle.loading import open_session
 from edgekit.errors import UsageError
-from edgekit.foreign import is_foreign
-from edgekit.loading import open_session
-from edgekit.quantize.rounded import rounded as narrowed
+from edgekit.runtime.manifest import read_bundle
 from edgekit.spec import Session
 from edgekit.verify import agreement, parity, stages
+from edgekit.verify.rounded import rounded as narrowed
 
 
 def compare(
@@ -38,7 +38,7 @@ def compare(
     """Compare two models.
 
     Args:
-        first, second: whatever ``edgekit.loading.load`` opens, or another tool's model; ``first`` is the reference.
+        first, second: whatever ``loading.load`` opens, or another tool's model; ``first`` is the reference.
         images: uint8 BGR ``[h, w, 3]``.
         conf: confidence that detections are compared at.
         size: input size of checkpoints; by default that of the other model, if it has a fixed one.
@@ -121,7 +121,7 @@ def _lineage(path: Path) -> stages.Lineage | None:
     if is_foreign(path):
         return None
     if path.is_dir():
-        return stages.Lineage.of(bundle.read(path, verify=False).manifest)
+        return stages.Lineage.of(read_bundle(path, verify=False).manifest)
     if path.suffix == ".onnx":
         from edgekit.graph.document import read_document
 

@@ -19,11 +19,11 @@ from typing import Any
 
 import numpy as np
 
-from edgekit import bundle
+from edgekit.bundle.loading import load
 from edgekit.errors import InputError
-from edgekit.loading import load
 from edgekit.masks import decode_rle
 from edgekit.results import Result
+from edgekit.runtime.manifest import read_bundle
 from edgekit.runtime.sources import open_sources
 
 SCHEMA = 1
@@ -58,7 +58,7 @@ def make(out: Path, bundles: Sequence[Path], sources: Sequence[str | Path], most
             name = path.resolve().name
             if (scratch / "bundles" / name).exists():
                 raise InputError(f"{path}: a second bundle called {name!r}; rename one of them")
-            bundle.read(path)
+            read_bundle(path)
             shutil.copytree(path, scratch / "bundles" / name)
             predictor = load(scratch / "bundles" / name, **OPTIONS)
             for image in images:

@@ -8,8 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from edgekit import targets
-from edgekit.spec import Session
-from edgekit.verify.rounding import PIXELS, PRECISIONS
+from edgekit.spec import PIXELS, Session
+from edgekit.verify.rounding import PRECISIONS
 
 _KINDS = {"f16": "float16", "bf16": "bfloat16"}
 
@@ -34,8 +34,8 @@ def rounded(reference: Session, precision: str, folder: Path, pixels: bool = Fal
         return made
     if weights is None or reference.target != "ort-fp32":
         return None
-    from edgekit.quantize import fp16
+    from edgekit.graph import narrow
 
     path = folder / f"rounded-{precision}{'-pixels' * pixels}.onnx"
-    fp16.rounded(reference.path, path, _KINDS[weights], values is not None, first)
+    narrow.rounded(reference.path, path, _KINDS[weights], values is not None, first)
     return targets.reference().open(path, reference.info)

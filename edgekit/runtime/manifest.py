@@ -15,7 +15,7 @@
 Nothing in a bundle is believed before it is checked: paths must stay inside the folder, hashes must match, shapes
 and counts must be sane.
 
-    bundle = read(Path("bundle"))            # raises one sentence on anything wrong
+    bundle = read_bundle(Path("bundle"))            # raises one sentence on anything wrong
     bundle.info.names
 """
 
@@ -74,7 +74,7 @@ def is_bundle(path: Path) -> bool:
     return (path / MANIFEST).is_file()
 
 
-def read(path: Path, verify: bool = True) -> Bundle:
+def read_bundle(path: Path, verify: bool = True) -> Bundle:
     """Read and check a bundle.
 
     Args:

@@ -15,15 +15,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from edgekit import bundle, catalog, layouts, quantize, targets, tasks
-from edgekit import source as sources
+from edgekit import catalog, quantize, targets, tasks
+from edgekit.bundle import layouts
+from edgekit.bundle import source as sources
 from edgekit.errors import InputError, UsageError
 from edgekit.quantize import Wishes
 from edgekit.quantize.sets import Sets, open_sets
-from edgekit.spec import HEADS, check_opset, parse_imgsz
+from edgekit.runtime.manifest import is_bundle
+from edgekit.runtime.sources import read_images
+from edgekit.spec import HEADS, Images, check_opset, parse_imgsz
 from edgekit.targets import BuildOptions, Target
 from edgekit.tasks import ports
-from edgekit.verify import parity
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ def of_build(
     out: Path,
     imgsz: tuple[int, int] | None,
     batch: int | None,
-    images: parity.Images,
+    images: Images,
     head: str,
     options: Mapping[str, str] | None,
     layout: str | None,
@@ -49,7 +51,7 @@ def of_build(
     sets: Sets | None = None,
     candidates: int | None = None,
 ) -> Checked:
-    """Refuse what ``edgekit.build.build`` could not do with these arguments.
+    """Refuse what ``edgekit.bundle.build.build`` could not do with these arguments.
 
     Args:
         sets: settled before.
@@ -76,7 +78,7 @@ def of_build(
         ports.check_head(found.task, head, batch)
     _check_graph(found, chosen, imgsz)
     if images:
-        parity.read_images(images)
+        read_images(images)
     if not narrow or wishes is None or not (wishes.sources or wishes.calibration):
         return Checked(own)
     quantize.check_packages(chosen)
@@ -219,7 +221,7 @@ def check_out(out: Path) -> None:
         InputError: something else is there, or its folder cannot be written.
     """
     if out.is_dir() and not out.is_symlink():
-        if any(out.iterdir()) and not bundle.is_bundle(out):
+        if any(out.iterdir()) and not is_bundle(out):
             raise InputError(f"--out {out}: a folder with other files in it; give a new name or empty it")
     elif out.exists():
         raise InputError(f"--out {out}: a file, where a bundle needs a folder; give another name")

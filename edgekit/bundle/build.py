@@ -19,12 +19,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from edgekit import bundle, layouts, preflight, targets
+from edgekit import targets
+from edgekit.bundle import layouts, preflight
 from edgekit.errors import GateError, InputError, MissingPackageError, UsageError
 from edgekit.quantize import Lowered, Wishes, needed
 from edgekit.quantize.sets import Sets, open_sets
+from edgekit.runtime.manifest import MANIFEST, Bundle, is_bundle, manifest_of, read_bundle, write_manifest
 from edgekit.runtime.suppressed import Suppressed
-from edgekit.spec import Graph, Json, ModelInfo, Session, sha256_file
+from edgekit.spec import Graph, Images, Json, ModelInfo, Session, sha256_file
 from edgekit.system.versions import versions
 from edgekit.targets import BuildOptions, Target
 from edgekit.verify import parity
@@ -68,7 +70,7 @@ class Exports:
         return self._known[key]
 
     def crowding(self, source: Path, imgsz: tuple[int, int] | None, sets: Sets) -> Any:
-        """How crowded ``sets`` are for the checkpoint ``source`` (``edgekit.crowding.Crowding``), or None."""
+        """How crowded ``sets`` are for the checkpoint ``source`` (``edgekit.bundle.crowding.Crowding``), or None."""
         key = source, imgsz
         if key not in self._crowding:
             self._crowding[key] = _crowding(source, imgsz, sets)
@@ -81,7 +83,7 @@ def build(
     out: Path,
     imgsz: tuple[int, int] | None = None,
     batch: int | None = 1,
-    images: parity.Images = None,
+    images: Images = None,
     head: str = "topk",
     say: Callable[[str], None] = SAY,
     options: Mapping[str, str] | None = None,
@@ -90,7 +92,7 @@ def build(
     exports: Exports | None = None,
     sets: Sets | None = None,
     candidates: int | None = None,
-) -> bundle.Bundle:
+) -> Bundle:
     """Build ``source`` for ``target`` into the folder ``out`` (replaced if it is there).
 
     Args:
@@ -107,7 +109,7 @@ def build(
         exports: of builds of the same source before this one, which this one may use and adds to.
         sets: what the wishes' data was found to hold, where that is settled; ``quantize.sets.open_sets`` by default.
         candidates: how many a topk or nms head keeps; by default what suits the size, and the objects in
-            what the wishes' data holds where that is given (``edgekit.crowding``).
+            what the wishes' data holds where that is given (``edgekit.bundle.crowding``).
 
     Raises:
         InputError, UsageError, MissingPackageError: the source or the request cannot be used; nearly always said
@@ -158,7 +160,7 @@ def build(
         provenance = {k: v for k, v in graph.provenance.items() if k not in ("rewrites", "stages", "lineage")}
         provenance["onnx_sha256"] = graph.sha256
         provenance["versions"] = {**provenance.get("versions", {}), **_versions(chosen)}
-        manifest = bundle.manifest_of(
+        manifest = manifest_of(
             info,
             target,
             files,
@@ -173,9 +175,9 @@ def build(
             crowding=crowding.to_dict() if crowding is not None else None,
             **parts,
         )
-        bundle.write_manifest(files, manifest)
+        write_manifest(files, manifest)
         move_into_place(files, out)
-    return bundle.read(out, verify=False)
+    return read_bundle(out, verify=False)
 
 
 def rebuild(
@@ -185,7 +187,7 @@ def rebuild(
     options: Mapping[str, str] | None = None,
     layout: str | None = None,
     say: Callable[[str], None] = SAY,
-) -> bundle.Bundle:
+) -> Bundle:
     """Build a bundle's graph, exactly as it is, anew with what this machine has: for its GPU, its SDK's version.
 
     Args:
@@ -198,7 +200,7 @@ def rebuild(
         InputError, UsageError: not such a bundle, or nothing here to build it with.
         GateError: the engine is not the function its graph is.
     """
-    old = bundle.read(source)
+    old = read_bundle(source)
     if target not in (None, old.target):
         raise UsageError(f"--target {target}: the graph in {source} was made for {old.target}; leave --target out")
     tied = targets.get(old.target)
@@ -212,7 +214,7 @@ def rebuild(
     with failures_to(out), workspace(out) as folder:
         say(f"building {old.target} from {source}")
         files = folder / "bundle"
-        shutil.copytree(source, files, ignore=shutil.ignore_patterns(bundle.MANIFEST, "*.engine", *layouts.LAYOUTS))
+        shutil.copytree(source, files, ignore=shutil.ignore_patterns(MANIFEST, "*.engine", *layouts.LAYOUTS))
         provenance = old.manifest["provenance"]
         graph = Graph(files / "model.onnx", old.info, provenance.get("onnx_sha256", ""), provenance)
         parts = tied.build(graph, files, own)
@@ -222,9 +224,9 @@ def rebuild(
             parts |= _engine_parity(tied, files, graph)
         kept = {k: v for k, v in old.manifest.items() if k not in ("schema", "target", "files", *old.info.to_dict())}
         kept["provenance"] = provenance | {"versions": provenance.get("versions", {}) | _versions(tied)}
-        bundle.write_manifest(files, bundle.manifest_of(old.info, old.target, files, **(kept | parts)))
+        write_manifest(files, manifest_of(old.info, old.target, files, **(kept | parts)))
         move_into_place(files, out)
-    return bundle.read(out, verify=False)
+    return read_bundle(out, verify=False)
 
 
 def _versions(target: Target) -> dict[str, str]:
@@ -254,9 +256,10 @@ def _say_notes(sets: Sets, say: Callable[[str], None]) -> None:
 
 
 def _crowding(source: Path, imgsz: tuple[int, int] | None, sets: Sets) -> Any:
-    """What ``edgekit.crowding`` makes of the sets where the source is a checkpoint of a detecting task; None where that
-    keeps no more than the size's default anyway."""
-    from edgekit import crowding, tasks
+    """What ``crowding`` makes of the sets where the source is a detecting checkpoint; None where that keeps no
+    more than the size's default anyway."""
+    from edgekit import tasks
+    from edgekit.bundle import crowding
 
     if source.is_dir() or source.suffix == ".onnx":
         return None  # exported already, with the candidates it has
@@ -331,7 +334,7 @@ def _speed(
         built = _described(graph, sibling, own)
         sibling.build(built, files, own)
         opened[name] = sibling.open(files, built.info)
-    from edgekit.quantize.speed import against
+    from edgekit.bench.speed import against
 
     say("timing it against floating point")
     return {"speed": against(opened, session, lowered.pictures, wishes.require_speedup, wishes.timing_s)}
@@ -342,10 +345,10 @@ def _session(target: Target, files: Path, info: ModelInfo) -> tuple[Session, str
     every operator puts out rounded as the artifact's would be, and the sentence that says so."""
     if target.runs_here(target, files) is None:
         return target.open(files, info), None
-    from edgekit.quantize import fp16
+    from edgekit.graph import narrow
 
     rounded = files.parent / "rounded.onnx"
-    fp16.rounded(files / "model.onnx", rounded)
+    narrow.rounded(files / "model.onnx", rounded)
     return targets.reference().open(rounded, info), "graph evaluated; engine not run here"
 
 
@@ -359,7 +362,7 @@ def _graph(
     candidates: int | None,
 ) -> tuple[Graph, Session]:
     """The source's ONNX graph as the target wants it, and a session of the source itself to compare with."""
-    path = source / "model.onnx" if bundle.is_bundle(source) else source
+    path = source / "model.onnx" if is_bundle(source) else source
     if path.suffix == ".onnx":
         return _existing_graph(source, path, target, folder, candidates)
     try:
@@ -384,7 +387,7 @@ def _existing_graph(
     from edgekit.graph.rewrite import LOWERINGS, recipe_for
 
     if source != path:
-        bundle.read(source)
+        read_bundle(source)
     document = read_document(path)
     info = ModelInfo.from_dict(document["info"])
     if candidates not in (None, info.candidates):

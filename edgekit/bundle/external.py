@@ -158,7 +158,7 @@ class ForeignSession(Session):
 
 _SAY = (
     "edgekit understands exports that end in [batch, 4 + classes (+ extra), cells] or in finished detections "
-    "[batch, detections, 6 (+ extra)], see edgekit/foreign.py"
+    "[batch, detections, 6 (+ extra)], see edgekit/bundle/external.py"
 )
 
 

@@ -12,12 +12,13 @@ import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgekit import bundle, tasks
+from edgekit import tasks
 from edgekit.errors import InputError, MissingPackageError
 from edgekit.published import is_edgekit_checkpoint, read_published
 from edgekit.published.inert_pickle import read_inert
 from edgekit.published.inert_values import mapping, members
 from edgekit.published.torch_archive import open_archive
+from edgekit.runtime.manifest import is_bundle, read_bundle
 from edgekit.spec import ModelInfo
 
 EXPORTING = {"torch": "train", "onnx": "onnx", "onnx_ir": "onnx", "onnxscript": "onnx"}  # package → its extra
@@ -47,8 +48,8 @@ def describe(path: Path, purpose: str = "building from") -> Source:
     """
     if not path.exists():
         raise InputError(f"{path}: no such file or folder; give a checkpoint, an exported ONNX file or a bundle")
-    if bundle.is_bundle(path):
-        info = bundle.read(path, verify=False).info
+    if is_bundle(path):
+        info = read_bundle(path, verify=False).info
         if not (path / "model.onnx").is_file():
             raise InputError(f"{path}: this bundle holds no ONNX file to build from; give its checkpoint")
         _installed(path, purpose, "onnx", "onnx_ir", "onnxscript")
