@@ -100,7 +100,8 @@ def test_a_folder_without_manifest_is_no_bundle(tmp_path: Path) -> None:
 
 def test_reading_a_bundle_loads_neither_torch_nor_onnx(folder: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from edgekit.runtime.manifest import read_bundle; read_bundle(Path(sys.argv[1])); "
+        "import sys; from pathlib import Path; from edgekit.runtime.manifest import read_bundle; "
+        "read_bundle(Path(sys.argv[1])); "
         "from edgekit.runtime.predictor import Predictor; "
         "print([m for m in ('torch', 'onnx', 'onnxruntime', 'openvino') if m in sys.modules])"
     )

@@ -72,7 +72,7 @@ WALLS = (
         "quantize/*",
         "numpy cv2 onnx onnx_ir onnxscript",
         "onnxruntime openvino nncf",
-        rooms=f"{HOST} graph targets",
+        rooms=f"{HOST} graph targets verify",
     ),
     # Backends: see also test_a_backend_uses_one_vendor_and_no_other_backend.
     Wall(
