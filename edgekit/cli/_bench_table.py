@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from edgekit.cli._common import console, emit_json, write_json
 from edgekit.errors import GateError, UsageError
-from edgekit.runtime.sources import read_images
 from edgekit.system.atomic import replacing
 
 if TYPE_CHECKING:
@@ -79,6 +78,7 @@ def run(plan: Plan, inputs: Inputs, out: Path | None, keep: Path | None, require
     from edgekit.bundle import preflight
     from edgekit.quantize import Wishes, calibration
     from edgekit.report import table
+    from edgekit.runtime.sources import read_images
     from edgekit.verify import parity
 
     if out is not None and out.suffix not in SUFFIXES:

@@ -24,7 +24,6 @@ from edgekit.cli._common import (
     write_json,
 )
 from edgekit.errors import GateError, InputError, UsageError
-from edgekit.runtime.sources import read_images
 
 if TYPE_CHECKING:
     from edgekit.data.dataset import Dataset
@@ -264,6 +263,7 @@ def _datasets(
 
 def _pictures(images: list[str] | None, dataset: Dataset | None) -> list[Any]:
     from edgekit.image import read_image
+    from edgekit.runtime.sources import read_images
     from edgekit.verify import parity
 
     if images:
