@@ -104,9 +104,9 @@ def open_sources(sources: Sequence[str | Path], stride: int = 1) -> Sources:
     return Sources(paths, stride)
 
 
-def read_images(images: str | Path | Sequence[str | Path], most: int = 8) -> list[NDArray[Any]]:
+def read_images(images: str | Path | Sequence[str | Path], most: int = 8) -> list[np.ndarray]:
     """The first ``most`` images (uint8 BGR) of files, folders and globs."""
-    found: list[NDArray[Any]] = []
+    found: list[np.ndarray] = []
     for frame in open_sources([images] if isinstance(images, (str, Path)) else images):
         if frame.error is not None:
             raise frame.error
