@@ -22,6 +22,7 @@ from edgekit import metrics
 from edgekit.bench import machine
 from edgekit.bundle.build import build
 from edgekit.bundle.loading import open_session
+from edgekit.bundle.options import BuildOptions
 from edgekit.data import open_dataset
 from edgekit.evaluate import evaluate
 from edgekit.runtime.predictor import Predictor
@@ -77,7 +78,7 @@ def measure(task: str, entry: dict[str, Any], shared: Path, wanted: Sequence[str
     with tempfile.TemporaryDirectory() as scratch:
         for target in (t for t in wanted if t != "pytorch"):
             out = Path(scratch) / target
-            build(source, target, out, (entry["imgsz"],) * 2, head="raw")
+            build(source, target, out, BuildOptions(imgsz=(entry["imgsz"],) * 2, head="raw"))
             add(out, "coco")
     return rows
 

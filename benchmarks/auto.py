@@ -25,11 +25,12 @@ from typing import Any
 
 from edgekit import targets
 from edgekit.bench import machine
+from edgekit.bundle.options import BuildOptions
 from edgekit.plan import Candidate, Wish
 from edgekit.plan.candidates import candidates, order
 from edgekit.plan.choose import Judged, Time, choose
 from edgekit.plan.contest import Contest, Job
-from edgekit.quantize import Wishes
+from edgekit.quantize import QuantizeOptions
 
 CASES = {"latency": "latency", "throughput": "throughput", "tight": "latency"}
 LIMIT = 0.5
@@ -105,8 +106,8 @@ def _prepare(entry: Candidate, limit: float, state: dict[str, Any], options: arg
     shutil.rmtree(own, ignore_errors=True)
     own.mkdir()
     size = (options.imgsz, options.imgsz)
-    wishes = Wishes(data=options.data, calibration=options.calibration, max_drop=limit)
-    with Contest(Job(options.checkpoint, size, None, "topk", wishes), own, Wish(), _say) as contest:
+    wishes = QuantizeOptions(data=options.data, calibration=options.calibration, max_drop=limit)
+    with Contest(Job(options.checkpoint, BuildOptions(size, quantize=wishes)), own, Wish(), _say) as contest:
         known = state["bundles"].get(f"ort-fp32 {LIMIT:g}")
         if known:
             first = {"ort-fp32": folder / known["full"]}
@@ -129,7 +130,7 @@ def measure(case: str, state: dict[str, Any], folder: Path, seconds: float) -> d
     outcome, judged = _auto(entries, wish, limit, state, folder)
     by_hand = [*entries, *(_batched(entries, (MANY,)) if case == "throughput" else ())]
     by_hand = [e for e in by_hand if _known(e, state, limit)["full"]]
-    with Contest(Job(Path(), None, None, "topk", _wishes(state)), folder, wish, _say, seconds) as contest:
+    with Contest(Job(Path(), BuildOptions(quantize=_wishes(state))), folder, wish, _say, seconds) as contest:
         full = {e.bundle: folder / _known(e, state, limit)["full"] for e in by_hand}
         contest.adopt(by_hand, full, full)
         baseline = outcome.winner or by_hand[0].name
@@ -169,7 +170,7 @@ def _auto(
 ) -> tuple[Any, list[str]]:
     """``auto``'s own choice: its clock and its pruning, on what was built and judged before."""
     asked: list[str] = []
-    with Contest(Job(Path(), None, None, "topk", _wishes(state)), folder, wish, _say) as contest:
+    with Contest(Job(Path(), BuildOptions(quantize=_wishes(state))), folder, wish, _say) as contest:
         trials = {e.bundle: folder / _known(e, state, limit)["trial"] for e in entries}
         contest.adopt(entries, trials, {})
 
@@ -190,8 +191,8 @@ def _known(entry: Candidate, state: dict[str, Any], limit: float) -> dict[str, A
     return found
 
 
-def _wishes(state: dict[str, Any]) -> Wishes:
-    return Wishes(data=Path(state["path"]))
+def _wishes(state: dict[str, Any]) -> QuantizeOptions:
+    return QuantizeOptions(data=Path(state["path"]))
 
 
 def _interval(time: Time) -> dict[str, float]:

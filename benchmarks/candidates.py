@@ -33,8 +33,8 @@ from edgekit.evaluate import evaluate
 from edgekit.graph.export import export
 from edgekit.image import read_image
 from edgekit.nn.session import TorchSession
-from edgekit.quantize import Wishes
-from edgekit.quantize.pipeline import lower
+from edgekit.quantize import QuantizeOptions
+from edgekit.quantize.candidates import Quantizer
 from edgekit.quantize.sets import open_sets
 from edgekit.runtime.manifest import manifest_of, write_manifest
 from edgekit.runtime.postprocess import Options
@@ -144,9 +144,9 @@ def _built(
     graph = export(loaded, folder / "model.onnx", (side, side), 1, None, "topk", chosen.recipe, count)
     fired = {row["rule"]: row["fired"] for row in graph.provenance["rewrites"]}
     if chosen.int8:
-        wishes = Wishes(options.data, judged=False, timing_s=0)
+        wishes = QuantizeOptions(options.data, judged=False, timing_s=0)
         sets = open_sets(wishes, graph.info.task, graph.info.names)
-        graph = lower(graph, chosen, folder, wishes, artifact=lambda _: None, sets=sets).graph  # type: ignore[arg-type,return-value]
+        graph, _ = Quantizer(graph, chosen, folder, wishes, sets).candidate()
     info = chosen.info(graph.info)
     (folder / "bundle").mkdir()
     chosen.build(dataclasses.replace(graph, info=info), folder / "bundle")

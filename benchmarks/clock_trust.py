@@ -33,6 +33,7 @@ sys.path.insert(0, str(REPO))
 from edgekit.bench import clock, machine, run  # noqa: E402
 from edgekit.bundle.build import build  # noqa: E402
 from edgekit.bundle.loading import load  # noqa: E402
+from edgekit.bundle.options import BuildOptions  # noqa: E402
 from edgekit.runtime.sources import read_images  # noqa: E402
 from edgekit.verify import parity  # noqa: E402
 
@@ -53,7 +54,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         bundles = {target: str(Path(scratch) / target) for target in TARGETS}
         for target, place in bundles.items():
-            build(options.checkpoint, target, Path(place), (options.imgsz, options.imgsz))
+            build(options.checkpoint, target, Path(place), BuildOptions(imgsz=(options.imgsz, options.imgsz)))
         copy = shutil.copytree(bundles["ov-fp16"], Path(scratch) / "copy")
         twins = {"bundle": bundles["ov-fp16"], "copy": str(copy)}
         report = {

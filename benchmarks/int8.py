@@ -17,8 +17,9 @@ from typing import Any
 
 from edgekit.bench import machine
 from edgekit.bundle.build import build
+from edgekit.bundle.options import BuildOptions
 from edgekit.errors import GateError
-from edgekit.quantize import FLOATS, Wishes
+from edgekit.quantize import FLOATS, QuantizeOptions
 from edgekit.runtime.manifest import read_bundle
 from edgekit.system.versions import versions
 
@@ -56,13 +57,18 @@ def save(rows: list[dict[str, Any]], out: Path) -> None:
 def measure(task: str, entry: dict[str, Any], target: str, options: argparse.Namespace) -> dict[str, Any]:
     """One build's figures; of a failed one the evidence."""
     row: dict[str, Any] = {"checkpoint": entry["checkpoint"], "task": task, "target": target, "imgsz": entry["imgsz"]}
-    wishes = Wishes(options.shared / "data" / entry["data"], count=options.count, timing_s=options.seconds)
+    wishes = QuantizeOptions(options.shared / "data" / entry["data"], count=options.count, timing_s=options.seconds)
     with tempfile.TemporaryDirectory() as scratch:
         out = Path(scratch) / "bundle"
         source = options.shared / "fixtures" / entry["checkpoint"]
         try:
             size = (entry["imgsz"],) * 2
-            build(source, target, out, size, wishes=wishes, options=GRAPH_ALONE if target.startswith("trt") else None)
+            build(
+                source,
+                target,
+                out,
+                BuildOptions(imgsz=size, quantize=wishes, target=GRAPH_ALONE if target.startswith("trt") else None),
+            )
         except GateError as error:
             return row | {"failed": str(error), **{k: v for k, v in error.evidence.items() if k in MANIFEST}}
         manifest = read_bundle(out, verify=False).manifest

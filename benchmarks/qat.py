@@ -20,7 +20,8 @@ from typing import Any
 from edgekit import checkpoint
 from edgekit.bench import machine
 from edgekit.bundle.build import build
-from edgekit.quantize import Wishes
+from edgekit.bundle.options import BuildOptions
+from edgekit.quantize import QuantizeOptions
 from edgekit.runtime.manifest import read_bundle
 
 NO_LIMIT = 100.0  # points
@@ -47,7 +48,7 @@ def measured(path: Path, target: str, data: Path) -> dict[str, Any]:
     trained = checkpoint.load(path).provenance.get("options", {})
     with tempfile.TemporaryDirectory() as scratch:
         out = Path(scratch) / "bundle"
-        build(path, target, out, wishes=Wishes(data, max_drop=NO_LIMIT, timing_s=0))
+        build(path, target, out, BuildOptions(quantize=QuantizeOptions(data, max_drop=NO_LIMIT, timing_s=0)))
         manifest = read_bundle(out, verify=False).manifest
     return {"qat": trained.get("qat", False), "target": target, "accuracy": manifest["accuracy"]}
 

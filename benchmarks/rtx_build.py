@@ -48,11 +48,14 @@ def main() -> None:
 
 def _built(target: str, options: argparse.Namespace, out: Path) -> dict[str, Any]:
     from edgekit.bundle import build
-    from edgekit.quantize import Wishes
+    from edgekit.bundle.options import BuildOptions
+    from edgekit.quantize import QuantizeOptions
 
     start = time.perf_counter()
-    wishes = Wishes(data=options.data, max_drop=LIMITS[target], timing_s=0)
-    manifest = build.build(options.model, target, out, options={"sm": options.sm}, wishes=wishes).manifest
+    wishes = QuantizeOptions(data=options.data, max_drop=LIMITS[target], timing_s=0)
+    manifest = build.build(
+        options.model, target, out, BuildOptions(target={"sm": options.sm}, quantize=wishes)
+    ).manifest
     whole = time.perf_counter() - start
     keys = ("sm", "bytes", "sha256", "seconds", "sdk_version", "attention")
     return {

@@ -13,7 +13,7 @@ import pytest
 from edgekit.data import open_dataset
 from edgekit.data.dataset import Dataset
 from edgekit.errors import GateError, InputError, UsageError
-from edgekit.quantize import Wishes, calibration
+from edgekit.quantize import QuantizeOptions, calibration
 from edgekit.quantize.sets import open_sets
 from edgekit.spec import ModelInfo, Port, sha256_file
 
@@ -89,7 +89,7 @@ def test_a_coco_file_is_no_split_to_calibrate_on(folders: Path) -> None:
     }
     path = folders / "val.json"
     path.write_text(json.dumps(document))
-    wishes = Wishes(path, images=folders / "val" / "a")  # --images of a COCO file is where its images are
+    wishes = QuantizeOptions(path, images=folders / "val" / "a")  # --images of a COCO file is where its images are
     with pytest.raises(InputError, match="a COCO file is one split, .* --calibration FILE"):
         open_sets(wishes, "detect", ("dog",))
     with pytest.raises(InputError, match="which the model does not know"):  # and no reason to make do without labels
@@ -99,7 +99,7 @@ def test_a_coco_file_is_no_split_to_calibrate_on(folders: Path) -> None:
 def test_images_without_labels_are_no_way_out_where_there_is_no_set(tmp_path: Path) -> None:
     for name in ("absent.json", "absent.yaml", "absent"):
         with pytest.raises(InputError, match=r"absent.*no such file or folder; give a data.yaml.* or a folder$"):
-            open_sets(Wishes(tmp_path / name), "detect", ("dog",))
+            open_sets(QuantizeOptions(tmp_path / name), "detect", ("dog",))
 
 
 def test_a_smaller_calibration_is_the_beginning_of_a_larger_one(folders: Path) -> None:

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from edgekit import catalog, checkpoint, metrics, targets
 from edgekit.bundle import build as building
 from edgekit.bundle import crowding, loading
+from edgekit.bundle.options import BuildOptions
 from edgekit.data.dataset import Dataset, Sample
 from edgekit.errors import InputError, TruncatedWarning, UsageError
 from edgekit.evaluate import evaluate, score
@@ -175,7 +176,9 @@ def test_what_tensorrt_cannot_do_is_refused_before_the_export(
     if targets.get("trt-rtx-fp16").missing():
         pytest.skip("needs tensorrt-rtx")
     with pytest.raises(UsageError, match=says):
-        building.build(tmp_path / "absent.pt", "trt-rtx-fp16", tmp_path / "out", head=head, candidates=candidates)
+        building.build(
+            tmp_path / "absent.pt", "trt-rtx-fp16", tmp_path / "out", BuildOptions(head=head, candidates=candidates)
+        )
 
 
 def random_network(name: str, folder: Path) -> Path:
@@ -188,8 +191,8 @@ def test_a_bundle_of_few_candidates_and_the_file_it_came_from(tmp_path: Path) ->
     model = random_network("yolo12n", tmp_path)
     path = export(checkpoint.load(model), tmp_path / "m.onnx", head="topk", candidates=25).path
     with pytest.raises(InputError, match="exported with 25 candidates; .* --candidates 60"):
-        building.build(path, "ort-fp32", tmp_path / "out", candidates=60)
-    built = building.build(path, "ov-fp32", tmp_path / "out", candidates=25)
+        building.build(path, "ort-fp32", tmp_path / "out", BuildOptions(candidates=60))
+    built = building.build(path, "ov-fp32", tmp_path / "out", BuildOptions(candidates=25))
     assert built.info.candidates == 25 == built.manifest["candidates"]
     image = generated_images(1, side=96)[0]
     want, have = (loading.load(p, conf=0.0)(image)[0] for p in (model, built.path))
@@ -204,7 +207,7 @@ def test_a_bundle_of_few_candidates_and_the_file_it_came_from(tmp_path: Path) ->
 def test_finished_detections_build_and_answer_as_the_checkpoint(name: str, tmp_path: Path) -> None:
     """``--head nms``; that oriented boxes have none is in test_heads.py, and a classifier is what it is."""
     model = random_network(name, tmp_path)
-    built = building.build(model, "ov-fp32", tmp_path / "out", head="nms")
+    built = building.build(model, "ov-fp32", tmp_path / "out", BuildOptions(head="nms"))
     assert built.info.head == "nms" and all(row["pass"] for row in built.manifest["parity"].values())
     image = generated_images(1, side=96)[0]
     want, have = (loading.load(p, conf=0.0)(image)[0] for p in (model, built.path))

@@ -68,11 +68,12 @@ WALLS = (
     Wall("graph/export.py", "torch onnx onnx_ir onnxscript", rooms=f"{PLAIN} catalog checkpoint nn tasks graph"),
     Wall("graph/rules/*", "numpy onnx onnx_ir onnxscript", rooms="errors graph"),
     Wall("graph/*", "numpy onnx onnx_ir onnxscript", "onnxsim onnxruntime", rooms=f"{PLAIN} graph"),
+    Wall("quantize/options.py", rooms="spec"),
     Wall(
         "quantize/*",
         "numpy cv2 onnx onnx_ir onnxscript",
         "onnxruntime openvino nncf",
-        rooms=f"{HOST} graph targets verify",
+        rooms=f"{HOST} graph targets",
     ),
     # Backends: see also test_a_backend_uses_one_vendor_and_no_other_backend.
     Wall(
@@ -101,6 +102,8 @@ WALLS = (
     Wall("verify/parity.py", "numpy cv2", rooms=f"{HOST} verify"),
     Wall("verify/*", "numpy", rooms=f"{HOST} evaluate graph targets"),
     Wall("bundle/source.py", rooms=f"{PLAIN} runtime tasks published graph"),
+    Wall("bundle/options.py", rooms="spec quantize"),
+    Wall("bundle/exports.py bundle/gates.py", rooms=f"{HOST} verify targets graph quantize checkpoint nn"),
     Wall("bundle/preflight.py", rooms=f"{HOST} targets quantize graph catalog"),
     Wall("bundle/layouts.py", rooms=f"{PLAIN} targets"),
     Wall("bundle/loading.py", "numpy", rooms=f"{HOST} modelcache targets graph checkpoint nn"),

@@ -12,6 +12,7 @@ import pytest
 from edgekit import catalog, checkpoint, targets
 from edgekit.bundle import build as building
 from edgekit.bundle import layouts
+from edgekit.bundle.options import BuildOptions
 from edgekit.errors import UsageError
 from edgekit.runtime.manifest import read_bundle
 from edgekit.spec import ModelInfo
@@ -128,7 +129,7 @@ def test_nothing_to_serve_without_engines(tmp_path: Path) -> None:
 def test_a_bundle_with_a_servers_layout(target: str, layout: str, served: list[str], tmp_path: Path) -> None:
     made = settled("yolo12n-cls", pictures(), 1e-3, ("a", "b", "c"))
     model = checkpoint.save(made, tmp_path / "model.pt")
-    out = building.build(model, target, tmp_path / "out", layout=layout).path
+    out = building.build(model, target, tmp_path / "out", BuildOptions(layout=layout)).path
     files = read_bundle(out).manifest["files"]
     prefix = f"{layout}/yolo12n-cls/"
     assert sorted(name.removeprefix(prefix) for name in files if name.startswith(prefix)) == served

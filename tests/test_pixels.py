@@ -19,6 +19,7 @@ from onnx import TensorProto, helper, numpy_helper
 from edgekit import targets
 from edgekit.bundle import build as building
 from edgekit.bundle import layouts, loading
+from edgekit.bundle.options import BuildOptions
 from edgekit.errors import UsageError
 from edgekit.graph.document import read_document
 from edgekit.image import canvases, centre_crop, letterbox, to_input
@@ -266,8 +267,8 @@ def test_the_manifest_says_so(tmp_path: Path) -> None:
 
 def test_a_build_takes_pixels_unless_told_otherwise(exported: Callable[[str], Path], tmp_path: Path) -> None:
     path = exported("yolo12n-cls-flowers5")
-    pixels = building.build(path, "ov-fp32", tmp_path / "pixels", layout="triton")
-    floats = building.build(path, "ov-fp32", tmp_path / "floats", options={"input": "float"})
+    pixels = building.build(path, "ov-fp32", tmp_path / "pixels", BuildOptions(layout="triton"))
+    floats = building.build(path, "ov-fp32", tmp_path / "floats", BuildOptions(target={"input": "float"}))
     assert pixels.info.takes_pixels and not floats.info.takes_pixels
     assert pixels.manifest["parity"]["class_probabilities"]["max_abs"] < 1e-4
     assert "TYPE_UINT8" in next(pixels.path.rglob("config.pbtxt")).read_text()

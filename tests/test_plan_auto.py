@@ -12,10 +12,11 @@ import pytest
 
 from edgekit.bundle import build as building
 from edgekit.bundle import loading
+from edgekit.bundle.options import BuildOptions
 from edgekit.cli import main
 from edgekit.errors import GateError, InputError
 from edgekit.plan import Candidate, Wish, auto
-from edgekit.quantize import Wishes
+from edgekit.quantize import QuantizeOptions
 from edgekit.runtime.manifest import Bundle, read_bundle, write_manifest
 from tests.tiny import tiny_bundle
 
@@ -29,9 +30,9 @@ def world(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     offered = [Candidate("ort-fp32"), Candidate("ov-fp32"), Candidate("ov-fp16")]
     state: dict[str, Any] = {"offered": offered, "lossy": set(), "refused": set(), "built": [], "wishes": []}
 
-    def build(source: Path, target: str, out: Path, *_: Any, wishes: Any = None, **__: Any) -> None:
+    def build(source: Path, target: str, out: Path, options: BuildOptions, *_: Any, **__: Any) -> None:
         state["built"].append(target)
-        state["wishes"].append(wishes)
+        state["wishes"].append(options.quantize)
         if target in state["refused"]:
             raise GateError(f"{target}: parity is off")
         tiny_bundle(out, "detect", target, seed=int(target in state["lossy"]))
@@ -43,7 +44,8 @@ def world(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
 
 
 def run(world: Any, out: Path, limit: float = 0.5, wish: str = "latency") -> Bundle:
-    return auto.auto(world["source"], out, Wish.parse(wish), Wishes(max_drop=limit), seconds=QUICK)
+    options = BuildOptions(quantize=QuantizeOptions(max_drop=limit))
+    return auto.auto(world["source"], out, Wish.parse(wish), options, seconds=QUICK)
 
 
 def test_the_folder_is_the_winner_s_bundle_and_the_plan(world: Any, tmp_path: Path) -> None:
@@ -99,10 +101,10 @@ def test_int8_brings_the_accuracy_its_build_measured(
     }
     plain = building.build
 
-    def build(source: Path, target: str, out: Path, *words: Any, wishes: Any = None, **more: Any) -> None:
-        plain(source, target, out, *words, wishes=wishes, **more)  # type: ignore[call-arg]
+    def build(source: Path, target: str, out: Path, options: BuildOptions, *words: Any, **more: Any) -> None:
+        plain(source, target, out, options, *words, **more)
         manifest = json.loads((out / "manifest.json").read_text())
-        write_manifest(out, manifest | ({} if not wishes.judged else {"accuracy": row}))
+        write_manifest(out, manifest | ({} if not options.quantize.judged else {"accuracy": row}))
 
     monkeypatch.setattr(building, "build", build)
     world["offered"] = [Candidate("ort-int8")]
@@ -143,9 +145,9 @@ def test_a_model_that_is_not_there_is_said_once(
 
 
 def test_bad_data_ends_it_before_more_is_built(world: Any, tmp_path: Path) -> None:
-    wishes = Wishes(data=tmp_path / "absent" / "data.yaml")
+    wishes = QuantizeOptions(data=tmp_path / "absent" / "data.yaml")
     with pytest.raises(InputError, match=r"absent"):
-        auto.auto(world["source"], tmp_path / "out", Wish(), wishes, seconds=QUICK)
+        auto.auto(world["source"], tmp_path / "out", Wish(), BuildOptions(quantize=wishes), seconds=QUICK)
     assert world["built"] == []
 
 
@@ -159,19 +161,26 @@ def test_photographs_without_labels_are_calibrated_and_judged_on(
         cv2.imwrite(str(photos / f"{i}.png"), cv2.resize(coarse, (96, 64), interpolation=cv2.INTER_CUBIC))
     offered: list[Any] = []
     monkeypatch.setattr(auto, "candidates", lambda *words: (offered.append(words), (world["offered"], {}))[1])
-    wishes = Wishes(data=photos)
-    plan = auto.auto(world["source"], tmp_path / "out", Wish(), wishes, seconds=QUICK).manifest["plan"]
+    wishes = QuantizeOptions(data=photos)
+    asked = BuildOptions(quantize=wishes)
+    plan = auto.auto(world["source"], tmp_path / "out", Wish(), asked, seconds=QUICK).manifest["plan"]
     about = plan["accuracy"]
     assert (about["metric"], about["kind"], about["images"], about["float"]) == ("agreement", "agreement", 10, 1.0)
     assert "photos" in about["on"] and [words[1] for words in offered] == [True]  # so INT8 may take part
     for path in list(photos.iterdir())[:10]:
         path.unlink()
     world["built"].clear()
-    plan = auto.auto(world["source"], tmp_path / "few", Wish(), Wishes(photos, force=True), seconds=QUICK).manifest
+    plan = auto.auto(
+        world["source"],
+        tmp_path / "few",
+        Wish(),
+        BuildOptions(quantize=QuantizeOptions(photos, force=True)),
+        seconds=QUICK,
+    ).manifest
     assert plan["plan"]["accuracy"]["images"] == 6
     world["built"].clear()
     with pytest.raises(InputError, match="20; at least 24 are needed"):
-        auto.auto(world["source"], tmp_path / "none", Wish(), wishes, seconds=QUICK)
+        auto.auto(world["source"], tmp_path / "none", Wish(), BuildOptions(quantize=wishes), seconds=QUICK)
     assert world["built"] == []
 
 
@@ -180,7 +189,7 @@ def test_a_plan_is_replayed_without_a_clock(world: Any, tmp_path: Path, monkeypa
     monkeypatch.setattr("edgekit.plan.contest.measure", None)
     monkeypatch.setattr("edgekit.bench.clock.measure", None)
     world["built"].clear()
-    again = auto.replay(world["source"], tmp_path / "out" / "plan.json", tmp_path / "there", Wishes())
+    again = auto.replay(world["source"], tmp_path / "out" / "plan.json", tmp_path / "there", QuantizeOptions())
     assert world["built"] == [first.target] and again.target == first.target
     assert again.manifest["plan"] == first.manifest["plan"] | {"replayed": True}
     model = {name for name in first.manifest["files"] if not name.startswith("plan.")}
@@ -193,7 +202,7 @@ def test_a_replayed_int8_keeps_the_plan_s_limit_and_is_not_timed(world: Any, tmp
     plan = json.loads((tmp_path / "out" / "plan.json").read_text())
     plan["choice"]["target"], plan["max_drop_points"] = "ort-int8", 0.25
     path.write_text(json.dumps(plan))
-    auto.replay(world["source"], path, tmp_path / "there", Wishes(data=tmp_path, max_drop=9))
+    auto.replay(world["source"], path, tmp_path / "there", QuantizeOptions(data=tmp_path, max_drop=9))
     last = world["wishes"][-1]
     assert (last.max_drop, last.timing_s, last.judged) == (0.25, 0, True)
 

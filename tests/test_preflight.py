@@ -14,6 +14,7 @@ import pytest
 
 from edgekit import catalog, checkpoint, targets
 from edgekit.bundle import preflight
+from edgekit.bundle.options import BuildOptions
 from edgekit.bundle.source import describe
 from edgekit.errors import UsageError
 from edgekit.system.processor import is_cpu
@@ -140,7 +141,7 @@ def test_wrong_requests_are_refused_before_anything_is_loaded(places: dict[str, 
 def test_a_right_request_is_let_through(places: dict[str, Path], tmp_path: Path) -> None:
     for target in ("ort-fp32", "ov-fp16"):
         checked = preflight.of_build(
-            places["detect"], target, tmp_path / "out", (64, 64), 1, [places["photos"]], "topk", {}, None, None
+            places["detect"], targets.get(target), tmp_path / "out", BuildOptions((64, 64), images=[places["photos"]])
         )
         assert checked == preflight.Checked(targets.get(target).options())
 

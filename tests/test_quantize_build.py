@@ -17,10 +17,11 @@ from onnx import numpy_helper
 from edgekit import checkpoint, targets
 from edgekit.bundle import build as building
 from edgekit.bundle import loading
+from edgekit.bundle.options import BuildOptions
 from edgekit.data import open_dataset
 from edgekit.errors import EdgekitError, GateError, InputError, UsageError
 from edgekit.graph.export import export
-from edgekit.quantize import Wishes, calibration, ir, needed
+from edgekit.quantize import QuantizeOptions, calibration, ir, needed
 from edgekit.results import Result
 from edgekit.runtime.manifest import Bundle, write_manifest
 from edgekit.spec import sha256_file
@@ -59,14 +60,16 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def wishes(data: Path) -> Wishes:
-    return Wishes(data, max_drop=100, timing_s=0)
+def wishes(data: Path) -> QuantizeOptions:
+    return QuantizeOptions(data, max_drop=100, timing_s=0)
 
 
 @pytest.fixture(scope="module")
 def int8(model: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     out = tmp_path_factory.mktemp("int8") / "out"
-    return building.build(model, "ort-int8", out, wishes=Wishes(data, max_drop=100, timing_s=1))
+    return building.build(
+        model, "ort-int8", out, BuildOptions(quantize=QuantizeOptions(data, max_drop=100, timing_s=1))
+    )
 
 
 def test_an_int8_bundle_says_what_eight_bits_cost_and_gained(int8: Bundle, data: Path) -> None:
@@ -94,8 +97,12 @@ def test_accuracy_is_that_of_the_artifact_itself(int8: Bundle, data: Path) -> No
     assert int8.manifest["accuracy"]["after"] == pytest.approx(np.mean(right))
 
 
-def test_two_builds_with_one_seed_are_the_same_bytes(int8: Bundle, model: Path, wishes: Wishes, tmp_path: Path) -> None:
-    again = building.build(model, "ort-int8", tmp_path / "again", wishes=dataclasses.replace(wishes, judged=False))
+def test_two_builds_with_one_seed_are_the_same_bytes(
+    int8: Bundle, model: Path, wishes: QuantizeOptions, tmp_path: Path
+) -> None:
+    again = building.build(
+        model, "ort-int8", tmp_path / "again", BuildOptions(quantize=dataclasses.replace(wishes, judged=False))
+    )
     assert again.manifest["files"] == int8.manifest["files"]
     assert "accuracy" not in again.manifest and again.manifest["calibration"] == int8.manifest["calibration"]
 
@@ -105,26 +112,32 @@ def test_a_trial_is_quantized_alike_and_judged_by_nobody_and_an_export_serves_tw
 ) -> None:
     exports = building.Exports(tmp_path)
     trial = building.build(
-        model, "ort-int8", tmp_path / "trial", wishes=Wishes(data, timing_s=0, judged=False), exports=exports
+        model,
+        "ort-int8",
+        tmp_path / "trial",
+        BuildOptions(quantize=QuantizeOptions(data, timing_s=0, judged=False)),
+        exports=exports,
     )
     assert "accuracy" not in trial.manifest
     kinds = [[node.op_type for node in onnx.load(b.path / "model.onnx").graph.node] for b in (trial, int8)]
     assert kinds[0] == kinds[1]
     monkeypatch.setattr("edgekit.graph.export.export", None)
-    wishes = Wishes(data, max_drop=100, timing_s=0)
-    full = building.build(model, "ort-int8", tmp_path / "full", wishes=wishes, exports=exports)
+    wishes = QuantizeOptions(data, max_drop=100, timing_s=0)
+    full = building.build(model, "ort-int8", tmp_path / "full", BuildOptions(quantize=wishes), exports=exports)
     assert full.manifest["files"] == int8.manifest["files"]
 
 
-def test_weights_take_the_bits_asked_for(model: Path, wishes: Wishes, tmp_path: Path) -> None:
+def test_weights_take_the_bits_asked_for(model: Path, wishes: QuantizeOptions, tmp_path: Path) -> None:
     for bits, largest in ((7, 63), (8, 127)):
         asked = dataclasses.replace(wishes, weight_bits=bits)
-        built = building.build(model, "ort-int8", tmp_path / str(bits), wishes=asked)
+        built = building.build(model, "ort-int8", tmp_path / str(bits), BuildOptions(quantize=asked))
         assert built.manifest["quantization"] == {"weight_bits": bits}
         eight = [t for t in onnx.load(built.path / "model.onnx").graph.initializer if t.name.endswith("weight/int8")]
         assert {int(np.abs(numpy_helper.to_array(t).astype(int)).max()) for t in eight} == {largest}
     with pytest.raises(UsageError, match="--weight-bits 4: 8, or 7 for processors without VNNI"):
-        building.build(model, "ort-int8", tmp_path / "out", wishes=dataclasses.replace(wishes, weight_bits=4))
+        building.build(
+            model, "ort-int8", tmp_path / "out", BuildOptions(quantize=dataclasses.replace(wishes, weight_bits=4))
+        )
 
 
 def test_opening_eight_bits_where_sums_saturate_is_warned_of(
@@ -156,7 +169,9 @@ def test_the_planted_group_is_named_and_put_back(data: Path, tmp_path: Path, mon
     planted = _checkpoint(tmp_path / "planted.pt", plant=True)
     name = "model.8.m.0.0.attn.proj.conv/Conv/weight/int8"
     _judged(monkeypatch, lambda graph: 0.5 if name in {t.name for t in graph.graph.initializer} else 0.897)
-    built = building.build(planted, "ort-int8", tmp_path / "out", wishes=Wishes(data, timing_s=0))
+    built = building.build(
+        planted, "ort-int8", tmp_path / "out", BuildOptions(quantize=QuantizeOptions(data, timing_s=0))
+    )
     row = built.manifest["accuracy"]
     assert row["ranking"][0]["group"] == "stage 8 proj" and row["put_back"] == ["stage 8 proj"]
     assert row["drop_points"] == pytest.approx(0.3) and len(row["tried"]) == 1
@@ -169,7 +184,7 @@ def test_a_build_that_nothing_saves_fails_and_says_what_it_tried(
 ) -> None:
     _judged(monkeypatch, lambda graph: 0.5)
     with pytest.raises(GateError, match=r"top1 drops by 40\.00 points, 0\.5 are allowed \(--max-drop\); .* trials"):
-        building.build(model, "ort-int8", tmp_path / "out", wishes=Wishes(data, timing_s=0))
+        building.build(model, "ort-int8", tmp_path / "out", BuildOptions(quantize=QuantizeOptions(data, timing_s=0)))
     assert [p.name for p in tmp_path.iterdir()] == ["out.failed.json"]
     evidence = json.loads((tmp_path / "out.failed.json").read_text())["accuracy"]
     assert evidence["ranking"] and [len(t["put_back"]) for t in evidence["tried"]][:3] == [1, 2, 4]
@@ -177,9 +192,9 @@ def test_a_build_that_nothing_saves_fails_and_says_what_it_tried(
 
 @pytest.mark.slow
 def test_a_speedup_that_is_not_reached_fails_the_build(model: Path, data: Path, tmp_path: Path) -> None:
-    asked = Wishes(data, max_drop=100, require_speedup=1000, timing_s=1)
+    asked = QuantizeOptions(data, max_drop=100, require_speedup=1000, timing_s=1)
     with pytest.raises(GateError, match="--require-speedup asks for 1000") as caught:
-        building.build(model, "ort-int8", tmp_path / "out", wishes=asked)
+        building.build(model, "ort-int8", tmp_path / "out", BuildOptions(quantize=asked))
     assert caught.value.exit_code == 1
     assert json.loads((tmp_path / "out.failed.json").read_text())["speed"]["speedup"] < 1000
 
@@ -187,8 +202,8 @@ def test_a_speedup_that_is_not_reached_fails_the_build(model: Path, data: Path, 
 def test_without_labels_agreement_with_the_float_model_stands_in(model: Path, data: Path, tmp_path: Path) -> None:
     unlabelled = tmp_path / "set"
     shutil.copytree(data / "train", unlabelled / "train")
-    asked = Wishes(unlabelled, images=data / "val" / "a", max_drop=100, timing_s=0)
-    row = building.build(model, "ort-int8", tmp_path / "out", wishes=asked).manifest["accuracy"]
+    asked = QuantizeOptions(unlabelled, images=data / "val" / "a", max_drop=100, timing_s=0)
+    row = building.build(model, "ort-int8", tmp_path / "out", BuildOptions(quantize=asked)).manifest["accuracy"]
     assert (row["metric"], row["kind"], row["before"], row["images"]) == ("agreement", "agreement", 1.0, 4)
     assert row["seen"] == 4 and set(row["sha256"]) == {sha256_file(path) for path in (data / "val" / "a").iterdir()}
 
@@ -200,8 +215,10 @@ def test_photographs_without_labels_are_all_it_takes(model: Path, data: Path, tm
         shutil.copyfile(path, photos / f"{i}.png")
     (photos / "cut.png").write_bytes((photos / "0.png").read_bytes()[:99])
     said: list[str] = []
-    asked = Wishes(photos, max_drop=100, timing_s=0)
-    manifest = building.build(model, "ort-int8", tmp_path / "out", say=said.append, wishes=asked).manifest
+    asked = QuantizeOptions(photos, max_drop=100, timing_s=0)
+    manifest = building.build(
+        model, "ort-int8", tmp_path / "out", BuildOptions(quantize=asked), say=said.append
+    ).manifest
     row, calibrated = manifest["accuracy"], manifest["calibration"]
     assert (row["metric"], row["kind"], row["before"], row["images"], calibrated["images"]) == (
         *("agreement", "agreement", 1.0, 8, 16),
@@ -245,41 +262,50 @@ def test_int8_without_data_and_data_without_int8(model: Path, data: Path, tmp_pa
     with pytest.raises(UsageError, match="--target ort-int8: INT8 is calibrated and judged on images; give --data"):
         building.build(model, "ort-int8", tmp_path / "out")
     with pytest.raises(UsageError, match="go with INT8 and trt-. targets, not with ort-fp32"):
-        building.build(model, "ort-fp32", tmp_path / "out", wishes=Wishes(data))
+        building.build(model, "ort-fp32", tmp_path / "out", BuildOptions(quantize=QuantizeOptions(data)))
     with pytest.raises(UsageError, match="--require-speedup goes with ort-int8 and ov-int8.*not with trt-rtx-int8"):
-        needed(targets.get("trt-rtx-int8"), Wishes(data, require_speedup=1.1))
+        needed(targets.get("trt-rtx-int8"), QuantizeOptions(data, require_speedup=1.1))
     with pytest.raises(UsageError, match="--weight-bits goes with INT8 targets, not with ov-fp16"):
-        needed(targets.get("ov-fp16"), Wishes(weight_bits=7))
+        needed(targets.get("ov-fp16"), QuantizeOptions(weight_bits=7))
 
 
-def test_a_dynamic_batch_is_refused(model: Path, wishes: Wishes, tmp_path: Path) -> None:
+def test_a_dynamic_batch_is_refused(model: Path, wishes: QuantizeOptions, tmp_path: Path) -> None:
     with pytest.raises(
         InputError,
         match=r"model\.pt: INT8 needs a fixed batch and size, not a dynamic shape; leave --dynamic-batch out",
     ):
-        building.build(model, "ort-int8", tmp_path / "out", batch=None, wishes=wishes)
+        building.build(model, "ort-int8", tmp_path / "out", BuildOptions(batch=None, quantize=wishes))
 
 
 def test_a_set_of_another_kind_is_refused(model: Path, tmp_path: Path) -> None:
     (tmp_path / "images" / "train").mkdir(parents=True)
     (tmp_path / "data.yaml").write_text("train: images/train\nval: images/train\nnames: {0: a, 1: b}\n")
     with pytest.raises(EdgekitError, match="classify reads a folder of class folders"):
-        building.build(model, "ort-int8", tmp_path / "out", wishes=Wishes(tmp_path / "data.yaml"))
+        building.build(
+            model, "ort-int8", tmp_path / "out", BuildOptions(quantize=QuantizeOptions(tmp_path / "data.yaml"))
+        )
 
 
 def test_calibrating_on_what_is_judged_is_refused(model: Path, data: Path, tmp_path: Path) -> None:
     judged = calibration.choose(open_dataset(data, "classify", "val"), 8, force=True)
     calibration.write(judged, tmp_path / "val.json")
     with pytest.raises(InputError, match=r"\.png: in the val split that accuracy is judged on"):
-        building.build(model, "ort-int8", tmp_path / "out", wishes=Wishes(data, tmp_path / "val.json", force=True))
+        building.build(
+            model,
+            "ort-int8",
+            tmp_path / "out",
+            BuildOptions(quantize=QuantizeOptions(data, tmp_path / "val.json", force=True)),
+        )
     with pytest.raises(InputError, match=r"val\.json: 8 images; fewer than 16"):
-        building.build(model, "ort-int8", tmp_path / "out", wishes=Wishes(data, tmp_path / "val.json"))
+        building.build(
+            model, "ort-int8", tmp_path / "out", BuildOptions(quantize=QuantizeOptions(data, tmp_path / "val.json"))
+        )
 
 
-def test_an_int8_bundle_is_no_source_for_another(int8: Bundle, wishes: Wishes, tmp_path: Path) -> None:
+def test_an_int8_bundle_is_no_source_for_another(int8: Bundle, wishes: QuantizeOptions, tmp_path: Path) -> None:
     for target in ("ort-int8", "ov-int8"):
         with pytest.raises(EdgekitError, match=r"model\.onnx: already quantized .*; give the floating-point model"):
-            building.build(int8.path, target, tmp_path / "out", wishes=wishes)
+            building.build(int8.path, target, tmp_path / "out", BuildOptions(quantize=wishes))
 
 
 # OpenVINO
@@ -339,6 +365,8 @@ def test_openvino_answers_like_the_float_model(quantized: Path, model: Path, dat
 
 @pytest.mark.slow
 def test_openvino_builds_twice_the_same(model: Path, data: Path, tmp_path: Path) -> None:
-    asked = Wishes(data, max_drop=100, timing_s=0)
-    first, second = (building.build(model, "ov-int8", tmp_path / n, wishes=asked).manifest["files"] for n in "ab")
+    asked = QuantizeOptions(data, max_drop=100, timing_s=0)
+    first, second = (
+        building.build(model, "ov-int8", tmp_path / n, BuildOptions(quantize=asked)).manifest["files"] for n in "ab"
+    )
     assert first == second

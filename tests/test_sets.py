@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from edgekit.errors import GateError, InputError, UsageError
-from edgekit.quantize import Wishes, calibration
+from edgekit.quantize import QuantizeOptions, calibration
 from edgekit.quantize.sets import Sets, open_sets
 from edgekit.results import Result
 from edgekit.spec import sha256_file
@@ -91,7 +91,7 @@ def _folder_of_a_yaml_without_names(root: Path) -> list[Path]:
 @pytest.mark.parametrize("task", ["detect", "obb", "classify"])
 @pytest.mark.parametrize("make", [_flat, _nested, _several, _glob, _listed])
 def test_pictures_in_every_form(make: Callable[[Path], list[Path]], task: str, tmp_path: Path) -> None:
-    sets = open_sets(Wishes(tuple(make(tmp_path))), task, NAMES)
+    sets = open_sets(QuantizeOptions(tuple(make(tmp_path))), task, NAMES)
     calibrated, judged = parts(sets)
     assert (len(calibrated), len(judged)) == (24, 12)
     assert sets.labelled is None and len(sets.unlabelled) == 12 and not sets.notes
@@ -100,12 +100,12 @@ def test_pictures_in_every_form(make: Callable[[Path], list[Path]], task: str, t
 @pytest.mark.parametrize("make", [_yaml_without_labels, _folder_of_a_yaml_without_names])
 def test_a_yaml_without_labels(make: Callable[[Path], list[Path]], tmp_path: Path) -> None:
     (place,) = make(tmp_path)
-    sets = open_sets(Wishes(place), "detect", NAMES)
+    sets = open_sets(QuantizeOptions(place), "detect", NAMES)
     assert [len(part) for part in parts(sets)] == [24, 12] and sets.labelled is None
     photos(tmp_path / "images" / "val", 10, first=100)
     described = tmp_path / "data.yaml"
     described.write_text(described.read_text() + "val: images/val\n")
-    calibrated, judged = parts(open_sets(Wishes(place), "detect", NAMES))
+    calibrated, judged = parts(open_sets(QuantizeOptions(place), "detect", NAMES))
     assert judged == contents((tmp_path / "images" / "val").iterdir())
     assert calibrated == contents((tmp_path / "images" / "train").iterdir())
 
@@ -117,13 +117,13 @@ def test_labels_that_are_there_are_used_and_broken_ones_are_no_missing_ones(tmp_
     labels.mkdir(parents=True)
     for image in images:
         (labels / f"{image.stem}.txt").write_text("0 .5 .5 .2 .2\n")
-    sets = open_sets(Wishes(tmp_path / "data.yaml"), "detect", NAMES)
+    sets = open_sets(QuantizeOptions(tmp_path / "data.yaml"), "detect", NAMES)
     assert [len(part) for part in parts(sets)] == [24, 12]
     assert sets.labelled is not None and all(len(s.labels) == 1 for s in sets.labelled.samples)
     for image in images:
         (labels / f"{image.stem}.txt").write_text("7 .5 .5 .2 .2\n")
     with pytest.raises(InputError, match="class 7 is none of the 2 declared"):
-        open_sets(Wishes(tmp_path / "data.yaml"), "detect", NAMES)
+        open_sets(QuantizeOptions(tmp_path / "data.yaml"), "detect", NAMES)
 
 
 def test_copies_count_once_and_what_cannot_be_read_is_left_out_and_named(tmp_path: Path) -> None:
@@ -136,7 +136,7 @@ def test_copies_count_once_and_what_cannot_be_read_is_left_out_and_named(tmp_pat
     (tmp_path / "photos" / "phone.heic").write_bytes(b"x")
     (tmp_path / "photos" / "a.jpg").symlink_to(tmp_path / "gone.jpg")
     (tmp_path / "photos" / "b.jpg").symlink_to(tmp_path / "gone.jpg")
-    sets = open_sets(Wishes(tmp_path / "photos"), "detect", NAMES)
+    sets = open_sets(QuantizeOptions(tmp_path / "photos"), "detect", NAMES)
     calibrated, judged = parts(sets)
     assert calibrated | judged == contents(whole)
     told = "\n".join(sets.notes)
@@ -151,7 +151,7 @@ def test_a_truncated_picture_of_a_labelled_set(split: str, tmp_path: Path) -> No
         picture(tmp_path / "val" / NAMES[i % 2] / f"{i}.jpg", 50 + i)
     bad = tmp_path / split / "ant" / "0.jpg"
     bad.write_bytes(bad.read_bytes()[:400])
-    sets = open_sets(Wishes(tmp_path), "classify", NAMES)
+    sets = open_sets(QuantizeOptions(tmp_path), "classify", NAMES)
     if split == "train":
         assert len(sets.files) == 19 and bad not in sets.files
         assert sets.manifest.unreadable and str(bad) in sets.manifest.unreadable[0] and str(bad) in sets.notes[0]
@@ -164,7 +164,7 @@ def test_a_truncated_picture_of_a_labelled_set(split: str, tmp_path: Path) -> No
                                                       (1, True, False), (10, True, True)])  # fmt: skip
 def test_how_many_it_takes(count: int, force: bool, fits: bool, tmp_path: Path) -> None:
     photos(tmp_path / "photos", count)
-    wishes = Wishes(tmp_path / "photos", force=force)
+    wishes = QuantizeOptions(tmp_path / "photos", force=force)
     if fits:
         calibrated, judged = parts(open_sets(wishes, "detect", NAMES))
         assert len(calibrated) + len(judged) == count
@@ -178,7 +178,7 @@ def test_pictures_to_judge_on_may_be_given_and_are_not_calibrated_on(tmp_path: P
     own = photos(tmp_path / "photos", 30)
     photos(tmp_path / "others", 5, first=200)
     shutil.copyfile(own[3], tmp_path / "others" / "same.jpg")
-    wishes = Wishes(tmp_path / "photos", images=[str(tmp_path / "others" / "*.jpg")])
+    wishes = QuantizeOptions(tmp_path / "photos", images=[str(tmp_path / "others" / "*.jpg")])
     calibrated, judged = parts(open_sets(wishes, "detect", NAMES))
     assert judged == contents((tmp_path / "others").iterdir()) and calibrated == contents(own) - judged
 
@@ -186,15 +186,15 @@ def test_pictures_to_judge_on_may_be_given_and_are_not_calibrated_on(tmp_path: P
 def test_class_folders_without_splits_are_labels(tmp_path: Path) -> None:
     for i in range(30):
         picture(tmp_path / "set" / NAMES[i % 2] / f"{i}.jpg", i)
-    sets = open_sets(Wishes(tmp_path / "set"), "classify", NAMES)
+    sets = open_sets(QuantizeOptions(tmp_path / "set"), "classify", NAMES)
     assert [len(part) for part in parts(sets)] == [20, 10]
     assert sets.labelled is not None and {s.labels.class_id for s in sets.labelled.samples} == {0, 1}
     for i, name in enumerate(NAMES):  # folders that mean something else
         (tmp_path / "set" / name).rename(tmp_path / "set" / f"2026-0{i}")
-    assert open_sets(Wishes(tmp_path / "set"), "classify", NAMES).labelled is None
+    assert open_sets(QuantizeOptions(tmp_path / "set"), "classify", NAMES).labelled is None
     (tmp_path / "set" / "2026-00").rename(tmp_path / "set" / "ant")
     with pytest.raises(InputError, match="the class '2026-01', which the model does not know"):
-        open_sets(Wishes(tmp_path / "set"), "classify", NAMES)
+        open_sets(QuantizeOptions(tmp_path / "set"), "classify", NAMES)
 
 
 @pytest.mark.parametrize(
@@ -212,7 +212,7 @@ def test_what_holds_no_pictures(
     make: Callable[[Path], Path], error: type[Exception], told: str, tmp_path: Path
 ) -> None:
     with pytest.raises(error, match=told):
-        open_sets(Wishes(make(tmp_path)), "detect", NAMES)
+        open_sets(QuantizeOptions(make(tmp_path)), "detect", NAMES)
 
 
 def _write(path: Path, text: str) -> Path:
@@ -225,13 +225,13 @@ def test_labels_that_are_not_used_are_said(tmp_path: Path) -> None:
         label = tmp_path / "set" / "labels" / f"{image.stem}.txt"
         label.parent.mkdir(exist_ok=True)
         label.write_text("0 .5 .5 .2 .2\n")
-    sets = open_sets(Wishes(tmp_path / "set"), "detect", NAMES)
+    sets = open_sets(QuantizeOptions(tmp_path / "set"), "detect", NAMES)
     assert sets.labelled is None and any("data.yaml" in note for note in sets.notes)
     _write(tmp_path / "set" / "data.yaml", "train: images\nnames: [ant, bee]\n")
-    assert open_sets(Wishes(tmp_path / "set"), "detect", NAMES).labelled is not None
+    assert open_sets(QuantizeOptions(tmp_path / "set"), "detect", NAMES).labelled is not None
     photos(tmp_path / "more", 3)
     with pytest.raises(InputError, match="a labelled set stands alone"):
-        open_sets(Wishes((tmp_path / "more", tmp_path / "set")), "detect", NAMES)
+        open_sets(QuantizeOptions((tmp_path / "more", tmp_path / "set")), "detect", NAMES)
 
 
 # A calibration that was chosen before
@@ -254,21 +254,21 @@ def test_a_manifest_finds_its_files_from_anywhere(
     given = make(root)
     monkeypatch.chdir(root)  # relative as it is typed
     assert _command(*[os.path.relpath(place) for place in given], "--out", "kept/m.json", "--task", "detect") == 0
-    first = open_sets(Wishes(calibration=root / "kept" / "m.json"), "detect", NAMES)
+    first = open_sets(QuantizeOptions(calibration=root / "kept" / "m.json"), "detect", NAMES)
     calibrated, judged = parts(first)
     assert (len(calibrated), len(judged)) == (24, 12)
     monkeypatch.chdir(tmp_path)
     root.rename(tmp_path / "after")
-    moved = open_sets(Wishes(calibration=tmp_path / "after" / "kept" / "m.json"), "detect", NAMES)
+    moved = open_sets(QuantizeOptions(calibration=tmp_path / "after" / "kept" / "m.json"), "detect", NAMES)
     assert parts(moved) == (calibrated, judged) and moved.manifest.sha256 == first.manifest.sha256
     assert str(tmp_path) not in (tmp_path / "after" / "kept" / "m.json").read_text()
 
     alone = Path(shutil.copy(tmp_path / "after" / "kept" / "m.json", tmp_path / "alone.json"))
     with pytest.raises(InputError, match="--data"):
-        open_sets(Wishes(calibration=alone), "detect", NAMES)
+        open_sets(QuantizeOptions(calibration=alone), "detect", NAMES)
     places = tuple(tmp_path / "after" / place.relative_to(root) for place in given)
     if make is not _listed:  # whose pictures lie elsewhere than the list
-        assert parts(open_sets(Wishes(places, alone), "detect", NAMES)) == (calibrated, judged)
+        assert parts(open_sets(QuantizeOptions(places, alone), "detect", NAMES)) == (calibrated, judged)
 
 
 def test_beside_the_manifest(tmp_path: Path) -> None:
@@ -280,7 +280,7 @@ def test_beside_the_manifest(tmp_path: Path) -> None:
     shutil.move(tmp_path / "far" / "away" / "m.json", together / "m.json")
     others = tmp_path / "others"
     photos(others, 9, first=300)
-    sets = open_sets(Wishes(calibration=together / "m.json", images=[others]), "detect", NAMES)
+    sets = open_sets(QuantizeOptions(calibration=together / "m.json", images=[others]), "detect", NAMES)
     assert [len(part) for part in parts(sets)] == [24, 9]
 
 
@@ -294,8 +294,8 @@ def test_older_manifests_are_read(tmp_path: Path) -> None:
     read = calibration.read(tmp_path / "m.json")
     assert read == newer and read.sha256 == newer.sha256 and read.data == () and read.root is None
     with pytest.raises(InputError, match="give the --data it was chosen from"):
-        open_sets(Wishes(calibration=tmp_path / "m.json"), "detect", NAMES)
-    found = open_sets(Wishes(tmp_path / "photos", tmp_path / "m.json"), "detect", NAMES)
+        open_sets(QuantizeOptions(calibration=tmp_path / "m.json"), "detect", NAMES)
+    found = open_sets(QuantizeOptions(tmp_path / "photos", tmp_path / "m.json"), "detect", NAMES)
     assert [len(part) for part in parts(found)] == [24, 12]
 
 
@@ -307,11 +307,11 @@ def test_images_of_a_manifest_that_changed_or_cannot_be_read(tmp_path: Path) -> 
     path.write_bytes(path.read_bytes()[:400])
     document["images"][5]["sha256"] = sha256_file(path)  # as an older edgekit chose it
     (tmp_path / "m.json").write_text(json.dumps(document))
-    sets = open_sets(Wishes(calibration=tmp_path / "m.json"), "detect", NAMES)
+    sets = open_sets(QuantizeOptions(calibration=tmp_path / "m.json"), "detect", NAMES)
     assert len(sets.files) == len(document["images"]) - 1 and any(path.name in note for note in sets.notes)
     picture(tmp_path / "photos" / document["images"][7]["path"], 999)
     with pytest.raises(GateError, match="not the image the calibration was made with"):
-        open_sets(Wishes(calibration=tmp_path / "m.json"), "detect", NAMES)
+        open_sets(QuantizeOptions(calibration=tmp_path / "m.json"), "detect", NAMES)
     assert len(images) == 60
 
 
@@ -326,7 +326,7 @@ def test_a_manifest_of_all_there_is_leaves_nothing_to_judge_on(tmp_path: Path) -
         if path.name not in kept:
             path.unlink()
     with pytest.raises(InputError, match=r"m\.json, and none is left to judge on; give others as --images"):
-        open_sets(Wishes(calibration=tmp_path / "m.json"), "detect", NAMES)
+        open_sets(QuantizeOptions(calibration=tmp_path / "m.json"), "detect", NAMES)
 
 
 def test_names_that_are_no_text(tmp_path: Path) -> None:
@@ -334,7 +334,7 @@ def test_names_that_are_no_text(tmp_path: Path) -> None:
     shutil.copyfile(tmp_path / "photos" / "000.jpg", os.fsencode(tmp_path / "photos") + b"/bl\xe4.jpg")
     (tmp_path / "photos" / "000.jpg").unlink()
     assert _command(tmp_path / "photos", "--out", tmp_path / "m.json") == 0
-    found = open_sets(Wishes(calibration=tmp_path / "m.json"), "detect", NAMES)
+    found = open_sets(QuantizeOptions(calibration=tmp_path / "m.json"), "detect", NAMES)
     assert [len(part) for part in parts(found)] == [24, 12]
 
 
@@ -347,10 +347,10 @@ def test_images_that_say_where_a_coco_file_s_are(tmp_path: Path) -> None:
         "categories": [{"id": 1, "name": "ant"}],
     }
     (tmp_path / "c.json").write_text(json.dumps(document))
-    wishes = Wishes(tmp_path / "c.json", images=[tmp_path / "photos"])
+    wishes = QuantizeOptions(tmp_path / "c.json", images=[tmp_path / "photos"])
     sets = open_sets(wishes, "detect", ("ant",), calibrate=False)
     assert sets.manifest is None and "--calibration FILE" in sets.lacking and len(sets.labelled or ()) == 1
-    several = Wishes(tmp_path / "c.json", images=[tmp_path, tmp_path / "photos"])
+    several = QuantizeOptions(tmp_path / "c.json", images=[tmp_path, tmp_path / "photos"])
     assert len(open_sets(several, "detect", ("ant",), calibrate=False).labelled or ()) == 1
 
 
@@ -358,7 +358,7 @@ def test_a_classifier_has_no_use_for_a_yaml(tmp_path: Path) -> None:
     photos(tmp_path / "photos", 3)
     _write(tmp_path / "data.yaml", "train: photos\nnames: [ant]\n")
     with pytest.raises(UsageError, match="classify"):
-        open_sets(Wishes(tmp_path / "data.yaml"), "classify", NAMES)
+        open_sets(QuantizeOptions(tmp_path / "data.yaml"), "classify", NAMES)
 
 
 # Agreement

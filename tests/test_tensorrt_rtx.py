@@ -18,10 +18,11 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgekit import catalog, checkpoint, targets
 from edgekit.bundle import build as building
+from edgekit.bundle.options import BuildOptions
 from edgekit.errors import EdgekitError, InputError, UsageError
 from edgekit.graph.document import read_document
 from edgekit.graph.export import export
-from edgekit.quantize import Wishes
+from edgekit.quantize import QuantizeOptions
 from edgekit.runtime.manifest import read_bundle
 from edgekit.spec import Graph, ModelInfo, sha256_file
 from edgekit.targets import _tensorrt_engines
@@ -47,7 +48,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def packed(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The classifier's half-precision graph in a bundle without engines."""
     out = tmp_path_factory.mktemp("packed") / "packed"
-    return building.build(tiny, "trt-rtx-fp16", out, options={"engine": "no"}).path
+    return building.build(tiny, "trt-rtx-fp16", out, BuildOptions(target={"engine": "no"})).path
 
 
 def _graph(packed: Path) -> Graph:
@@ -83,7 +84,9 @@ def _types(path: Path) -> set[int]:
 
 def test_the_detector_in_half_precision_for_four_architectures(shared: Path, tmp_path: Path) -> None:
     model = shared / "fixtures" / "yolo12n-bccd.pt"
-    out = building.build(model, "trt-rtx-fp16", tmp_path / "out", (320, 320), options={"sm": "75,86,89,120"}).path
+    out = building.build(
+        model, "trt-rtx-fp16", tmp_path / "out", BuildOptions(imgsz=(320, 320), target={"sm": "75,86,89,120"})
+    ).path
     manifest = _check(out, SMS)
     assert manifest["graph_parity"].keys() == manifest["parity"].keys() == {"boxes", "scores"}
     assert TensorProto.FLOAT16 in _types(out / "model.onnx")
@@ -106,10 +109,15 @@ def _few(data: Path, folder: Path, train: int, val: int) -> Path:
 
 def test_the_detector_in_int8_for_four_architectures(shared: Path, tmp_path: Path) -> None:
     """On a handful of images: that it is built. What it loses is asked on the whole set, below."""
-    wishes = Wishes(data=_few(shared / "data" / "bccd", tmp_path / "few", 16, 4), count=16, max_drop=100, timing_s=0)
+    wishes = QuantizeOptions(
+        data=_few(shared / "data" / "bccd", tmp_path / "few", 16, 4), count=16, max_drop=100, timing_s=0
+    )
     model = shared / "fixtures" / "yolo12n-bccd.pt"
     out = building.build(
-        model, "trt-rtx-int8", tmp_path / "out", (320, 320), options={"sm": "75,86,89,120"}, wishes=wishes
+        model,
+        "trt-rtx-int8",
+        tmp_path / "out",
+        BuildOptions(imgsz=(320, 320), target={"sm": "75,86,89,120"}, quantize=wishes),
     ).path
     manifest = _check(out, SMS)
     assert {TensorProto.INT8, TensorProto.FLOAT16} <= _types(out / "model.onnx")
@@ -121,7 +129,12 @@ def test_the_detector_in_int8_for_four_architectures(shared: Path, tmp_path: Pat
 @pytest.mark.parametrize("name", TASKS)
 def test_the_other_tasks_in_half_precision(name: str, shared: Path, tmp_path: Path) -> None:
     model, side = shared / "fixtures" / f"yolo12n-{name}.pt", 224 if "cls" in name else 320
-    _check(building.build(model, "trt-rtx-fp16", tmp_path / "out", (side, side), options={"sm": "75"}).path, (75,))
+    _check(
+        building.build(
+            model, "trt-rtx-fp16", tmp_path / "out", BuildOptions(imgsz=(side, side), target={"sm": "75"})
+        ).path,
+        (75,),
+    )
 
 
 @pytest.mark.slow
@@ -129,7 +142,9 @@ def test_the_other_tasks_in_half_precision(name: str, shared: Path, tmp_path: Pa
 def test_the_larger_scales(scale: str, tmp_path: Path) -> None:
     made = checkpoint.new(catalog.spec(f"yolo12{scale}", classes=80), tuple(map(str, range(80))), imgsz=640)
     export(made, tmp_path / "model.onnx", recipe=targets.get("trt-rtx-fp16").recipe, head="topk")
-    out = building.build(tmp_path / "model.onnx", "trt-rtx-fp16", tmp_path / "out", options={"sm": "75,86,89,120"}).path
+    out = building.build(
+        tmp_path / "model.onnx", "trt-rtx-fp16", tmp_path / "out", BuildOptions(target={"sm": "75,86,89,120"})
+    ).path
     for row in read_bundle(out).manifest["engines"]:
         assert row["attention"]["fused"] == row["attention"]["of"] == (16 if scale in "lx" else 8)
 
@@ -138,9 +153,9 @@ def test_the_larger_scales(scale: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(("target", "points"), [("trt-rtx-fp16", 0.1), ("trt-rtx-int8", 0.5)])
 def test_what_the_graph_loses_on_the_whole_set(target: str, points: float, shared: Path, tmp_path: Path) -> None:
     """The build fails where more is lost than allowed."""
-    wishes = Wishes(data=shared / "data" / "bccd" / "data.yaml", max_drop=points, timing_s=0)
+    wishes = QuantizeOptions(data=shared / "data" / "bccd" / "data.yaml", max_drop=points, timing_s=0)
     model = shared / "fixtures" / "yolo12n-bccd.pt"
-    built = building.build(model, target, tmp_path / "out", options={"sm": "86"}, wishes=wishes)
+    built = building.build(model, target, tmp_path / "out", BuildOptions(target={"sm": "86"}, quantize=wishes))
     assert built.manifest["accuracy"]["drop_points"] <= points
 
 
@@ -174,7 +189,9 @@ def test_attention_that_did_not_fuse_is_named_with_the_layers_around_it(tiny: Pa
 
 
 def test_a_dynamic_batch_is_built_with_its_profile(tiny: Path, tmp_path: Path) -> None:
-    built = building.build(tiny, "trt-rtx-fp16", tmp_path / "out", batch=None, options={"sm": "86", "batches": "1,2,4"})
+    built = building.build(
+        tiny, "trt-rtx-fp16", tmp_path / "out", BuildOptions(batch=None, target={"sm": "86", "batches": "1,2,4"})
+    )
     [row] = built.manifest["engines"]
     assert built.info.batch is None and row["options"] == {"batches": [1, 2, 4]}
 
@@ -288,7 +305,7 @@ def test_what_cannot_be_asked_of_a_rebuild(call: dict[str, Any], sentence: str, 
 
 def test_options_are_for_targets_that_have_some(tiny: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--option workspace: ort-fp32 has no options of its own"):
-        building.build(tiny, "ort-fp32", tmp_path / "out", options={"workspace": "64"})
+        building.build(tiny, "ort-fp32", tmp_path / "out", BuildOptions(target={"workspace": "64"}))
     plain = building.build(tiny, "ort-fp32", tmp_path / "plain").path
     with pytest.raises(UsageError, match="a bundle of ort-fp32 is tied to no machine"):
         building.rebuild(plain, tmp_path / "out")

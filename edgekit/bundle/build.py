@@ -1,6 +1,6 @@
-"""From a model to a bundle: export, rewrite, build, prove, seal.
+"""From a model to a bundle: export, rewrite, quantize, build, prove, seal.
 
-    bundle = build(Path("yolo12n.pt"), "ov-fp16", Path("yolo12n-ov-fp16"))
+    bundle = build(Path("yolo12n.pt"), "ov-fp16", Path("yolo12n-ov-fp16"), BuildOptions(imgsz=(320, 320)))
     bundle.manifest["parity"]["boxes"]["max_abs"]
 
 The bundle is made in a folder beside its destination and renamed when everything holds. A failed gate leaves nothing
@@ -21,163 +21,195 @@ from typing import Any
 
 from edgekit import targets
 from edgekit.bundle import layouts, preflight
-from edgekit.errors import GateError, InputError, MissingPackageError, UsageError
-from edgekit.quantize import Lowered, Wishes, needed
+from edgekit.bundle.exports import Exports, with_candidates
+from edgekit.bundle.gates import Artifact, judge_of, within_limit
+from edgekit.bundle.options import BuildOptions
+from edgekit.errors import GateError, UsageError
+from edgekit.quantize import needed
 from edgekit.quantize.sets import Sets, open_sets
-from edgekit.runtime.manifest import MANIFEST, Bundle, is_bundle, manifest_of, read_bundle, write_manifest
-from edgekit.runtime.suppressed import Suppressed
-from edgekit.spec import Graph, Images, Json, ModelInfo, Session, sha256_file
+from edgekit.runtime.manifest import MANIFEST, Bundle, manifest_of, read_bundle, write_manifest
+from edgekit.spec import Graph, Json, ModelInfo, Session
 from edgekit.system.versions import versions
-from edgekit.targets import BuildOptions, Target
+from edgekit.targets import Target, TargetOptions
 from edgekit.verify import parity
-from edgekit.verify.proof import Proof, plain, spreads
+from edgekit.verify.proof import Proof, Report, plain, spreads
 
 SAY: Callable[[str], None] = lambda _: None  # noqa: E731 - a silent default for progress messages
-
-
-@dataclass
-class Exports:
-    """Graphs of one source, made when first asked for: targets that want the same form share one export.
-
-    Attributes:
-        folder: where their files stay.
-    """
-
-    folder: Path
-    _known: dict[Any, tuple[Graph, Session]] = field(default_factory=dict)
-    _crowding: dict[Any, Any] = field(default_factory=dict)
-
-    def get(
-        self,
-        source: Path,
-        target: Target,
-        imgsz: tuple[int, int] | None,
-        batch: int | None,
-        head: str,
-        candidates: int | None = None,
-    ) -> tuple[Graph, Session]:
-        """The source's ONNX graph as ``target`` wants it, and a session of the source itself to compare with."""
-        try:
-            from edgekit.graph.rewrite import recipe_for
-        except ModuleNotFoundError as error:
-            raise MissingPackageError(error.name or "onnx", f"building from {source}", "onnx") from error
-        key = recipe_for(target.recipe), source, imgsz, batch, head, candidates
-        if key not in self._known:
-            folder = self.folder / f"export-{len(self._known)}"
-            shutil.rmtree(folder, ignore_errors=True)  # of an export that failed
-            folder.mkdir()
-            self._known[key] = _graph(source, target, folder, imgsz, batch, head, candidates)
-        return self._known[key]
-
-    def crowding(self, source: Path, imgsz: tuple[int, int] | None, sets: Sets) -> Any:
-        """How crowded ``sets`` are for the checkpoint ``source`` (``edgekit.bundle.crowding.Crowding``), or None."""
-        key = source, imgsz
-        if key not in self._crowding:
-            self._crowding[key] = _crowding(source, imgsz, sets)
-        return self._crowding[key]
 
 
 def build(
     source: Path,
     target: str,
     out: Path,
-    imgsz: tuple[int, int] | None = None,
-    batch: int | None = 1,
-    images: Images = None,
-    head: str = "topk",
+    options: BuildOptions | None = None,
     say: Callable[[str], None] = SAY,
-    options: Mapping[str, str] | None = None,
-    layout: str | None = None,
-    wishes: Wishes | None = None,
     exports: Exports | None = None,
     sets: Sets | None = None,
-    candidates: int | None = None,
 ) -> Bundle:
     """Build ``source`` for ``target`` into the folder ``out`` (replaced if it is there).
 
     Args:
         source: a checkpoint, an ONNX file edgekit exported, or a bundle that holds one.
         target: one of ``targets.names()``.
-        imgsz: (height, width) in pixels; the source's own by default.
-        batch: fixed batch, None for a dynamic one.
-        images: files, folders and globs of images for the parity check; generated ones by default.
-        head: ``raw``, ``topk`` or ``nms``; an ONNX file keeps the one it was exported with.
         say: called with a line at each step.
-        options: the target's own, by name (``targets/_tensorrt_common.py`` has those of TensorRT).
-        layout: also write the files the way a server reads them: ``triton`` or ``ovms``.
-        wishes: data, limits and seed of a narrower target (INT8 needs them).
         exports: of builds of the same source before this one, which this one may use and adds to.
-        sets: what the wishes' data was found to hold, where that is settled; ``quantize.sets.open_sets`` by default.
-        candidates: how many a topk or nms head keeps; by default what suits the size, and the objects in
-            what the wishes' data holds where that is given (``edgekit.bundle.crowding``).
+        sets: what the options' data was found to hold, where that is settled; ``quantize.sets.open_sets`` by default.
 
     Raises:
         InputError, UsageError, MissingPackageError: the source or the request cannot be used; nearly always said
             before the export (``preflight.py``).
         GateError: a rewrite count, the parity with PyTorch, accuracy or speed is off; see ``OUT.failed.json``.
     """
-    asked = imgsz, batch, images, head, options, layout, wishes, sets, candidates
-    checked = preflight.of_build(source, target, out, *asked)
-    chosen, own = targets.get(target), checked.options
+    options, chosen = options or BuildOptions(), targets.get(target)
+    checked = preflight.of_build(source, chosen, out, options, sets)
     if checked.sets is not None and sets is None:
         _say_notes(checked.sets, say)
     with failures_to(out), workspace(out) as folder:
         say(f"exporting {source}")
         exports = exports or Exports(folder)
-        crowding = None
-        if candidates is None and head != "raw" and checked.sets is not None:
-            crowding = exports.crowding(source, imgsz, checked.sets)
-        if crowding is not None:
-            candidates = min(crowding.candidates, chosen.most_candidates or crowding.candidates)
-        graph, reference = exports.get(source, chosen, imgsz, batch, head, candidates)
+        crowding = exports.crowding(source, options, checked.sets)
+        graph, reference = exports.get(source, chosen, with_candidates(options, chosen.most_candidates, crowding))
         say(f"building {target}")
-        files = folder / "bundle"
-        files.mkdir()
-        proof = Proof(reference, graph, source, chosen, images, folder, say)
+        job = _Job(chosen, options, checked.options, graph, folder, checked.sets, say)
+        proof = Proof(reference, graph, source, chosen, options.images, say)
         exported = proof.of_graph()
-        lowered = _lowered(graph, chosen, folder, wishes, checked.sets, own, say)
-        built = _described(lowered.graph, chosen, own)
-        info = built.info
-        parts = lowered.parts | chosen.build(built, files, own)
-        session, instead = _session(chosen, files, info)
-        if lowered.graph is not graph and (files / "model.onnx").is_file():
+        made = job.artifact()
+        report, parts = _proved(job, made, proof, exported)
+        made.session.close()
+        layouts.write(options.layout, made.files, made.graph.info, chosen, parts.get("engines", []))
+        about = {"crowding": crowding and crowding.to_dict(), "graph_parity": plain(exported)}
+        _seal(made, chosen, parts | about, report)
+        move_into_place(made.files, out)
+    return read_bundle(out, verify=False)
+
+
+@dataclass
+class _Job:
+    """One target built of one graph."""
+
+    target: Target
+    options: BuildOptions
+    own: TargetOptions
+    graph: Graph
+    folder: Path
+    sets: Sets | None
+    say: Callable[[str], None]
+    pictures: list[Any] = field(default_factory=list)  # to time on
+    _built: int = 0
+
+    def artifact(self) -> Artifact:
+        """What the bundle gets: of the graph itself, or of what it is quantized or halved to, judged on accuracy."""
+        quantize = self.options.quantize
+        if not needed(self.target, quantize):
+            return self._finished(self._opened(self.graph, {}))
+        from edgekit.quantize.candidates import Quantizer, halved
+
+        if self.sets is None and (quantize.sources or quantize.calibration):
+            self.sets = open_sets(quantize, self.graph.info.task, self.graph.info.names)  # the file alone did not say
+            _say_notes(self.sets, self.say)
+        if self.sets is None:
+            return self._finished(self._opened(*halved(self.graph, self.folder)))
+        quantizer = Quantizer(self.graph, self.target, self.folder, quantize, self.sets)
+        self.pictures = quantizer.pictures()
+        if not quantize.judged:
+            self.say(f"calibrating on {len(quantizer.files)} images")
+            return self._finished(self._opened(*quantizer.candidate()))
+        judge, before = judge_of(self.graph, self.sets, self.say)
+        self.say(f"calibrating on {len(quantizer.files)} images")
+        made, row = within_limit(quantizer, self._opened, judge, before, quantize.max_drop, self.say)
+        made.parts["accuracy"] = row
+        return self._finished(made)
+
+    def _opened(self, graph: Graph, parts: Json) -> Artifact:
+        """``graph`` built and opened. An engine takes long to build, and its graph says as much."""
+        self._built += 1
+        files = self.folder / f"built-{self._built}"
+        files.mkdir()
+        graph = described(graph, self.target, self.own)
+        if self.target.engines:
+            shutil.copyfile(graph.path, files / "model.onnx")
+        else:
+            parts = parts | self.target.build(graph, files, self.own)
+        return Artifact(graph, files, *self._session(files, graph.info), parts)
+
+    def _finished(self, made: Artifact) -> Artifact:
+        """With the engine, and what is known of a graph that the bundle holds."""
+        if self.target.engines:
+            made.session.close()
+            made.parts |= self.target.build(made.graph, made.files, self.own)
+            made.session, made.instead = self._session(made.files, made.graph.info)
+        if made.graph.path != self.graph.path and (made.files / "model.onnx").is_file():
             from edgekit.quantize.precision import by_group
 
-            parts["precision"] = by_group(files / "model.onnx")
-        if chosen.int8 and exported is not None:
-            report = exported  # of the graph; what eight bits change is judged by accuracy
-            if instead is None and chosen.engines:  # judged was the engine's graph: is it the same?
-                parts |= _engine_parity(chosen, files, graph)
-            parts |= proof.detections(session, report, judged=True)
-            parts |= _speed(chosen, session, graph, folder, lowered, wishes, own, say)
-        else:
-            say("comparing with the reference")
-            parts |= proof.of_weights(files, info)
-            report = proof.of(session, "f16" if instead else None)
-            parts |= proof.detections(session, report)
-        session.close()
-        layouts.write(layout, files, info, chosen, parts.get("engines", []))
-        provenance = {k: v for k, v in graph.provenance.items() if k not in ("rewrites", "stages", "lineage")}
-        provenance["onnx_sha256"] = graph.sha256
-        provenance["versions"] = {**provenance.get("versions", {}), **_versions(chosen)}
-        manifest = manifest_of(
-            info,
-            target,
-            files,
-            rewrites=graph.provenance["rewrites"],
-            parity=plain(report),
-            rounding=spreads(report),
-            graph_parity=plain(exported),
-            stages=graph.provenance["stages"],
-            lineage=graph.provenance.get("lineage"),
-            provenance=provenance,
-            evaluated=instead,
-            crowding=crowding.to_dict() if crowding is not None else None,
-            **parts,
-        )
-        write_manifest(files, manifest)
-        move_into_place(files, out)
-    return read_bundle(out, verify=False)
+            made.parts["precision"] = by_group(made.files / "model.onnx")
+        return made
+
+    def _session(self, files: Path, info: ModelInfo) -> tuple[Session, str | None]:
+        """A session of the artifact, and None. Where it cannot run here: of the very graph it was built from, with what
+        every operator puts out rounded as the artifact's would be, and the sentence that says so."""
+        if self.target.runs_here(self.target, files) is None:
+            return self.target.open(files, info), None
+        from edgekit.graph import narrow
+
+        rounded = self.folder / f"rounded-{files.name}.onnx"
+        narrow.rounded(files / "model.onnx", rounded)
+        return targets.reference().open(rounded, info), "graph evaluated; engine not run here"
+
+
+def _proved(job: _Job, made: Artifact, proof: Proof, exported: Report | None) -> tuple[Report, Json]:
+    """The report on the roles that the manifest gets as ``parity``, and all its further keys.
+
+    Raises:
+        GateError: the artifact is another function, or not as fast as it must be.
+    """
+    parts = dict(made.parts)
+    if job.target.int8 and exported is not None:
+        report = exported  # of the graph; what eight bits change is judged by accuracy
+        if made.instead is None and job.target.engines:  # judged was the engine's graph: is it the same?
+            parts |= _engine_parity(job.target, made.files, job.graph)
+        parts |= proof.detections(made.session, report, judged=True)
+        parts |= _speed(job, made.session)
+    else:
+        job.say("comparing with the reference")
+        parts |= proof.of_weights(made.files, made.graph.info)
+        report = proof.of(made.session, "f16" if made.instead else None)
+        parts |= proof.detections(made.session, report)
+    return report, parts
+
+
+def _speed(job: _Job, session: Session) -> Json:
+    """``speed`` for the manifest: INT8 against the floating-point targets of the same runtime, interleaved."""
+    quantize = job.options.quantize
+    if quantize.timing_s == 0 or not job.target.floats:
+        return {}
+    opened = {}
+    for name in job.target.floats:
+        sibling, files = targets.get(name), job.folder / name
+        files.mkdir()
+        built = described(job.graph, sibling, job.own)
+        sibling.build(built, files, job.own)
+        opened[name] = sibling.open(files, built.info)
+    from edgekit.bench.speed import against
+
+    job.say("timing it against floating point")
+    return {"speed": against(opened, session, job.pictures, quantize.require_speedup, quantize.timing_s)}
+
+
+def described(graph: Graph, target: Target, own: TargetOptions) -> Graph:
+    """The graph with the ``info`` of what the target will make of it."""
+    return dataclasses.replace(graph, info=target.info(graph.info, own))
+
+
+def _seal(made: Artifact, target: Target, parts: Json, report: Report) -> None:
+    """Write the manifest of what was built."""
+    told = made.graph.provenance
+    provenance = {k: v for k, v in told.items() if k not in ("rewrites", "stages", "lineage")}
+    provenance["onnx_sha256"] = made.graph.sha256
+    provenance["versions"] = {**provenance.get("versions", {}), **_versions(target)}
+    kept = {key: told.get(key) for key in ("rewrites", "stages", "lineage")}
+    proved = {"parity": plain(report), "rounding": spreads(report), "evaluated": made.instead}
+    parts = kept | proved | {"provenance": provenance} | parts
+    write_manifest(made.files, manifest_of(made.graph.info, target.name, made.files, **parts))
 
 
 def rebuild(
@@ -253,153 +285,6 @@ def _engine_parity(target: Target, files: Path, graph: Graph) -> Json:
 def _say_notes(sets: Sets, say: Callable[[str], None]) -> None:
     for note in sets.notes:
         say(f"note: {note}")
-
-
-def _crowding(source: Path, imgsz: tuple[int, int] | None, sets: Sets) -> Any:
-    """What ``crowding`` makes of the sets where the source is a detecting checkpoint; None where that keeps no
-    more than the size's default anyway."""
-    from edgekit import tasks
-    from edgekit.bundle import crowding
-
-    if source.is_dir() or source.suffix == ".onnx":
-        return None  # exported already, with the candidates it has
-    try:
-        from edgekit import checkpoint
-        from edgekit.nn.session import TorchSession
-    except ModuleNotFoundError as error:
-        raise MissingPackageError(error.name or "torch", f"building from {source}", "train") from error
-    loaded = checkpoint.load(source)
-    if not tasks.get(loaded.spec.task).detects:
-        return None
-    datasets = [dataset for dataset in (sets.judged, sets.pool) if dataset is not None]
-    found = crowding.measure(TorchSession(loaded.net, loaded.info(imgsz)), datasets)
-    usual = loaded.info(imgsz, head="topk").candidates
-    return found if found is not None and usual is not None and found.candidates > usual else None
-
-
-def _lowered(
-    graph: Graph,
-    target: Target,
-    folder: Path,
-    wishes: Wishes | None,
-    sets: Sets | None,
-    own: BuildOptions,
-    say: Callable[[str], None],
-) -> Lowered:
-    """The graph the target is built from: quantized or halved where that is what the target is, and judged."""
-    if not needed(target, wishes):
-        return Lowered(graph)
-    from edgekit.quantize.pipeline import lower
-
-    if sets is None and wishes is not None and (wishes.sources or wishes.calibration):
-        sets = open_sets(wishes, graph.info.task, graph.info.names)  # the file alone did not say what the model is
-        _say_notes(sets, say)
-
-    def artifact(narrow: Graph) -> Session:
-        files = folder / "trial"
-        shutil.rmtree(files, ignore_errors=True)
-        files.mkdir()
-        built = _described(narrow, target, own)
-        if target.engines:  # an engine takes long to build, and its graph says as much
-            shutil.copyfile(narrow.path, files / "model.onnx")
-        else:
-            target.build(built, files, own)
-        return _session(target, files, built.info)[0]
-
-    return lower(graph, target, folder, wishes, artifact, say, sets)
-
-
-def _described(graph: Graph, target: Target, own: BuildOptions) -> Graph:
-    """The graph with the ``info`` of what the target will make of it."""
-    return dataclasses.replace(graph, info=target.info(graph.info, own))
-
-
-def _speed(
-    target: Target,
-    session: Session,
-    graph: Graph,
-    folder: Path,
-    lowered: Lowered,
-    wishes: Wishes | None,
-    own: BuildOptions,
-    say: Callable[[str], None],
-) -> Json:
-    """``speed`` for the manifest: INT8 against the floating-point targets of the same runtime, interleaved."""
-    if wishes is None or wishes.timing_s == 0 or not target.floats:
-        return {}
-    opened = {}
-    for name in target.floats:
-        sibling, files = targets.get(name), folder / name
-        files.mkdir()
-        built = _described(graph, sibling, own)
-        sibling.build(built, files, own)
-        opened[name] = sibling.open(files, built.info)
-    from edgekit.bench.speed import against
-
-    say("timing it against floating point")
-    return {"speed": against(opened, session, lowered.pictures, wishes.require_speedup, wishes.timing_s)}
-
-
-def _session(target: Target, files: Path, info: ModelInfo) -> tuple[Session, str | None]:
-    """A session of the artifact, and None. Where it cannot run here: of the very graph it was built from, with what
-    every operator puts out rounded as the artifact's would be, and the sentence that says so."""
-    if target.runs_here(target, files) is None:
-        return target.open(files, info), None
-    from edgekit.graph import narrow
-
-    rounded = files.parent / "rounded.onnx"
-    narrow.rounded(files / "model.onnx", rounded)
-    return targets.reference().open(rounded, info), "graph evaluated; engine not run here"
-
-
-def _graph(
-    source: Path,
-    target: Target,
-    folder: Path,
-    imgsz: tuple[int, int] | None,
-    batch: int | None,
-    head: str,
-    candidates: int | None,
-) -> tuple[Graph, Session]:
-    """The source's ONNX graph as the target wants it, and a session of the source itself to compare with."""
-    path = source / "model.onnx" if is_bundle(source) else source
-    if path.suffix == ".onnx":
-        return _existing_graph(source, path, target, folder, candidates)
-    try:
-        from edgekit import checkpoint
-        from edgekit.graph.export import export
-        from edgekit.nn.session import TorchSession
-    except ModuleNotFoundError as error:
-        extra = "train" if error.name == "torch" else "onnx"
-        raise MissingPackageError(error.name or "torch", f"building from {source}", extra) from error
-    loaded = checkpoint.load(source)
-    graph = export(loaded, folder / "model.onnx", imgsz, batch, None, head, target.recipe, candidates)
-    reference = TorchSession(loaded.net, graph.info, source, fold=False)
-    reference.predicts = TorchSession(loaded.net, loaded.info(imgsz, batch), source)
-    return graph, Suppressed(reference) if graph.info.head == "nms" else reference
-
-
-def _existing_graph(
-    source: Path, path: Path, target: Target, folder: Path, candidates: int | None
-) -> tuple[Graph, Session]:
-    from edgekit.graph.document import REWRITTEN, read_document
-    from edgekit.graph.files import rewrite_file
-    from edgekit.graph.rewrite import LOWERINGS, recipe_for
-
-    if source != path:
-        read_bundle(source)
-    document = read_document(path)
-    info = ModelInfo.from_dict(document["info"])
-    if candidates not in (None, info.candidates):
-        kept = f"with {info.candidates} candidates" if info.candidates else f"with a {info.head} head"
-        raise InputError(f"{path}: exported {kept}; export it again with --candidates {candidates}")
-    counts = [row["fired"] for row in document["rewrites"] if row["rule"] in LOWERINGS]
-    rewritten = folder / "model.onnx"
-    rewrite_file(path, rewritten, recipe_for(target.recipe), counts, prove=False)  # what is built is compared below
-    document = read_document(rewritten)
-    provenance = document["provenance"] | {k: document[k] for k in REWRITTEN if k in document}
-    session = targets.reference().open(path, info)
-    return Graph(rewritten, info, sha256_file(path), provenance), session
 
 
 @contextmanager

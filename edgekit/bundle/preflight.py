@@ -1,6 +1,6 @@
 """What can be known about a request before the work begins, checked in one place and in the order of what it takes.
 
-    checked = of_build(source, "ov-int8", out, None, 1, images, "topk", {}, None, wishes)
+    checked = of_build(source, targets.get("ov-int8"), out, BuildOptions(quantize=...))
     checked.options, checked.sets            # the target's own, and what is calibrated and judged on
 
 First words and numbers, then packages, then the files: a wrong word is refused in a fraction of a second, bad data
@@ -15,16 +15,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from edgekit import catalog, quantize, targets, tasks
+from edgekit import catalog, quantize, tasks
 from edgekit.bundle import layouts
 from edgekit.bundle import source as sources
+from edgekit.bundle.options import BuildOptions
 from edgekit.errors import InputError, UsageError
-from edgekit.quantize import Wishes
+from edgekit.quantize import QuantizeOptions
 from edgekit.quantize.sets import Sets, open_sets
 from edgekit.runtime.manifest import is_bundle
 from edgekit.runtime.sources import read_images
-from edgekit.spec import HEADS, Images, check_opset, parse_imgsz
-from edgekit.targets import BuildOptions, Target
+from edgekit.spec import HEADS, check_opset, parse_imgsz
+from edgekit.targets import Target, TargetOptions
 from edgekit.tasks import ports
 
 
@@ -33,24 +34,11 @@ class Checked:
     """The target's own options, and what is calibrated and judged on; None where nothing is, or the model's task is not
     known before it is read in full."""
 
-    options: BuildOptions
+    options: TargetOptions
     sets: Sets | None = None
 
 
-def of_build(
-    source: Path,
-    target: str,
-    out: Path,
-    imgsz: tuple[int, int] | None,
-    batch: int | None,
-    images: Images,
-    head: str,
-    options: Mapping[str, str] | None,
-    layout: str | None,
-    wishes: Wishes | None,
-    sets: Sets | None = None,
-    candidates: int | None = None,
-) -> Checked:
+def of_build(source: Path, target: Target, out: Path, options: BuildOptions, sets: Sets | None = None) -> Checked:
     """Refuse what ``edgekit.bundle.build.build`` could not do with these arguments.
 
     Args:
@@ -59,30 +47,29 @@ def of_build(
     Raises:
         InputError, UsageError, MissingPackageError: one sentence on what is wrong and what to do.
     """
-    chosen = targets.get(target)
-    narrow = quantize.needed(chosen, wishes)
-    layouts.check(layout, chosen)
-    own = own_options(chosen, options)
-    if layout is not None and not own.complete:
-        raise UsageError(f"--layout {layout}: --no-engine leaves nothing to serve; drop one of them")
-    if head not in HEADS:
-        raise UsageError(f"--head {head}: forms are {', '.join(HEADS)}")
-    _check_head(chosen, head, candidates)
-    if imgsz is not None:
-        parse_imgsz(imgsz)
-    if chosen.int8 and batch is None:
+    narrow = quantize.needed(target, options.quantize)
+    layouts.check(options.layout, target)
+    own = own_options(target, options.target)
+    if options.layout is not None and not own.complete:
+        raise UsageError(f"--layout {options.layout}: --no-engine leaves nothing to serve; drop one of them")
+    if options.head not in HEADS:
+        raise UsageError(f"--head {options.head}: forms are {', '.join(HEADS)}")
+    _check_head(target, options.head, options.candidates)
+    if options.imgsz is not None:
+        parse_imgsz(options.imgsz)
+    if target.int8 and options.batch is None:
         raise InputError(f"{source}: INT8 needs a fixed batch and size, not a dynamic shape; leave --dynamic-batch out")
     check_out(out)
     found = sources.describe(source)
     if found.info is None and found.task is not None:
-        ports.check_head(found.task, head, batch)
-    _check_graph(found, chosen, imgsz)
-    if images:
-        read_images(images)
-    if not narrow or wishes is None or not (wishes.sources or wishes.calibration):
+        ports.check_head(found.task, options.head, options.batch)
+    _check_graph(found, target, options.imgsz)
+    if options.images:
+        read_images(options.images)
+    if not narrow or not (options.quantize.sources or options.quantize.calibration):
         return Checked(own)
-    quantize.check_packages(chosen)
-    return Checked(own, sets or of_sets(found, wishes))
+    quantize.check_packages(target)
+    return Checked(own, sets or of_sets(found, options.quantize))
 
 
 def of_export(source: Path, out: Path, head: str, batch: int | None, opset: int) -> None:
@@ -150,7 +137,7 @@ def check_models(models: Iterable[Path]) -> None:
             raise InputError(f"{model}: no such file or folder; give a bundle, a checkpoint or an exported ONNX file")
 
 
-def of_sets(source: sources.Source, wishes: Wishes, calibrate: bool = True) -> Sets | None:
+def of_sets(source: sources.Source, options: QuantizeOptions, calibrate: bool = True) -> Sets | None:
     """What is calibrated and judged on, where the model's task is known already.
 
     Raises:
@@ -158,8 +145,8 @@ def of_sets(source: sources.Source, wishes: Wishes, calibrate: bool = True) -> S
     """
     if source.task is None or source.names is None:
         return None
-    sets = open_sets(wishes, source.task, source.names, calibrate)
-    if sets.labelled is not None and wishes.judged and tasks.get(source.task).detects:
+    sets = open_sets(options, source.task, source.names, calibrate)
+    if sets.labelled is not None and options.judged and tasks.get(source.task).detects:
         from edgekit.metrics.coco import evaluator_package
 
         evaluator_package()
@@ -196,7 +183,7 @@ def _check_head(target: Target, head: str, candidates: int | None) -> None:
         )
 
 
-def own_options(target: Target, texts: Mapping[str, str] | None) -> BuildOptions:
+def own_options(target: Target, texts: Mapping[str, str] | None) -> TargetOptions:
     """The target's own options.
 
     Raises:
@@ -205,7 +192,7 @@ def own_options(target: Target, texts: Mapping[str, str] | None) -> BuildOptions
     """
     if texts and not fields(target.options):
         raise UsageError(f"--option {next(iter(texts))}: {target.name} has no options of its own")
-    chosen: BuildOptions = target.options.parse(texts) if texts else target.options()
+    chosen: TargetOptions = target.options.parse(texts) if texts else target.options()
     if chosen.complete:
         reason = target.missing()
         if reason:

@@ -76,7 +76,7 @@ def run(plan: Plan, inputs: Inputs, out: Path | None, keep: Path | None, require
     """
     from edgekit import targets
     from edgekit.bundle import preflight
-    from edgekit.quantize import Wishes, calibration
+    from edgekit.quantize import QuantizeOptions, calibration
     from edgekit.report import table
     from edgekit.runtime.sources import read_images
     from edgekit.verify import parity
@@ -95,7 +95,9 @@ def run(plan: Plan, inputs: Inputs, out: Path | None, keep: Path | None, require
             raise UsageError(f"--keep {keep}: a file; give the folder to keep the bundles in")
         keep.mkdir(parents=True, exist_ok=True)
     dataset = _dataset(plan, inputs)
-    plan = replace(plan, wishes=Wishes(inputs.data, inputs.calibration, inputs.images, max_drop=inputs.max_drop))
+    plan = replace(
+        plan, wishes=QuantizeOptions(inputs.data, inputs.calibration, inputs.images, max_drop=inputs.max_drop)
+    )
     pictures = _spread(dataset) if dataset else read_images(inputs.images, 16) if inputs.images else None
     state = out.with_name(out.name + ".partial") if out else None
     with console().status("") as status:

@@ -25,7 +25,7 @@ from edgekit.cli._common import (
 from edgekit.errors import UsageError
 
 if TYPE_CHECKING:
-    from edgekit.quantize import Wishes
+    from edgekit.quantize import QuantizeOptions
     from edgekit.runtime.manifest import Bundle
 
 NOTE = "note: "
@@ -110,11 +110,11 @@ def command(
     """Build a bundle and prove that it computes what the checkpoint does; fails when it does not."""
     refuse_existing(out, force)
     check_head(head, candidates)
-    from edgekit.quantize import Wishes
+    from edgekit.quantize import QuantizeOptions
     from edgekit.spec import parse_imgsz
 
     size = parse_imgsz(imgsz) if imgsz else None
-    wishes = Wishes(
+    wishes = QuantizeOptions(
         data or None,
         calibration,
         images,
@@ -154,9 +154,10 @@ def _built(
     form: tuple[str, int | None],
     own: dict[str, str],
     layout: str | None,
-    wishes: Wishes,
+    wishes: QuantizeOptions,
 ) -> Bundle:
     from edgekit.bundle import build as building
+    from edgekit.bundle.options import BuildOptions
 
     with console().status("") as status:
         if source is not None:
@@ -167,8 +168,8 @@ def _built(
             return building.rebuild(source, out, target, own, layout, lambda step: status.update(step))
         if model is None or target is None:
             raise UsageError("give MODEL and --target, or --from BUNDLE")
-        how = size, batch, images, form[0], partial(_say, status), own, layout, wishes
-        return building.build(model, target, out, *how, candidates=form[1])
+        options = BuildOptions(size, batch, images, *form, layout, own, wishes)
+        return building.build(model, target, out, options, partial(_say, status))
 
 
 def _planned(
@@ -181,10 +182,11 @@ def _planned(
     batch: int,
     images: list[str] | None,
     form: tuple[str, int | None],
-    wishes: Wishes,
+    wishes: QuantizeOptions,
     others: dict[str, Any],
 ) -> Bundle:
     """``--target auto``, or a plan of it replayed."""
+    from edgekit.bundle.options import BuildOptions
     from edgekit.plan import Wish, auto
 
     mode = "--target auto" if plan is None else "--plan"
@@ -211,7 +213,7 @@ def _planned(
         if plan is not None:
             return auto.replay(model, plan, out, wishes, images, say)
         wanted = Wish.parse(wish or "latency")
-        return auto.auto(model, out, wanted, wishes, size, batch, images, form[0], say, kept=form[1])
+        return auto.auto(model, out, wanted, BuildOptions(size, batch, images, *form, quantize=wishes), say)
 
 
 def _say(status: Any, line: str) -> None:

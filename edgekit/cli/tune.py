@@ -152,6 +152,7 @@ def _latency(model: Path, result: Result, target: str, budget: float, threads: i
     from edgekit.bench.run import bench
     from edgekit.bundle.build import build
     from edgekit.bundle.loading import load
+    from edgekit.bundle.options import BuildOptions
     from edgekit.image import read_image
 
     size = _size(result)
@@ -160,7 +161,7 @@ def _latency(model: Path, result: Result, target: str, budget: float, threads: i
         places = {}
         for name, source in (("before", model), ("after", result.best)):
             status.update(f"building {name} for {target}")
-            build(source, target, Path(folder) / name, size)
+            build(source, target, Path(folder) / name, BuildOptions(imgsz=size))
             places[name] = load(Path(folder) / name, threads=threads)
         status.update("timing both in turns")
         records = bench(places, pictures, ClockOptions(budget_s=2 * budget), baseline="before")

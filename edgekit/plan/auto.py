@@ -1,6 +1,6 @@
 """``edgekit build --target auto``: the fastest of what this machine can run, within a limit on accuracy.
 
-    made = auto(Path("yolo12n.pt"), Path("yolo12n-here"), Wish("latency"), Wishes(data=Path("bccd/data.yaml")))
+    made = auto(Path("yolo12n.pt"), Path("yolo12n-here"), Wish("latency"), BuildOptions(quantize=...))
     made.manifest["plan"]["why"]          # 'ov-int8: 21.3 ms, loses 0.11 points; next is ov-fp16, 28.9 ms'
 
 The folder is the winning bundle as ``edgekit build --target T`` makes it, with ``plan`` in its manifest, ``plan.json``
@@ -11,20 +11,22 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from edgekit import targets
 from edgekit.bundle import build as building
 from edgekit.bundle import preflight
+from edgekit.bundle.options import BuildOptions
 from edgekit.bundle.source import describe
 from edgekit.errors import GateError, InputError, MissingPackageError
 from edgekit.plan import Candidate, Wish, document, picture
 from edgekit.plan.candidates import candidates, order
 from edgekit.plan.choose import Outcome, Row, choose, nearest, unmet
 from edgekit.plan.contest import Contest, Job
-from edgekit.quantize import Wishes
+from edgekit.quantize import QuantizeOptions
+from edgekit.quantize.sets import Sets
 from edgekit.runtime.manifest import Bundle, manifest_of, read_bundle, write_manifest
 from edgekit.runtime.sources import read_images
 from edgekit.spec import Images
@@ -33,75 +35,73 @@ Say = Callable[[str], None]
 
 
 def auto(
-    source: Path,
-    out: Path,
-    wish: Wish,
-    wishes: Wishes,
-    imgsz: tuple[int, int] | None = None,
-    batch: int = 1,
-    images: Images = None,
-    head: str = "topk",
-    say: Say = lambda _: None,
-    seconds: float = 1.0,
-    kept: int | None = None,
+    source: Path, out: Path, wish: Wish, options: BuildOptions, say: Say = lambda _: None, seconds: float = 1.0
 ) -> Bundle:
     """Build, time and judge candidates, and leave the winner's bundle in ``out``.
 
     Args:
-        source, imgsz, batch, images, head: as ``edgekit.bundle.build.build`` takes them.
-        wishes: ``data`` or ``calibration`` (without them INT8 is left out; without labels accuracy is agreement with
-            the float model), ``max_drop``.
+        source, options: as ``edgekit.bundle.build.build`` takes them. Without ``data`` or ``calibration`` INT8 is left
+            out; without labels accuracy is agreement with the float model.
         say: called with a line at each step.
         seconds: scale of the time given to races.
-        kept: candidates of the head, as ``edgekit.bundle.build.build`` takes them.
 
     Raises:
         InputError, UsageError: nothing can be built here, or of this; the data cannot be used.
         GateError: no candidate is within the limit, or none fast enough for the wish; the nearest is named.
     """
     preflight.check_out(out)
-    known, given = describe(source), bool(wishes.sources or wishes.calibration)
-    sets = preflight.of_sets(known, wishes, calibrate=False) if given else None
-    entries, left_out = candidates(wish, given and (sets is None or sets.manifest is not None), batch)
-    left_out |= {
-        name: sets.lacking for name in left_out if targets.get(name).int8 and sets is not None and sets.lacking
-    }
+    entries, left_out, sets = _candidates(source, wish, options)
     for note in sets.notes if sets else ():
         say(f"note: {note}")
-    if images:
-        read_images(images)
+    if options.images:
+        read_images(options.images)
+    limit = options.quantize.max_drop
     if not entries:
         raise InputError(f"--target auto: nothing can be built here ({'; '.join(left_out.values())})")
     with building.failures_to(out), building.workspace(out) as folder:
-        with Contest(Job(source, imgsz, images, head, wishes, sets, kept), folder, wish, say, seconds) as contest:
+        with Contest(Job(source, options, sets), folder, wish, say, seconds) as contest:
             refused = contest.build(entries)
-            left_out |= {name: sentence for name, sentence in refused.items()}
+            left_out |= refused
             entries = [entry for entry in entries if entry.bundle not in refused]
             if not entries:
-                reasons = list(dict.fromkeys(refused.values()))
-                only = reasons[0] if len(reasons) == 1 else f"{source}: no target could be built ({'; '.join(reasons)})"
-                raise InputError(only)
-            outcome = choose(entries, contest.clock, contest.judge, wishes.max_drop, order(), say)
+                raise InputError(_none_built(source, refused))
+            outcome = choose(entries, contest.clock, contest.judge, limit, order(), say)
             race = _race(contest)
-            plan = document.document(wish, wishes.max_drop, outcome, left_out, contest.accuracy(), race)
+            plan = document.document(wish, limit, outcome, left_out, contest.accuracy(), race)
             if outcome.winner is None:
-                raise GateError(_nobody(wish, wishes.max_drop, outcome), {"plan": plan})
+                raise GateError(_nobody(wish, limit, outcome), {"plan": plan})
             row = outcome.rows[outcome.winner]
             if unmet(wish, outcome):
-                raise GateError(_too_slow(wish, row, wishes.max_drop, outcome), {"plan": plan})
+                raise GateError(_too_slow(wish, row, limit, outcome), {"plan": plan})
             files = contest.take(row.candidate)
             info = read_bundle(files, verify=False).info
-            plan = document.document(wish, wishes.max_drop, outcome, left_out, contest.accuracy(), race, info)
+            plan = document.document(wish, limit, outcome, left_out, contest.accuracy(), race, info)
         seal(files, plan, say)
         building.move_into_place(files, out)
     return read_bundle(out, verify=False)
+
+
+def _candidates(source: Path, wish: Wish, options: BuildOptions) -> tuple[list[Candidate], dict[str, str], Sets | None]:
+    """What can be built here, why the rest cannot, and what is calibrated and judged on."""
+    known, asked = describe(source), options.quantize
+    given = bool(asked.sources or asked.calibration)
+    sets = preflight.of_sets(known, asked, calibrate=False) if given else None
+    found, left_out = candidates(wish, given and (sets is None or sets.manifest is not None), options.batch or 1)
+    if sets is not None and sets.lacking:
+        left_out |= {name: sets.lacking for name in left_out if targets.get(name).int8}
+    return found, left_out, sets
+
+
+def _none_built(source: Path, refused: Mapping[str, str]) -> str:
+    reasons = list(dict.fromkeys(refused.values()))
+    return reasons[0] if len(reasons) == 1 else f"{source}: no target could be built ({'; '.join(reasons)})"
 
 
 def replay(
     source: Path,
     path: Path,
     out: Path,
-    wishes: Wishes,
+    wishes: QuantizeOptions,
     images: Images = None,
     say: Say = lambda _: None,
 ) -> Bundle:
@@ -119,12 +119,12 @@ def replay(
     for difference in document.differences(plan):
         say(f"unlike where the plan was made: {difference}")
     narrow = targets.get(choice.target).int8
-    own = dataclasses.replace(wishes, max_drop=plan["max_drop_points"], timing_s=0) if narrow else None
+    own = dataclasses.replace(wishes, max_drop=plan["max_drop_points"], timing_s=0) if narrow else QuantizeOptions()
+    form = {"head": plan["choice"]["head"], "candidates": plan["choice"].get("candidates")}
+    options = BuildOptions(size, choice.batch, images, **form, quantize=own)
     with building.failures_to(out), building.workspace(out) as folder:
         files = folder / "planned"
-        how = size, choice.batch, images, plan["choice"]["head"], say
-        kept = plan["choice"].get("candidates")
-        building.build(source, choice.target, files, *how, wishes=own, candidates=kept)
+        building.build(source, choice.target, files, options, say)
         seal(files, plan | {"replayed": True}, say)
         building.move_into_place(files, out)
     return read_bundle(out, verify=False)

@@ -26,16 +26,18 @@ from edgekit.bench.clock import WHOLE, ClockOptions, Comparison, measure
 from edgekit.bench.run import REST_S
 from edgekit.bundle import build as building
 from edgekit.bundle import loading
+from edgekit.bundle.exports import Exports, with_candidates
+from edgekit.bundle.options import BuildOptions
 from edgekit.errors import EdgekitError, GateError
 from edgekit.plan import Candidate, Wish
 from edgekit.plan.choose import Judged, Time
-from edgekit.quantize import Wishes
+from edgekit.quantize import QuantizeOptions
 from edgekit.quantize.pictures import JUDGED
 from edgekit.quantize.sets import Sets, open_sets
 from edgekit.runtime.manifest import read_bundle
 from edgekit.runtime.predictor import Predictor
 from edgekit.runtime.sources import read_images
-from edgekit.spec import Images, ModelInfo, Session
+from edgekit.spec import ModelInfo, Session
 from edgekit.verify import accuracy, parity
 
 SHORT_S, LONG_S = 1.5, 6.0  # seconds a candidate gets in a race that prunes, and in the last one
@@ -48,16 +50,12 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Job:
-    """What every candidate is built from and with: as ``bundle.build`` takes them. ``sets`` has what all are
-    judged on, where it is settled: what the wishes' data holds, else ``images``, else generated ones."""
+    """What every candidate is built from and with: as ``bundle.build`` takes them. ``sets`` has what all are judged on,
+    where it is settled: what the options' data holds, else their ``images``, else generated ones."""
 
     source: Path
-    imgsz: tuple[int, int] | None
-    images: Images
-    head: str
-    wishes: Wishes
+    options: BuildOptions
     sets: Sets | None = None
-    candidates: int | None = None
 
 
 class Contest:
@@ -66,7 +64,7 @@ class Contest:
     def __init__(self, job: Job, folder: Path, wish: Wish, say: Say = lambda _: None, seconds: float = 1.0) -> None:
         self.job, self.folder, self.wish, self.say, self.seconds = job, folder, wish, say, seconds
         self.bundles: dict[str, Path] = {}  # built in full
-        self._exports = building.Exports(folder)
+        self._exports = Exports(folder)
         self.last: Comparison | None = None
         self.trials: dict[str, Path] = {}  # of every bundle what is timed until it is built in full
         self._open: dict[str, tuple[Path, ExitStack, list[Predictor]]] = {}
@@ -115,26 +113,19 @@ class Contest:
         self._reference = "ort-fp32" if "ort-fp32" in self.bundles else None
 
     def _built(self, entry: Candidate, trial: bool) -> Path:
+        asked = self.job.options.quantize
         narrow = targets.get(entry.target).int8
-        wishes = dataclasses.replace(self.job.wishes, judged=not trial, timing_s=0) if narrow else None
+        quantize = dataclasses.replace(asked, judged=not trial, timing_s=0) if narrow else QuantizeOptions()
         out = self.folder / (entry.bundle.replace(", ", "-").replace(" ", "") + ("-trial" if trial else ""))
         self.say(f"building {entry.bundle}{' (a trial, to time)' if trial else ''}")
-        job = self.job
-        how = job.imgsz, entry.batch, job.images, job.head
-        kept = self._kept()
-        building.build(
-            job.source, entry.target, out, *how,
-            wishes=wishes, exports=self._exports, sets=job.sets, candidates=kept,
-        )  # fmt: skip
+        options = dataclasses.replace(self._options(), batch=entry.batch, quantize=quantize)
+        building.build(self.job.source, entry.target, out, options, exports=self._exports, sets=self.job.sets)
         return out
 
-    def _kept(self) -> int | None:
-        """Candidates of every bundle alike: as many as were asked for, else what the set's crowding needs."""
+    def _options(self) -> BuildOptions:
+        """With candidates of every bundle alike: as many as were asked for, else what the set's crowding needs."""
         job = self.job
-        if job.candidates is not None or job.sets is None or job.head == "raw":
-            return job.candidates
-        crowding = self._exports.crowding(job.source, job.imgsz, job.sets)
-        return crowding.candidates if crowding is not None else None
+        return with_candidates(job.options, None, self._exports.crowding(job.source, job.options, job.sets))
 
     # ---- time ----------------------------------------------------------------------------------------------------
 
@@ -236,7 +227,7 @@ class Contest:
         return self._judge
 
     def _made(self, reference: Session, info: ModelInfo) -> accuracy.Judge:
-        sets, images = self._opened_sets(info), self.job.images
+        sets, images = self._opened_sets(info), self.job.options.images
         if sets is not None and sets.labelled is not None:
             return accuracy.by_labels(sets.labelled)
         if sets is not None:
@@ -246,9 +237,9 @@ class Contest:
         return accuracy.by_agreement(parity.generated_images(), reference, "generated images")
 
     def _opened_sets(self, info: ModelInfo) -> Sets | None:
-        wishes = self.job.wishes
-        if self._sets is None and (wishes.sources or wishes.calibration):
-            self._sets = open_sets(wishes, info.task, info.names, calibrate=False)
+        asked = self.job.options.quantize
+        if self._sets is None and (asked.sources or asked.calibration):
+            self._sets = open_sets(asked, info.task, info.names, calibrate=False)
         return self._sets
 
     def accuracy(self) -> dict[str, Any]:
@@ -261,9 +252,9 @@ class Contest:
     def pictures(self, info: ModelInfo) -> list[np.ndarray]:
         """What is timed on: --images, else those of --data, else generated ones."""
         if not self._pictures:
-            sets = None if self.job.images else self._opened_sets(info)
-            if self.job.images:
-                self._pictures = read_images(self.job.images, PICTURES)
+            sets = None if self.job.options.images else self._opened_sets(info)
+            if self.job.options.images:
+                self._pictures = read_images(self.job.options.images, PICTURES)
             elif sets is not None and sets.judged is not None:
                 self._pictures = sets.some(PICTURES)
             else:

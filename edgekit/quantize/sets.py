@@ -1,6 +1,6 @@
 """What a narrower model is calibrated on and judged on, settled before anything is exported.
 
-    sets = open_sets(Wishes(data=Path("photos")), "detect", ("RBC", "WBC", "Platelets"))
+    sets = open_sets(QuantizeOptions(data=Path("photos")), "detect", ("RBC", "WBC", "Platelets"))
     len(sets.files), sets.labelled, len(sets.unlabelled)          # 87, None, 43: agreement on 43 pictures
 
 | ``--data`` is | calibrated on | judged on |
@@ -33,7 +33,7 @@ from edgekit.data.text import label_path
 from edgekit.data.text import pictures as listed
 from edgekit.errors import InputError, UsageError
 from edgekit.image import read_image
-from edgekit.quantize import Wishes, calibration, pictures
+from edgekit.quantize import QuantizeOptions, calibration, pictures
 from edgekit.quantize.calibration import Manifest
 from edgekit.runtime.sources import is_video, open_sources, read_images
 
@@ -92,7 +92,7 @@ class Sets:
         return [read_image(sample.path) for sample in good] or list(self.frames[:most])
 
 
-def open_sets(wishes: Wishes, task: str, names: tuple[str, ...], calibrate: bool = True) -> Sets:
+def open_sets(wishes: QuantizeOptions, task: str, names: tuple[str, ...], calibrate: bool = True) -> Sets:
     """Everything about the images that can be known without running the model.
 
     Args:
@@ -130,7 +130,7 @@ def open_sets(wishes: Wishes, task: str, names: tuple[str, ...], calibrate: bool
     return dataclasses.replace(found, manifest=manifest, files=tuple(files), pool=pool, notes=tuple(notes))
 
 
-def _chosen(pool: Dataset | None, found: Sets, wishes: Wishes, sources: Sequence[Path]) -> Manifest:
+def _chosen(pool: Dataset | None, found: Sets, wishes: QuantizeOptions, sources: Sequence[Path]) -> Manifest:
     if pool is None:
         raise InputError(
             f"{sources[0]}: a COCO file is one split, the one accuracy is judged on; choose calibration images from "
@@ -281,7 +281,7 @@ def _has_classes(place: Path) -> bool:
 
 
 def _parted(
-    wishes: Wishes, train: Dataset | None, val: Dataset | None, files: Sequence[Path], coco: bool
+    wishes: QuantizeOptions, train: Dataset | None, val: Dataset | None, files: Sequence[Path], coco: bool
 ) -> tuple[Dataset | None, Sets]:
     """What to calibrate on, and Sets that say what is judged on.
 
@@ -312,7 +312,7 @@ def _parted(
     return whole, _picked(rest, wishes)
 
 
-def _picked(dataset: Dataset, wishes: Wishes) -> Sets:
+def _picked(dataset: Dataset, wishes: QuantizeOptions) -> Sets:
     judged, notes = pictures.some(dataset, wishes.seed, pictures.JUDGED)
     if not len(judged):
         raise InputError(f"{dataset.source}: none of its {len(dataset)} images of {dataset.split} can be read")
@@ -324,7 +324,7 @@ def _held_out(dataset: Dataset) -> Dataset:
     return dataclasses.replace(dataset, split=f"{dataset.split} not calibrated on")
 
 
-def _of_images(wishes: Wishes, files: Sequence[Path]) -> Sets:
+def _of_images(wishes: QuantizeOptions, files: Sequence[Path]) -> Sets:
     """What ``--images`` holds but for calibration images."""
     if any(is_video(path) for path in open_sources(wishes.others).paths):
         return Sets(frames=tuple(read_images(wishes.others, pictures.JUDGED)))
@@ -339,13 +339,13 @@ def _without(dataset: Dataset, files: Sequence[Path]) -> Dataset:
 # ---- a calibration made before ----------------------------------------------------------------------------------
 
 
-def _of_manifest(wishes: Wishes, manifest: Manifest | None) -> tuple[Path, ...]:
+def _of_manifest(wishes: QuantizeOptions, manifest: Manifest | None) -> tuple[Path, ...]:
     """What the manifest was chosen from, if all of it is there."""
     data = manifest.data if manifest else ()
     return data if all(place.exists() or glob.glob(str(place)) for place in data) else ()
 
 
-def _located(manifest: Manifest, wishes: Wishes) -> tuple[Manifest, list[Path], list[str]]:
+def _located(manifest: Manifest, wishes: QuantizeOptions) -> tuple[Manifest, list[Path], list[str]]:
     """The manifest without images that cannot be read, their files, and a sentence about the others."""
     assert wishes.calibration is not None
     given = [place if place.is_dir() else place.parent for place in wishes.sources]

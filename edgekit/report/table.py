@@ -30,7 +30,7 @@ from edgekit.bench.run import Progress, bench
 from edgekit.data.dataset import Dataset
 from edgekit.errors import EdgekitError, InputError, MissingPackageError, UsageError
 from edgekit.image import prepare
-from edgekit.quantize import Wishes, calibration
+from edgekit.quantize import QuantizeOptions, calibration
 from edgekit.report.table_results import KIND, SCHEMA, Row, counted_differences, differences, published_source, set_name
 from edgekit.runtime.manifest import is_bundle, read_bundle
 from edgekit.runtime.predictor import STAGES, Predictor
@@ -69,7 +69,7 @@ class Plan:
     task: str = "detect"
     imgsz: tuple[int, int] | None = None
     weights: Path | None = None
-    wishes: Wishes | None = None
+    wishes: QuantizeOptions | None = None
     budget_s: float = 20.0
     width: float = 0.03
     threads: int | None = None
@@ -306,6 +306,7 @@ def _open(plan: Plan, name: str, source: Path, target: str, place: Path, say: Sa
     """
     from edgekit.bundle.build import build
     from edgekit.bundle.loading import open_session
+    from edgekit.bundle.options import BuildOptions
 
     reason = targets.get(target).missing()
     if reason:
@@ -317,11 +318,11 @@ def _open(plan: Plan, name: str, source: Path, target: str, place: Path, say: Sa
         say(f"{name}: {target} is in {place} already")
     else:
         say(f"{name}: building {target}")
-        build(source, target, place, plan.size, wishes=wishes)
+        build(source, target, place, BuildOptions(imgsz=plan.size, quantize=wishes or QuantizeOptions()))
     return Predictor(open_session(place, threads=plan.threads))
 
 
-def _is_of(place: Path, source: Path, target: str, size: tuple[int, int], wishes: Wishes | None) -> bool:
+def _is_of(place: Path, source: Path, target: str, size: tuple[int, int], wishes: QuantizeOptions | None) -> bool:
     """Whether ``place`` is a bundle of this very checkpoint for this target, size and calibration."""
     if not is_bundle(place):
         return False

@@ -14,9 +14,9 @@ import pkgutil
 from functools import cache
 
 from edgekit.errors import InputError, UsageError
-from edgekit.targets._target import BuildOptions, Opening, Served, Target
+from edgekit.targets._target import Opening, Served, Target, TargetOptions
 
-__all__ = ["BuildOptions", "Opening", "Served", "Target", "REFERENCE", "every", "get", "names", "reference"]
+__all__ = ["TargetOptions", "Opening", "Served", "Target", "REFERENCE", "every", "get", "names", "reference"]
 
 REFERENCE = "ort-fp32"  # the runtime that exported graphs are run in to be compared with PyTorch
 

@@ -31,7 +31,7 @@ NARROWINGS = ("fp16", "ir", "qdq", "qdq-symmetric", "qdq-fp16")
 
 
 @dataclass(frozen=True)
-class BuildOptions:
+class TargetOptions:
     """What can be asked of one target's build by ``--option NAME=VALUE``; this one has nothing to ask."""
 
     NAMES: ClassVar[tuple[str, ...]] = ()
@@ -42,7 +42,7 @@ class BuildOptions:
         return True
 
     @classmethod
-    def parse(cls, texts: Mapping[str, str]) -> BuildOptions:
+    def parse(cls, texts: Mapping[str, str]) -> TargetOptions:
         """Options from their spelling on the command line.
 
         Raises:
@@ -85,11 +85,11 @@ class Served:
     gpu: bool = False
 
 
-def _as_it_is(target: Target, info: ModelInfo, options: BuildOptions) -> ModelInfo:
+def _as_it_is(target: Target, info: ModelInfo, options: TargetOptions) -> ModelInfo:
     return info
 
 
-def _anything(target: Target, options: BuildOptions) -> object:
+def _anything(target: Target, options: TargetOptions) -> object:
     return None
 
 
@@ -159,7 +159,7 @@ class Target:
     most_candidates: int | None = None
     widens: bool = False
     caches: bool = False
-    options: type[Any] = BuildOptions
+    options: type[Any] = TargetOptions
     takes: Callable[[Target, ModelInfo, Any], ModelInfo] = _as_it_is
     prepare: Callable[[Target, Any], object] = _anything
     runs_here: Callable[[Target, Path], str | None] = _everywhere

@@ -28,7 +28,7 @@ from typing import Any
 from edgekit.errors import InputError, UsageError
 from edgekit.spec import Json
 from edgekit.system.versions import version
-from edgekit.targets._target import BuildOptions
+from edgekit.targets._target import TargetOptions
 
 MODEL = "model.onnx"  # the graph that went into the builder travels with the engines
 
@@ -160,7 +160,7 @@ _PARSERS: dict[str, tuple[Callable[[str], Any], str]] = {
 
 
 @dataclass(frozen=True)
-class TensorRTOptions(BuildOptions):
+class TensorRTOptions(TargetOptions):
     """What can be asked of a build. ``--sm``, ``--workspace`` and ``--timing-cache`` have flags of their own, the
     others are ``--option NAME=VALUE`` with the field's name spelt with hyphens.
 

@@ -22,7 +22,7 @@ from edgekit.errors import InputError, MissingPackageError, UsageError
 from edgekit.spec import Graph, Json, ModelInfo, Session
 from edgekit.system.forks import keep_in_children
 from edgekit.system.processor import is_cpu
-from edgekit.targets._target import BuildOptions, Opening, Served, Target
+from edgekit.targets._target import Opening, Served, Target, TargetOptions
 
 EXTRA = "onnx"
 MODEL = "model.onnx"
@@ -39,7 +39,7 @@ def missing() -> str | None:
     return None
 
 
-def _build(target: Target, graph: Graph, folder: Path, options: BuildOptions) -> None:
+def _build(target: Target, graph: Graph, folder: Path, options: TargetOptions) -> None:
     """The artifact is the exported file."""
     if graph.path != folder / MODEL:
         shutil.copyfile(graph.path, folder / MODEL)

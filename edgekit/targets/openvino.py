@@ -31,7 +31,7 @@ from edgekit.system.forks import keep_in_children
 from edgekit.system.home import ensure_home
 from edgekit.system.processor import is_cpu
 from edgekit.targets._openvino_input import MARK, take_pixels
-from edgekit.targets._target import BuildOptions, Opening, Served, Target
+from edgekit.targets._target import Opening, Served, Target, TargetOptions
 
 EXTRA = "openvino"
 MODEL = "model.xml"
@@ -45,7 +45,7 @@ WARM_RUNS = 3  # of a profile, not counted
 
 
 @dataclass(frozen=True)
-class OpenVinoOptions(BuildOptions):
+class OpenVinoOptions(TargetOptions):
     """What can be asked of a build by ``--option NAME=VALUE``.
 
     Attributes:

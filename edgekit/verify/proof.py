@@ -1,6 +1,6 @@
 """The proof that an artifact is the function its checkpoint is, step by step, and the stage to blame where it is not.
 
-    proof = Proof(reference, graph, source, targets.get("ov-fp16"), images, folder)
+    proof = Proof(reference, graph, source, targets.get("ov-fp16"), images)
     proof.of_graph()                              # the exported graph, in float32
     proof.of_weights(files, info)                 # half-precision weights, executed in float32: nothing else differs
     report = proof.of(session)                    # as it executes, within what that precision does to this network
@@ -12,6 +12,7 @@ so a graph and its stored weights are held to float32 first.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ import numpy as np
 from edgekit import targets
 from edgekit.errors import GateError
 from edgekit.runtime.sources import read_images
-from edgekit.spec import Graph, ModelInfo, Session
+from edgekit.spec import Graph, Images, ModelInfo, Session
 from edgekit.targets import Target
 from edgekit.verify import agreement, parity, stages
 from edgekit.verify.rounded import rounded
@@ -32,21 +33,37 @@ KEYS = ("max_abs", "mean_abs", "tolerance", "pass")  # of a role in the manifest
 Report = dict[str, dict[str, Any]]
 
 
-class _Remembering:
-    """A session that runs every batch once: several steps want the same answers."""
+class Reference:
+    """The source that artifacts are held against. It runs every batch once, as it is and as each precision rounds it:
+    several steps, and several targets, want the same answers.
 
-    def __init__(self, session: Any) -> None:
-        self._session = session
-        self._known: dict[int, tuple[np.ndarray, dict[str, Any]]] = {}
+    Args:
+        session: of the source.
+        folder: where graphs may be written that rounding needs.
+    """
+
+    def __init__(self, session: Any, folder: Path) -> None:
+        self._session, self._folder = session, folder
+        self.predicts = session.predicts and Reference(session.predicts, folder)
+        self._known: dict[str, dict[str, Any]] = {}
+        self._rounded: dict[tuple[str, bool], Reference | None] = {}
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._session, name)
 
     def run(self, batch: np.ndarray) -> dict[str, Any]:
-        if id(batch) not in self._known:
-            found = {role: np.array(value) for role, value in self._session.run(batch).items()}
-            self._known[id(batch)] = batch, found  # the batch is kept, or another could get its number
-        return self._known[id(batch)][1]
+        key = f"{batch.shape} {batch.dtype} {hashlib.sha256(batch.tobytes()).hexdigest()}"
+        if key not in self._known:
+            self._known[key] = {role: np.array(value) for role, value in self._session.run(batch).items()}
+        return self._known[key]
+
+    def narrowed(self, precision: str, pixels: bool = False) -> Any:
+        """``edgekit.verify.rounded.rounded`` of the source."""
+        key = precision, pixels and precision != "f32"
+        if key not in self._rounded:
+            made = rounded(self._session, precision, self._folder, key[1])
+            self._rounded[key] = None if made is None else Reference(made, self._folder)
+        return self._rounded[key]
 
 
 class Proof:
@@ -56,25 +73,22 @@ class Proof:
         reference: the source itself, in the head of ``graph``.
         graph: exported for ``target``.
         images: files or folders that ``read_images`` takes, None for generated ones.
-        folder: scratch.
         say: called with a warning.
     """
 
     def __init__(
         self,
-        reference: Session,
+        reference: Reference,
         graph: Graph,
         source: Path,
         target: Target,
-        images: Any,
-        folder: Path,
+        images: Images,
         say: Callable[[str], None] = lambda _: None,
     ) -> None:
-        self.reference: Any = _Remembering(reference)
-        self.graph, self.target, self.folder, self.say = graph, target, folder, say
+        self.reference: Any = reference
+        self.graph, self.target, self.say = graph, target, say
         self.name = f"{source} as {target.name}"
         self.pictures: list[np.ndarray] = read_images(images) if images else parity.generated_images()
-        self._rounded: dict[tuple[str, bool], Any] = {}
         self._batches: list[np.ndarray] = []
 
     def of_graph(self) -> Report | None:
@@ -98,7 +112,7 @@ class Proof:
         """``weights_parity`` for the manifest: half-precision weights executed in float32, against the reference with
         its own weights rounded to half; nothing where the target does not store such, or they cannot be had."""
         twin = self.target.float32
-        half = self._narrow("w16", info.takes_pixels) if twin else None
+        half = self.reference.narrowed("w16", info.takes_pixels) if twin else None
         if twin is None or half is None:
             return {}
         try:
@@ -147,20 +161,10 @@ class Proof:
             )
         return {"detections": found | {"conf": CONF, "images": len(self.pictures)}}
 
-    def _narrow(self, precision: str, pixels: bool) -> Any:
-        key = precision, pixels and precision != "f32"
-        if key not in self._rounded:
-            made = rounded(self.reference, key[0], self.folder, key[1])
-            self._rounded[key] = None if made is None else _Remembering(made)
-        return self._rounded[key]
-
     def _held(
-        self, reference: Session, session: Session, precision: str, name: str, against: str = "the checkpoint"
+        self, reference: Any, session: Session, precision: str, name: str, against: str = "the checkpoint"
     ) -> Report:
-        alone = reference is self.reference
-        own = (
-            self._narrow(precision, session.info.takes_pixels) if alone else rounded(reference, precision, self.folder)
-        )
+        own = reference.narrowed(precision, session.info.takes_pixels)
         batches = self._batches = self._batches or [parity.batch_of(each, session.info) for each in self.pictures]
         report = parity.compare(reference, session, batches, precision, own)
         try:

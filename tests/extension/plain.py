@@ -9,7 +9,7 @@ from typing import Any
 
 from edgekit.errors import InputError, MissingPackageError
 from edgekit.spec import Graph, ModelInfo, Session
-from edgekit.targets._target import BuildOptions, Opening, Target
+from edgekit.targets._target import Opening, Target, TargetOptions
 
 
 class PlainSession(Session):
@@ -32,7 +32,7 @@ def missing() -> str | None:
     return None
 
 
-def build(target: Target, graph: Graph, folder: Path, options: BuildOptions) -> dict[str, str]:
+def build(target: Target, graph: Graph, folder: Path, options: TargetOptions) -> dict[str, str]:
     shutil.copyfile(graph.path, folder / "plain.bin")
     return {"built_by": target.name}
 

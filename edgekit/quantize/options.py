@@ -1,0 +1,63 @@
+"""What can be asked of a narrower target. Standard library only: the command line is derived from it.
+
+QuantizeOptions(data=Path("bccd/data.yaml"), max_drop=0.3)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgekit.spec import Images
+
+
+@dataclass(frozen=True)
+class QuantizeOptions:
+    """Data, limits and seed of a model in fewer bits."""
+
+    data: Path | Sequence[Path] | None = None
+    """What INT8 is calibrated and judged on: a labelled set (images of ``train``, accuracy of ``val``), or pictures
+    without labels: a folder with all below it, a glob, a .txt list (``sets.py`` has the rules)."""
+
+    calibration: Path | None = None
+    """A manifest of ``edgekit calibrate``, which knows its set; images are chosen on the fly by default."""
+
+    images: Images = None
+    """Where there are no labels: images that agreement with the float model is measured on."""
+
+    count: int = 300
+    """Images to choose on the fly."""
+
+    seed: int = 0
+    """Of the choice on the fly."""
+
+    max_drop: float = 0.5
+    """Points of the main metric, or of agreement, that may be lost."""
+
+    require_speedup: float | None = None
+    """The least speedup over the best floating-point bundle of the same runtime; None only records it."""
+
+    force: bool = False
+    """Calibrate on fewer than 16 images."""
+
+    weight_bits: int | None = None
+    """7 or 8; by default what the target's kernels add exactly: 8, on CPUs without VNNI 7."""
+
+    timing_s: float = 20.0
+    """Seconds that the comparison of speed may take; 0 leaves it out."""
+
+    judged: bool = True
+    """False calibrates on a few images and looks at no accuracy: an artifact to time, whose speed depends on neither,
+    or a random network, which has none to lose."""
+
+    @property
+    def sources(self) -> tuple[Path, ...]:
+        """``data`` as a tuple, empty for None."""
+        return () if self.data is None else (self.data,) if isinstance(self.data, Path) else tuple(self.data)
+
+    @property
+    def others(self) -> tuple[Path, ...]:
+        """``images`` as a tuple, empty for None."""
+        given = () if self.images is None else (self.images,) if isinstance(self.images, (str, Path)) else self.images
+        return tuple(map(Path, given))
