@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -19,7 +20,7 @@ import numpy as np
 import pytest
 
 from edgekit.bundle.conformance import DOCUMENT, differences
-from edgekit.errors import EdgekitError
+from edgekit.errors import EdgekitError, GateError, InputError, UnsafeFileError, UsageError
 from edgekit.image import read_image
 from edgekit.masks import Crop, Masks
 from edgekit.results import Result
@@ -28,6 +29,8 @@ from edgekit.runtime.manifest import manifest_of, read_bundle, write_manifest
 from edgekit.spec import ModelInfo
 
 KEYS = ("boxes", "rotated_boxes", "keypoints", "masks", "probs")
+# Error::Kind of edgekit.hpp; a missing backend is no package, so no MissingPackageError.
+KINDS = {1: InputError, 2: UsageError, 3: EdgekitError, 4: UnsafeFileError, 5: GateError}
 REPO = Path(__file__).resolve().parents[1]
 # Before a program of ours, such as "qemu-x86_64-static -cpu Haswell": what an emulated Python starts is not emulated.
 EMULATOR = os.environ.get("EDGEKIT_TEST_EMULATOR", "").split()
@@ -65,7 +68,7 @@ def compile_tests(name: str, *options: str, targets: tuple[str, ...] = ("all",))
 
 
 class Probe:
-    """Asks tests/cpp/probe.cpp: ``probe("read", folder)`` is its answer, or the EdgekitError it would have thrown."""
+    """Asks tests/cpp/probe.cpp: ``probe("read", folder)`` is its answer, or the error it would have thrown."""
 
     def __init__(self, program: Path, scratch: Path, **environment: str) -> None:
         self.scratch = scratch
@@ -80,7 +83,7 @@ class Probe:
         assert line, f"the program died of {words}"
         answer = json.loads(line)
         if "error" in answer:
-            raise EdgekitError(answer["error"])
+            raise KINDS[answer["kind"]](answer["error"])
         return answer["ok"]
 
     def pixels(self, image: np.ndarray) -> tuple[object, ...]:
@@ -98,6 +101,17 @@ class Probe:
         assert self.process.stdin
         self.process.stdin.close()
         return self.process.wait()
+
+
+def data(message: str) -> set[str]:
+    """The names in quotes and the numbers of an error's or a warning's message."""
+    return set(re.findall(r"'[^']*'|\d+(?:\.\d+)?", message))
+
+
+def assert_same_error(ours: EdgekitError, theirs: EdgekitError) -> None:
+    """Python's error and the C++ library's are of one kind and tell the same data, in whatever words."""
+    assert type(ours) is type(theirs), f"{ours!r} is not {theirs!r}"
+    assert data(str(ours)) == data(str(theirs)), f"{ours!r} is not {theirs!r}"
 
 
 def words_of(options: dict[str, Any]) -> list[str]:

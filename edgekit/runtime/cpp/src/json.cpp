@@ -1,7 +1,6 @@
 #include "json.hpp"
 
 #include <cmath>
-#include <cstdio>
 #include <limits>
 #include <locale>
 #include <sstream>
@@ -296,69 +295,32 @@ class Reader {
 
 Value parse(const std::string& text) { return Reader(text).document(); }
 
-std::string repr(const std::string& text) {
-  const char quote = text.find('\'') != std::string::npos && text.find('"') == std::string::npos ? '"' : '\'';
-  std::string out(1, quote);
-  for (const char c : text) {
-    const auto byte = static_cast<unsigned char>(c);
-    if (c == quote || c == '\\') {
-      out += '\\';
-      out += c;
-    } else if (c == '\n' || c == '\r' || c == '\t') {
-      out += c == '\n' ? "\\n" : c == '\r' ? "\\r" : "\\t";
-    } else if (byte < 0x20 || byte == 0x7F) {
-      char code[8];
-      std::snprintf(code, sizeof code, "\\x%02x", static_cast<unsigned>(byte));
-      out += code;
-    } else {
-      out += c;
-    }
-  }
-  return out + quote;
+std::string quoted(const std::string& text) {
+  std::string out = "'";
+  for (const char c : text) out += static_cast<unsigned char>(c) < 0x20 || c == 0x7F ? '?' : c;
+  return out + "'";
 }
 
-std::string repr(double number) {
-  if (std::isnan(number)) return "nan";
-  if (std::isinf(number)) return number > 0 ? "inf" : "-inf";
+std::string shown(const Value& value) {
   std::ostringstream out;
-  for (int precision = 1; precision <= 17; ++precision) {  // the shortest that reads back as the same number
-    out.str("");
-    out.imbue(std::locale::classic());
-    out.precision(precision);
-    out << number;
-    std::istringstream back(out.str());
-    back.imbue(std::locale::classic());
-    double read = 0;
-    back >> read;
-    if (read == number) break;
-  }
-  std::string text = out.str();
-  return text.find_first_of(".en") == std::string::npos ? text + ".0" : text;
-}
-
-std::string repr(const Value& value, bool tuple) {
+  out.imbue(std::locale::classic());
   switch (value.type) {
     case Type::null:
-      return "None";
+      return "null";
     case Type::boolean:
-      return value.truth ? "True" : "False";
+      return value.truth ? "true" : "false";
     case Type::integer:
       return value.text;
     case Type::real:
-      return repr(value.number);
+      out << value.number;
+      return out.str();
     case Type::text:
-      return repr(value.text);
-    case Type::list: {
-      std::string out(1, tuple ? '(' : '[');
-      for (std::size_t i = 0; i < value.items.size(); ++i) out += (i > 0 ? ", " : "") + repr(value.items[i]);
-      return out + (tuple ? (value.items.size() == 1 ? ",)" : ")") : "]");
-    }
-    case Type::object: {
-      std::string out = "{";
-      for (std::size_t i = 0; i < value.members.size(); ++i)
-        out += (i > 0 ? ", " : "") + repr(value.members[i].first) + ": " + repr(value.members[i].second);
-      return out + "}";
-    }
+      return quoted(value.text);
+    case Type::list:
+      for (const Value& item : value.items) out << (out.tellp() > 0 ? ", " : "") << shown(item);
+      return "[" + out.str() + "]";
+    case Type::object:
+      return "an object";
   }
   return "";
 }

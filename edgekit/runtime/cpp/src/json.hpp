@@ -42,10 +42,9 @@ struct Value {
 
 Value parse(const std::string& text);
 
-// As Python prints it: 'text', True, None, [1, 2]; with `tuple`, a list's outer brackets are round.
-std::string repr(const Value& value, bool tuple = false);
-std::string repr(const std::string& text);
-std::string repr(double number);
+// For error messages: text in quotes, its control characters as question marks; any value, an object by its type.
+std::string quoted(const std::string& text);
+std::string shown(const Value& value);
 
 }  // namespace edgekit::json
 

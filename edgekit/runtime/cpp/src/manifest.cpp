@@ -64,11 +64,11 @@ class Check {
     for (const auto& member : value.members)
       if (!one_of(member.first, known)) unknown.push_back(member.first);
     if (!unknown.empty())
-      fail(std::string(record) + " has no field " + json::repr(*std::min_element(unknown.begin(), unknown.end())) +
+      fail(std::string(record) + " has no field " + json::quoted(*std::min_element(unknown.begin(), unknown.end())) +
            "; was it written by a newer edgekit?");
     std::istringstream words(needed);
     for (std::string word; words >> word;)
-      if (value.find(word) == nullptr) fail(std::string(record) + " lacks the field " + json::repr(word));
+      if (value.find(word) == nullptr) fail(std::string(record) + " lacks the field " + json::quoted(word));
   }
 
   const std::vector<Value>& ports(const char* key) const {
@@ -94,8 +94,8 @@ class Check {
     const std::size_t side = info.takes_pixels() ? 1 : 2;  // where the height stands
     if (shape.size() != 4 || shape[side] != info.height || shape[side + 1] != info.width ||
         (info.takes_pixels() && shape[3] != 3))
-      fail("the input's shape " + json::repr(*inputs[0].find("shape")) + " does not agree with imgsz " +
-           json::repr(get("imgsz")));
+      fail("the input's shape " + json::shown(*inputs[0].find("shape")) + " does not agree with imgsz " +
+           json::shown(get("imgsz")));
     prepared(preprocess, info);
     kept(info);
     info.target = get("target").text;
@@ -121,7 +121,7 @@ class Check {
   void role(const Value& port) const {
     const Value& role = *port.find("role");
     if (!role.is(Type::text) || !one_of(role.text, roles))
-      fail("output " + json::repr(*port.find("name"), true) + " has the unknown role " + json::repr(role, true) +
+      fail("output " + json::shown(*port.find("name")) + " has the unknown role " + json::shown(role) +
            "; known: " + with_commas(roles));
   }
 
@@ -134,12 +134,12 @@ class Check {
     const Value& sides = get("imgsz");
     if (!sides.is(Type::list) || sides.items.size() != 2 || !whole(sides.items[0], 1, 1 << 14) ||
         !whole(sides.items[1], 1, 1 << 14))
-      fail("imgsz " + json::repr(sides, true) + " is not [height, width] in pixels");
+      fail("imgsz " + json::shown(sides) + " is not [height, width] in pixels");
     info.height = static_cast<int>(sides.items[0].whole);
     info.width = static_cast<int>(sides.items[1].whole);
     const Value& head = get("head");
     if (!head.is(Type::text) || !one_of(head.text, "raw topk nms"))
-      fail("head " + json::repr(head, true) + " is none of raw, topk, nms");
+      fail("head " + json::shown(head) + " is none of raw, topk, nms");
     info.head = head.text;
     if (!get("task").is(Type::text)) fail("task is not a name");
     info.task = get("task").text;
@@ -165,7 +165,7 @@ class Check {
         twice = port.find("role")->text;
       }
     }
-    if (most > 1) fail("the role " + json::repr(twice) + " is given twice");
+    if (most > 1) fail("the role " + json::quoted(twice) + " is given twice");
   }
 
   Port read(const Value& given) const {
@@ -174,19 +174,19 @@ class Check {
     Port port;
     port.dtype = dtype == nullptr ? "float32" : dtype->is(Type::text) ? dtype->text : "";
     if (!name.is(Type::text) || !one_of(port.dtype, dtypes) || !dims.is(Type::list))
-      fail("the port " + json::repr(name, true) + " is not described as name, role, shape and dtype");
+      fail("the port " + json::shown(name) + " is not described as name, role, shape and dtype");
     port.name = name.text;
     port.role = given.find("role")->text;
     double elements = 1;
     const auto fits = [](const Value& dim) { return dim.is(Type::null) || whole(dim, 1, 1 << 24); };
     if (dims.items.empty() || dims.items.size() > 5 || !std::all_of(dims.items.begin(), dims.items.end(), fits))
-      fail("the port " + json::repr(name, true) + " has the shape " + json::repr(dims));
+      fail("the port " + json::shown(name) + " has the shape " + json::shown(dims));
     for (const Value& dim : dims.items) {
       port.shape.push_back(dim.is(Type::null) ? -1 : dim.whole);
       elements *= dim.is(Type::null) ? 1.0 : static_cast<double>(dim.whole);
     }
     if (elements > most_elements)
-      fail("the port " + json::repr(name, true) + " has an absurd shape, " + json::repr(dims));
+      fail("the port " + json::shown(name) + " has an absurd shape, " + json::shown(dims));
     return port;
   }
 
@@ -199,26 +199,26 @@ class Check {
                        (fill == nullptr || whole(*fill, 0, 255)) &&
                        (colour == nullptr ? !pixels : colour->is(Type::text) && colour->text == order);
     if (!known)
-      fail("preprocess " + (mode == nullptr ? "'letterbox'" : json::repr(*mode, true)) + ", fill " +
-           (fill == nullptr ? "114" : json::repr(*fill, true)) + ", colour " +
-           (colour == nullptr ? "'RGB'" : json::repr(*colour, true)) + " is not something edgekit does");
+      fail("preprocess " + (mode == nullptr ? "'letterbox'" : json::shown(*mode)) + ", fill " +
+           (fill == nullptr ? "114" : json::shown(*fill)) + ", colour " +
+           (colour == nullptr ? "'RGB'" : json::shown(*colour)) + " is not something edgekit does");
     if (mode != nullptr) info.mode = mode->text;
     if (fill != nullptr) info.fill = static_cast<int>(fill->whole);
     if (scale == nullptr && pixels) fail("preprocess scale 0.00392156862745098 is not 1, as it must be for pixels");
     if (scale == nullptr) return;
     const bool number = scale->is(Type::integer) || scale->is(Type::real);
     if (!number || !std::isfinite(scale->number) || scale->number <= 0)
-      fail("preprocess scale " + json::repr(*scale, true) + " is not a positive number");
+      fail("preprocess scale " + json::shown(*scale) + " is not a positive number");
     info.scale = scale->number;
     if (pixels && info.scale != 1)
-      fail("preprocess scale " + json::repr(*scale, true) + " is not 1, as it must be for pixels");
+      fail("preprocess scale " + json::shown(*scale) + " is not 1, as it must be for pixels");
   }
 
   // Candidates of the head; where an older topk bundle does not say how many, its scores have so many.
   void kept(Info& info) const {
     const Value& given = get("candidates");
     if (!given.is(Type::null)) {
-      if (!whole(given, 1, 1 << 24)) fail("candidates " + json::repr(given, true) + " is no number of candidates");
+      if (!whole(given, 1, 1 << 24)) fail("candidates " + json::shown(given) + " is no number of candidates");
       info.candidates = static_cast<int>(given.whole);
       return;
     }
@@ -279,10 +279,10 @@ void check_files(const fs::path& folder, const Value& files, bool verify) {
     for (const fs::path& part : pure) outside = outside || part == "..";
     const fs::path inside = outside ? root : fs::weakly_canonical(root / pure, failed);
     if (outside || failed || !is_inside(root, inside))
-      throw Error(Error::Kind::unsafe, (folder / "manifest.json").string() + ": it lists " + json::repr(name) +
+      throw Error(Error::Kind::unsafe, (folder / "manifest.json").string() + ": it lists " + json::quoted(name) +
                                            ", which is outside the bundle; rebuild it");
     if (!fs::is_regular_file(inside, failed))
-      throw Error(Error::Kind::gate, folder.string() + ": the bundle's file " + json::repr(name) +
+      throw Error(Error::Kind::gate, folder.string() + ": the bundle's file " + json::quoted(name) +
                                          " is missing; rebuild or copy the bundle again");
     bool same = !verify;
     try {
@@ -291,7 +291,7 @@ void check_files(const fs::path& folder, const Value& files, bool verify) {
       same = false;
     }
     if (!same)
-      throw Error(Error::Kind::gate, folder.string() + ": " + json::repr(name) +
+      throw Error(Error::Kind::gate, folder.string() + ": " + json::quoted(name) +
                                          " is not the file the bundle was built with (its hash differs); "
                                          "rebuild or copy the bundle again");
   }
