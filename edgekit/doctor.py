@@ -62,7 +62,8 @@ PACKAGES = (
     Package("jinja2", "report", "edgekit report"),
     Package("tensorrt", "tensorrt", "trt-* targets", ("tensorrt-cu12", "tensorrt-cu13")),
     Package("tensorrt-rtx", "tensorrt-rtx", "trt-rtx-* targets", ("tensorrt-rtx-cu12", "tensorrt-rtx-cu13")),
-    Package("cuda-python", "cuda", "GPU memory, streams and graphs for TensorRT"),
+    Package("cuda-core", "cuda", "DLPack arrays and kernels for TensorRT"),
+    Package("cuda-bindings", "cuda", "GPU memory, streams and graphs for TensorRT"),
     Package("supervision", "supervision", "results in its form: Result.to_supervision"),
     Package("pycuda", "pycuda", "never imported; its arrays are TensorRT's input as they are"),
 )

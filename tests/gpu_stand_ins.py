@@ -31,7 +31,7 @@ class FakeRuntime:
 
     cudaStreamNonBlocking = 1
     cudaEventDisableTiming = 2
-    cudaMemcpyKind = SimpleNamespace(cudaMemcpyHostToDevice=1, cudaMemcpyDeviceToHost=2)
+    cudaMemcpyKind = SimpleNamespace(cudaMemcpyDefault=4)
     cudaStreamCaptureMode = SimpleNamespace(cudaStreamCaptureModeThreadLocal=1)
 
     def __init__(self) -> None:
@@ -143,26 +143,10 @@ class FakeDriver:
     def __init__(self, current: int = 0) -> None:
         self.stack, self.devices = [current], {current: 0}
         self.runtime: Any = None
-        self.kernels: dict[bytes, Callable[..., Any]] = {}
         self.pushed: list[int] = []
         self.primary = 9  # context of GPU 0
 
     def cuInit(self, flags: int) -> Any:
-        return (OK,)
-
-    def cuModuleLoadData(self, image: bytes) -> Any:
-        assert image == CUBIN
-        return (OK, "module")
-
-    def cuModuleGetFunction(self, module: Any, name: bytes) -> Any:
-        return (OK, name)
-
-    def cuLaunchKernel(self, name: bytes, *how: Any) -> Any:
-        """Queues the kernel's counterpart for the CPU with the same arguments, types checked by ctypes."""
-        *sizes, stream, (values, kinds), _ = how
-        converted = [kind(value) for value, kind in zip(values, kinds, strict=True)]
-        threads = sizes[3] * sizes[4] * sizes[5]
-        self.runtime.queue(stream, lambda: self.kernels[name](*converted, threads))
         return (OK,)
 
     def cuCtxGetCurrent(self) -> Any:
@@ -184,25 +168,44 @@ class FakeDriver:
         return (OK, self.stack.pop())
 
 
-CUBIN = b"\x7fELF"
+class FakeCore:
+    """``cuda.core`` as far as edgekit calls it: ``launch`` queues the counterpart for the CPU (``kernels``, by name) of
+    a kernel, with its arguments as C takes them and the number of threads."""
+
+    LaunchConfig = SimpleNamespace
+    Stream = SimpleNamespace(from_handle=lambda handle: handle)
+
+    def __init__(self, runtime: FakeRuntime) -> None:
+        self.runtime = runtime
+        self.kernels: dict[str, Callable[..., Any]] = {}
+        self.utils = SimpleNamespace(StridedMemoryView=FakeView)
+
+    def ProgramOptions(self, arch: str, fma: bool) -> None:
+        assert arch.startswith("sm_") and not fma
+
+    def Program(self, source: str, kind: str, options: None) -> Any:
+        assert kind == "c++"
+        code = SimpleNamespace(get_kernel=lambda name: name)
+        return SimpleNamespace(compile=lambda form: {"cubin": code}[form])
+
+    def launch(self, stream: int, config: Any, name: str, *arguments: Any) -> None:
+        kinds = {int: ctypes.c_void_p, np.int32: ctypes.c_int, np.float32: ctypes.c_float}
+        converted = [kinds[type(value)](value if type(value) is int else value.item()) for value in arguments]
+        threads = int(np.prod(config.block))
+        self.runtime.queue(stream, lambda: self.kernels[name](*converted, threads))
 
 
-class FakeNvrtc:
-    """``cuda.bindings.nvrtc``, whose answer to any source is ``CUBIN``."""
+class FakeView:
+    """``cuda.core.utils.StridedMemoryView`` by NumPy, of arrays that are the host's whatever they say."""
 
-    def nvrtcCreateProgram(self, source: bytes, name: bytes, headers: int, texts: list[Any], names: list[Any]) -> Any:
-        return (OK, source)
+    def __init__(self, array: np.ndarray) -> None:
+        self.ptr, self.shape, self.dtype = array.ctypes.data, array.shape, array.dtype
+        self.strides = tuple(step // array.itemsize for step in array.strides)
 
-    def nvrtcCompileProgram(self, program: bytes, count: int, options: list[bytes]) -> Any:
-        assert len(options) == count and options[0].startswith(b"--gpu-architecture=sm_")
-        return (OK,)
-
-    def nvrtcGetCUBINSize(self, program: bytes) -> Any:
-        return (OK, len(CUBIN))
-
-    def nvrtcGetCUBIN(self, program: bytes, image: bytes) -> Any:
-        ctypes.memmove(image, CUBIN, len(CUBIN))  # into the caller's buffer, as the binding does
-        return (OK,)
+    @classmethod
+    def from_dlpack(cls, obj: Any, stream_ptr: int) -> FakeView:
+        capsule = obj.__dlpack__(stream=stream_ptr)
+        return cls(np.from_dlpack(SimpleNamespace(__dlpack__=lambda **_: capsule, __dlpack_device__=lambda: (1, 0))))
 
 
 class Names:

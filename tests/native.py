@@ -105,7 +105,7 @@ class Probe:
 
 def data(message: str) -> set[str]:
     """The names in quotes and the numbers of an error's or a warning's message."""
-    return set(re.findall(r"'[^']*'|\d+(?:\.\d+)?", message))
+    return set(re.findall(r"(?<!\w)'[^']*'|\d+(?:\.\d+)?", message))
 
 
 def assert_same_error(ours: EdgekitError, theirs: EdgekitError) -> None:

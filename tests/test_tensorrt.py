@@ -31,7 +31,7 @@ from edgekit.targets._tensorrt_common import DRIVER_FLOORS, TensorRTOptions, che
 from edgekit.targets._tensorrt_session import open_contexts
 from edgekit.tasks import ports
 from edgekit.verify import parity
-from tests.gpu_stand_ins import FakeDriver, FakeEngine, FakeNvrtc, FakeRuntime, fake_sdk
+from tests.gpu_stand_ins import FakeCore, FakeDriver, FakeEngine, FakeRuntime, FakeView, fake_sdk
 
 T4 = Gpu(0, "Tesla T4", 75, 13000)
 
@@ -440,9 +440,11 @@ def runtime(monkeypatch: pytest.MonkeyPatch) -> FakeRuntime:
 def _install(monkeypatch: pytest.MonkeyPatch, driver: FakeDriver) -> FakeRuntime:
     runtime = FakeRuntime()
     driver.runtime, runtime.driver = runtime, driver
-    bindings = SimpleNamespace(runtime=runtime, driver=driver, nvrtc=FakeNvrtc())
-    monkeypatch.setitem(sys.modules, "cuda", SimpleNamespace(bindings=bindings))  # type: ignore[arg-type]
-    monkeypatch.setitem(sys.modules, "cuda.bindings", bindings)  # type: ignore[arg-type]
+    bindings, core = SimpleNamespace(runtime=runtime, driver=driver), FakeCore(runtime)
+    package = SimpleNamespace(bindings=bindings, core=core)
+    modules = {"cuda": package, "cuda.bindings": bindings, "cuda.core": core, "cuda.core.utils": core.utils}
+    for name, module in modules.items():
+        monkeypatch.setitem(sys.modules, name, module)  # type: ignore[arg-type]
     return runtime
 
 
@@ -674,7 +676,12 @@ class DLPackOnGpu:
         return self.array.__dlpack__()
 
 
-def test_dlpack_is_read_without_taking_the_array_over() -> None:
+@pytest.mark.parametrize("real", [False, True])
+def test_dlpack_is_read_without_a_copy(real: bool, request: pytest.FixtureRequest) -> None:
+    if real:
+        pytest.importorskip("cuda.core", reason="needs cuda-core")
+    else:
+        request.getfixturevalue("runtime")
     array = np.arange(24, dtype=np.float16).reshape(2, 3, 4)
     image = DLPackOnGpu(array)
     found = view(image, 5)
@@ -682,9 +689,11 @@ def test_dlpack_is_read_without_taking_the_array_over() -> None:
     assert image.told == 5
     with pytest.raises(UsageError, match="not contiguous"):
         view(DLPackOnGpu(array[:, ::2]))
+    with pytest.raises(UsageError, match="in the host's memory"):
+        view(array)
 
 
-def test_the_default_stream_is_not_given_away_as_zero() -> None:
+def test_the_default_stream_is_not_given_away_as_zero(runtime: FakeRuntime) -> None:
     """Zero is forbidden by both protocols, because it may mean either of two streams."""
     array = DeviceArray(64, (2,), np.dtype("float32"), 0)
     assert array.__cuda_array_interface__["stream"] == 1
@@ -693,9 +702,12 @@ def test_the_default_stream_is_not_given_away_as_zero() -> None:
     assert image.told == 1
 
 
-def test_the_stand_ins_have_no_function_that_cuda_python_lacks() -> None:
-    real = pytest.importorskip("cuda.bindings.runtime", reason="needs cuda-python")
-    driver = pytest.importorskip("cuda.bindings.driver", reason="needs cuda-python")
+def test_the_stand_ins_have_no_function_that_nvidias_packages_lack() -> None:
+    real = pytest.importorskip("cuda.bindings.runtime", reason="needs cuda-bindings")
+    driver = pytest.importorskip("cuda.bindings.driver", reason="needs cuda-bindings")
+    core = pytest.importorskip("cuda.core", reason="needs cuda-core")
+    assert all(hasattr(core, name) for name in vars(FakeCore) if not name.startswith("_"))
+    assert set(vars(FakeView(np.zeros(1)))) <= set(dir(core.utils.StridedMemoryView))
     for name in vars(FakeRuntime):
         assert not name.startswith("cuda") or hasattr(real, name), name
     for name in vars(FakeDriver):
@@ -798,11 +810,11 @@ def test_an_image_on_the_gpu_is_letterboxed_and_its_duplicates_go(
     kernels: ctypes.CDLL, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The order of things, and the arguments of both kernels; the stand-in's network answers with a sum."""
-    driver = FakeDriver(current=7)
-    runtime = _install(monkeypatch, driver)
-    driver.kernels = {
-        b"letterbox": lambda *arguments: kernels.all_pixels(*arguments[:-1]),
-        b"suppress": kernels.one_block,
+    runtime = _install(monkeypatch, FakeDriver(current=7))
+    core: Any = sys.modules["cuda.core"]
+    core.kernels = {
+        "letterbox": lambda *arguments: kernels.all_pixels(*arguments[:-1]),
+        "suppress": kernels.one_block,
     }
     info = ports.info(catalog.spec("yolo12n", classes=2), ("a", "b"), (64, 96), head="topk")
     tensors = {port.name: (tuple(d or 1 for d in port.shape), port.dtype) for port in (*info.inputs, *info.outputs)}

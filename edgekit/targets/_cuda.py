@@ -1,34 +1,39 @@
 """The GPU as a session needs it: which one is there, its memory, its streams, its graphs, other people's arrays.
 
     gpu = find_gpu("cuda:0")                   # Gpu(index=0, name='Tesla T4', sm=75, cuda=12040); one sentence if none
-    cuda = Cuda(gpu)                           # needs cuda-python
+    cuda = Cuda(gpu)                           # needs cuda-core and cuda-bindings
     stream = cuda.stream()
     view(torch_tensor, stream)                 # DeviceArray: pointer, shape and dtype, nothing copied
 
 ``find_gpu`` asks the driver itself (``libcuda``) and needs no package, so that a missing driver gets its sentence
 before anything of a vendor's SDK is touched.
 
-Unchecked on hardware: ``Cuda`` was written against cuda-python 13 and tested with a stand-in for it, on machines
-without a GPU.
+Arrays that offer DLPack are read by cuda-core, which also compiles and launches kernels (``_cuda_kernels``). Its
+streams and memory are of a GPU's primary context, which it makes current in place of the thread's; a session works in
+the context it finds, PyCUDA's, say, so those calls are made through cuda-bindings.
+
+Unchecked on hardware: written against cuda-core 1.2 and cuda-bindings 13.5, and tested with stand-ins for both, on
+machines without a GPU.
 """
 
 from __future__ import annotations
 
 import ctypes
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from edgekit.errors import InputError, MissingPackageError, UsageError
-from edgekit.spec import Json
+
+if TYPE_CHECKING:
+    from cuda.bindings import driver, runtime
 
 _MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_*
 _ON_GPU = (2, 13)  # kDLCUDA and kDLCUDAManaged of dlpack.h
-_KINDS = {0: "i", 1: "u", 2: "f"}  # DLDataTypeCode
 _LEGACY_STREAM = 1  # of both protocols
 
 
@@ -78,7 +83,7 @@ def _index(device: str | None) -> int:
     return int(text)
 
 
-def _driver() -> Any:
+def _driver() -> ctypes.CDLL | None:
     name = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
     try:
         return ctypes.CDLL(name)
@@ -87,13 +92,13 @@ def _driver() -> Any:
 
 
 class Cuda:
-    """The dozen calls of CUDA's runtime that a session makes, each checked.
+    """The calls of CUDA's runtime that a session makes, each checked.
 
     Everything happens in the context that is current in the calling thread when this is made (PyCUDA's own, say), or in
     the GPU's primary context where there is none, or one of another GPU. Unchecked on hardware.
 
     Raises:
-        MissingPackageError: cuda-python is not installed.
+        MissingPackageError: cuda-bindings is not installed.
         InputError: the GPU cannot be used.
     """
 
@@ -101,7 +106,7 @@ class Cuda:
         try:
             from cuda.bindings import driver, runtime
         except ImportError as error:
-            raise MissingPackageError("cuda-python", "running an engine", "cuda") from error
+            raise MissingPackageError("cuda-bindings", "running an engine", "cuda") from error
         self._driver, self._runtime = driver, runtime
         found = self._current()
         if int(found) and int(self._call(driver.cuCtxGetDevice)) == gpu.index:
@@ -113,12 +118,12 @@ class Cuda:
         if int(found):  # of another GPU, and whoever made it goes on with it
             self._call(driver.cuCtxSetCurrent, found)
 
-    def _current(self) -> Any:
+    def _current(self) -> driver.CUcontext:
         self._call(self._driver.cuInit, 0)
         return self._call(self._driver.cuCtxGetCurrent)
 
-    def _call(self, function: Any, *arguments: Any) -> Any:
-        """The values behind the error code that every function of cuda-python returns first."""
+    def _call(self, function: Callable[..., tuple[Any, ...]], *arguments: object) -> Any:
+        """The value behind the error code that every function of cuda-bindings returns first."""
         code, *values = function(*arguments)
         if int(code) != 0:
             raise InputError(f"CUDA: {function.__name__} failed with {code.name}")
@@ -143,17 +148,17 @@ class Cuda:
     def synchronize(self, stream: int) -> None:
         self._call(self._runtime.cudaStreamSynchronize, stream)
 
-    def mark(self, stream: int) -> Any:
+    def mark(self, stream: int) -> runtime.cudaEvent_t:
         """An event: the moment when what is queued on ``stream`` now is done, for ``wait`` and ``drop``."""
         event = self._call(self._runtime.cudaEventCreateWithFlags, self._runtime.cudaEventDisableTiming)
         self._call(self._runtime.cudaEventRecord, event, stream)
         return event
 
-    def wait(self, event: Any, stream: int) -> None:
+    def wait(self, event: runtime.cudaEvent_t, stream: int) -> None:
         """What ``stream`` does from here on comes after ``event``; the host does not wait."""
         self._call(self._runtime.cudaStreamWaitEvent, stream, event, 0)
 
-    def drop(self, event: Any) -> None:
+    def drop(self, event: runtime.cudaEvent_t) -> None:
         self._call(self._runtime.cudaEventDestroy, event)
 
     def wait_for(self, producer: int, stream: int) -> None:
@@ -176,16 +181,12 @@ class Cuda:
         if host:
             self._call(self._runtime.cudaFreeHost, host)
 
-    def upload(self, device: int, host: int, size: int, stream: int) -> None:
-        self._copy(device, host, size, self._runtime.cudaMemcpyKind.cudaMemcpyHostToDevice, stream)
+    def copy(self, to: int, source: int, size: int, stream: int) -> None:
+        """Between pinned and the GPU's memory, either way; addresses tell which is which."""
+        either = self._runtime.cudaMemcpyKind.cudaMemcpyDefault
+        self._call(self._runtime.cudaMemcpyAsync, to, source, size, either, stream)
 
-    def download(self, host: int, device: int, size: int, stream: int) -> None:
-        self._copy(host, device, size, self._runtime.cudaMemcpyKind.cudaMemcpyDeviceToHost, stream)
-
-    def _copy(self, to: int, source: int, size: int, kind: Any, stream: int) -> None:
-        self._call(self._runtime.cudaMemcpyAsync, to, source, size, kind, stream)
-
-    def capture(self, stream: int, work: Any) -> Any:
+    def capture(self, stream: int, work: Callable[[], None]) -> runtime.cudaGraphExec_t | None:
         """What ``work()`` queues on ``stream`` as a graph to ``launch``; None where it cannot be captured."""
         runtime = self._runtime
         mode = runtime.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
@@ -203,27 +204,10 @@ class Cuda:
         self._call(runtime.cudaGraphDestroy, graph)
         return ready
 
-    def launch(self, graph: Any, stream: int) -> None:
+    def launch(self, graph: runtime.cudaGraphExec_t, stream: int) -> None:
         self._call(self._runtime.cudaGraphLaunch, graph, stream)
 
-    def load_module(self, image: bytes) -> Any:
-        return self._call(self._driver.cuModuleLoadData, image)
-
-    def function(self, module: Any, name: bytes) -> Any:
-        return self._call(self._driver.cuModuleGetFunction, module, name)
-
-    def launch_kernel(
-        self,
-        function: Any,
-        grid: tuple[int, int, int],
-        block: tuple[int, int, int],
-        arguments: tuple[tuple[Any, ...], tuple[Any, ...]],
-        stream: int,
-    ) -> None:
-        """Queue a kernel; ``arguments`` are its values and their ctypes."""
-        self._call(self._driver.cuLaunchKernel, function, *grid, *block, 0, stream, arguments, 0)
-
-    def destroy(self, graphs: list[Any]) -> None:
+    def destroy(self, graphs: list[runtime.cudaGraphExec_t]) -> None:
         for graph in graphs:
             self._call(self._runtime.cudaGraphExecDestroy, graph)
 
@@ -244,12 +228,12 @@ class DeviceArray:
 
     pointer: int
     shape: tuple[int, ...]
-    dtype: np.dtype[Any]
+    dtype: np.dtype
     stream: int | None = None
-    owner: Any = None
+    owner: object = None
 
     @property
-    def __cuda_array_interface__(self) -> Json:
+    def __cuda_array_interface__(self) -> dict[str, object]:
         """Version 3 of Numba's protocol, in which the default stream is 1: 0 could be either of two."""
         return {
             "version": 3,
@@ -261,13 +245,14 @@ class DeviceArray:
         }
 
 
-def view(array: Any, stream: int | None = None) -> DeviceArray:
+def view(array: object, stream: int | None = None) -> DeviceArray:
     """What an array of PyTorch, CuPy, PyCUDA, JAX, … points at, through ``__cuda_array_interface__`` or DLPack.
 
     Args:
         stream: the one it will be read on; DLPack's producer is told, so that it has what is queued done by then.
 
     Raises:
+        MissingPackageError: cuda-core, which reads DLPack, is not installed.
         UsageError: it is neither, not on a GPU, or not contiguous.
     """
     try:
@@ -275,9 +260,11 @@ def view(array: Any, stream: int | None = None) -> DeviceArray:
     except RuntimeError as error:  # PyTorch, of a tensor that a gradient is wanted of
         raise UsageError(f"the array cannot be read: {error}") from error
     if found is not None:
-        shape, dtype = tuple(found["shape"]), np.dtype(found["typestr"])
-        _contiguous(shape, found.get("strides"), dtype.itemsize)
-        return DeviceArray(int(found["data"][0]), shape, dtype, found.get("stream"), array)
+        seen = DeviceArray(
+            int(found["data"][0]), tuple(found["shape"]), np.dtype(found["typestr"]), found.get("stream"), array
+        )
+        _contiguous(seen, found.get("strides"))
+        return seen
     if hasattr(array, "__dlpack__"):
         return _from_dlpack(array, stream)
     raise UsageError(
@@ -286,46 +273,22 @@ def view(array: Any, stream: int | None = None) -> DeviceArray:
     )
 
 
-class _Tensor(ctypes.Structure):
-    """``DLTensor`` of dlpack.h, with which a ``dltensor`` capsule begins."""
-
-    _fields_ = (
-        ("data", ctypes.c_void_p),
-        ("device_type", ctypes.c_int32),
-        ("device_id", ctypes.c_int32),
-        ("ndim", ctypes.c_int32),
-        ("code", ctypes.c_uint8),
-        ("bits", ctypes.c_uint8),
-        ("lanes", ctypes.c_uint16),
-        ("shape", ctypes.POINTER(ctypes.c_int64)),
-        ("strides", ctypes.POINTER(ctypes.c_int64)),
-        ("byte_offset", ctypes.c_uint64),
-    )
-
-
 def _from_dlpack(array: Any, stream: int | None) -> DeviceArray:
-    kind = int(array.__dlpack_device__()[0])
-    if kind not in _ON_GPU:
+    try:
+        from cuda.core.utils import StridedMemoryView
+    except ImportError as error:
+        raise MissingPackageError("cuda-core", "reading an array through DLPack", "cuda") from error
+    if int(array.__dlpack_device__()[0]) not in _ON_GPU:  # whose producers refuse a stream
         raise UsageError("the array given is in the host's memory; images on the host go through run() and predict()")
-    capsule = array.__dlpack__(stream=stream or _LEGACY_STREAM)  # 0 is not allowed there: it could mean two streams
-    tensor = _tensor(capsule)
-    shape = tuple(tensor.shape[axis] for axis in range(tensor.ndim))
-    dtype = np.dtype(f"{_KINDS.get(tensor.code, 'V')}{tensor.bits // 8}")
-    strides = [s * dtype.itemsize for s in tensor.strides[: tensor.ndim]] if tensor.strides else None
-    _contiguous(shape, strides, dtype.itemsize)
-    return DeviceArray((tensor.data or 0) + tensor.byte_offset, shape, dtype, None, (capsule, array))
+    found = StridedMemoryView.from_dlpack(array, stream or _LEGACY_STREAM)  # 0 could mean two streams there
+    seen = DeviceArray(found.ptr, tuple(found.shape), found.dtype, None, (found, array))
+    _contiguous(seen, [stride * seen.dtype.itemsize for stride in found.strides or ()])
+    return seen
 
 
-def _tensor(capsule: Any) -> _Tensor:
-    """Look into a capsule without taking it over: it stays its owner's, and alive as long as it is held."""
-    pointer_of = ctypes.pythonapi.PyCapsule_GetPointer
-    pointer_of.restype, pointer_of.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
-    return _Tensor.from_address(pointer_of(capsule, b"dltensor"))
-
-
-def _contiguous(shape: tuple[int, ...], strides: Any, itemsize: int) -> None:
-    expected = itemsize
-    for size, stride in zip(reversed(shape), reversed(tuple(strides or ())), strict=False):
+def _contiguous(array: DeviceArray, strides: Sequence[int] | None) -> None:
+    expected = array.dtype.itemsize
+    for size, stride in zip(reversed(array.shape), reversed(strides or ()), strict=False):
         if size > 1 and stride != expected:
-            raise UsageError(f"the array of shape {list(shape)} is not contiguous; copy it into one that is")
+            raise UsageError(f"the array of shape {list(array.shape)} is not contiguous; copy it into one that is")
         expected *= size

@@ -1,8 +1,8 @@
 """What comes before and after the network, on the GPU: letterbox, and suppression of duplicates among the best.
 
-    kernels = Kernels(cuda, sm=86)                                   # compiled here and now, by NVIDIA's NVRTC
-    kernels.letterbox(image, height, width, target, (640, 640), preprocess, stream)
-    kernels.suppress(boxes, scores, labels, True, keep, 1000, conf=0.25, iou=0.7, agnostic=False, stream=stream)
+    kernels = Kernels(sm=86)                                         # compiled here and now, by NVIDIA's NVRTC
+    kernels.letterbox(image, planes, (640, 640), preprocess, stream)
+    kernels.suppress(boxes, scores, labels, keep, (0.25, 0.7, False), stream)
 
 Both do what ``edgekit.image.letterbox`` and ``edgekit.boxes.nms`` do on the host. The sources were compiled as C++ and
 compared with those on the CPU, and compiled by NVRTC 13.5 for SM 75 to 120; as kernels they are unchecked on hardware.
@@ -10,12 +10,16 @@ compared with those on the CPU, and compiled by NVRTC 13.5 for SM 75 to 120; as 
 
 from __future__ import annotations
 
-import ctypes
-from typing import Any
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from edgekit.errors import InputError, MissingPackageError
 from edgekit.spec import Preprocess
-from edgekit.targets._cuda import Cuda
+from edgekit.targets._cuda import DeviceArray
+
+if TYPE_CHECKING:
+    from cuda.core import Kernel
 
 MOST = 1024  # threads of a block
 BLOCK = 16
@@ -79,79 +83,64 @@ class Kernels:
     """The two kernels, compiled for one architecture in the current context. Unchecked on hardware.
 
     Raises:
-        MissingPackageError: cuda-python is not installed.
+        MissingPackageError: cuda-core is not installed.
         InputError: NVRTC, which compiles them, is missing or refuses.
     """
 
-    def __init__(self, cuda: Cuda, sm: int) -> None:
+    def __init__(self, sm: int) -> None:
         try:
-            from cuda.bindings import nvrtc
+            from cuda import core
         except ImportError as error:
-            raise MissingPackageError("cuda-python", "running on the GPU", "cuda") from error
-        self._cuda = cuda
-        module = cuda.load_module(_compile(nvrtc, sm))
-        self._letterbox, self._suppress = (cuda.function(module, name) for name in (b"letterbox", b"suppress"))
+            raise MissingPackageError("cuda-core", "running on the GPU", "cuda") from error
+        self._core = core
+        # Machine code for the very GPU: drivers refuse the PTX of a newer NVRTC than they know.
+        options = core.ProgramOptions(arch=f"sm_{sm}", fma=False)
+        try:
+            code = core.Program(SOURCE, "c++", options).compile("cubin")
+            self._letterbox, self._suppress = (code.get_kernel(name) for name in ("letterbox", "suppress"))
+        except Exception as error:  # of several modules, for a library that is not found as for a driver that refuses
+            raise InputError(
+                f"CUDA's compiler NVRTC is missing or refuses ({error}); pip install nvidia-cuda-nvrtc"
+            ) from error
 
     def letterbox(
-        self,
-        image: int,
-        height: int,
-        width: int,
-        planes: int,
-        size: tuple[int, int],
-        preprocess: Preprocess,
-        stream: int,
+        self, image: DeviceArray, planes: int, size: tuple[int, int], preprocess: Preprocess, stream: int
     ) -> None:
-        """Queue: uint8 BGR ``[height, width, 3]`` at ``image`` -> float32 RGB ``[3, H, W]`` at ``planes``."""
-        numbers = (height, width, planes, *size, *placement(height, width, size))
-        kinds = (ctypes.c_int, ctypes.c_int, ctypes.c_void_p, *(ctypes.c_int,) * 6)
-        grid = (-(-size[1] // BLOCK), -(-size[0] // BLOCK), 1)
-        self._cuda.launch_kernel(
-            self._letterbox,
-            grid,
-            (BLOCK, BLOCK, 1),
-            ((image, *numbers, float(preprocess.fill), float(preprocess.scale)),
-             (ctypes.c_void_p, *kinds, ctypes.c_float, ctypes.c_float)),
-            stream,
-        )  # fmt: skip
+        """Queue: ``image``, uint8 BGR ``[height, width, 3]`` -> float32 RGB ``[3, *size]`` at ``planes``."""
+        height, width = image.shape[:2]
+        numbers = [np.int32(value) for value in (*size, *placement(height, width, size))]
+        levels = np.float32(preprocess.fill), np.float32(preprocess.scale)
+        grid, block = (-(-size[1] // BLOCK), -(-size[0] // BLOCK), 1), (BLOCK, BLOCK, 1)
+        before = image.pointer, np.int32(height), np.int32(width), planes
+        self._launch(self._letterbox, grid, block, stream, *before, *numbers, *levels)
 
     def suppress(
         self,
-        boxes: int,
-        scores: int,
-        labels: int,
-        wide: bool,
+        boxes: DeviceArray,
+        scores: DeviceArray,
+        labels: DeviceArray,
         keep: int,
-        count: int,
-        conf: float,
-        iou: float,
-        agnostic: bool,
+        limits: tuple[float, float, bool],
         stream: int,
     ) -> None:
-        """Queue: boxes float32 ``[count, 4]``, scores float32, labels int64 (``wide``) or int32, best first ->
-        uint8 ``[count]`` at ``keep``."""
-        values = (boxes, scores, labels, 2 if wide else 1, keep, count, conf, iou, int(agnostic))
-        pointer, number, real = ctypes.c_void_p, ctypes.c_int, ctypes.c_float
-        kinds = (pointer, pointer, pointer, number, pointer, number, real, real, number)
+        """Queue: boxes float32 ``[1, count, 4]``, scores float32, labels int64 or int32, best first -> uint8
+        ``[count]`` at ``keep``. ``limits`` are conf, iou and agnostic."""
+        count, (conf, iou, agnostic) = labels.shape[1], limits
+        step = np.int32(labels.dtype.itemsize // 4)
+        numbers = np.int32(count), np.float32(conf), np.float32(iou), np.int32(agnostic)
         threads = min(-(-count // 32) * 32, MOST)
-        self._cuda.launch_kernel(self._suppress, (1, 1, 1), (threads, 1, 1), (values, kinds), stream)
+        pointers = boxes.pointer, scores.pointer, labels.pointer
+        self._launch(self._suppress, (1, 1, 1), (threads, 1, 1), stream, *pointers, step, keep, *numbers)
 
-
-def _compile(nvrtc: Any, sm: int) -> bytes:
-    """``SOURCE`` compiled for ``sm``: machine code, since drivers refuse the PTX of a newer NVRTC than they know."""
-
-    def call(function: Any, *arguments: Any) -> Any:
-        code, *values = function(*arguments)
-        if int(code) != 0:
-            raise InputError(f"CUDA: {function.__name__} failed with {code.name}")
-        return values[0] if values else None
-
-    try:
-        program = call(nvrtc.nvrtcCreateProgram, SOURCE.encode(), b"edgekit.cu", 0, [], [])
-    except RuntimeError as error:  # cuda-python finds the library when it is first called
-        raise InputError(f"CUDA's compiler NVRTC is not installed ({error}); pip install nvidia-cuda-nvrtc") from error
-    options = [f"--gpu-architecture=sm_{sm}".encode(), b"--fmad=false"]
-    call(nvrtc.nvrtcCompileProgram, program, len(options), options)
-    image = b" " * int(call(nvrtc.nvrtcGetCUBINSize, program))
-    call(nvrtc.nvrtcGetCUBIN, program, image)
-    return image
+    def _launch(
+        self,
+        kernel: Kernel,
+        grid: tuple[int, int, int],
+        block: tuple[int, int, int],
+        stream: int,
+        *arguments: int | np.int32 | np.float32,
+    ) -> None:
+        """Queue a kernel; a plain int among its ``arguments`` is an address."""
+        core = self._core
+        # 1 is the default stream, for which 0 stands, too, but may stand for another.
+        core.launch(core.Stream.from_handle(stream or 1), core.LaunchConfig(grid=grid, block=block), kernel, *arguments)

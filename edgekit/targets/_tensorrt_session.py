@@ -14,8 +14,10 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -28,11 +30,28 @@ from edgekit.targets._tensorrt_common import MODEL
 from edgekit.targets._tensorrt_engines import rebuild_command
 from edgekit.targets._tensorrt_layers import Layer, from_inspector
 
+if TYPE_CHECKING:
+    import tensorrt
+    from cuda.bindings import runtime as cudart
+
 _PRECISIONS = {"Float": "f32", "Half": "f16", "BFloat16": "bf16", "Int8": "i8", "FP32": "f32", "FP16": "f16"}
 
 
+@dataclass(frozen=True)
+class Engine:
+    """An engine that sessions share: the SDK's module, its objects, its file, and the context and GPU it lives in."""
+
+    trt: ModuleType
+    runtime: tensorrt.Runtime
+    engine: tensorrt.ICudaEngine
+    log: tensorrt.ILogger
+    path: Path
+    cuda: Cuda
+    gpu: Gpu
+
+
 def open_contexts(
-    trt: Any, folder: Path, row: Json, info: ModelInfo, target: str, gpu: Gpu, count: int
+    trt: ModuleType, folder: Path, row: Json, info: ModelInfo, target: str, gpu: Gpu, count: int
 ) -> list[Session]:
     """``count`` sessions that share one engine's weights.
 
@@ -40,7 +59,7 @@ def open_contexts(
         row: the engine's record, already chosen for this machine (``_tensorrt_engines.choose``).
 
     Raises:
-        MissingPackageError: cuda-python is not installed.
+        MissingPackageError: cuda-bindings is not installed.
         GateError: the SDK refuses the file.
         InputError: CUDA fails, for want of memory, say.
     """
@@ -57,10 +76,11 @@ def open_contexts(
             raise GateError(f"{path}: cannot be loaded ({said}); rebuild with: {rebuild_command(folder, target, row)}")
         if row.get("options", {}).get("strip_weights"):
             _refit(trt, engine, log, folder / MODEL)
-        return [TensorRTSession(trt, runtime, engine, log, cuda, gpu, path, info, target) for _ in range(count)]
+        shared = Engine(trt, runtime, engine, log, path, cuda, gpu)
+        return [TensorRTSession(shared, info, target) for _ in range(count)]
 
 
-def _refit(trt: Any, engine: Any, log: Any, graph: Path) -> None:
+def _refit(trt: ModuleType, engine: tensorrt.ICudaEngine, log: tensorrt.ILogger, graph: Path) -> None:
     """Put the graph's weights into an engine that was built without them."""
     refitter = trt.Refitter(engine, log)
     parser = trt.OnnxParserRefitter(refitter, log)
@@ -71,11 +91,6 @@ def _refit(trt: Any, engine: Any, log: Any, graph: Path) -> None:
 class TensorRTSession(Session):
     """One execution context with buffers and a stream of its own; used by one thread at a time.
 
-    Args:
-        trt, runtime, engine, log: the SDK's module and objects; engine and runtime may be shared by sessions.
-        cuda, gpu: the context everything lives in, and its GPU.
-        path: the engine file.
-
     Attributes:
         replay: whether runs are recorded and replayed as CUDA graphs; off before the first run only to compare.
     """
@@ -83,34 +98,29 @@ class TensorRTSession(Session):
     gpu = True
     replay = True
 
-    def __init__(
-        self,
-        trt: Any,
-        runtime: Any,
-        engine: Any,
-        log: Any,
-        cuda: Cuda,
-        gpu: Gpu,
-        path: Path,
-        info: ModelInfo,
-        target: str,
-    ) -> None:
-        self.info, self.target, self.path, self._gpu = info, target, path, gpu
-        self._trt, self._runtime, self._engine, self._log, self._cuda = trt, runtime, engine, log, cuda
-        self._context = engine.create_execution_context()
+    def __init__(self, shared: Engine, info: ModelInfo, target: str) -> None:
+        self.info, self.target, self.path, self._gpu = info, target, shared.path, shared.gpu
+        self._trt, self._log, self._cuda = shared.trt, shared.log, shared.cuda
+        self._runtime, self._engine = shared.runtime, shared.engine
+        self._context = self._engine.create_execution_context()
         if self._context is None:
-            raise InputError(f"{path}: no memory on the GPU for it ({'; '.join(log.lines.errors[-1:])})")
-        self._context.nvtx_verbosity = trt.ProfilingVerbosity.NONE  # marking every layer for a profiler costs time
-        self._stream = cuda.stream()
-        self._graphs: dict[tuple[int, ...], Any] = {}
+            raise InputError(f"{self.path}: no memory on the GPU for it ({'; '.join(self._log.lines.errors[-1:])})")
+        self._context.nvtx_verbosity = (
+            self._trt.ProfilingVerbosity.NONE
+        )  # marking every layer for a profiler costs time
+        self._stream = self._cuda.stream()
+        self._graphs: dict[tuple[int, ...], cudart.cudaGraphExec_t | None] = {}
         # A caller's stream, the end of what was last queued on it, and the array that is read there.
-        self._last: tuple[int, Any, DeviceArray] | None = None
+        self._last: tuple[int, cudart.cudaEvent_t, DeviceArray] | None = None
         self._input = info.inputs[0].name
+        engine = self._engine
         names = [engine.get_tensor_name(place) for place in range(engine.num_io_tensors)]
         absent = [port.name for port in (*info.inputs, *info.outputs) if port.name not in names]
         if absent:
-            raise GateError(f"{path}: the engine has no tensor {absent[0]!r}, which the manifest lists; rebuild it")
-        self._types = {name: np.dtype(trt.nptype(engine.get_tensor_dtype(name))) for name in names}
+            raise GateError(
+                f"{self.path}: the engine has no tensor {absent[0]!r}, which the manifest lists; rebuild it"
+            )
+        self._types = {name: np.dtype(self._trt.nptype(engine.get_tensor_dtype(name))) for name in names}
         self._device: dict[str, int] = {}
         self._pinned: dict[str, tuple[int, np.ndarray]] = {}
         self._allocate(self._largest())
@@ -163,7 +173,7 @@ class TensorRTSession(Session):
         elif shape != tuple(self.info.inputs[0].shape):
             raise UsageError(f"{self.path}: takes {list(self.info.inputs[0].shape)}, got {list(shape)}")
 
-    def _record(self) -> Any:
+    def _record(self) -> cudart.cudaGraphExec_t | None:
         self._queue()  # kernels are loaded (RTX: compiled) on first use, which cannot be recorded
         self._cuda.synchronize(self._stream)
         return self._cuda.capture(self._stream, self._queue)
@@ -171,11 +181,11 @@ class TensorRTSession(Session):
     def _queue(self) -> None:
         """The copy in, the network and the copies out, on the stream."""
         device, host = self._device[self._input], self._pinned[self._input][0]
-        self._cuda.upload(device, host, self._size(self._input), self._stream)
+        self._cuda.copy(device, host, self._size(self._input), self._stream)
         self._enqueue(self._stream)
         for port in self.info.outputs:
             host, size = self._pinned[port.name][0], self._size(port.name)
-            self._cuda.download(host, self._device[port.name], size, self._stream)
+            self._cuda.copy(host, self._device[port.name], size, self._stream)
 
     def _enqueue(self, stream: int) -> None:
         if not self._context.execute_async_v3(stream):
@@ -195,7 +205,7 @@ class TensorRTSession(Session):
         """An output as the manifest describes it: TensorRT 8.6 has no int64 and gives labels as int32."""
         return self._on_host(name, tuple(self._context.get_tensor_shape(name))).astype(dtype, copy=False)
 
-    def run_device(self, images: Any, stream: Any = None) -> dict[str, DeviceArray]:
+    def run_device(self, images: object, stream: object = None) -> dict[str, DeviceArray]:
         """Answer an input that is on the GPU already, without copying it and without waiting.
 
         Args:
@@ -242,7 +252,7 @@ class TensorRTSession(Session):
             self._last = (handle, self._cuda.mark(handle), array)
 
     def run_image(
-        self, image: Any, stream: Any = None, conf: float = 0.25, iou: float = 0.7, agnostic: bool = False
+        self, image: object, stream: object = None, conf: float = 0.25, iou: float = 0.7, agnostic: bool = False
     ) -> dict[str, DeviceArray]:
         """Letterbox, network and suppression of duplicates for one image, all on the GPU.
 
@@ -271,9 +281,8 @@ class TensorRTSession(Session):
             self._follow(queue)
             if picture.stream is not None and picture.stream != queue:
                 self._cuda.wait_for(picture.stream, queue)
-            height, width = picture.shape[:2]
-            planes, prepare = self._device[self._input], self.info.preprocess
-            self._kernels.letterbox(picture.pointer, height, width, planes, self.info.imgsz, prepare, queue)
+            planes = self._device[self._input]
+            self._kernels.letterbox(picture, planes, self.info.imgsz, self.info.preprocess, queue)
             self._context.set_tensor_address(self._input, planes)
             self._enqueue(queue)
             found = {port.role: self._on_device(port.name, handle) for port in self.info.outputs}
@@ -284,7 +293,7 @@ class TensorRTSession(Session):
 
     @functools.cached_property
     def _kernels(self) -> Kernels:
-        return Kernels(self._cuda, self._gpu.sm)
+        return Kernels(self._gpu.sm)
 
     def _suppress(
         self, found: dict[str, DeviceArray], options: tuple[float, float, bool], queue: int, handle: int | None
@@ -292,9 +301,8 @@ class TensorRTSession(Session):
         count = found["labels"].shape[1]
         if "keep" not in self._device:
             self._device["keep"], self._pinned["keep"] = self._cuda.device_memory(count), self._cuda.host_memory(count)
-        boxes, scores, labels = (found[role].pointer for role in ("boxes", "scores", "labels"))
-        wide = found["labels"].dtype == np.int64  # TensorRT 8.6 has int32 only
-        self._kernels.suppress(boxes, scores, labels, wide, self._device["keep"], count, *options, queue)
+        boxes, scores, labels = (found[role] for role in ("boxes", "scores", "labels"))
+        self._kernels.suppress(boxes, scores, labels, self._device["keep"], options, queue)
         return DeviceArray(self._device["keep"], (1, count), np.dtype("uint8"), handle, self)
 
     def _on_device(self, name: str, stream: int | None) -> DeviceArray:
@@ -338,7 +346,7 @@ class TensorRTSession(Session):
             self._log.lines = Lines()
 
 
-def _handle(stream: Any) -> int | None:
+def _handle(stream: object) -> int | None:
     """A stream's number: PyTorch calls it ``cuda_stream``, CuPy ``ptr``, PyCUDA ``handle``."""
     if stream is None or isinstance(stream, int):
         return stream
