@@ -18,17 +18,22 @@ after which it would copy three times. What anything but a convolution reads is 
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgekit.spec import PIXELS, Json
+from edgekit.spec import PIXELS
+
+if TYPE_CHECKING:
+    import openvino
 
 MARK = "pixels/"  # how the names of what is added begin
 _CONVOLUTION, _GRID = "Convolution", "FakeQuantize"
 
 
-def take_pixels(model: Any) -> None:
+def take_pixels(model: openvino.Model) -> None:
     """Change ``model``, whose only input is float32 ``[B, 3, H, W]`` RGB 0..1, to take uint8 ``[B, H, W, 3]`` BGR."""
     import openvino
     import openvino.opset13 as ops
@@ -51,31 +56,31 @@ class _Added:
     """The input in the forms that are read, each made when first asked for: BGR planes of 0..255, of n/256, and RGB
     planes of 0..1."""
 
-    def __init__(self, ops: Any, source: Any) -> None:
+    def __init__(self, ops: ModuleType, source: openvino.Node) -> None:
         self._ops, self._source = ops, source
-        self._made: Json = {}
+        self._made: dict[str, openvino.Node] = {}
 
-    def named(self, name: str, node: Any) -> Any:
+    def named(self, name: str, node: openvino.Node) -> openvino.Node:
         node.set_friendly_name(MARK + name)
         return node
 
-    def constant(self, name: str, value: Any) -> Any:
+    def constant(self, name: str, value: np.ndarray) -> openvino.Node:
         return self.named(name, self._ops.constant(np.ascontiguousarray(value)))
 
-    def bytes(self) -> Any:
+    def bytes(self) -> openvino.Node:
         return self._once("bytes", lambda: self._planes("bytes", self._floats()))
 
-    def fractions(self) -> Any:
-        def make() -> Any:
+    def fractions(self) -> openvino.Node:
+        def make() -> openvino.Node:
             part = self.constant("fractions/part", np.full((1, 1, 1, 1), 1 / 256, np.float32))
             return self._planes("fractions", self.named("part", self._ops.multiply(self._floats(), part)))
 
         return self._once("fractions", make)
 
-    def floats(self) -> Any:
+    def floats(self) -> openvino.Node:
         """What the model took before."""
 
-        def make() -> Any:
+        def make() -> openvino.Node:
             names = (("swap", [2, 1, 0]), ("axis", 1))
             swap, axis = (self.constant(f"floats/{name}", np.array(value, np.int64)) for name, value in names)
             rgb = self.named("rgb", self._ops.gather(self.bytes(), swap, axis))
@@ -84,20 +89,20 @@ class _Added:
 
         return self._once("floats", make)
 
-    def _once(self, name: str, make: Any) -> Any:
+    def _once(self, name: str, make: Callable[[], openvino.Node]) -> openvino.Node:
         if name not in self._made:
             self._made[name] = make()
         return self._made[name]
 
-    def _floats(self) -> Any:
+    def _floats(self) -> openvino.Node:
         return self._once("convert", lambda: self.named("convert", self._ops.convert(self._source, "f32")))
 
-    def _planes(self, name: str, value: Any) -> Any:
+    def _planes(self, name: str, value: openvino.Node) -> openvino.Node:
         order = self.constant(f"{name}/order", np.array([0, 3, 1, 2], np.int64))
         return self.named(name, self._ops.transpose(value, order))
 
 
-def _connect(reader: Any, added: _Added) -> None:
+def _connect(reader: openvino.Input, added: _Added) -> None:
     """Give one reader of the old input what stands for it now."""
     node = reader.get_node()
     if node.get_type_name() == _CONVOLUTION and _is_plain(node.input_value(1).get_node()):
@@ -117,11 +122,11 @@ def _connect(reader: Any, added: _Added) -> None:
     reader.replace_source_output(source.output(0))
 
 
-def _is_plain(weights: Any) -> bool:
+def _is_plain(weights: openvino.Node) -> bool:
     return bool(weights.get_type_name() == "Constant" and weights.get_element_type().to_string() == "f32")
 
 
-def _behind(grid: Any) -> list[Any]:
+def _behind(grid: openvino.Node) -> list[openvino.Input]:
     """Where the stored weights of the convolutions behind a FakeQuantize come in; empty where it has a range for each
     channel or other than 256 levels, or something else reads it."""
     sizes = [int(np.prod(grid.input_value(i).get_shape())) for i in range(1, 5)]
@@ -132,14 +137,14 @@ def _behind(grid: Any) -> list[Any]:
     return found if len(found) == len(readers) and None not in found else []
 
 
-def _make_lossless(grid: Any, added: _Added) -> None:
+def _make_lossless(grid: openvino.Node, added: _Added) -> None:
     limits = (("low", 0), ("high", 255), ("one", 1))
     low, high, one = (added.constant(f"grid/{name}", np.full((1, 1, 1, 1), at, np.float32)) for name, at in limits)
     for place, limit in ((1, low), (2, high), (3, low), (4, one)):
         grid.input(place).replace_source_output(limit.output(0))
 
 
-def _stored(convolution: Any) -> Any:
+def _stored(convolution: openvino.Node) -> openvino.Input | None:
     """The input that a convolution's stored weights ``[O, 3, h, w]`` come in by, walking back over what dequantizes
     them; None where they are not constant, or something on the way is not the same for all input channels."""
     port = convolution.input(1)

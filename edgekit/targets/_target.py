@@ -159,7 +159,7 @@ class Target:
     most_candidates: int | None = None
     widens: bool = False
     caches: bool = False
-    options: type[Any] = TargetOptions
+    options: type[TargetOptions] = TargetOptions
     takes: Callable[[Target, ModelInfo, Any], ModelInfo] = _as_it_is
     prepare: Callable[[Target, Any], object] = _anything
     runs_here: Callable[[Target, Path], str | None] = _everywhere
@@ -186,11 +186,11 @@ class Target:
         """How the graph it is built from is made here; "" for the float32 graph itself."""
         return self.narrowing if isinstance(self.narrowing, str) else self.narrowing()
 
-    def info(self, info: ModelInfo, options: Any = None) -> ModelInfo:
+    def info(self, info: ModelInfo, options: TargetOptions | None = None) -> ModelInfo:
         """What is built of a graph with ``info`` takes and gives."""
         return self.takes(self, info, options or self.options())
 
-    def build(self, graph: Graph, folder: Path, options: Any = None) -> Json:
+    def build(self, graph: Graph, folder: Path, options: TargetOptions | None = None) -> Json:
         """Write the runtime's own files into ``folder``; further keys of the manifest.
 
         Raises:

@@ -17,7 +17,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 from edgekit.errors import InputError, MissingPackageError, UsageError
 from edgekit.spec import Json, ModelInfo
@@ -25,6 +26,9 @@ from edgekit.system.atomic import replacing
 from edgekit.targets._cuda import Gpu
 from edgekit.targets._tensorrt_common import Generation, TensorRTOptions
 from edgekit.targets._tensorrt_layers import Layer, attention, from_inspector, from_log
+
+if TYPE_CHECKING:
+    import tensorrt
 
 # What a builder's complaint means and what to do about it. The first that fits is told, the builder's words after it.
 _COMPLAINTS = (
@@ -78,15 +82,15 @@ class Lines:
     layers: list[Layer] = field(default_factory=list)
 
 
-def new_log(trt: Any) -> Any:
+def new_log(trt: Any) -> tensorrt.ILogger:
     """An SDK's logger that keeps ``lines`` and prints nothing."""
 
-    class Log(trt.ILogger):  # type: ignore[misc]
+    class Log(trt.ILogger):  # type: ignore[misc, name-defined]
         def __init__(self) -> None:
             super().__init__()
             self.lines = Lines()
 
-        def log(self, severity: Any, message: str) -> None:
+        def log(self, severity: object, message: str) -> None:
             name = str(severity).rpartition(".")[2]
             if name in ("ERROR", "INTERNAL_ERROR"):
                 self.lines.errors.append(message)
@@ -99,7 +103,7 @@ def new_log(trt: Any) -> Any:
 
 
 def build(
-    trt: Any,
+    trt: ModuleType,
     generation: Generation,
     path: Path,
     info: ModelInfo,
@@ -155,7 +159,7 @@ def build(
     return found
 
 
-def _creation_flags(trt: Any, generation: Generation) -> int:
+def _creation_flags(trt: ModuleType, generation: Generation) -> int:
     """The network's kind: explicit batch where that had to be asked for, strong typing where it has to be."""
     flags = trt.NetworkDefinitionCreationFlag
     if generation.typing == "flags":
@@ -163,7 +167,9 @@ def _creation_flags(trt: Any, generation: Generation) -> int:
     return 1 << int(flags.STRONGLY_TYPED) if generation.typing == "asked" else 0
 
 
-def _parse(trt: Any, network: Any, log: Any, path: Path, generation: Generation) -> None:
+def _parse(
+    trt: ModuleType, network: tensorrt.INetworkDefinition, log: tensorrt.ILogger, path: Path, generation: Generation
+) -> None:
     parser = trt.OnnxParser(network, log)
     if parser.parse_from_file(str(path)) and network.num_outputs:
         return
@@ -203,8 +209,13 @@ def _short(text: str) -> str:
 
 
 def _configuration(
-    trt: Any, builder: Any, network: Any, generation: Generation, options: TensorRTOptions, info: ModelInfo
-) -> Any:
+    trt: ModuleType,
+    builder: tensorrt.Builder,
+    network: tensorrt.INetworkDefinition,
+    generation: Generation,
+    options: TensorRTOptions,
+    info: ModelInfo,
+) -> tensorrt.IBuilderConfig:
     config = builder.create_builder_config()
     flags = trt.BuilderFlag
     if generation.typing == "flags":
@@ -242,21 +253,23 @@ def _configuration(
     return config
 
 
-def _quantized(network: Any) -> bool:
+def _quantized(network: tensorrt.INetworkDefinition) -> bool:
     return any(_kind(network.get_layer(place)) == "QUANTIZE" for place in range(network.num_layers))
 
 
-def _kind(layer: Any) -> str:
+def _kind(layer: tensorrt.ILayer) -> str:
     return str(layer.type).rpartition(".")[2]
 
 
-def _aim(trt: Any, config: Any, sm: int) -> None:
+def _aim(trt: ModuleType, config: tensorrt.IBuilderConfig, sm: int) -> None:
     """Build for another machine's architecture."""
     config.num_compute_capabilities = 1
     config.set_compute_capability(getattr(trt.ComputeCapability, f"SM{sm}"), 0)
 
 
-def _use_dla(trt: Any, network: Any, config: Any, options: TensorRTOptions) -> list[str]:
+def _use_dla(
+    trt: ModuleType, network: tensorrt.INetworkDefinition, config: tensorrt.IBuilderConfig, options: TensorRTOptions
+) -> list[str]:
     """Put what goes on the DLA there; the names of the layers that do not go.
 
     Raises:
@@ -277,7 +290,9 @@ def _use_dla(trt: Any, network: Any, config: Any, options: TensorRTOptions) -> l
     return left
 
 
-def _timing_cache(config: Any, options: TensorRTOptions, trt: Any, gpu: Gpu | None) -> Path | None:
+def _timing_cache(
+    config: tensorrt.IBuilderConfig, options: TensorRTOptions, trt: ModuleType, gpu: Gpu | None
+) -> Path | None:
     """Give the builder the kernel times measured on this GPU model with this version; where they are kept."""
     if options.timing_cache is None or gpu is None:
         return None
@@ -290,14 +305,16 @@ def _timing_cache(config: Any, options: TensorRTOptions, trt: Any, gpu: Gpu | No
     return None
 
 
-def _keep_timings(config: Any, path: Path | None) -> None:
+def _keep_timings(config: tensorrt.IBuilderConfig, path: Path | None) -> None:
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as partial:
             partial.write_bytes(bytes(config.get_timing_cache().serialize()))
 
 
-def _inspected(trt: Any, log: Any, serialized: Any, version_compatible: bool) -> list[Layer]:
+def _inspected(
+    trt: ModuleType, log: tensorrt.ILogger, serialized: tensorrt.IHostMemory, version_compatible: bool
+) -> list[Layer]:
     """The engine's kernels as its inspector lists them, which takes loading it; none if that fails here."""
     runtime = trt.Runtime(log)
     if version_compatible:
@@ -308,7 +325,7 @@ def _inspected(trt: Any, log: Any, serialized: Any, version_compatible: bool) ->
     return from_inspector(engine.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON))
 
 
-def _attentions(network: Any) -> list[str]:
+def _attentions(network: tensorrt.INetworkDefinition) -> list[str]:
     """Names of the graph's attention nodes: one layer each, or the Softmax of one spelled out."""
     found = []
     for place in range(network.num_layers):
@@ -321,7 +338,7 @@ def _attentions(network: Any) -> list[str]:
     return found
 
 
-def _pin_float32(trt: Any, network: Any, path: Path) -> dict[str, str]:
+def _pin_float32(trt: ModuleType, network: tensorrt.INetworkDefinition, path: Path) -> dict[str, str]:
     """Keep in float32 what TensorRT 8.6 would choose a type for by speed: what a graph with float16 tensors computes in
     float32, and of one without (Q/DQ of float16 came after 8.6) the decode tail.
 

@@ -23,7 +23,6 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from edgekit.errors import InputError, UsageError
 from edgekit.spec import Json
@@ -142,7 +141,7 @@ def _folder(text: str) -> Path:
 
 
 # Option -> how its text is read, and what it may be: the help of the sentence for a bad value.
-_PARSERS: dict[str, tuple[Callable[[str], Any], str]] = {
+_PARSERS: dict[str, tuple[Callable[[str], object], str]] = {
     "sm": (_architectures, "architectures by commas, such as 75,86,89,120"),
     "workspace": (_positive, "megabytes, 1 or more"),
     "builder-level": (_level, "0 (quickest to build) to 5 (all kernels tried)"),

@@ -14,7 +14,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -23,6 +23,9 @@ from edgekit.spec import Graph, Json, ModelInfo, Session
 from edgekit.system.forks import keep_in_children
 from edgekit.system.processor import is_cpu
 from edgekit.targets._target import Opening, Served, Target, TargetOptions
+
+if TYPE_CHECKING:
+    import onnxruntime
 
 EXTRA = "onnx"
 MODEL = "model.onnx"
@@ -82,7 +85,7 @@ class OrtSession(Session):
         self._roles = [port.role for port in info.outputs]
         keep_in_children(self)
 
-    def _options(self) -> Any:
+    def _options(self) -> onnxruntime.SessionOptions:
         options = self._runtime.SessionOptions()
         options.log_severity_level = 3
         if self.threads:

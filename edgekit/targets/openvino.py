@@ -20,7 +20,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -32,6 +32,9 @@ from edgekit.system.home import ensure_home
 from edgekit.system.processor import is_cpu
 from edgekit.targets._openvino_input import MARK, take_pixels
 from edgekit.targets._target import Opening, Served, Target, TargetOptions
+
+if TYPE_CHECKING:
+    import openvino
 
 EXTRA = "openvino"
 MODEL = "model.xml"
@@ -111,7 +114,7 @@ def _build(target: Target, graph: Graph, folder: Path, options: OpenVinoOptions)
     save(model, folder / MODEL, target.precision == "fp16")
 
 
-def save(model: Any, path: Path, compressed: bool = False) -> None:
+def save(model: openvino.Model, path: Path, compressed: bool = False) -> None:
     """Write an IR, its weights in half precision where ``compressed``, and open it again.
 
     Raises:
@@ -145,13 +148,20 @@ def describe(path: Path) -> tuple[list[Port], list[Port]]:
     except RuntimeError as error:
         raise InputError(f"{path}: OpenVINO cannot read it ({str(error).splitlines()[0]})") from error
 
-    def port(place: int, found: Any) -> Port:
+    def port(place: int, found: openvino.Output) -> Port:
         dims = [] if found.partial_shape.rank.is_dynamic else found.partial_shape
         shape = tuple(None if d.is_dynamic else d.get_length() for d in dims)
         name = min(found.get_names(), default=f"#{place}")
         return Port(name, "", shape, str(found.element_type.to_dtype()))
 
     return [port(*p) for p in enumerate(model.inputs)], [port(*p) for p in enumerate(model.outputs)]
+
+
+class _Own(threading.local):
+    """What each thread that runs a session has for itself."""
+
+    request: openvino.InferRequest | None = None
+    memory: np.ndarray | None = None
 
 
 class OpenVinoSession(Session):
@@ -191,7 +201,7 @@ class OpenVinoSession(Session):
             self._how = (name, properties)
         except Exception as error:
             raise InputError(f"{path}: OpenVINO cannot compile it ({str(error).splitlines()[0]})") from error
-        self._requests = threading.local()  # one for each thread that runs this session
+        self._own = _Own()
         keep_in_children(self)
         self.forkable = self.streams == 1 and name == "CPU"  # a single stream runs in the thread that asks
         try:
@@ -209,21 +219,20 @@ class OpenVinoSession(Session):
         if narrow:
             raise GateError(f"{self.path}: OpenVINO executes {narrow} instead of float32; use --target ov-fp16", narrow)
 
-    def _request(self) -> Any:
+    def _request(self) -> openvino.InferRequest:
         """This thread's infer request: calls of several threads share the compiled model and nothing else."""
-        if not hasattr(self._requests, "own"):
-            self._requests.own = self._compiled.create_infer_request()
-        return self._requests.own
+        if self._own.request is None:
+            self._own.request = self._compiled.create_infer_request()
+        return self._own.request
 
     def memory(self) -> np.ndarray | None:
         """What this thread's request reads where it lies, to be filled and given to ``run``: uint8 ``[B, H, W, 3]``;
         None where the input is float, or of any batch."""
         if not self.info.takes_pixels or self.info.batch is None:
             return None
-        if not hasattr(self._requests, "memory"):
-            self._requests.memory = np.zeros([d or 1 for d in self.info.inputs[0].shape], np.uint8)
-        made: np.ndarray = self._requests.memory
-        return made
+        if self._own.memory is None:
+            self._own.memory = np.zeros([d or 1 for d in self.info.inputs[0].shape], np.uint8)
+        return self._own.memory
 
     def _taken(self, batch: np.ndarray) -> np.ndarray:
         """The batch as the compiled model takes it: floats become the pixels that they are or are nearest to."""
@@ -297,12 +306,12 @@ class OpenVinoSession(Session):
     def beside(self) -> OpenVinoSession:
         """Another session of the same compiled model, which can run at the same time."""
         twin = copy.copy(self)
-        twin._requests = threading.local()
+        twin._own = _Own()
         return twin
 
     def close(self) -> None:
         """Release the request and the compiled model."""
-        self._requests = threading.local()
+        self._own = _Own()
         self._compiled = self._core = None
 
 
