@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -295,6 +294,8 @@ def anchors(imgsz: tuple[int, int]) -> int:
 
 def sha256_file(path: Path | str) -> str:
     """Hex SHA-256 of a file's bytes."""
+    import hashlib  # OpenSSL, for which `edgekit --help` need not wait
+
     digest = hashlib.sha256()
     with open(path, "rb") as handle:
         while chunk := handle.read(1 << 20):
