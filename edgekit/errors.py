@@ -9,7 +9,9 @@ and never prints or exits. Anything that is not an ``EdgekitError`` is a bug and
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import importlib.util
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 
 class EdgekitError(Exception):
@@ -37,6 +39,49 @@ class MissingPackageError(EdgekitError):
         )
         self.package = package
         self.extra = extra
+
+
+def require(module: str, needed_for: str, extra: str | None = None) -> None:
+    """Raise ``MissingPackageError`` unless ``module`` is installed; nothing is imported."""
+    if importlib.util.find_spec(module) is None:
+        raise MissingPackageError(module.replace("_", "-"), needed_for, extra)
+
+
+def not_installed(module: str, needed_for: str, extra: str | None = None) -> str | None:
+    """What ``require`` would raise, as text."""
+    try:
+        require(module, needed_for, extra)
+    except MissingPackageError as error:
+        return str(error)
+    return None
+
+
+@contextmanager
+def optional(needed_for: str, extra: str | None = None, package: str | None = None) -> Iterator[None]:
+    """Around imports of what only an extra brings, the one guard of the whole package:
+
+        with optional("calibration", "onnx"):
+            import onnxruntime
+
+    Args:
+        needed_for: what cannot be done without it.
+        extra: of edgekit, which installs it.
+        package: its name in the package index; by default that of the module that is missing.
+
+    Raises:
+        MissingPackageError: a module is not installed.
+        InputError: it is, but cannot be loaded, for want of a library, say.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        module = (error.name or "").partition(".")[0]
+        if module == "edgekit":
+            raise  # ours: a bug
+        raise MissingPackageError(package or module.replace("_", "-") or str(extra), needed_for, extra) from error
+    except (ImportError, OSError) as error:
+        why = str(error).partition("\n")[0]
+        raise InputError(f"{needed_for}: {package or extra} is installed, but cannot be loaded ({why})") from error
 
 
 class UnsafeFileError(InputError):

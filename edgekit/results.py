@@ -20,7 +20,7 @@ import numpy as np
 
 from edgekit import drawing
 from edgekit.boxes import corners, enclosing
-from edgekit.errors import InputError, MissingPackageError
+from edgekit.errors import InputError, optional
 from edgekit.image import as_image, read_image, write_image
 from edgekit.masks import Masks
 from edgekit.spec import Json
@@ -150,10 +150,8 @@ class Result:
         Raises:
             MissingPackageError: supervision is not installed.
         """
-        try:
+        with optional("to_supervision()", "supervision"):
             import supervision as sv
-        except ImportError:
-            raise MissingPackageError("supervision", "to_supervision()", "supervision") from None
         if self.probs is not None:
             return sv.Classifications(class_id=np.arange(len(self.probs)), confidence=self.probs)
         data: dict[str, np.ndarray | list[Any]] = {"class_name": np.array(self.class_names, dtype=str)}

@@ -340,6 +340,51 @@ def test_library_code_neither_prints_nor_exits(path: Path) -> None:
         assert not raised.startswith("SystemExit"), f"{where} raises SystemExit"
 
 
+# Where an import that fails is no missing extra.
+OTHER_GUARDS = {
+    "errors.py": "the guard itself",
+    "targets/tensorrt.py": "its shell on PyPI raises RuntimeError, and it comes with JetPack, not with an extra alone",
+}
+SEARCHES = {"errors.py": "require", "runtime/places.py": "wants the folder of OpenVINO's CMake files"}
+
+
+def guards(tree: ast.AST) -> Iterator[int]:
+    """Lines at which a failing import is caught by other means than ``edgekit.errors.optional``."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Try):
+            caught = " ".join(ast.unparse(h.type) if h.type else "Exception" for h in node.handlers)
+            imported = any(isinstance(n, (ast.Import, ast.ImportFrom)) for part in node.body for n in ast.walk(part))
+            if "ImportError" in caught or "ModuleNotFoundError" in caught or (imported and "Exception" in caught):
+                yield node.lineno
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("suppress"):
+            yield from [node.lineno] * any(ast.unparse(a).endswith(("ImportError", "NotFoundError")) for a in node.args)
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_optional_packages_are_imported_through_one_guard(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    lines = list(guards(ast.parse(text)))
+    assert bool(lines) == (name_of(path) in OTHER_GUARDS), f"edgekit/{name_of(path)}:{lines}: use errors.optional"
+    searches = "find_spec(" in text
+    assert searches == (name_of(path) in SEARCHES), f"edgekit/{name_of(path)}: use errors.require or not_installed"
+
+
+@pytest.mark.parametrize(
+    ("code", "found"),
+    [
+        ("try:\n    import x\nexcept ImportError:\n    x = None", [1]),
+        ("try:\n    f()\nexcept (OSError, ModuleNotFoundError):\n    pass", [1]),
+        ("def f():\n    try:\n        from x import y\n    except Exception:\n        pass", [2]),
+        ("try:\n    import x\nexcept:\n    pass", [1]),
+        ("import contextlib\nwith contextlib.suppress(ImportError):\n    import x", [2]),
+        ("with optional('this', 'train'):\n    import x", []),
+        ("try:\n    f()\nexcept Exception:\n    pass", []),
+    ],
+)
+def test_other_guards_are_found(code: str, found: list[int]) -> None:
+    assert list(guards(ast.parse(code))) == found
+
+
 def run_python(code: str) -> str:
     """Standard error of ``code`` in a fresh interpreter; it must end with exit code 0."""
     done = subprocess.run(

@@ -4,6 +4,7 @@ of things, with stand-ins for the SDK and for CUDA. What the real TensorRT-RTX b
 from __future__ import annotations
 
 import ctypes
+import importlib.util
 import json
 import shutil
 import subprocess
@@ -141,7 +142,7 @@ def test_a_builders_complaint_becomes_advice(said: str, sentence: str) -> None:
 
 
 def test_without_tensorrt_one_sentence_says_what_works(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tensorrt.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     for target in ("trt-fp16", "trt-int8"):
         sentence = targets.get(target).missing()
         assert sentence is not None and "pip install 'edgekit[tensorrt]'" in sentence
@@ -167,7 +168,7 @@ def test_the_graph_has_the_attention_operator_where_the_parser_reads_it(
 
 
 def test_a_shell_of_tensorrt_without_its_libraries(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(tensorrt.importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
     monkeypatch.setitem(sys.modules, "tensorrt", None)  # importing it fails
     with pytest.raises(InputError, match="cannot be loaded .*--no-engine"):
         tensorrt._sdk("trt-fp16")

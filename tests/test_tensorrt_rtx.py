@@ -7,6 +7,7 @@ own list of kernels) and the function of the graph that went in.
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import os
 from pathlib import Path
 from typing import Any
@@ -312,5 +313,5 @@ def test_options_are_for_targets_that_have_some(tiny: Path, tmp_path: Path) -> N
 
 
 def test_without_the_package_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rtx.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert "pip install 'edgekit[tensorrt-rtx]'" in str(rtx.missing())

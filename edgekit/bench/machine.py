@@ -184,10 +184,10 @@ def process_memory() -> dict[str, float | None]:
     resident, peak = (_integer(found.get(key, "").split(" ")[0]) for key in ("VmRSS", "VmHWM"))
     if resident is not None:
         return {"resident_mib": resident / 1024, "peak_mib": (peak or resident) / 1024}
-    try:
-        import resource
-    except ImportError:  # Windows
+    if sys.platform == "win32":
         return {"resident_mib": None, "peak_mib": None}
+    import resource
+
     unit = 1 << 20 if sys.platform == "darwin" else 1 << 10  # macOS counts bytes, others kilobytes
     return {"resident_mib": None, "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit}
 

@@ -17,6 +17,7 @@ context switches, throttling by a cgroup's CPU quota, clock frequency, and on re
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -300,10 +301,10 @@ def gpu_disturbances(states: list[dict[str, Any]]) -> list[str]:
 
 
 def _involuntary_switches() -> float | None:
-    try:
-        import resource
-    except ImportError:  # Windows
+    if sys.platform == "win32":
         return None
+    import resource
+
     return float(resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw)
 
 

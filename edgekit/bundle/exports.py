@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from edgekit import targets
 from edgekit.bundle.crowding import Crowding, measure
 from edgekit.bundle.options import BuildOptions
-from edgekit.errors import InputError, MissingPackageError
+from edgekit.errors import InputError, optional
 from edgekit.quantize.sets import Sets
 from edgekit.runtime.manifest import is_bundle, read_bundle
 from edgekit.runtime.suppressed import Suppressed
@@ -49,10 +49,8 @@ class Exports:
             InputError, GateError: the source cannot be used, or a rewrite did not fire as it must.
             MissingPackageError: what exporting needs is not installed.
         """
-        try:
+        with optional(f"building from {source}", "onnx"):
             from edgekit.graph.rewrite import recipe_for
-        except ModuleNotFoundError as error:
-            raise MissingPackageError(error.name or "onnx", f"building from {source}", "onnx") from error
         form = source, options.imgsz, options.batch, options.head, options.candidates
         key = recipe_for(target.recipe), form
         if key not in self._graphs:
@@ -92,19 +90,15 @@ class Exports:
 
     def _loaded(self, source: Path) -> Checkpoint:
         if source not in self._checkpoints:
-            try:
+            with optional(f"building from {source}", "train"):
                 from edgekit import checkpoint
-            except ModuleNotFoundError as error:
-                raise MissingPackageError(error.name or "torch", f"building from {source}", "train") from error
             self._checkpoints[source] = checkpoint.load(source)
         return self._checkpoints[source]
 
     def _exported(self, source: Path, path: Path, target: Target, options: BuildOptions) -> Graph:
         loaded = self._loaded(source)
-        try:
+        with optional(f"building from {source}", "onnx"):
             from edgekit.graph.export import export
-        except ModuleNotFoundError as error:
-            raise MissingPackageError(error.name or "onnx", f"building from {source}", "onnx") from error
         form = options.imgsz, options.batch, None, options.head, target.recipe, options.candidates
         return export(loaded, path, *form)
 

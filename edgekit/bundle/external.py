@@ -42,7 +42,7 @@ import numpy as np
 import yaml
 
 from edgekit import targets, tasks
-from edgekit.errors import InputError, MissingPackageError, UsageError
+from edgekit.errors import InputError, UsageError, optional
 from edgekit.spec import ModelInfo, Port, Session
 from edgekit.targets import Target
 
@@ -268,10 +268,8 @@ def _xml(path: Path) -> Path:
 
 
 def _document() -> ModuleType:
-    try:
+    with optional("reading an ONNX file", "onnx"):
         from edgekit.graph import document
-    except ImportError as error:
-        raise MissingPackageError("onnx", "reading an ONNX file", "onnx") from error
     return document
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import ModuleType
 
 from edgekit import targets
-from edgekit.errors import InputError, MissingPackageError
+from edgekit.errors import InputError, optional
 from edgekit.runtime.manifest import read_bundle
 from edgekit.spec import Json, Port, sha256_file
 
@@ -70,10 +70,8 @@ def _plain(port: Port) -> Json:
 
 
 def _checkpoint(path: Path) -> Json:
-    try:
+    with optional(f"{path}: reading a checkpoint", "train"):
         from edgekit import checkpoint
-    except ModuleNotFoundError as error:
-        raise MissingPackageError("torch", f"{path}: reading a checkpoint", "train") from error
     loaded = checkpoint.load(path)
     return {
         "kind": "checkpoint",
@@ -90,10 +88,8 @@ def _checkpoint(path: Path) -> Json:
 
 
 def _onnx_module() -> ModuleType:
-    try:
+    with optional("reading an ONNX file", "onnx"):
         from edgekit.graph import document
-    except ModuleNotFoundError as error:
-        raise MissingPackageError("onnx", "reading an ONNX file", "onnx") from error
     return document
 
 

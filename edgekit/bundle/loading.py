@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgekit import modelcache, targets
-from edgekit.errors import InputError, MissingPackageError, UsageError
+from edgekit.errors import InputError, UsageError, optional
 from edgekit.runtime.manifest import Bundle, is_bundle, read_bundle
 from edgekit.spec import ModelInfo, Session, parse_imgsz
 from edgekit.system.processor import remark
@@ -181,10 +181,8 @@ def _check_size(path: Path, info: ModelInfo, size: tuple[int, int] | None) -> No
 
 
 def _onnx_info(path: Path) -> ModelInfo:
-    try:
+    with optional(f"reading {path}", "onnx"):
         from edgekit.graph.document import read_document
-    except ImportError as error:
-        raise MissingPackageError("onnx", f"reading {path}", "onnx") from error
     return ModelInfo.from_dict(read_document(path)["info"])
 
 
@@ -196,11 +194,9 @@ def _torch_session(
     head: str,
     candidates: int | None,
 ) -> Session:
-    try:
+    with optional(f"{path}: running a checkpoint", "train"):
         from edgekit import checkpoint
         from edgekit.nn.session import TorchSession
-    except ModuleNotFoundError as error:
-        raise MissingPackageError("torch", f"{path}: running a checkpoint", "train") from error
     loaded = checkpoint.load(path, replayed=False)  # every attribute was held against ours; a start is to be quick
     info = loaded.info(size, None, head, candidates)
     return TorchSession(loaded.net, info, path, device, threads)

@@ -8,12 +8,11 @@ For checks that come before the work; whoever does the work reads the file again
 
 from __future__ import annotations
 
-import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 
 from edgekit import tasks
-from edgekit.errors import InputError, MissingPackageError
+from edgekit.errors import InputError, require
 from edgekit.published import is_edgekit_checkpoint, read_published
 from edgekit.published.inert_pickle import read_inert
 from edgekit.published.inert_values import mapping, members
@@ -67,9 +66,8 @@ def describe(path: Path, purpose: str = "building from") -> Source:
 
 
 def _installed(path: Path, purpose: str, *packages: str) -> None:
-    missing = next((name for name in packages if importlib.util.find_spec(name) is None), None)
-    if missing is not None:
-        raise MissingPackageError(missing, f"{purpose} {path}", EXPORTING[missing])
+    for name in packages:
+        require(name, f"{purpose} {path}", EXPORTING[name])
 
 
 def _own(path: Path) -> Source:

@@ -36,7 +36,7 @@ def command(
     """Export a checkpoint to ONNX, decoding included; the file alone says what its outputs mean."""
     refuse_existing(out, force)
     check_head(head, candidates)
-    from edgekit.errors import MissingPackageError, UsageError
+    from edgekit.errors import UsageError, optional
     from edgekit.spec import parse_imgsz
 
     if out.suffix != ".onnx":
@@ -45,12 +45,10 @@ def command(
     from edgekit.bundle import preflight
 
     preflight.of_export(checkpoint, out, head, None if dynamic_batch else batch, opset)
-    try:
+    with optional("export", "train"):
         from edgekit import checkpoint as checkpoints
+    with optional("export", "onnx"):
         from edgekit.graph.export import export
-    except ModuleNotFoundError as error:
-        extra = "train" if error.name == "torch" else "onnx"
-        raise MissingPackageError(error.name or "torch", "export", extra) from error
     with console().status(f"exporting {checkpoint}"):
         loaded, same = checkpoints.load(checkpoint), None if dynamic_batch else batch
         graph = export(loaded, out, size, same, opset, head, candidates=candidates)

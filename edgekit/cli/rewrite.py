@@ -30,15 +30,13 @@ def command(
     """
     refuse_existing(out, force)
     from edgekit import catalog, targets
-    from edgekit.errors import MissingPackageError, UsageError
+    from edgekit.errors import UsageError, optional
 
     if out.suffix != ".onnx":
         raise UsageError(f"--out {out}: give a name ending in .onnx")
-    try:
+    with optional("rewriting ONNX files", "onnx"):
         from edgekit.graph.files import rewrite_file
         from edgekit.graph.rewrite import recipe_for
-    except ModuleNotFoundError as error:
-        raise MissingPackageError(error.name or "onnx", "rewriting ONNX files", "onnx") from error
     from edgekit.bundle.build import failures_to
     from edgekit.spec import parse_imgsz
 

@@ -18,7 +18,7 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from edgekit.errors import InputError, MissingPackageError
+from edgekit.errors import InputError, optional
 
 # Largest difference allowed, as a fraction of the largest value in the same row, by the narrower type of the graph.
 ROUNDING = {"float32": 1e-4, "float16": 2e-2}
@@ -145,10 +145,8 @@ def _half(model: onnx.ModelProto) -> bool:
 
 def _run(model: onnx.ModelProto, feeds: dict[str, np.ndarray], names: list[str]) -> dict[str, np.ndarray]:
     """The values called ``names``, outputs or not."""
-    try:
+    with optional("comparing graphs", "onnx"):
         import onnxruntime
-    except ImportError as error:
-        raise MissingPackageError("onnxruntime", "comparing graphs", "onnx") from error
     watched = onnx.ModelProto()
     watched.CopyFrom(model)
     known = {value.name for value in watched.graph.output}

@@ -19,7 +19,7 @@ from onnx import version_converter
 from onnx_ir.passes import common
 from onnxscript import ir
 
-from edgekit.errors import GateError, InputError, MissingPackageError, UnsafeFileError, UsageError
+from edgekit.errors import GateError, InputError, UnsafeFileError, UsageError, optional
 from edgekit.graph import lineages
 from edgekit.graph import opset as opsets
 from edgekit.graph.document import METADATA_KEY
@@ -98,10 +98,8 @@ def _sized(path: Path, model: onnx.ModelProto, size: tuple[int, int] | None) -> 
         return model
     if size is None:
         raise InputError(f"{path}: takes images of any size, which hides its attention; say which with --imgsz")
-    try:
+    with optional("fixing an image size", "onnx"):
         import onnxsim
-    except ImportError:
-        raise MissingPackageError("onnxsim", "fixing an image size", "onnx") from None
     with silent_stderr():  # it reports every value that it cannot compute beforehand
         fixed: onnx.ModelProto
         fixed, _ = onnxsim.simplify(model, overwrite_input_shapes={image.name: [batch or 1, planes or 3, *size]})

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from edgekit.errors import MissingPackageError
+from edgekit.errors import optional
 from edgekit.metrics.labels import LabelledImage, LabelledSet
 from edgekit.metrics.overlap import keypoint_sigmas
 from edgekit.metrics.predictions import Prediction, gather
@@ -115,10 +115,8 @@ def evaluator_package() -> Any:
     Raises:
         MissingPackageError: it is not installed.
     """
-    try:
+    with optional("the COCO protocol", "train"):
         import faster_coco_eval
-    except ImportError:
-        raise MissingPackageError("faster-coco-eval", "the COCO protocol", "train") from None
     return faster_coco_eval
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from edgekit.errors import MissingPackageError
+from edgekit.errors import optional
 
 FILE = "plan.png"
 
@@ -19,11 +19,9 @@ def draw(plan: dict[str, Any], path: Path) -> None:
     Raises:
         MissingPackageError: matplotlib is not installed.
     """
-    try:
+    with optional("drawing the plan", "train"):
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingPackageError("matplotlib", "drawing the plan", "train") from error
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.add_subplot()
     fast = plan["wish"]["goal"] == "throughput"

@@ -16,9 +16,7 @@
 
 from __future__ import annotations
 
-import importlib.util
-
-from edgekit.errors import InputError, MissingPackageError, UsageError
+from edgekit.errors import InputError, UsageError, not_installed
 from edgekit.quantize.options import QuantizeOptions as QuantizeOptions
 from edgekit.system.processor import adds_exactly
 from edgekit.targets import Target, every
@@ -50,10 +48,7 @@ def needed(target: Target, options: QuantizeOptions) -> bool:
 
 def missing(target: Target) -> str | None:
     """What calibrating for ``target`` needs and is not installed, one message, or None."""
-    reason = target.missing_to_build()
-    if reason is None and importlib.util.find_spec("onnxruntime") is None:
-        reason = str(MissingPackageError("onnxruntime", "calibration", "onnx"))
-    return reason
+    return target.missing_to_build() or not_installed("onnxruntime", "calibration", "onnx")
 
 
 def check_packages(target: Target) -> None:

@@ -33,7 +33,7 @@ from typing import Any
 
 import numpy as np
 
-from edgekit.errors import InputError, MissingPackageError, UsageError
+from edgekit.errors import InputError, UsageError, optional
 from edgekit.graph.files import load
 from edgekit.quantize import groups, qdq
 from edgekit.system.home import ensure_home
@@ -78,11 +78,9 @@ def quantize(
         UsageError: ``skip`` names neither a group nor a node.
     """
     ensure_home()
-    try:
+    with optional("building ov-int8", "int8"):
         import nncf
         import openvino
-    except ImportError as error:
-        raise MissingPackageError(error.name or "nncf", "building ov-int8", "int8") from error
     exported = load(graph)
     qdq.check(exported, graph)
     with tempfile.TemporaryDirectory() as scratch:

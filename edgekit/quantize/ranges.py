@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from edgekit.errors import InputError, MissingPackageError, UsageError
+from edgekit.errors import InputError, UsageError, optional
 
 METHODS = ("minmax", "percentile", "mse", "entropy")
 BINS = 4096  # over [-reach, reach]
@@ -88,10 +88,8 @@ def collect(graph: Path, batches: Iterable[np.ndarray], names: Iterable[str] | N
         InputError: there are no batches, or a value is not a finite number.
         MissingPackageError: onnxruntime is not installed.
     """
-    try:
+    with optional("calibration", "onnx"):
         import onnxruntime
-    except ImportError as error:
-        raise MissingPackageError("onnxruntime", "calibration", "onnx") from error
     model = onnx.load(graph)
     wanted = set(names) if names is not None else None
     source = model.graph.input[0].name

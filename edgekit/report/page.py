@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from edgekit import __version__
-from edgekit.errors import InputError, MissingPackageError
+from edgekit.errors import InputError, optional
 from edgekit.report import charts
 from edgekit.system.atomic import replacing
 
@@ -72,11 +72,9 @@ def write(text: str, out: Path) -> int:
 
 
 def _filled(name: str, context: Mapping[str, Any]) -> str:
-    try:
+    with optional("edgekit report", "report"):
         from jinja2 import Environment, FileSystemLoader, StrictUndefined
         from markupsafe import Markup
-    except ImportError:
-        raise MissingPackageError("jinja2", "edgekit report", "report") from None
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,

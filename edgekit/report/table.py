@@ -28,7 +28,7 @@ from edgekit.bench import machine
 from edgekit.bench.clock import ClockOptions
 from edgekit.bench.run import Progress, bench
 from edgekit.data.dataset import Dataset
-from edgekit.errors import EdgekitError, InputError, MissingPackageError, UsageError
+from edgekit.errors import EdgekitError, InputError, MissingPackageError, UsageError, optional
 from edgekit.image import prepare
 from edgekit.quantize import QuantizeOptions, calibration
 from edgekit.report.table_results import KIND, SCHEMA, Row, counted_differences, differences, published_source, set_name
@@ -256,10 +256,8 @@ def _counts(spec: ModelSpec, size: tuple[int, int]) -> Row:
 
 def _checkpoints() -> Any:
     """The module that reads and makes checkpoints."""
-    try:
+    with optional("building from checkpoints", "train"):
         from edgekit import checkpoint
-    except ModuleNotFoundError as error:
-        raise MissingPackageError(error.name or "torch", "building from checkpoints", "train") from error
     return checkpoint
 
 

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgekit.errors import InputError, MissingPackageError, UsageError
+from edgekit.errors import InputError, UsageError, optional
 
 if TYPE_CHECKING:
     from cuda.bindings import driver, runtime
@@ -103,10 +103,8 @@ class Cuda:
     """
 
     def __init__(self, gpu: Gpu) -> None:
-        try:
+        with optional("running an engine", "cuda", package="cuda-bindings"):
             from cuda.bindings import driver, runtime
-        except ImportError as error:
-            raise MissingPackageError("cuda-bindings", "running an engine", "cuda") from error
         self._driver, self._runtime = driver, runtime
         found = self._current()
         if int(found) and int(self._call(driver.cuCtxGetDevice)) == gpu.index:
@@ -274,10 +272,8 @@ def view(array: object, stream: int | None = None) -> DeviceArray:
 
 
 def _from_dlpack(array: Any, stream: int | None) -> DeviceArray:
-    try:
+    with optional("reading an array through DLPack", "cuda", package="cuda-core"):
         from cuda.core.utils import StridedMemoryView
-    except ImportError as error:
-        raise MissingPackageError("cuda-core", "reading an array through DLPack", "cuda") from error
     if int(array.__dlpack_device__()[0]) not in _ON_GPU:  # whose producers refuse a stream
         raise UsageError("the array given is in the host's memory; images on the host go through run() and predict()")
     found = StridedMemoryView.from_dlpack(array, stream or _LEGACY_STREAM)  # 0 could mean two streams there

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgekit.errors import InputError, MissingPackageError
+from edgekit.errors import InputError, optional
 from edgekit.spec import Preprocess
 from edgekit.targets._cuda import DeviceArray
 
@@ -88,10 +88,8 @@ class Kernels:
     """
 
     def __init__(self, sm: int) -> None:
-        try:
+        with optional("running on the GPU", "cuda", package="cuda-core"):
             from cuda import core
-        except ImportError as error:
-            raise MissingPackageError("cuda-core", "running on the GPU", "cuda") from error
         self._core = core
         # Machine code for the very GPU: drivers refuse the PTX of a newer NVRTC than they know.
         options = core.ProgramOptions(arch=f"sm_{sm}", fma=False)

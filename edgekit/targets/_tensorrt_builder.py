@@ -20,7 +20,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from edgekit.errors import InputError, MissingPackageError, UsageError
+from edgekit.errors import InputError, UsageError, optional
 from edgekit.spec import Json, ModelInfo
 from edgekit.system.atomic import replacing
 from edgekit.targets._cuda import Gpu
@@ -348,10 +348,8 @@ def _pin_float32(trt: ModuleType, network: tensorrt.INetworkDefinition, path: Pa
     Raises:
         MissingPackageError: onnx, which knows the types of a graph, is not installed.
     """
-    try:
+    with optional("building for TensorRT 8.6", "onnx"):
         import onnx
-    except ImportError as error:
-        raise MissingPackageError("onnx", "building for TensorRT 8.6", "onnx") from error
     model = onnx.shape_inference.infer_shapes(onnx.load(str(path)))
     half = any(tensor.data_type == onnx.TensorProto.FLOAT16 for tensor in model.graph.initializer)
     last = max((int(n) for node in model.graph.node for n in re.findall(r"^model\.(\d+)", node.name)), default=0)

@@ -11,8 +11,9 @@ builds another from the ``model.onnx`` beside it.
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from edgekit.errors import GateError, InputError
 from edgekit.runtime.manifest import MANIFEST, is_bundle, read_bundle
@@ -257,6 +258,15 @@ def _pinned(types: Mapping[str, str]) -> list[str]:
 
 def _within(generation: Generation, version: str) -> bool:
     return generation.least <= _number(version) < generation.below
+
+
+def refusal(sdk: Callable[[str], Any], package: str, target: str, folder: Path) -> str | None:
+    """Why the engines in ``folder`` cannot be run on this machine, or None. ``sdk(target)`` is the vendor's module."""
+    try:
+        choose(folder, target, gpu_for(folder, None), package, sdk(target).__version__)
+    except InputError as error:
+        return str(error)
+    return None
 
 
 COMMON: Json = {  # of the declarations of targets that build engines

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -27,7 +27,7 @@ from edgekit.targets._cuda import Cuda, DeviceArray, Gpu, view
 from edgekit.targets._cuda_kernels import Kernels
 from edgekit.targets._tensorrt_builder import Lines, new_log
 from edgekit.targets._tensorrt_common import MODEL
-from edgekit.targets._tensorrt_engines import rebuild_command
+from edgekit.targets._tensorrt_engines import choose, gpu_for, rebuild_command
 from edgekit.targets._tensorrt_layers import Layer, from_inspector
 
 if TYPE_CHECKING:
@@ -78,6 +78,28 @@ def open_contexts(
             _refit(trt, engine, log, folder / MODEL)
         shared = Engine(trt, runtime, engine, log, path, cuda, gpu)
         return [TensorRTSession(shared, info, target) for _ in range(count)]
+
+
+def open_engine(
+    sdk: Callable[[str], ModuleType],
+    package: str,
+    target: str,
+    folder: Path,
+    info: ModelInfo,
+    device: str | None,
+    count: int,
+) -> list[Session]:
+    """``count`` sessions, each with a context and a stream of its own, of the engine in ``folder`` that is for
+    ``device`` (``cuda:0`` by default). ``sdk(target)`` is the vendor's module, ``package`` what engines record as its
+    name.
+
+    Raises:
+        GateError, InputError: no engine here is for that GPU or this version; what ``open_contexts`` raises.
+    """
+    gpu = gpu_for(folder, device)
+    trt = sdk(target)
+    row = choose(folder, target, gpu, package, trt.__version__)
+    return open_contexts(trt, folder, row, info, target, gpu, count)
 
 
 def _refit(trt: ModuleType, engine: tensorrt.ICudaEngine, log: tensorrt.ILogger, graph: Path) -> None:

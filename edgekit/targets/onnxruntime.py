@@ -7,7 +7,6 @@ target.open(folder, info).run(batch)["boxes"]
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import shutil
 import tempfile
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgekit.errors import InputError, MissingPackageError, UsageError
+from edgekit.errors import InputError, UsageError, not_installed, optional
 from edgekit.spec import Graph, Json, ModelInfo, Session
 from edgekit.system.forks import keep_in_children
 from edgekit.system.processor import is_cpu
@@ -37,9 +36,7 @@ WARM_RUNS = 3  # of a profile, not counted
 
 def missing() -> str | None:
     """Why these targets cannot be used here, or None."""
-    if importlib.util.find_spec("onnxruntime") is None:
-        return str(MissingPackageError("onnxruntime", "ort-fp32", EXTRA))
-    return None
+    return not_installed("onnxruntime", "ort-fp32", EXTRA)
 
 
 def _build(target: Target, graph: Graph, folder: Path, options: TargetOptions) -> None:
@@ -69,10 +66,8 @@ class OrtSession(Session):
     def __init__(
         self, path: Path, info: ModelInfo, target: str, device: str | None = None, threads: int | None = None
     ) -> None:
-        try:
+        with optional(target, EXTRA):
             import onnxruntime
-        except ImportError as error:
-            raise MissingPackageError("onnxruntime", target, EXTRA) from error
         if not is_cpu(device):
             raise UsageError(f"--device {device}: {target} runs on cpu; use a trt-* target for NVIDIA GPUs")
         self.info, self.target, self.path, self.threads = info, target, path, threads

@@ -13,7 +13,6 @@ execute what the hardware has: bf16 with AMX or AVX512-BF16, f16 on GPUs and ARM
 from __future__ import annotations
 
 import copy
-import importlib.util
 import shutil
 import threading
 from collections import Counter
@@ -24,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgekit.errors import GateError, InputError, MissingPackageError, UsageError
+from edgekit.errors import GateError, InputError, UsageError, not_installed, optional
 from edgekit.spec import Graph, Json, ModelInfo, Port, Session
 from edgekit.system.atomic import written_whole
 from edgekit.system.forks import keep_in_children
@@ -74,17 +73,13 @@ class OpenVinoOptions(TargetOptions):
 
 def missing() -> str | None:
     """Why these targets cannot be used here, or None."""
-    if importlib.util.find_spec("openvino") is None:
-        return str(MissingPackageError("openvino", "ov-* targets", EXTRA))
-    return None
+    return not_installed("openvino", "ov-* targets", EXTRA)
 
 
 def _openvino(target: str) -> Any:
     ensure_home()
-    try:
+    with optional(target, EXTRA):
         import openvino
-    except ImportError as error:
-        raise MissingPackageError("openvino", target, EXTRA) from error
     return openvino
 
 
@@ -332,9 +327,7 @@ def _key(name: str) -> str | int:
 
 
 def _missing_nncf() -> str | None:
-    if importlib.util.find_spec("nncf") is None:
-        return str(MissingPackageError("nncf", "building ov-int8", "int8"))
-    return None
+    return not_installed("nncf", "building ov-int8", "int8")
 
 
 def _declared(name: str, about: str, precision: str, **more: Any) -> Target:

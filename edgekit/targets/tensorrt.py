@@ -11,13 +11,12 @@ with TensorRT-RTX, whose API is that of TensorRT 11, and with a stand-in for 8.6
 
 from __future__ import annotations
 
-import importlib.util
 import shutil
-from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from edgekit.errors import InputError
+from edgekit.errors import InputError, not_installed
 from edgekit.spec import Graph, Json, ModelInfo, Session
 from edgekit.system.versions import version
 from edgekit.targets import _tensorrt_builder as builder
@@ -25,7 +24,7 @@ from edgekit.targets import _tensorrt_engines as engines
 from edgekit.targets._cuda import Gpu, find_gpu
 from edgekit.targets._target import Opening, Served, Target
 from edgekit.targets._tensorrt_common import MODEL, Generation, TensorRTOptions, check, generation_of
-from edgekit.targets._tensorrt_session import open_contexts
+from edgekit.targets._tensorrt_session import open_engine
 
 EXTRA = "tensorrt"
 
@@ -37,12 +36,11 @@ _WITHOUT = (
 
 def missing() -> str | None:
     """Why these targets cannot be built here, or None."""
-    if importlib.util.find_spec("tensorrt") is None:
-        return (
-            "trt-fp16 and trt-int8 need TensorRT, which is not installed; run: pip install 'edgekit[tensorrt]' (on a "
-            f"Jetson: apt install tensorrt, and a virtual environment with --system-site-packages); {_WITHOUT}"
-        )
-    return None
+    reason = not_installed("tensorrt", "trt-fp16 and trt-int8", EXTRA)
+    return reason and (
+        f"{reason} (on a Jetson: apt install tensorrt, and a virtual environment with --system-site-packages); "
+        f"{_WITHOUT}"
+    )
 
 
 def _sdk(target: str) -> Any:
@@ -110,42 +108,31 @@ def _build(target: Target, graph: Graph, folder: Path, options: TensorRTOptions)
 
 def _runs_here(target: Target, folder: Path) -> str | None:
     """Why the engines in ``folder`` cannot be run on this machine, or None."""
-    try:
-        engines.choose(folder, target.name, engines.gpu_for(folder, None), "tensorrt", _sdk(target.name).__version__)
-    except InputError as error:
-        return str(error)
-    return None
+    return engines.refusal(_sdk, "tensorrt", target.name, folder)
 
 
 def _open(target: Target, place: Path, info: ModelInfo, opening: Opening, count: int) -> list[Session]:
-    """Sessions of one engine for ``opening.device`` (``cuda:0`` by default), each with a context and a stream of its
-    own, for as many threads. ``opening.threads`` are the CPU's and mean nothing here."""
-    gpu = engines.gpu_for(place, opening.device)
-    trt = _sdk(target.name)
-    row = engines.choose(place, target.name, gpu, "tensorrt", trt.__version__)
-    return open_contexts(trt, place, row, info, target.name, gpu, count)
+    return open_engine(_sdk, "tensorrt", target.name, place, info, opening.device, count)
 
 
-def _declared(name: str, about: str, precision: str, narrowing: str | Callable[[], str]) -> Target:
-    return Target(
-        name=name,
-        about=about,
-        precision=precision,
-        extra=EXTRA,
-        packages=("tensorrt",),
-        rewriting=_rewriting,
-        missing=missing,
-        builder=_build,
-        opener=_open,
-        narrowing=narrowing,
-        prepare=prepare,
-        runs_here=_runs_here,
-        servers={"triton": Served("tensorrt", gpu=True)},
-        **engines.COMMON,
-    )
-
+_HALF = Target(
+    name="trt-fp16",
+    about="TensorRT, half precision",
+    precision="fp16",
+    narrowing="fp16",
+    extra=EXTRA,
+    packages=("tensorrt",),
+    rewriting=_rewriting,
+    missing=missing,
+    builder=_build,
+    opener=_open,
+    prepare=prepare,
+    runs_here=_runs_here,
+    servers={"triton": Served("tensorrt", gpu=True)},
+    **engines.COMMON,
+)
 
 TARGETS = (
-    _declared("trt-fp16", "TensorRT, half precision", "fp16", "fp16"),
-    _declared("trt-int8", "TensorRT, int8 and half precision", "int8", _narrowing),
+    _HALF,
+    replace(_HALF, name="trt-int8", about="TensorRT, int8 and half precision", precision="int8", narrowing=_narrowing),
 )

@@ -11,19 +11,19 @@ Building was tried with 1.7 on machines without a GPU; running is unchecked on h
 
 from __future__ import annotations
 
-import importlib.util
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from edgekit.errors import InputError, MissingPackageError
+from edgekit.errors import InputError, not_installed, optional
 from edgekit.spec import Graph, Json, ModelInfo, Session
 from edgekit.targets import _tensorrt_builder as builder
 from edgekit.targets import _tensorrt_engines as engines
 from edgekit.targets._cuda import Gpu, find_gpu
 from edgekit.targets._target import Opening, Target
 from edgekit.targets._tensorrt_common import MODEL, Generation, TensorRTOptions, check, generation_of
-from edgekit.targets._tensorrt_session import open_contexts
+from edgekit.targets._tensorrt_session import open_engine
 
 EXTRA = "tensorrt-rtx"
 DEFAULT_SMS = (75, 86, 89, 120)  # Turing, Ampere, Ada Lovelace, Blackwell: the RTX cards
@@ -31,18 +31,12 @@ DEFAULT_SMS = (75, 86, 89, 120)  # Turing, Ampere, Ada Lovelace, Blackwell: the 
 
 def missing() -> str | None:
     """Why these targets cannot be built here, or None."""
-    if importlib.util.find_spec("tensorrt_rtx") is None:
-        return str(MissingPackageError("tensorrt-rtx", "trt-rtx-fp16 and trt-rtx-int8", EXTRA))
-    return None
+    return not_installed("tensorrt_rtx", "trt-rtx-fp16 and trt-rtx-int8", EXTRA)
 
 
 def _sdk(target: str) -> Any:
-    try:
+    with optional(target, EXTRA):
         import tensorrt_rtx
-    except ImportError as error:
-        raise MissingPackageError("tensorrt-rtx", target, EXTRA) from error
-    except OSError as error:
-        raise InputError(f"{target}: TensorRT-RTX is installed, but a library of it is missing ({error})") from error
     return tensorrt_rtx
 
 
@@ -91,43 +85,36 @@ def _gpu() -> Gpu | None:
 
 def _runs_here(target: Target, folder: Path) -> str | None:
     """Why the engines in ``folder`` cannot be run on this machine, or None."""
-    try:
-        engines.choose(
-            folder, target.name, engines.gpu_for(folder, None), "tensorrt_rtx", _sdk(target.name).__version__
-        )
-    except InputError as error:
-        return str(error)
-    return None
+    return engines.refusal(_sdk, "tensorrt_rtx", target.name, folder)
 
 
 def _open(target: Target, place: Path, info: ModelInfo, opening: Opening, count: int) -> list[Session]:
-    """Sessions of one engine for ``opening.device`` (``cuda:0`` by default), each with a context and a stream of its
-    own, for as many threads. ``opening.threads`` are the CPU's and mean nothing here."""
-    gpu = engines.gpu_for(place, opening.device)
-    trt = _sdk(target.name)
-    row = engines.choose(place, target.name, gpu, "tensorrt_rtx", trt.__version__)
-    return open_contexts(trt, place, row, info, target.name, gpu, count)
+    return open_engine(_sdk, "tensorrt_rtx", target.name, place, info, opening.device, count)
 
 
-def _declared(name: str, about: str, precision: str, narrowing: str) -> Target:
-    return Target(
-        name=name,
-        about=about,
-        precision=precision,
-        extra=EXTRA,
-        packages=("tensorrt-rtx",),
-        rewriting="operator",
-        missing=missing,
-        builder=_build,
-        opener=_open,
-        narrowing=narrowing,
-        prepare=prepare,
-        runs_here=_runs_here,
-        **engines.COMMON,
-    )
-
+_HALF = Target(
+    name="trt-rtx-fp16",
+    about="TensorRT-RTX, half precision",
+    precision="fp16",
+    narrowing="fp16",
+    extra=EXTRA,
+    packages=("tensorrt-rtx",),
+    rewriting="operator",
+    missing=missing,
+    builder=_build,
+    opener=_open,
+    prepare=prepare,
+    runs_here=_runs_here,
+    **engines.COMMON,
+)
 
 TARGETS = (
-    _declared("trt-rtx-fp16", "TensorRT-RTX, half precision", "fp16", "fp16"),
-    _declared("trt-rtx-int8", "TensorRT-RTX, int8 and half precision", "int8", "qdq-fp16"),
+    _HALF,
+    replace(
+        _HALF,
+        name="trt-rtx-int8",
+        about="TensorRT-RTX, int8 and half precision",
+        precision="int8",
+        narrowing="qdq-fp16",
+    ),
 )

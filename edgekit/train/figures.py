@@ -21,7 +21,7 @@ import numpy as np
 
 from edgekit.data.dataset import Dataset
 from edgekit.drawing import colour
-from edgekit.errors import MissingPackageError
+from edgekit.errors import optional
 from edgekit.metrics import Curves, Prediction, confusion_matrix, threshold_curves
 from edgekit.system.atomic import replacing
 from edgekit.train import scripts
@@ -61,11 +61,9 @@ def _figure(
     Raises:
         MissingPackageError: matplotlib is not installed.
     """
-    try:
+    with optional("drawing figures", "train"):
         from matplotlib import rc_context
         from matplotlib.figure import Figure
-    except ImportError:
-        raise MissingPackageError("matplotlib", "drawing figures", "train") from None
     with rc_context({**STYLE, "font.family": scripts.families(names)}):
         figure = Figure(figsize=(width, height), layout="constrained")
         yield figure.subplots(rows, columns, squeeze=False)

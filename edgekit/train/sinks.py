@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from edgekit.errors import InputError, MissingPackageError, UsageError
+from edgekit.errors import InputError, MissingPackageError, UsageError, optional
 
 Metrics = Mapping[str, Any]
 
@@ -72,12 +72,12 @@ def open_sinks(names: Sequence[str], folder: Path, config: Mapping[str, Any]) ->
     opened: list[Sink] = []
     for name in dict.fromkeys(names):
         try:
-            opened.append(SINKS[name](folder, _flat(config)))
-        except ModuleNotFoundError:
-            Sinks(opened).close()
-            raise MissingPackageError(name, f"--log {name}") from None
+            with optional(f"--log {name}", package=name):
+                opened.append(SINKS[name](folder, _flat(config)))
         except Exception as error:
             Sinks(opened).close()
+            if isinstance(error, MissingPackageError):
+                raise
             raise InputError(f"--log {name}: could not be started ({_reason(error)})") from None
     return Sinks(opened)
 

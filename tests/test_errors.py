@@ -1,0 +1,46 @@
+"""The guard around imports of optional packages."""
+
+from __future__ import annotations
+
+import sys
+import types
+from pathlib import Path
+
+import pytest
+
+from edgekit.errors import InputError, MissingPackageError, not_installed, optional, require
+
+
+def test_what_is_missing_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "no_such_package", None)
+    with pytest.raises(MissingPackageError) as caught, optional("flying", "wings"):
+        import no_such_package.deeper  # type: ignore[import-not-found]
+    assert (caught.value.package, caught.value.extra) == ("no-such-package", "wings")
+    assert "flying" in str(caught.value) and "edgekit[wings]" in str(caught.value)
+    with pytest.raises(MissingPackageError) as caught, optional("flying", package="feathers"):
+        import no_such_package  # noqa: F401
+    assert caught.value.package == "feathers"
+
+
+def test_what_is_installed_and_cannot_be_loaded_is_not_called_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "torn.py").write_text("raise ImportError('libGL.so.1: no such file')")
+    with pytest.raises(InputError, match="libGL") as caught, optional("drawing", "train"):
+        import torn  # type: ignore[import-not-found]  # noqa: F401
+    assert not isinstance(caught.value, MissingPackageError)
+
+
+def test_a_module_of_edgekits_own_that_is_missing_is_a_bug() -> None:
+    with pytest.raises(ModuleNotFoundError), optional("anything", "train"):
+        import edgekit.no_such_module  # type: ignore[import-not-found]  # noqa: F401
+
+
+def test_looking_without_importing(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not_installed("numpy", "counting") is None
+    reason = not_installed("no_such_package", "flying", "wings")
+    assert reason is not None and "'no-such-package'" in reason and "edgekit[wings]" in reason
+    with pytest.raises(MissingPackageError):
+        require("no_such_package", "flying", "wings")
+    assert "no_such_package" not in sys.modules and isinstance(sys.modules["numpy"], types.ModuleType)
