@@ -22,7 +22,15 @@ from edgekit.evaluate import score
 from edgekit.masks import encode_rle
 from edgekit.metrics import Options, confusion_matrix, ground_truth, threshold_curves
 from edgekit.metrics.coco import coco_scores
-from edgekit.metrics.matching import Matches, average_precision, by_score, coco_precision, peer_precision
+from edgekit.metrics.matching import (
+    Matches,
+    average_precision,
+    by_overlap,
+    by_score,
+    coco_precision,
+    peer_precision,
+    same_objects,
+)
 from edgekit.metrics.overlap import box_overlap, keypoint_similarity
 from edgekit.metrics.rotated import polygon_iou, probabilistic_iou
 from edgekit.results import Result
@@ -435,6 +443,29 @@ def test_matching_by_hand() -> None:
     ap = average_precision(matches, coco_precision)
     assert ap[0] == pytest.approx([1.0, 51 / 101])
     assert np.isnan(ap[1]).all()
+
+
+def test_objects_of_two_answers_that_are_the_same() -> None:
+    """Best scores first, whatever their order; of its class only, each once, and only who is sure is asked about."""
+    boxes = np.array([[0, 0, 10, 10], [0, 0, 10, 11], [50, 50, 60, 60], [80, 80, 90, 90]], np.float32)
+    one = Result((99, 99), ("a", "b"), boxes, np.array([0.6, 0.9, 0.8, 0.2]), np.array([0, 0, 1, 0]))
+    other = Result((99, 99), ("a", "b"), boxes[[3, 2, 0]], np.array([0.9, 0.5, 0.4]), np.array([0, 0, 0]))
+    assert same_objects(one, other).tolist() == [-1, 2, -1, 0]
+    assert same_objects(one, other, sure=0.25).tolist() == [-1, 2, -1, -1]
+    assert same_objects(other, one).tolist() == [3, -1, 0]
+    nothing = Result((99, 99), ("a", "b"), boxes[:0], np.zeros(0), np.zeros(0, int))
+    assert same_objects(one, nothing).tolist() == [-1] * 4 and same_objects(nothing, one).tolist() == []
+    turned = [[5, 5, 8, 4, 0.0], [5, 5, 8, 4, np.pi / 2], [50, 50, 8, 4, 0.3]]
+    first, second = (
+        Result((99, 99), ("a",), scores=s, labels=np.zeros(3, int), rotated_boxes=np.array(r, np.float32))
+        for s, r in ((np.array([0.9, 0.8, 0.7]), turned), (np.array([0.9, 0.8, 0.7]), turned[::-1]))
+    )
+    assert same_objects(first, second).tolist() == [2, 1, 0]
+
+
+def test_pairs_by_overlap_whatever_the_scores() -> None:
+    assert by_overlap(np.array([[0.9, 0.0], [0.85, 0.6], [0.0, 0.8]]), 0.5).tolist() == [0, -1, 1]
+    assert by_overlap(np.zeros((2, 0)), 0.5).tolist() == [-1, -1]
 
 
 def test_crowds_overlap_by_the_predictions_area() -> None:

@@ -1,7 +1,8 @@
-"""Which predictions are right, and the average precision that follows.
+"""Which predictions are right, which objects of two answers are the same, and the average precision that follows.
 
-Matching is greedy: predictions in order of score, each takes the best object that is still free. Precision is
-integrated in one of two ways, because protocols differ and small sets show it:
+Matching is greedy: predictions in order of score, each takes the best object that is still free (``greedy``; only a
+confusion matrix pairs by overlap, ``by_overlap``). Precision is integrated in one of two ways, because protocols differ
+and small sets show it:
 
     coco_precision    the mean of precision at 101 recalls, each the best precision at that recall or beyond
     peer_precision    the area under a line drawn through the precision-recall points, read at 101 places
@@ -16,10 +17,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from edgekit.boxes import box_iou, probiou
 from edgekit.metrics.scores import RECALLS
+
+if TYPE_CHECKING:
+    from edgekit.results import Result
+
+SAME_OBJECT = 0.5  # overlap from which two answers are the same object
 
 
 @dataclass(frozen=True)
@@ -59,23 +67,63 @@ def by_score(
     Only objects of the prediction's class count. Crowd regions come last and may be matched again and again.
     """
     thresholds_T = np.minimum(thresholds_T, 1 - 1e-10)
-    correct_NT = np.zeros((len(iou_NM), len(thresholds_T)), bool)
-    ignored_NT = np.zeros_like(correct_NT)
-    if not iou_NM.size:
-        return correct_NT, ignored_NT
     iou_NM = np.where(classes_N[:, None] == classes_M, iou_NM, -1.0)
-    free_TM = np.tile(~crowd_M, (len(thresholds_T), 1))
+    crowd_N = np.where(crowd_M, iou_NM, -1.0).max(1, initial=-1.0)
+    correct_NT = greedy(iou_NM, scores_N, thresholds_T, ~crowd_M) >= 0
+    return correct_NT, ~correct_NT & (crowd_N[:, None] >= thresholds_T)
+
+
+def greedy(
+    overlap_NM: np.ndarray, scores_N: np.ndarray, thresholds_T: np.ndarray, free_M: np.ndarray | None = None
+) -> np.ndarray:
+    """[N, T] the object that each prediction takes, -1 for none: best scores first, each the free object it overlaps
+    most, by the threshold at least; of equal ones the last, as COCO does.
+
+    Args:
+        free_M: which objects may be taken at all; every one by default.
+    """
+    taken_NT = np.full((len(overlap_NM), len(thresholds_T)), -1)
+    if not overlap_NM.size:
+        return taken_NT
+    free_M = np.ones(overlap_NM.shape[1], bool) if free_M is None else free_M
+    free_TM = np.tile(free_M, (len(thresholds_T), 1))
     rows_T = np.arange(len(thresholds_T))
-    crowd_N = np.where(crowd_M, iou_NM, -1.0).max(1)
     order = np.argsort(-scores_N, kind="stable")
-    for n in order[iou_NM.max(1)[order] >= thresholds_T.min()]:
-        open_TM = np.where(free_TM, iou_NM[n], -1.0)
-        best_T = open_TM.shape[1] - 1 - open_TM[:, ::-1].argmax(1)  # of equals COCO takes the last
+    for n in order[overlap_NM.max(1)[order] >= thresholds_T.min()]:
+        open_TM = np.where(free_TM, overlap_NM[n], -1.0)
+        best_T = open_TM.shape[1] - 1 - open_TM[:, ::-1].argmax(1)
         hit_T = open_TM[rows_T, best_T] >= thresholds_T
         free_TM[rows_T[hit_T], best_T[hit_T]] = False
-        correct_NT[n] = hit_T
-        ignored_NT[n] = ~hit_T & (crowd_N[n] >= thresholds_T)
-    return correct_NT, ignored_NT
+        taken_NT[n, hit_T] = best_T[hit_T]
+    return taken_NT
+
+
+def by_overlap(overlap_NM: np.ndarray, least: float) -> np.ndarray:
+    """[N] the object of each prediction, -1 for none: the pair that overlaps most first, whatever the scores."""
+    taken_N, free_M = np.full(len(overlap_NM), -1), np.ones(overlap_NM.shape[1], bool)
+    n, m = np.nonzero(overlap_NM >= least)
+    for pair in np.argsort(-overlap_NM[n, m], kind="stable"):
+        if taken_N[n[pair]] < 0 and free_M[m[pair]]:
+            taken_N[n[pair]], free_M[m[pair]] = m[pair], False
+    return taken_N
+
+
+def same_objects(one: Result, other: Result, sure: float = 0.0) -> np.ndarray:
+    """[N] which object of ``other`` each object of ``one`` is, -1 where it has none of its class that overlaps by
+    ``SAME_OBJECT``; only objects of ``one`` with a score of at least ``sure`` are asked about."""
+    found_N = np.full(len(one), -1)
+    if not len(one) or not len(other):
+        return found_N
+    if one.boxes is not None and other.boxes is not None:
+        overlap_NM = box_iou(one.boxes, other.boxes)
+    else:
+        assert one.rotated_boxes is not None and other.rotated_boxes is not None
+        overlap_NM = probiou(one.rotated_boxes, other.rotated_boxes)
+    assert one.labels is not None and other.labels is not None and one.scores is not None
+    overlap_NM = np.where(one.labels[:, None] == other.labels, overlap_NM, -1.0)
+    asked = np.flatnonzero(one.scores >= sure)
+    found_N[asked] = greedy(overlap_NM[asked], one.scores[asked], np.array([SAME_OBJECT]))[:, 0]
+    return found_N
 
 
 def average_precision(matches: Matches, integrate: Callable[[np.ndarray, np.ndarray], float]) -> np.ndarray:

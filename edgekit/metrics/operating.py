@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from edgekit.metrics.labels import LabelledSet
-from edgekit.metrics.matching import envelope
+from edgekit.metrics.matching import by_overlap, envelope
 from edgekit.metrics.objects import boxes_overlap, image_overlap, match_objects
 from edgekit.metrics.predictions import Prediction, by_image, gather
 from edgekit.metrics.scores import RECALLS
@@ -107,12 +107,8 @@ def confusion_matrix(
         labels = sample.labels.select(~sample.labels.crowd)
         iou_NM = image_overlap(found, labels, sample.size, boxes_overlap(rotated_iou))[kept]
         classes = found.classes[kept]
-        free_N, free_M = np.ones(len(classes), bool), np.ones(len(labels), bool)
-        n, m = np.nonzero(iou_NM >= iou)
-        for pair in np.argsort(-iou_NM[n, m], kind="stable"):
-            if free_N[n[pair]] and free_M[m[pair]]:
-                free_N[n[pair]] = free_M[m[pair]] = False
-                matrix[labels.classes[m[pair]], classes[n[pair]]] += 1
-        matrix[:count, count] += np.bincount(labels.classes[free_M], minlength=count)
-        matrix[count, :count] += np.bincount(classes[free_N], minlength=count)
+        taken = by_overlap(iou_NM, iou)
+        np.add.at(matrix, (labels.classes[taken[taken >= 0]], classes[taken >= 0]), 1)
+        matrix[:count, count] += np.bincount(np.delete(labels.classes, taken[taken >= 0]), minlength=count)
+        matrix[count, :count] += np.bincount(classes[taken < 0], minlength=count)
     return matrix

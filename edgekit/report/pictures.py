@@ -19,13 +19,13 @@ import cv2
 import numpy as np
 
 from edgekit import drawing
-from edgekit.boxes import box_iou, enclosing
 from edgekit.errors import InputError
 from edgekit.image import read_image
+from edgekit.metrics.matching import same_objects
 from edgekit.results import Result
 from edgekit.runtime.predictor import Predictor
 
-SEEN, OVERLAP = 0.25, 0.5
+SEEN = 0.25
 SIDE = 560  # pixels of a picture's longer side
 QUALITY = 80
 SAME, MARK = (200, 150, 60), (0, 94, 213)  # BGR: what both found; what one of them lacks (Okabe and Ito's vermilion)
@@ -90,21 +90,7 @@ def _alone(one: Result, other: Result) -> np.ndarray:
     """[K] rows of ``one`` that ``other`` has nothing like; [0] for a classification whose answer differs."""
     if one.probs is not None:
         return np.zeros(int(one.top1 != other.top1), np.int64)
-    scores = _scores(one)
-    rows = np.flatnonzero(scores >= SEEN)
-    if not len(rows) or not len(other):
-        return rows
-    overlap = np.array(box_iou(_boxes(one)[rows], _boxes(other)))
-    assert one.labels is not None and other.labels is not None
-    overlap[one.labels[rows][:, None] != other.labels[None]] = 0
-    left = []
-    for place in np.argsort(-scores[rows], kind="stable"):
-        partner = int(overlap[place].argmax())
-        if overlap[place, partner] >= OVERLAP:
-            overlap[:, partner] = 0
-        else:
-            left.append(rows[place])
-    return np.array(left, np.int64)
+    return np.flatnonzero((_scores(one) >= SEEN) & (same_objects(one, other, SEEN) < 0))
 
 
 def _weight(result: Result, rows: np.ndarray) -> float:
@@ -113,13 +99,6 @@ def _weight(result: Result, rows: np.ndarray) -> float:
 
 def _scores(result: Result) -> np.ndarray:
     return np.zeros(0) if result.scores is None else result.scores
-
-
-def _boxes(result: Result) -> np.ndarray:
-    if result.boxes is not None:
-        return result.boxes
-    assert result.rotated_boxes is not None
-    return np.asarray(enclosing(result.rotated_boxes))
 
 
 def _words(result: Result, rows: np.ndarray) -> list[str]:

@@ -19,16 +19,16 @@ from typing import Any
 import numpy as np
 
 from edgekit import tasks
-from edgekit.boxes import box_iou, probiou
 from edgekit.data.dataset import Dataset
 from edgekit.errors import InputError
 from edgekit.evaluate import evaluate
+from edgekit.metrics.matching import same_objects
 from edgekit.results import Result
 from edgekit.runtime.postprocess import Options
 from edgekit.runtime.predictor import Predictor
 from edgekit.spec import Session
 
-SEEN, OVERLAP = 0.25, 0.5
+SEEN = 0.25
 LEAST_SEEN = 8  # images with something on them, below which agreement is warned of
 
 
@@ -117,23 +117,4 @@ def _sure(result: Result) -> np.ndarray:
 
 def _found(one: Result, other: Result) -> int:
     """How many of the objects of ``one`` the ``other`` has too, each taken once."""
-    rows = np.flatnonzero(_sure(one))
-    if not len(rows) or not len(other):
-        return 0
-    assert one.labels is not None and other.labels is not None and one.scores is not None
-    overlap = _overlap(one, other)[rows]
-    overlap[one.labels[rows][:, None] != other.labels[None]] = 0
-    found = 0
-    for row in np.argsort(-one.scores[rows], kind="stable"):
-        partner = int(overlap[row].argmax())
-        if overlap[row, partner] >= OVERLAP:
-            found += 1
-            overlap[:, partner] = 0
-    return found
-
-
-def _overlap(one: Result, other: Result) -> np.ndarray:
-    if one.rotated_boxes is not None and other.rotated_boxes is not None:
-        return np.asarray(probiou(one.rotated_boxes, other.rotated_boxes))
-    assert one.boxes is not None and other.boxes is not None
-    return np.asarray(box_iou(one.boxes, other.boxes))
+    return int((same_objects(one, other, SEEN) >= 0).sum())

@@ -14,13 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from edgekit.boxes import box_iou, probiou
+from edgekit.metrics.matching import same_objects
 from edgekit.results import Result
 from edgekit.runtime.postprocess import Options, postprocess
 from edgekit.runtime.predictor import Predictor
 from edgekit.spec import Session
 
-SAME_OBJECT = 0.5  # overlap from which two answers are the same object
 # Objects that may lack a partner: which of two boxes that overlap by just the threshold stays is a matter of rounding.
 ALLOWED, SHARE = 1, 0.03
 
@@ -80,9 +79,10 @@ def matched(pairs: Sequence[tuple[Result, Result]], sure: float = 0.0) -> dict[s
     lonely = [np.zeros(1)]
     for a, b in pairs:
         counts["first"], counts["second"] = counts["first"] + len(a), counts["second"] + len(b)
-        rows = _pairs(a, b)
-        counts["matched"] += len(rows)
-        left, right = (np.array(side, int) for side in (list(zip(*rows, strict=True)) or [(), ()]))
+        found = same_objects(a, b)
+        left = np.flatnonzero(found >= 0)
+        right = found[left]
+        counts["matched"] += len(left)
         places = (a.boxes, b.boxes) if a.boxes is not None else (a.rotated_boxes, b.rotated_boxes)
         assert a.scores is not None and b.scores is not None and places[0] is not None and places[1] is not None
         boxes.append(float(np.abs(places[0][left, :4] - places[1][right, :4]).max(initial=0.0)))
@@ -109,23 +109,3 @@ def agreement(pairs: Sequence[tuple[Result, Result]]) -> dict[str, Any]:
     same = [a.top1 == b.top1 for a, b in pairs]
     gaps = [float(np.abs(a.probs - b.probs).max()) for a, b in pairs if a.probs is not None and b.probs is not None]
     return {"images": len(pairs), "same_top1": int(np.sum(same)), "max_probability": max(gaps, default=0.0)}
-
-
-def _pairs(a: Result, b: Result) -> list[tuple[int, int]]:
-    """(row of a, row of b) of the same object, greedily by a's order."""
-    if not len(a) or not len(b):
-        return []
-    if a.boxes is not None and b.boxes is not None:
-        overlap = box_iou(a.boxes, b.boxes)
-    else:
-        assert a.rotated_boxes is not None and b.rotated_boxes is not None
-        overlap = probiou(a.rotated_boxes, b.rotated_boxes)
-    assert a.labels is not None and b.labels is not None
-    overlap = np.where(a.labels[:, None] == b.labels[None], overlap, 0.0)
-    rows = []
-    for row in range(len(a)):
-        partner = int(overlap[row].argmax())
-        if overlap[row, partner] >= SAME_OBJECT:
-            rows.append((row, partner))
-            overlap[:, partner] = 0.0
-    return rows
