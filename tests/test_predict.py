@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 import pytest
 
+from edgekit.bundle.loading import load
 from edgekit.image import write_image
 from edgekit.runtime.sources import open_sources
 from tests.conftest import Run
@@ -34,6 +35,27 @@ def test_a_stride_leaves_out_frames_and_slows_the_video_down(run: Run, bundle: P
     assert code == 0 and [row["frame"] for row in json.loads(out)] == [0, 4, 8]
     frames = list(open_sources([tmp_path / "out" / "a.mp4"]))
     assert len(frames) == 3 and frames[0].fps == 5
+
+
+def test_a_folder_is_answered_in_order_as_one_image_after_the_other(run: Run, bundle: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(18):
+        write_image(folder / f"{i:02}.png", rng.integers(0, 256, (40 + i, 64, 3), dtype=np.uint8))
+    for i in (3, 11):
+        (folder / f"{i:02}.png").write_bytes(b"torn")
+    code, out, error = run("predict", bundle, folder, "--conf", "0.01", "--json", "--out", tmp_path / "out")
+    good = [f"{i:02}.png" for i in range(18) if i not in (3, 11)]
+    rows = json.loads(out)
+    assert code == 2 and [Path(row["image"]).name for row in rows] == good
+    assert error.index("03.png") < error.index("11.png") and "2 of 18 sources" in error
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == good
+    with load(bundle, conf=0.01) as alone:
+        for row in rows:
+            expected = alone(row["image"])[0].to_dict()
+            assert row["labels"] == expected["labels"] and row["labels"]
+            np.testing.assert_allclose(row["boxes"], expected["boxes"], atol=1e-2)
 
 
 def test_so_many_frames_and_no_more(run: Run, bundle: Path, tmp_path: Path) -> None:

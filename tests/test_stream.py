@@ -168,6 +168,17 @@ def test_an_error_ends_the_threads_and_is_raised_in_its_place(where: str) -> Non
         next(stream)
 
 
+def test_what_is_wrong_with_the_model_is_no_frames_fault() -> None:
+    class Failing(FakeSession):
+        def run(self, batch: Any) -> dict[str, Any]:
+            raise InputError("the engine failed")
+
+    bad: list[Any] = []
+    with pytest.raises(InputError, match="the engine failed"):
+        next(Predictor(Failing()).stream([scene(0)], on_error=bad.append))
+    assert not bad and no_threads_left()
+
+
 def test_leaving_early_ends_the_threads() -> None:
     endless = itertools.repeat(scene(0))
     for _ in Predictor(Slow()).stream(endless):

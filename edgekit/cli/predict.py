@@ -137,38 +137,30 @@ def _opened(source: list[str], stride: int, patience: float) -> Any:
 
 
 def _answers(predictor: Any, opened: Any, errors: list[Any]) -> Generator[tuple[Any, Any], None, None]:
-    """Every frame with its result: a batch at a time, or the newest of a live source. What fails goes to ``errors``."""
+    """Every frame with its result, in order, or the newest of a live source. What cannot be used goes to ``errors``."""
     from edgekit.runtime.live import Live
 
-    if isinstance(opened, Live):
-        yield from _live_answers(predictor, opened, errors)
-        return
-    waiting: list[Any] = []
-    for frame in itertools.chain(track(opened, "predicting", opened.total), [None]):
-        if frame is not None and frame.error is not None:
-            errors.append(frame.error)
-        elif frame is not None:
-            waiting.append(frame)
-        if len(waiting) == predictor.batch or (frame is None and waiting):
-            yield from zip(waiting, predictor.predict([f.image for f in waiting]), strict=True)
-            waiting = []
+    with predictor.stream(opened, on_error=lambda frame: errors.append(frame.error)) as stream:
+        if isinstance(opened, Live):
+            yield from _until_asked(stream, errors)
+        else:
+            yield from track(stream, "predicting", opened.total)
 
 
-def _live_answers(predictor: Any, live: Any, errors: list[Any]) -> Generator[tuple[Any, Any], None, None]:
+def _until_asked(stream: Any, errors: list[Any]) -> Generator[tuple[Any, Any], None, None]:
     """The newest frames until Ctrl-C; what was seen is kept when the source dies, too."""
     from edgekit.errors import InputError
 
-    stream = predictor.stream(live, on_error=lambda frame: errors.append(frame.error))
-    with stream as answers, _asked_to_end() as asked:
+    with _asked_to_end() as asked:
         try:
-            for answer in answers:
+            for answer in stream:
                 yield answer
                 if asked.is_set():
                     break
         except InputError as error:
             errors.append(error)
         finally:
-            console().print(f"{answers.answered} frames, {answers.dropped} dropped for newer ones")
+            console().print(f"{stream.answered} frames, {stream.dropped} dropped for newer ones")
 
 
 @contextlib.contextmanager
@@ -195,7 +187,6 @@ def _taken(
     documents = []
     with writer or contextlib.nullcontext():
         for frame, result in answers:
-            result.image, result.frame = frame.name, frame.frame
             truncated.update(result.truncated)
             if json:
                 documents.append(result.to_dict())

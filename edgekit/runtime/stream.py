@@ -111,7 +111,7 @@ class Stream:
                 if isinstance(outcome, Result):
                     self.answered += 1
                     return frame, outcome
-                if self._on_error is None or not isinstance(outcome, InputError):
+                if self._on_error is None or frame.error is None:  # of the model, not of the frame
                     raise outcome
                 self._on_error(frame)
         except BaseException:  # the end, an error or Ctrl-C
