@@ -84,7 +84,7 @@ WALLS = (
     ),
     Wall("bench/*", "numpy", "psutil", rooms=f"{HOST} targets"),
     Wall("plan/__init__.py plan/choose.py", rooms=f"{PLAIN} plan"),
-    Wall("plan/picture.py", inside="matplotlib", rooms=PLAIN),
+    Wall("plan/picture.py", rooms=f"{PLAIN} report"),
     Wall("plan/*", "numpy", rooms=f"{HOST} bench bundle targets quantize verify"),
     Wall("report/charts.py report/verdict.py", rooms=PLAIN),
     Wall("report/page.py", inside="jinja2 markupsafe", rooms=f"{PLAIN} report"),

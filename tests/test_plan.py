@@ -8,6 +8,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -312,8 +313,10 @@ def test_what_a_plan_needs_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_front_is_drawn_in_both_ways(tmp_path: Path) -> None:
     for wish in (Wish("latency"), Wish("throughput")):
         plan = made(wish)
-        picture.draw(plan, tmp_path / "plan.png")
-        assert (tmp_path / "plan.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+        picture.draw(plan, tmp_path / "plan.svg")
+        drawn = ElementTree.parse(tmp_path / "plan.svg").getroot()
+        assert drawn.tag.endswith("svg") and len(drawn.findall(".//*[@class='label']")) == 2
+        assert len(drawn.findall(".//*[@class='chosen']")) == len(drawn.findall(".//*[@class='other']")) == 1
         rows = sorted(plan["rows"], key=lambda row: row["ms_per_image"]["p50"])
         lines = _plan_table.sketch(rows, wish.goal == "throughput")
         field = lines[: _plan_table.HEIGHT]

@@ -56,7 +56,7 @@ def test_the_folder_is_the_winner_s_bundle_and_the_plan(world: Any, tmp_path: Pa
     own = tiny_bundle(tmp_path / "again", "detect", made.target)
     again = read_bundle(own).manifest["files"]
     kept = {name: digest for name, digest in read_bundle(tmp_path / "out").manifest["files"].items() if name in again}
-    assert kept == again and set(made.manifest["files"]) - set(again) == {"plan.json", "plan.png"}
+    assert kept == again and set(made.manifest["files"]) - set(again) == {"plan.json", "plan.svg"}
     assert {row["candidate"] for row in plan["rows"]} == {"ort-fp32", "ov-fp32", "ov-fp16"}
     assert [row["verdict"] for row in plan["rows"]].count("chosen") == 1
     assert plan["left_out"] == {"trt-fp16": "no GPU"} and plan["accuracy"]["metric"] == "agreement"

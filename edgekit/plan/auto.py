@@ -20,7 +20,7 @@ from edgekit.bundle import build as building
 from edgekit.bundle import preflight
 from edgekit.bundle.options import BuildOptions
 from edgekit.bundle.source import describe
-from edgekit.errors import GateError, InputError, MissingPackageError
+from edgekit.errors import GateError, InputError
 from edgekit.plan import Candidate, Wish, document, picture
 from edgekit.plan.candidates import candidates, order
 from edgekit.plan.choose import Outcome, Row, choose, nearest, unmet
@@ -76,7 +76,7 @@ def auto(
             files = contest.take(row.candidate)
             info = read_bundle(files, verify=False).info
             plan = document.document(wish, limit, outcome, left_out, contest.accuracy(), race, info)
-        seal(files, plan, say)
+        seal(files, plan)
         building.move_into_place(files, out)
     return read_bundle(out, verify=False)
 
@@ -125,18 +125,15 @@ def replay(
     with building.failures_to(out), building.workspace(out) as folder:
         files = folder / "planned"
         building.build(source, choice.target, files, options, say)
-        seal(files, plan | {"replayed": True}, say)
+        seal(files, plan | {"replayed": True})
         building.move_into_place(files, out)
     return read_bundle(out, verify=False)
 
 
-def seal(files: Path, plan: dict[str, Any], say: Say = lambda _: None) -> None:
+def seal(files: Path, plan: dict[str, Any]) -> None:
     """Put the plan into a bundle: its own files and a key of the manifest, whose list of files grows by them."""
     (files / document.FILE).write_text(json.dumps(plan, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    try:
-        picture.draw(plan, files / picture.FILE)
-    except MissingPackageError as error:
-        say(str(error))
+    picture.draw(plan, files / picture.FILE)
     old = read_bundle(files, verify=False)
     kept = {k: v for k, v in old.manifest.items() if k not in ("schema", "target", "files", *old.info.to_dict())}
     write_manifest(files, manifest_of(old.info, old.target, files, **(kept | {"plan": plan})))

@@ -12,6 +12,7 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from html import escape
+from pathlib import Path
 from typing import NamedTuple
 
 WIDTH, HEIGHT = 480, 300
@@ -22,33 +23,64 @@ _numbers = itertools.count(1)
 
 
 class Point(NamedTuple):
-    """A model in the Pareto drawing."""
+    """A model in the Pareto drawing; ``chosen`` has a ring around it."""
 
     name: str
     x: float
     y: float
+    chosen: bool = False
 
 
-def pareto(points: Sequence[Point], x_name: str, y_name: str) -> str:
-    """Time against accuracy; up and left is better. Points that no other beats in both are joined by a line."""
-    ys = [p.y for p in points]
-    x_axis = _ticks(0, max(p.x for p in points) * 1.15)
+def pareto(
+    points: Sequence[Point],
+    x_name: str,
+    y_name: str,
+    rising: bool = False,
+    least: float | None = None,
+    others: Sequence[float] = (),
+    legend: str = "",
+) -> str:
+    """Speed against accuracy, one point at least. Points that no other beats in both are joined by a line.
+
+    Args:
+        rising: a larger x is better, not a smaller one.
+        least: accuracy that is asked for, a dashed line.
+        others: x of what has no accuracy, as ticks on the axis.
+        legend: a line of text above the drawing.
+    """
+    ys = [p.y for p in points] + ([] if least is None else [least])
+    x_axis = _ticks(0, max([p.x for p in points] + [*others]) * 1.15)
     pad = max((max(ys) - min(ys)) * 0.3, 0.5)
     y_axis = _ticks(min(ys) - pad, max(ys) + pad)
     place = _Frame(x_axis, y_axis)
-    front = _front(points)
-    line = " ".join(f"{place.x(p.x):.1f},{place.y(p.y):.1f}" for p in front)
-    marks = []
+    line = " ".join(f"{place.x(p.x):.1f},{place.y(p.y):.1f}" for p in _front(points, rising))
+    bottom = HEIGHT - BOTTOM
+    marks = [f'<path class="other" d="M{place.x(x):.1f} {bottom - 6}v12"/>' for x in others]
+    if legend:
+        marks.append(f'<text class="legend" x="{LEFT}" y="29">{escape(legend)}</text>')
+    if least is not None:
+        marks.append(f'<path class="least" d="M{LEFT} {place.y(least):.1f}H{WIDTH - RIGHT}"/>')
     for i, p in enumerate(points):
         x, y = place.x(p.x), place.y(p.y)
-        # The line between points rises to the right: names stand left above it, or right below it at the left edge.
+        # Off the line between points: left of it, or right of it at the left edge of the drawing.
         left = x > WIDTH * 0.35
-        at = f'x="{x + (-10 if left else 10):.1f}" y="{y + (-10 if left else 18):.1f}"'
+        at = f'x="{x + (-10 if left else 10):.1f}" y="{y + (18 if left == rising else -10):.1f}"'
         marks.append(f'<circle class="s{i % SERIES}" cx="{x:.1f}" cy="{y:.1f}" r="6"/>')
+        if p.chosen:
+            marks.append(f'<circle class="chosen" cx="{x:.1f}" cy="{y:.1f}" r="10"/>')
         marks.append(f'<text class="label" {at} text-anchor="{"end" if left else "start"}">{escape(p.name)}</text>')
     said = "; ".join(f"{p.name}: {p.x:.1f} {x_name}, {p.y:.1f} {y_name}" for p in points)
     body = [*place.axes(x_name, y_name), f'<polyline class="front" points="{line}"/>', *marks]
-    return _svg(f"{y_name} over {x_name}, up and left is better", said, body, WIDTH, HEIGHT)
+    better = "right" if rising else "left"
+    return _svg(f"{y_name} over {x_name}, up and {better} is better", said, body, WIDTH, HEIGHT)
+
+
+def alone(svg: str) -> str:
+    """A drawing of this module as a file of its own, which brings its style along."""
+    style = Path(__file__).with_name("templates") / "drawing.css"
+    return svg.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1).replace(
+        "<title", f"<style>{style.read_text(encoding='utf-8')}</style><title", 1
+    )
 
 
 def strip(times: Mapping[str, float], longest: float, name: str, kind: int = 0) -> str:
@@ -106,10 +138,10 @@ class _Frame:
         return found
 
 
-def _front(points: Sequence[Point]) -> list[Point]:
+def _front(points: Sequence[Point], rising: bool = False) -> list[Point]:
     """Points that nothing else beats in both, fastest first."""
     front: list[Point] = []
-    for p in sorted(points, key=lambda p: (p.x, -p.y)):
+    for p in sorted(points, key=lambda p: (-p.x if rising else p.x, -p.y)):
         if not front or p.y > front[-1].y:
             front.append(p)
     return front
