@@ -9,11 +9,9 @@ are worked up by another while the network is busy with the next batch.
 
 from __future__ import annotations
 
-import gc
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from time import perf_counter
 from typing import Any, NamedTuple
@@ -29,6 +27,7 @@ from edgekit.metrics.limits import crowded
 from edgekit.runtime.postprocess import Options, postprocess, truncation
 from edgekit.runtime.predictor import Predictor
 from edgekit.spec import MAX_DET, ModelInfo
+from edgekit.system.garbage import no_garbage_collection
 
 CONF, IOU = 0.001, 0.7  # the published protocol, with MAX_DET
 READERS = 2
@@ -92,20 +91,9 @@ class _Batch:
     pre_s: float = 0.0
 
 
-@contextmanager
-def _without_garbage_collection() -> Iterator[None]:
-    """Thousands of rows are kept and none of them is garbage; looking through them again and again took a third of the
-    time beside the network."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
-
-
-@_without_garbage_collection()
+# Thousands of rows are kept and none of them is garbage; looking through them again and again took a third of the time
+# beside the network.
+@no_garbage_collection()
 def evaluate(
     predictor: Predictor,
     dataset: Dataset,

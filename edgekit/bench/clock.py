@@ -26,7 +26,6 @@ import gc
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +35,7 @@ from numpy.typing import ArrayLike, NDArray
 from edgekit.bench.intervals import median_interval, ratio_interval
 from edgekit.bench.watch import Watch
 from edgekit.errors import InputError, UsageError
+from edgekit.system.garbage import no_garbage_collection
 
 SCHEMA = 1  # of a result's JSON; `gate` refuses any other
 WHOLE = "whole_ms"
@@ -166,7 +166,8 @@ def measure(
     race = _Race(contestants, items, options, timer)
     watch = watch or Watch()
     started = timer()
-    with _no_garbage_collection():
+    gc.collect()
+    with no_garbage_collection():  # one in the middle of a call would be charged to whoever was running
         warmup = _warm_up(race, started + WARMUP_SHARE * options.budget_s)
         with watch:
             stopped = _run(race, baseline, started, watch, progress)
@@ -275,19 +276,6 @@ def rest(at_most_s: float) -> None:
         time.sleep(REST_LOOK_S)
         idle = time.process_time() - used < REST_SHARE * (time.perf_counter() - began)
         quiet = quiet + 1 if idle else 0
-
-
-@contextmanager
-def _no_garbage_collection() -> Iterator[None]:
-    """A collection in the middle of a call would be charged to whoever was running."""
-    was_on = gc.isenabled()
-    gc.collect()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
 
 
 def settled(times: Sequence[float]) -> bool:
