@@ -34,8 +34,7 @@ from edgekit.bench import clock, machine, run  # noqa: E402
 from edgekit.bundle.build import build  # noqa: E402
 from edgekit.bundle.loading import load  # noqa: E402
 from edgekit.bundle.options import BuildOptions  # noqa: E402
-from edgekit.runtime.sources import read_images  # noqa: E402
-from edgekit.verify import parity  # noqa: E402
+from edgekit.verify.images import images_for  # noqa: E402
 
 COPIES, ENOUGH = 20, 18
 REPEATS, WITHIN = 3, 0.05
@@ -50,7 +49,7 @@ def main() -> None:
     parser.add_argument("--budget", type=float, default=6.0, help="seconds per model and run")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
-    images = read_images(options.images) if options.images else parity.generated_images()
+    images = images_for(options.images)
     with tempfile.TemporaryDirectory() as scratch:
         bundles = {target: str(Path(scratch) / target) for target in TARGETS}
         for target, place in bundles.items():

@@ -26,7 +26,7 @@ from edgekit.metrics.coco import evaluator_package
 from edgekit.metrics.limits import crowded
 from edgekit.runtime.postprocess import Options, postprocess, truncation
 from edgekit.runtime.predictor import Predictor
-from edgekit.spec import MAX_DET, ModelInfo
+from edgekit.spec import MAX_DET, ModelInfo, Session
 from edgekit.system.garbage import no_garbage_collection
 
 CONF, IOU = 0.001, 0.7  # the published protocol, with MAX_DET
@@ -174,6 +174,20 @@ def _cut_off(answers: Mapping[int, Answer], info: ModelInfo, options: Options) -
     images = sum("candidates" in answer.truncated for answer in answers.values())
     if images:
         yield f"in {images} of {len(answers)} images {truncation('candidates', info, options)}"
+
+
+def labels_for(session: Session, dataset: Dataset) -> Dataset:
+    """``dataset`` in the order of the model's classes, as ``evaluate`` wants it. A model that does not name its classes
+    is taken to have the set's, in its order.
+
+    Raises:
+        InputError: the set lacks classes of the model, or has not as many.
+    """
+    names = session.info.names
+    ordered = dataset.with_names(names) if session.named else dataset
+    if len(ordered.names) != len(names):
+        raise InputError(f"{session.path} has {len(names)} classes, {dataset.source} has {len(dataset.names)}")
+    return ordered
 
 
 def protocol_options(predictor: Predictor, protocol: str = "coco", max_det: int | None = None) -> Options:

@@ -76,10 +76,10 @@ def run(plan: Plan, inputs: Inputs, out: Path | None, keep: Path | None, require
     """
     from edgekit import targets
     from edgekit.bundle import preflight
+    from edgekit.data.open import open_split
     from edgekit.quantize import QuantizeOptions, calibration
     from edgekit.report import table
-    from edgekit.runtime.sources import read_images
-    from edgekit.verify import parity
+    from edgekit.verify.images import images_for
 
     if out is not None and out.suffix not in SUFFIXES:
         raise UsageError(f"--out {out}: tables are written as {', '.join(SUFFIXES)}")
@@ -94,16 +94,15 @@ def run(plan: Plan, inputs: Inputs, out: Path | None, keep: Path | None, require
         if keep.exists() and not keep.is_dir():
             raise UsageError(f"--keep {keep}: a file; give the folder to keep the bundles in")
         keep.mkdir(parents=True, exist_ok=True)
-    dataset = _dataset(plan, inputs)
+    dataset = open_split(inputs.data, plan.task, inputs.split, inputs.images) if inputs.data else None
     plan = replace(
         plan, wishes=QuantizeOptions(inputs.data, inputs.calibration, inputs.images, max_drop=inputs.max_drop)
     )
-    pictures = _spread(dataset) if dataset else read_images(inputs.images, 16) if inputs.images else None
     state = out.with_name(out.name + ".partial") if out else None
     with console().status("") as status:
         document = table.measure(
             plan,
-            pictures or parity.generated_images(),
+            images_for(None if dataset else inputs.images, dataset),
             dataset,
             state,
             keep,
@@ -120,23 +119,6 @@ def run(plan: Plan, inputs: Inputs, out: Path | None, keep: Path | None, require
     doubts = [d for row in document["rows"] for f in row["measured"].values() for d in f.get("disturbances", [])]
     if require_stable and doubts:
         raise GateError(f"the run was disturbed: {'; '.join(dict.fromkeys(doubts))}")
-
-
-def _dataset(plan: Plan, inputs: Inputs) -> Any:
-    if inputs.data is None:
-        return None
-    from edgekit.data import open_dataset
-
-    beside = inputs.images if inputs.data.suffix == ".json" else None
-    return open_dataset(inputs.data, plan.task, inputs.split, beside)
-
-
-def _spread(dataset: Any, most: int = 16) -> list[Any]:
-    """Images to time on, spread over the set."""
-    from edgekit.image import read_image
-
-    step = max(len(dataset) // most, 1)
-    return [read_image(sample.path) for sample in dataset.samples[::step][:most]]
 
 
 def _write(document: dict[str, Any], out: Path) -> None:

@@ -23,13 +23,12 @@ from edgekit.cli._common import (
     refuse_existing,
     write_json,
 )
-from edgekit.errors import GateError, InputError, UsageError
+from edgekit.errors import GateError, UsageError
 
 if TYPE_CHECKING:
     from edgekit.data.dataset import Dataset
     from edgekit.runtime.predictor import Predictor
 
-MOST_IMAGES = 16  # to time on; more only take memory
 BUDGET_S, TABLE_BUDGET_S = 20.0, 90.0  # most stop long before; scale x takes seconds a call and needs forty
 
 Records = list[dict[str, Any]]
@@ -132,11 +131,13 @@ def command(
     else:
         if streams or batches or len(opening.threads) > 1:
             raise UsageError("--streams, --batches and several --threads go with --throughput")
+        from edgekit.verify.images import images_for
+
         gate = _gate(against, max_slowdown)
         with ExitStack() as stack:
             predictors = {name: stack.enter_context(opening.load(name)) for name in names}
             sets = _datasets(data, split, images, predictors)
-            pictures = _pictures(images, next(iter(sets.values()), None))
+            pictures = images_for(images, next(iter(sets.values()), None))
             records = _times(predictors, pictures, seconds * len(names), width, baseline)
             for record, (name, predictor) in zip(records, predictors.items(), strict=True):
                 post_ms = record["post_ms"]["p50"] if profile else None
@@ -244,34 +245,13 @@ def _datasets(
     if data is None:
         return {}
     from edgekit.bench.run import check_tasks
-    from edgekit.data import open_dataset
+    from edgekit.data.open import open_split
+    from edgekit.evaluate import labels_for
 
     check_tasks(predictors)
     task = next(iter(predictors.values())).info.task
-    dataset = open_dataset(data, task, split, images if data.suffix == ".json" else None)
-    found = {}
-    for name, predictor in predictors.items():
-        classes = predictor.info.names
-        if predictor.session.named:
-            found[name] = dataset.with_names(classes)
-        elif len(classes) == len(dataset.names):
-            found[name] = dataset  # a model that does not name its classes: taken to be the set's, in its order
-        else:
-            raise InputError(f"{name} has {len(classes)} classes without names, {data} has {len(dataset.names)}")
-    return found
-
-
-def _pictures(images: list[str] | None, dataset: Dataset | None) -> list[Any]:
-    from edgekit.image import read_image
-    from edgekit.runtime.sources import read_images
-    from edgekit.verify import parity
-
-    if images:
-        return read_images(images, MOST_IMAGES)
-    if dataset is None:
-        return parity.generated_images()
-    step = max(len(dataset) // MOST_IMAGES, 1)
-    return [read_image(sample.path) for sample in dataset.samples[::step][:MOST_IMAGES]]
+    dataset = open_split(data, task, split, images)
+    return {name: labels_for(predictor.session, dataset) for name, predictor in predictors.items()}
 
 
 @contextmanager
@@ -333,8 +313,9 @@ def _throughput(
     from functools import partial
 
     from edgekit.bench.run import check_tasks, choices, sweep
+    from edgekit.verify.images import images_for
 
-    pictures = _pictures(images, None)
+    pictures = images_for(images)
     with ExitStack() as stack:
         infos = {name: stack.enter_context(opening.load(name)) for name in names}
         check_tasks(infos)

@@ -27,14 +27,13 @@ def command(
     """Compare two models' outputs, detections and stages; exits 1 when they are not the same function."""
     from edgekit.bundle import preflight
     from edgekit.errors import GateError
-    from edgekit.runtime.sources import read_images
     from edgekit.spec import parse_imgsz
-    from edgekit.verify import parity
+    from edgekit.verify.images import images_for
     from edgekit.verify.stages import sentence
 
     size = parse_imgsz(imgsz) if imgsz else None
     preflight.check_models([first, second])
-    pictures = read_images(images, most) if images else parity.generated_images()
+    pictures = images_for(images, None, most)
     from edgekit.bundle.compare import compare
 
     with console().status("comparing"):

@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from edgekit.train.loop import Result
     from edgekit.train.options import TrainOptions
 
-MOST_IMAGES = 16  # to time on
-
 
 def command(
     model: Annotated[Path, typer.Argument(help="The trained checkpoint.")],
@@ -153,10 +151,10 @@ def _latency(model: Path, result: Result, target: str, budget: float, threads: i
     from edgekit.bundle.build import build
     from edgekit.bundle.loading import load
     from edgekit.bundle.options import BuildOptions
-    from edgekit.image import read_image
+    from edgekit.verify.images import some_of
 
     size = _size(result)
-    pictures = [read_image(sample.path) for sample in result.dataset.samples[:MOST_IMAGES]]
+    pictures = some_of(result.dataset)
     with tempfile.TemporaryDirectory() as folder, console().status("") as status:
         places = {}
         for name, source in (("before", model), ("after", result.best)):

@@ -65,8 +65,7 @@ def command(
     from edgekit.bundle import preflight
     from edgekit.bundle.loading import open_session
     from edgekit.data import LabelOptions, account_of, open_dataset
-    from edgekit.errors import InputError
-    from edgekit.evaluate import evaluate
+    from edgekit.evaluate import evaluate, labels_for
     from edgekit.runtime.predictor import Predictor
 
     scoring = metrics.Options(protocol, rotated_iou, max_det=max_det)
@@ -75,11 +74,7 @@ def command(
     preflight.check_data(data)
     session = open_session(model, device, threads, imgsz, "topk" if as_deployed else "raw", foreign=True, task=task)
     with Predictor(session, batch=session.info.batch or batch) as predictor:
-        dataset = open_dataset(
-            data, session.info.task, split, images, session.info.names if session.named else None, options
-        )
-        if len(dataset.names) != len(session.info.names):
-            raise InputError(f"{model} has {len(session.info.names)} classes, {data} has {len(dataset.names)}")
+        dataset = labels_for(session, open_dataset(data, session.info.task, split, images, options=options))
         with _bar(len(dataset)) as progress:
             evaluation = evaluate(predictor, dataset, scoring, progress)
     advice = metrics.threshold_curves(dataset, evaluation.predictions).best() if _detects(session.info) else []

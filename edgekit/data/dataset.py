@@ -96,6 +96,10 @@ class Dataset:
         """Whether an image has one class and no objects."""
         return not tasks.get(self.task).detects
 
+    def spread(self, most: int) -> tuple[Sample, ...]:
+        """At most so many of its samples, from all over it."""
+        return self.samples[:: max(len(self) // most, 1)][:most]
+
     def problems(self) -> list[Issue]:
         """The set's issues and then every image's, in order."""
         return [*self.issues, *(issue for sample in self.samples for issue in sample.issues)]

@@ -67,6 +67,21 @@ def open_dataset(
     return dataset
 
 
+def open_split(
+    path: Path,
+    task: str | None,
+    split: str,
+    images: Path | str | Sequence[Path | str] | None,
+    names: Sequence[str] | None = None,
+) -> Dataset:
+    """``open_dataset`` where ``images`` are a COCO JSON's; beside any other set they are the caller's, to time on, say.
+
+    Raises:
+        InputError, UsageError: as of ``open_dataset``.
+    """
+    return open_dataset(path, task, split, images if path.suffix.lower() == ".json" else None, names)
+
+
 def _read(
     path: Path,
     task: str | None,

@@ -39,9 +39,9 @@ from edgekit.runtime.predictor import Predictor
 from edgekit.runtime.sources import read_images
 from edgekit.spec import ModelInfo, Session
 from edgekit.verify import accuracy, parity
+from edgekit.verify.images import images_for
 
 SHORT_S, LONG_S = 1.5, 6.0  # seconds a candidate gets in a race that prunes, and in the last one
-PICTURES = 16
 _ABOUT = ("metric", "kind", "on", "images")
 PASSES = 2  # of every stream over its batch, in one timed call
 
@@ -253,12 +253,7 @@ class Contest:
         """What is timed on: --images, else those of --data, else generated ones."""
         if not self._pictures:
             sets = None if self.job.options.images else self._opened_sets(info)
-            if self.job.options.images:
-                self._pictures = read_images(self.job.options.images, PICTURES)
-            elif sets is not None and sets.judged is not None:
-                self._pictures = sets.some(PICTURES)
-            else:
-                self._pictures = parity.generated_images()
+            self._pictures = images_for(self.job.options.images, sets.judged if sets is not None else None)
         return self._pictures
 
     def take(self, entry: Candidate) -> Path:

@@ -32,7 +32,6 @@ from edgekit.data.splits import has_text_labels, splits_of
 from edgekit.data.text import label_path
 from edgekit.data.text import pictures as listed
 from edgekit.errors import InputError, UsageError
-from edgekit.image import read_image
 from edgekit.quantize import QuantizeOptions, calibration, pictures
 from edgekit.quantize.calibration import Manifest
 from edgekit.runtime.sources import is_video, open_sources, read_images
@@ -78,18 +77,6 @@ class Sets:
         """Paths and frames that agreement is measured on."""
         paths = [] if self.judged is None or self.judged.names else [sample.path for sample in self.judged.samples]
         return [*paths, *self.frames]
-
-    def some(self, most: int) -> list[Any]:
-        """At most so many of the images judged on, read (uint8 BGR) and spread over the set.
-
-        Raises:
-            InputError: none can be read.
-        """
-        samples = self.judged.samples if self.judged is not None else ()
-        good, bad = calibration.readable(samples[:: max(len(samples) // most, 1)][:most])
-        if bad and not good:
-            raise InputError(bad[0])
-        return [read_image(sample.path) for sample in good] or list(self.frames[:most])
 
 
 def open_sets(wishes: QuantizeOptions, task: str, names: tuple[str, ...], calibrate: bool = True) -> Sets:

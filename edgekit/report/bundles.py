@@ -23,21 +23,18 @@ from edgekit.bench.gate import load_results
 from edgekit.bench.profile import profile
 from edgekit.bench.run import bench
 from edgekit.bundle.loading import open_session
-from edgekit.data import open_dataset
 from edgekit.data.dataset import Dataset
+from edgekit.data.open import open_split
 from edgekit.errors import EdgekitError, InputError, UsageError
-from edgekit.image import read_image
 from edgekit.report.pictures import differences
 from edgekit.report.table_results import set_name
 from edgekit.report.table_text import METRICS, machine_name
 from edgekit.report.verdict import verdict
 from edgekit.runtime.manifest import Bundle, read_bundle
 from edgekit.runtime.predictor import STAGES, Predictor
-from edgekit.runtime.sources import read_images
 from edgekit.spec import Images
-from edgekit.verify import parity
+from edgekit.verify.images import images_for
 
-TIMED_ON = 16  # images, at most
 LOOKED_AT = 120  # images that differences are looked for in, at most
 
 Say = Callable[[str], None]
@@ -87,7 +84,8 @@ def compare(paths: Sequence[Path], request: Request, say: Say = lambda _: None) 
                 predictors[name] = stack.enter_context(Predictor(open_session(found.path, threads=request.threads)))
             except EdgekitError as error:
                 notes.append(f"{name} cannot run here ({error}); its manifest is all there is.")
-        dataset = _dataset(request, opened[0].info.task, opened[0].info.names)
+        info, data = opened[0].info, request.data
+        dataset = open_split(data, info.task, request.split, request.images, info.names) if data else None
         records = _times(predictors, dict(zip(names, opened, strict=True)), request, dataset, say, notes)
         profiles = _profiles(predictors, request, dataset, say)
         scores = _accuracies(predictors, dict(zip(names, opened, strict=True)), request, dataset, say, notes)
@@ -140,18 +138,11 @@ def _names(opened: Sequence[Bundle]) -> list[str]:
     return [str(b.path) for b in opened]
 
 
-def _dataset(request: Request, task: str, names: Sequence[str]) -> Dataset | None:
-    if request.data is None:
-        return None
-    images = request.images if request.data.suffix == ".json" else None
-    return open_dataset(request.data, task, request.split, images, names)
-
-
 def _pictures(request: Request, dataset: Dataset | None, most: int) -> list[Any]:
     """Paths of real images, spread over the set; generated ones where none were given."""
     if dataset is not None:
-        return [sample.path for sample in dataset.samples[:: max(len(dataset) // most, 1)][:most]]
-    return list(read_images(request.images, most)) if request.images else list(parity.generated_images())
+        return [sample.path for sample in dataset.spread(most)]
+    return list(images_for(request.images, None, most))
 
 
 def _times(
@@ -175,7 +166,7 @@ def _times(
         notes.append("No times were measured (--budget 0).")
         return {}
     say("timing, side by side")
-    images = [p if not isinstance(p, Path) else read_image(p) for p in _pictures(request, dataset, TIMED_ON)]
+    images = images_for(None if dataset else request.images, dataset)
     options = ClockOptions(budget_s=request.budget_s * len(predictors))
     measured = bench(predictors, images, options, progress=lambda share, what: say(f"timing, {share:.0%}: {what}"))
     return {str(record["artifact"]): record for record in measured}
@@ -185,8 +176,7 @@ def _profiles(
     predictors: Mapping[str, Predictor], request: Request, dataset: Dataset | None, say: Say
 ) -> dict[str, dict[str, Any]]:
     found = {}
-    picture = _pictures(request, dataset, 1)[0]
-    image = read_image(picture) if isinstance(picture, Path) else picture
+    [image, *_] = images_for(None if dataset else request.images, dataset, 1)
     for name, predictor in predictors.items():
         if request.budget_s > 0:
             say(f"profiling {name}")

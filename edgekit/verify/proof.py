@@ -21,10 +21,10 @@ import numpy as np
 
 from edgekit import targets
 from edgekit.errors import GateError
-from edgekit.runtime.sources import read_images
 from edgekit.spec import Graph, Images, ModelInfo, Session
 from edgekit.targets import Target
 from edgekit.verify import agreement, parity, stages
+from edgekit.verify.images import images_for
 from edgekit.verify.rounded import rounded
 
 CONF = 0.25  # of the detections that are compared: the default of every command
@@ -72,7 +72,7 @@ class Proof:
     Args:
         reference: the source itself, in the head of ``graph``.
         graph: exported for ``target``.
-        images: files or folders that ``read_images`` takes, None for generated ones.
+        images: files or folders that ``images_for`` takes, None for generated ones.
         say: called with a warning.
     """
 
@@ -88,7 +88,7 @@ class Proof:
         self.reference: Any = reference
         self.graph, self.target, self.say = graph, target, say
         self.name = f"{source} as {target.name}"
-        self.pictures: list[np.ndarray] = read_images(images) if images else parity.generated_images()
+        self.pictures: list[np.ndarray] = images_for(images, None, 8)
         self._batches: list[np.ndarray] = []
 
     def of_graph(self) -> Report | None:
