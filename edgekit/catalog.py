@@ -70,16 +70,12 @@ def spec(
     """
     stem, _, suffix = name.removesuffix(".pt").removesuffix(".yaml").partition("-")
     scale = stem.removeprefix("yolo12") if stem.startswith("yolo12") else stem.removeprefix("yolov12")
-    if scale not in SCALES or stem not in (f"yolo12{scale}", f"yolov12{scale}"):
-        raise UsageError(
-            f"there is no model {name!r}; models are yolo12{{n,s,m,l,x}} with -seg, -pose, -obb, -cls or -turbo"
-        )
     family = "turbo" if suffix == "turbo" else "v1.0"
     by_suffix = {tasks.get(t).suffix.removeprefix("-"): t for t in tasks.names()}
-    if family == "v1.0" and suffix not in by_suffix:
-        raise UsageError(
-            f"there is no model {name!r}; endings are {', '.join('-' + s for s in by_suffix if s)}, -turbo"
-        )
+    known = family == "turbo" or suffix in by_suffix
+    if not known or scale not in SCALES or stem not in (f"yolo12{scale}", f"yolov12{scale}"):
+        endings = ", ".join(f"-{s}" for s in by_suffix if s)
+        raise UsageError(f"there is no model {name!r}; models are yolo12{{n,s,m,l,x}} with {endings} or -turbo")
     named = by_suffix[suffix] if family == "v1.0" else "detect"
     wanted = tasks.get(task) if task else tasks.get(named)
     if task and wanted.name != named and (suffix or family == "turbo"):
@@ -133,7 +129,7 @@ def expected_rewrites(model: ModelSpec) -> dict[str, int]:
     """How often each graph rewrite must fire on this model: ``{"attention": 8, …}``."""
     record = _scales()[model.scale][model.family]
     counts = Counter(record["rewrites"])
-    if model.task != "classify":  # which has no neck
+    if tasks.get(model.task).detects:  # others have no neck
         counts.update(record["neck_rewrites"])
     return dict(counts)
 

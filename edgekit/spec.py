@@ -60,7 +60,7 @@ class ModelSpec:
 
     Attributes:
         name: published name, e.g. ``yolo12n-seg``.
-        task: ``detect``, ``segment``, ``pose``, ``obb`` or ``classify``.
+        task: the name of a folder in ``tasks/``: ``detect``, ``segment``, ``pose``, ``obb``, ``classify``.
         scale: one of ``n s m l x``.
         family: ``v1.0`` (the published table's layout) or ``turbo``.
         depth, width, max_channels: compound scaling of repeats and channels.

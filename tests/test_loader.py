@@ -201,11 +201,11 @@ def test_large_jpegs_are_decoded_small_and_upright(tmp_path):
     (tmp_path / "train" / "a").mkdir(parents=True)
     picture.save(tmp_path / "train" / "a" / "x.jpg", exif=exif, quality=95)
     sample = opened(tmp_path, "classify").samples[0]
-    found = cache.prepared(sample, (100, 100), "detect", exact=False)
+    found = cache.prepared(sample, (100, 100), False, exact=False)
     assert found.shape == (100, 75, 3)
     want = cv2.resize(read_image(sample.path), (75, 100), interpolation=cv2.INTER_AREA)
     assert np.abs(found.astype(int) - want).mean() < 2
-    exact = cache.prepared(sample, (100, 100), "detect", exact=True)
+    exact = cache.prepared(sample, (100, 100), False, exact=True)
     assert np.array_equal(exact, cv2.resize(read_image(sample.path), (75, 100), interpolation=cv2.INTER_LINEAR))
 
 

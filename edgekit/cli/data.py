@@ -152,7 +152,7 @@ def _print_splits(datasets: Sequence[Dataset], report: Report) -> None:
     for column in table.columns[1:]:
         column.justify = "right"
     table.add_row("images", *(f"{len(dataset):,}" for dataset in datasets))
-    if datasets[0].task != "classify":
+    if not datasets[0].classifies:
         table.add_row("objects", *(f"{_objects(dataset):,}" for dataset in datasets))
     table.add_row("image sizes", *map(_sizes, report.sizes), end_section=True)
     counts = [dict(zip(d.names, d.counts()[1].tolist(), strict=True)) for d in datasets]

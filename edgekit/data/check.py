@@ -155,7 +155,7 @@ def _twice(path: Path, split: str, other: Path, other_split: str) -> Issue:
 
 def _scarce(dataset: Dataset) -> list[Issue]:
     _, counts = dataset.counts()
-    things = "images" if dataset.task == "classify" else "objects"
+    things = "images" if dataset.classifies else "objects"
     return [
         Issue(dataset.source, None, "scarce", f"the class {name!r} has {count} {things} in {dataset.split}", "warning")
         for name, count in zip(dataset.names, counts, strict=True)
@@ -178,7 +178,7 @@ def _absent(datasets: Sequence[Dataset]) -> Iterator[Issue]:
 
 def _mirror(dataset: Dataset) -> Iterator[Issue]:
     """flip_idx: mirroring twice must give every keypoint back."""
-    if dataset.task != "pose":
+    if "keypoints" not in dataset.roles:
         return
     swap = dataset.flip_idx
     if not swap:

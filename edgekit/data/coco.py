@@ -19,6 +19,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from edgekit import tasks
 from edgekit.data import coco_sizes as sizes
 from edgekit.data.coco_document import load_document, numbers
 from edgekit.data.dataset import Dataset, Sample
@@ -50,20 +51,21 @@ def read_coco(
         InputError: no COCO annotation file, no images found, or no usable annotation.
         UsageError: the task is classification.
     """
-    if task == "classify":
-        raise UsageError(f"{path}: the task classify reads a folder of class folders, not a COCO JSON")
+    if task and not tasks.get(task).detects:
+        raise UsageError(f"{path}: the task {task} reads a folder of class folders, not a COCO JSON")
     options = options or LabelOptions()
     issues: list[Issue] = []
     document = load_document(path, issues)
     _crowd(path, document["annotations"], options, issues)
     task = task or _infer_task(document)
+    roles = tasks.get(task).roles
     label = {category["id"]: i for i, category in enumerate(document["categories"])}
     records = _images(path, document, issues)
     rows = _by_image(path, document, label, records, issues)
     places = Places(path, [record["file_name"] for record in records.values()], images)
     found = _found(path, records, places, issues)
     in_pixels = sizes.in_pixels((records[i], true, rows[i]) for i, (_, true) in found.items())
-    shape, flip_idx = _keypoints(path, document) if task == "pose" else (None, ())
+    shape, flip_idx = _keypoints(path, document) if "keypoints" in roles else (None, ())
     samples = []
     for image_id, (image, true) in found.items():
         try:
@@ -71,7 +73,7 @@ def read_coco(
         except BadRow as bad:
             issues.append(Issue(image, None, bad.kind, str(bad)))
             continue
-        labels, problems = _labels(path, rows[image_id], frame.size, task, label, shape)
+        labels, problems = _labels(path, rows[image_id], frame.size, roles, label, shape)
         if frame.said:
             problems.append(Issue(image, None, "size", frame.said, "warning"))
         samples.append(Sample(image, image_id, frame.place(labels), *true, tuple(problems)))
@@ -194,7 +196,7 @@ def _labels(
     path: Path,
     annotations: Sequence[dict[str, Any]],
     size: tuple[int, int],
-    task: str,
+    roles: Sequence[str],
     label: Mapping[int, int],
     shape: tuple[int, int] | None,
 ) -> tuple[Labels, list[Issue]]:
@@ -205,7 +207,7 @@ def _labels(
     seen: set[tuple[float, ...]] = set()
     for annotation in annotations:
         try:
-            row = _parse(annotation, task, size, shape)
+            row = _parse(annotation, roles, size, shape)
         except BadRow as bad:
             issues.append(Issue(path, None, bad.kind, f"{_name(annotation)} {bad}"))
             continue
@@ -219,17 +221,17 @@ def _labels(
             sentence = f"{_name(annotation)} reaches beyond its image; kept, as COCO scores it"
             issues.append(Issue(path, None, "clipped", sentence, "warning"))
         kept.append({**row, "label": label[annotation["category_id"]]})
-    return _stack(kept, task, size, shape), issues
+    return _stack(kept, roles, size, shape), issues
 
 
 def _parse(
-    annotation: Mapping[str, Any], task: str, size: tuple[int, int], shape: tuple[int, int] | None
+    annotation: Mapping[str, Any], roles: Sequence[str], size: tuple[int, int], shape: tuple[int, int] | None
 ) -> dict[str, Any]:
     """One annotation as plain values. Raises BadRow."""
     crowd = bool(annotation.get("iscrowd", 0))
     polygons: tuple[np.ndarray, ...] = ()
     rle: dict[str, Any] | None = None
-    if task in ("segment", "obb") or "bbox" not in annotation:
+    if {"mask_coefficients", "rotated_boxes"} & {*roles} or "bbox" not in annotation:
         polygons, rle = _segmentation(annotation.get("segmentation"), size)
     if "bbox" in annotation:
         x, y, w, h = numbers(annotation["bbox"], 4, "bbox")
@@ -246,10 +248,10 @@ def _parse(
         "polygons": polygons,
         "rle": rle,
     }
-    if task == "pose" and shape:
+    if "keypoints" in roles and shape:
         values = annotation.get("keypoints") or [0.0] * shape[0] * 3
         row["keypoints"] = np.array(numbers(values, shape[0] * 3, "keypoints")).reshape(-1, 3)
-    if task == "obb":
+    if "rotated_boxes" in roles:
         points = np.concatenate(polygons) if polygons else _pixels(rle)
         row["corners"] = cv2.boxPoints(cv2.minAreaRect(points.astype(np.float32))).astype(np.float64)
     return row
@@ -294,10 +296,10 @@ def _pixels(rle: Mapping[str, Any] | None) -> np.ndarray:
 
 
 def _stack(
-    rows: Sequence[Mapping[str, Any]], task: str, size: tuple[int, int], shape: tuple[int, int] | None
+    rows: Sequence[Mapping[str, Any]], roles: Sequence[str], size: tuple[int, int], shape: tuple[int, int] | None
 ) -> Labels:
     count = len(rows)
-    masks = task == "segment"
+    masks = "mask_coefficients" in roles
     return Labels(
         classes=np.array([row["label"] for row in rows], np.int64),
         boxes=np.array([row["box"] for row in rows], np.float64).reshape(count, 4),
@@ -307,5 +309,5 @@ def _stack(
         polygons=tuple(row["polygons"] for row in rows) if masks else None,
         rle=tuple(row["rle"] for row in rows) if masks else None,
         keypoints=np.array([r["keypoints"] for r in rows]).reshape(count, shape[0], 3) if shape else None,
-        corners=np.array([r["corners"] for r in rows]).reshape(count, 4, 2) if task == "obb" else None,
+        corners=np.array([r["corners"] for r in rows]).reshape(count, 4, 2) if "rotated_boxes" in roles else None,
     )

@@ -88,13 +88,13 @@ class Dataset:
 
     @property
     def roles(self) -> tuple[str, ...]:
-        """Of the outputs that the task has: what labels of it hold, see ``spec.ROLES``."""
-        return tasks.get(self.task).roles
+        """Of the outputs that the task has: what labels of it hold, see ``spec.ROLES``; none of mere pictures."""
+        return tasks.get(self.task).roles if self.task else ()
 
     @property
     def classifies(self) -> bool:
         """Whether an image has one class and no objects."""
-        return not tasks.get(self.task).detects
+        return "class_probabilities" in self.roles
 
     def spread(self, most: int) -> tuple[Sample, ...]:
         """At most so many of its samples, from all over it."""

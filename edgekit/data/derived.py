@@ -190,7 +190,7 @@ def narrowed(dataset: Dataset, classes: Sequence[str] | None, single: str | None
     """
     if classes is None and single is None:
         return dataset
-    if dataset.task == "classify" and single is not None:
+    if dataset.classifies and single is not None:
         raise UsageError("--single-class: a classification set with one class leaves nothing to tell apart")
     if unknown := [name for name in classes or () if name not in dataset.names]:
         raise InputError(f"{dataset.source}: has no class {unknown[0]!r}; its classes are {shorten(dataset.names, 20)}")
@@ -209,7 +209,7 @@ def narrowed(dataset: Dataset, classes: Sequence[str] | None, single: str | None
         raise InputError(f"{dataset.source}: no object of {shorten(names)} in {dataset.split}")
     issues = list(dataset.issues)
     if gone:
-        what = "images" if dataset.task == "classify" else "objects"
+        what = "images" if dataset.classifies else "objects"
         sentence = f"{gone} {what} are of classes that were not asked for"
         issues.append(Issue(dataset.source, None, "subset", sentence, "note", gone))
     categories = tuple(dataset.category_ids[i] for i in kept)[: len(names)]

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from edgekit import tasks
 from edgekit.data.dataset import Dataset, Sample
 from edgekit.data.encoding import printable
 from edgekit.data.images import find_images, hidden_folder, is_hidden, is_image, look_through
@@ -29,16 +30,16 @@ def read_folders(root: Path, task: str | None, split: str) -> Dataset:
         InputError: no class folders, no such split, or no images.
         UsageError: a task other than classification.
     """
-    if task not in (None, "classify"):
+    if task is not None and tasks.get(task).detects:
         raise UsageError(f"{root}: a folder of class folders serves the task classify, not {task}; give a data.yaml")
     splits, issues = split_folders(root)
     if not splits:
-        return _read(root, root, split, _class_names(root), issues)
+        return _read(root, task, root, split, _class_names(root), issues)
     if split not in splits:
         raise InputError(f"{root}: has no {split} folder, only {', '.join(p.name for p in splits.values())}")
     issues += _beside(root)
     names = sorted({name for folder in splits.values() for name in _class_names(folder)})
-    return _read(root, splits[split], split, names, issues)
+    return _read(root, task, splits[split], split, names, issues)
 
 
 def split_folders(root: Path) -> tuple[dict[str, Path], list[Issue]]:
@@ -65,7 +66,7 @@ def _class_names(folder: Path) -> list[str]:
     return sorted(p.name for p in folder.iterdir() if p.is_dir() and not is_hidden(p.name))
 
 
-def _read(root: Path, folder: Path, split: str, names: list[str], issues: list[Issue]) -> Dataset:
+def _read(root: Path, task: str | None, folder: Path, split: str, names: list[str], issues: list[Issue]) -> Dataset:
     if not names:
         what = (
             "images but no class folders" if any(map(is_image, folder.iterdir())) else "neither data.yaml nor folders"
@@ -82,7 +83,7 @@ def _read(root: Path, folder: Path, split: str, names: list[str], issues: list[I
     if not samples:
         raise InputError(f"{folder}: no images in its class folders ({shorten(names)})")
     return Dataset(
-        task="classify",
+        task=task or "classify",
         names=tuple(map(printable, names)),
         samples=tuple(Sample(path, i, Labels.empty(label)) for i, (path, label) in enumerate(samples, 1)),
         source=root,

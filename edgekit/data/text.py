@@ -43,18 +43,20 @@ def read_text(path: Path, settings: dict[str, Any], task: str | None, split: str
         InputError: the yaml, the images or the labels cannot be used; see ``open_dataset``.
         UsageError: the labels could be of several tasks and none was given, or the task is classification.
     """
-    if task == "classify":
-        raise UsageError(f"{path}: the task classify reads a folder of class folders, not a data.yaml")
+    if task and not tasks.get(task).detects:
+        raise UsageError(f"{path}: the task {task} reads a folder of class folders, not a data.yaml")
     names = class_names(path, settings)
     if names is None:
         raise InputError(f"{path}: has no names; add the classes in label order, e.g. names: [cat, dog]")
     shape, flip_idx = _keypoints(path, settings)
     images, issues = _images(path, settings, split)
     task = task or ("pose" if shape else _infer_task(path, images))
-    if task == "pose" and shape is None:
-        raise InputError(f"{path}: has no kpt_shape, which the task pose needs, e.g. kpt_shape: [17, 3]")
-    parse_row: ParseRow = tasks.get(task).part("labels").parse_row
-    unit = angle_unit(path, _words(images), options.angle, issues) if task == "obb" else None
+    kind = tasks.get(task)
+    posed = "keypoints" in kind.roles
+    if posed and shape is None:
+        raise InputError(f"{path}: has no kpt_shape, which the task {task} needs, e.g. kpt_shape: [17, 3]")
+    parse_row: ParseRow = kind.part("labels").parse_row
+    unit = angle_unit(path, _words(images), options.angle, issues) if "rotated_boxes" in kind.roles else None
     samples = []
     for number, image in enumerate(images, 1):
         try:
@@ -66,7 +68,7 @@ def read_text(path: Path, settings: dict[str, Any], task: str | None, split: str
             continue
         samples.append(Sample(image, number, labels, issues=tuple(found)))
     dataset = Dataset(
-        task, names, tuple(samples), path, split, shape if task == "pose" else None, flip_idx, issues=tuple(issues)
+        task, names, tuple(samples), path, split, shape if posed else None, flip_idx, issues=tuple(issues)
     )
     _refuse_unlabelled(dataset)
     return dataset

@@ -4,7 +4,7 @@ The layer table is the published one (module docstrings in ``blocks.py`` describ
 ones in state-dict keys (``model.6.m.0.0.attn.qkv.conv.weight`` is layer 6). Detection-like tasks read the maps of
 layers 14, 17 and 20 (strides 8, 16, 32); classification stops after layer 8.
 
-    net = YOLO12(spec, head_factory)      # tasks.network.build(spec) picks the factory
+    net = YOLO12(spec, head_factory, neck=True)      # tasks.network.build(spec) picks the factory
     net(x_BCHW)                           # eval: {role: tensor}; train: the head's raw maps
 """
 
@@ -83,14 +83,17 @@ _HEAD_SOURCES = (14, 17, 20)
 
 
 class YOLO12(nn.Module):
-    """The whole network of one spec; ``self.model`` holds the layers under their published numbers."""
+    """The whole network of one spec; ``self.model`` holds the layers under their published numbers.
 
-    def __init__(self, spec: ModelSpec, head: HeadFactory) -> None:
+    Without ``neck``, as for classification, the head reads the backbone's last map alone.
+    """
+
+    def __init__(self, spec: ModelSpec, head: HeadFactory, neck: bool) -> None:
         super().__init__()
         self.spec = spec
         trunk, bases = _backbone(spec), [1024]
         self.head_sources: tuple[int, ...] = ()
-        if spec.task != "classify":
+        if neck:
             trunk, bases = trunk + _neck(spec), [256, 512, 1024]
             self.head_sources = _HEAD_SOURCES
         widths = tuple(channels(spec, base) for base in bases)

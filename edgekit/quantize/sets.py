@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edgekit import tasks
 from edgekit.data import open_dataset
 from edgekit.data.account import account_of
 from edgekit.data.dataset import Dataset
@@ -224,7 +225,7 @@ def _described(place: Path) -> Path | None:
 def _of_yaml(path: Path, task: str | None, names: tuple[str, ...] | None, split: str) -> Dataset | None:
     if split not in splits_of(path):
         return None
-    if task != "classify" and has_text_labels(path, split):  # classification reads no yaml, and says so
+    if (task is None or tasks.get(task).detects) and has_text_labels(path, split):  # classification says what it reads
         images, issues = listed(path, split)
         if not any(label_path(image).is_file() for image in images):
             return pictures.of(images, path, task, split, issues)
@@ -235,10 +236,10 @@ def _of_folder(
     place: Path, task: str | None, names: tuple[str, ...] | None, splits: tuple[str, str]
 ) -> tuple[Dataset | None, Dataset | None]:
     """Class folders, if the task has such and the model knows them; else the pictures in it, which have no splits."""
-    if task not in (None, "classify") or not _has_classes(place):
+    if (task is not None and tasks.get(task).detects) or not _has_classes(place):
         return pictures.find([place], task), None
     known = splits_of(place)
-    found = [open_dataset(place, "classify", split) if split in known else None for split in splits]
+    found = [open_dataset(place, task or "classify", split) if split in known else None for split in splits]
     if names is not None and found[0] is None and found[1] is not None and not _split_folders(place):
         mine = {name.casefold() for name in names}
         if not any(name.casefold() in mine for name in found[1].names):

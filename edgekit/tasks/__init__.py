@@ -35,7 +35,6 @@ class Task:
         preprocess: image to tensor.
         aliases: other spellings of the name accepted by ``--task`` and found in published checkpoints.
         keypoint_shape: published (points, values) for keypoint tasks.
-        detects: False where a model gives one answer per image instead of objects.
         norm_eps, norm_momentum: of every BatchNorm, as published models of the task have it.
     """
 
@@ -48,9 +47,13 @@ class Task:
     preprocess: Preprocess = Preprocess()
     aliases: tuple[str, ...] = ()
     keypoint_shape: tuple[int, int] | None = None
-    detects: bool = True
     norm_eps: float = 1e-3
     norm_momentum: float = 0.03
+
+    @property
+    def detects(self) -> bool:
+        """Whether a model finds objects; else it gives one answer an image."""
+        return "class_probabilities" not in self.roles
 
     def part(self, name: str) -> ModuleType:
         """The module ``labels``, ``net`` or ``loss`` in the task's folder."""
@@ -62,8 +65,6 @@ class Task:
         found = [f"its role {role!r} is none of {', '.join(ROLES)}" for role in unknown]
         if not self.roles:
             found.append("it has no roles")
-        elif not unknown and self.detects != ("class_probabilities" not in self.roles):
-            found.append("it detects objects if and only if its roles have no class_probabilities")
         if self.suffix and not self.suffix.startswith("-"):
             found.append(f"its suffix {self.suffix!r} does not begin with -")
         return found

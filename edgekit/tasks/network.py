@@ -19,9 +19,9 @@ from edgekit.spec import ModelSpec
 
 def build(spec: ModelSpec, device: str | torch.device = "cpu") -> YOLO12:
     """The network of ``spec`` with PyTorch's default initialisation, in training mode."""
-    head = tasks.get(spec.task).part("net").head
+    task = tasks.get(spec.task)
     with torch.device(device):
-        net = YOLO12(spec, head)
+        net = YOLO12(spec, task.part("net").head, neck=task.detects)
     for module in net.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.eps, module.momentum = spec.norm_eps, spec.norm_momentum

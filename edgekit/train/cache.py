@@ -36,17 +36,16 @@ _JPEGS = (".jfif", ".jpe", ".jpeg", ".jpg", ".mpo")
 _CROP = math.sqrt(2)  # sides of a classification image over the input's: a crop of half the area still fills it
 
 
-def prepared(sample: Sample, size: tuple[int, int], task: str, exact: bool) -> Array:
+def prepared(sample: Sample, size: tuple[int, int], crops: bool, exact: bool) -> Array:
     """A sample's image, uint8 BGR, scaled down (never up) to what an input of ``size`` (height, width) can use.
 
-    Detection's images fit into the input; classification's cover it with room for a crop. ``exact``: bit for bit what
-    validation makes of it (of classification the crop itself); else large JPEGs are decoded at a half, quarter or
-    eighth, which is several times faster.
+    Images fit into the input; where one ``crops`` them, as for classification, they cover it with room for that.
+    ``exact``: bit for bit what validation makes of it (of classification the crop itself); else large JPEGs are
+    decoded at a half, quarter or eighth, which is several times faster.
 
     Raises:
         InputError: the file cannot be read.
     """
-    crops = task == "classify"
     if exact and crops:
         return centre_crop(read_image(sample.path), size)[0]
     step = 1
@@ -150,7 +149,7 @@ class Images:
         """
         if cache not in MODES:
             raise UsageError(f"--cache {cache}: choose from {', '.join(MODES)}")
-        self._samples, self._size, self._task, self._exact = dataset.samples, size, dataset.task, exact
+        self._samples, self._size, self._crops, self._exact = dataset.samples, size, dataset.classifies, exact
         self.mode = cache
         if cache == "auto":
             self.mode = "ram" if self._estimate() <= SHARE * available_memory() else "none"
@@ -179,7 +178,7 @@ class Images:
 
     def _lately(self) -> Recent | None:
         """Room for the images that mosaics share, if there is memory for it; classification has no mosaics."""
-        if self._task == "classify":
+        if self._crops:
             return None
         room = (self._size[0] + 1) * (self._size[1] + 1) * 3
         try:
@@ -193,7 +192,7 @@ class Images:
             self._recent.renew_locks()
 
     def _decode(self, index: int) -> Array:
-        return prepared(self._samples[index], self._size, self._task, self._exact)
+        return prepared(self._samples[index], self._size, self._crops, self._exact)
 
     # -- memory
 
@@ -203,8 +202,7 @@ class Images:
             width, height = self._samples[index].size()
         except InputError:
             return 0
-        crops = self._task == "classify"
-        ratio = min(_ratio(height, width, self._size, crops), 1.0)
+        ratio = min(_ratio(height, width, self._size, self._crops), 1.0)
         return (math.ceil(height * ratio) + 1) * (math.ceil(width * ratio) + 1) * 3
 
     def _estimate(self) -> float:
@@ -254,7 +252,7 @@ class Images:
             state = path.stat()
         except OSError:
             return self._decode(index)  # says what is wrong
-        what = (VERSION, os.path.abspath(path), state.st_mtime_ns, state.st_size, self._size, self._task == "classify",
+        what = (VERSION, os.path.abspath(path), state.st_mtime_ns, state.st_size, self._size, self._crops,
                 self._exact)  # fmt: skip
         kept = self._folder / f"{hashlib.sha256(repr(what).encode()).hexdigest()[:32]}.npy"
         with contextlib.suppress(OSError, ValueError, EOFError):

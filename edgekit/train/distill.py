@@ -31,7 +31,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from edgekit import checkpoint
+from edgekit import checkpoint, tasks
 from edgekit.errors import UsageError, shorten
 from edgekit.nn.boxhead import BINS
 from edgekit.nn.boxloss import wide
@@ -82,7 +82,7 @@ class Teacher:
         self.net.eval()
         self.net.head.training = True  # the head alone, not what is inside it: raw answers, statistics at rest
         self.reduce: Callable[[torch.Tensor], torch.Tensor] = lambda total: total
-        self._classifies = student.task == "classify"
+        self._classifies = not tasks.get(student.task).detects
         self._theirs: list[torch.Tensor] = []
         self._mine: list[torch.Tensor] = []
         self._answer: Raw = {}

@@ -151,7 +151,7 @@ def evaluation_figures(dataset: Dataset, predictions: Sequence[Prediction], fold
     """
     written = [folder / "confusion.png"]
     confusion(dataset, predictions, written[0])
-    if dataset.task != "classify":
+    if not dataset.classifies:
         found = threshold_curves(dataset, predictions)
         written.append(folder / "pr_curve.png")
         pr_curve(found, written[-1])
@@ -255,7 +255,7 @@ def label_statistics(dataset: Dataset, path: Path) -> None:
     """Objects per class, where they are, how big they are and how many are on an image; for classification the images
     per class."""
     _, counts_C = dataset.counts()
-    if dataset.task == "classify":
+    if dataset.classifies:
         with _figure(path, 9, 1.2 + 0.3 * min(len(counts_C), 2 * MANY), names=dataset.names) as axes:
             _bars(axes[0, 0], counts_C, dataset.names, "Images per class", 2 * MANY)
         return

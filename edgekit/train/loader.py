@@ -131,7 +131,7 @@ class Loader:
         self.images = Images(dataset, imgsz, augment.is_none, cache, cache_dir)
         self._maker = Maker(dataset, imgsz, augment, seed, self.images)
         self._seen: set[int] = set()
-        self._masks = dataset.task == "segment"
+        self._masks = "mask_coefficients" in dataset.roles
         self._turn = 0
         self._ring: _Ring | None = None
         self._pool: working.Processes | working.Threads | None = None

@@ -73,7 +73,7 @@ def _classes(training: Dataset) -> Iterator[str]:
 
 def _outlines(training: Dataset) -> Iterator[str]:
     """Outlines that cross themselves, among the first: the test is quadratic in an outline's points."""
-    if training.task != "segment":
+    if "mask_coefficients" not in training.roles:
         return
     outlines = (
         (sample.path, number, parts)
@@ -93,7 +93,7 @@ def _outlines(training: Dataset) -> Iterator[str]:
 
 
 def _mirror(training: Dataset) -> Iterator[str]:
-    if training.task != "pose":
+    if "keypoints" not in training.roles:
         return
     swap = training.flip_idx
     wrong = [i for i, j in enumerate(swap) if swap[j] != i]

@@ -95,17 +95,17 @@ class Maker:
     def _joined(self, index: Array, found: Sequence[Objects], unread: tuple[tuple[int, str], ...]) -> Part:
         dataset, every = self._dataset, Objects.joined(found)
         class_id = None
-        if dataset.task == "classify":
+        if dataset.classifies:
             class_id = np.array([dataset.samples[i].labels.class_id for i in index], np.int64)
         keypoints = every.keypoints
-        if dataset.task == "pose" and keypoints is None:
+        if "keypoints" in dataset.roles and keypoints is None:
             keypoints = np.zeros((0, (dataset.keypoint_shape or (17, 3))[0], 3))
         return Part(
             index=index,
             counts=np.array([len(objects) for objects in found], np.int64),
             classes=every.classes.astype(np.int64),
             boxes=every.boxes.astype(np.float32),
-            rotated=every.rotated().astype(np.float32) if dataset.task == "obb" else None,
+            rotated=every.rotated().astype(np.float32) if "rotated_boxes" in dataset.roles else None,
             keypoints=None if keypoints is None else keypoints.astype(np.float32),
             class_id=class_id,
             unread=unread,
@@ -116,7 +116,7 @@ class Maker:
         rng = np.random.default_rng([self._seed, epoch, position])
         order, augment = self.order(epoch), self._augment
         index, image = self._readable(order, position)
-        if self._dataset.task == "classify":
+        if self._dataset.classifies:
             if not augment.is_none:
                 image = augmentation.classification_sample(rng, augment, image, self._size)
             augmentation.finish(rng, augment, image, planes, classify=True)

@@ -206,7 +206,7 @@ def set_up(
         if taken.source is None:
             raise UsageError("--qat: fine-tunes a trained network; give its checkpoint as --model")
         qat.attach(net)
-    numbers = optim.plan(options, task == "classify", len(training.names), batch, len(loader))
+    numbers = optim.plan(options, training.classifies, len(training.names), batch, len(loader))
     folder = Folder(out, watch.note, world.is_main)
     folder.path.mkdir(parents=True, exist_ok=True)
     average = optim.Average(net, options.ema, options.ema_tau)

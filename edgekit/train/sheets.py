@@ -89,7 +89,7 @@ def predictions_sheet(
     chosen = dataclasses.replace(dataset, samples=tuple(samples))
     wanted = {sample.image_id for sample in samples}
     rows = [row for row in predictions if row.get("image_id") in wanted]
-    if dataset.task == "classify":
+    if dataset.classifies:
         _write(path, _classified(chosen, rows))
         return
     tiles, shown = [], set()
@@ -161,8 +161,8 @@ def _labels_found(
     rows = [found.rows[i] for i in order]
     kept = Detections(found.scores[order], found.classes[order], found.boxes[order], rows)
     count = len(rows)
-    masks = kept.masks() if dataset.task == "segment" else None
-    points = dataset.keypoint_shape[0] if dataset.task == "pose" and dataset.keypoint_shape else 0
+    masks = kept.masks() if "mask_coefficients" in dataset.roles else None
+    points = dataset.keypoint_shape[0] if "keypoints" in dataset.roles and dataset.keypoint_shape else 0
     labels = Labels(
         classes=kept.classes,
         boxes=kept.boxes,
@@ -172,7 +172,7 @@ def _labels_found(
         polygons=None if masks is None else ((),) * count,
         rle=None if masks is None else tuple(dict(mask) for mask in masks),
         keypoints=kept.keypoints(points) if points else None,
-        corners=corners(kept.rotated_boxes()) if dataset.task == "obb" else None,
+        corners=corners(kept.rotated_boxes()) if "rotated_boxes" in dataset.roles else None,
     )
     several = len(dataset.names) > 1
     texts = [f"{dataset.names[c]} " if several else "" for c in kept.classes]

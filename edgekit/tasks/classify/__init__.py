@@ -12,7 +12,6 @@ TASK = Task(
     classes=1000,
     roles=("class_probabilities",),
     preprocess=Preprocess(mode="centre_crop"),
-    detects=False,
     norm_eps=1e-5,
     norm_momentum=0.1,
 )
