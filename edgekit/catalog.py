@@ -140,5 +140,6 @@ def attention_counts() -> set[int]:
 
 
 def counted(model: ModelSpec) -> dict[str, int]:
-    """``parameters``, ``convolution_flops``, ``attention_flops`` and the ``imgsz`` they were counted at."""
-    return dict(_scales()[model.scale][model.family]["counted"][model.task])
+    """``parameters``, ``convolution_flops``, ``attention_flops`` and the ``imgsz`` they were counted at; empty where
+    nobody counted (``tasks/network.py`` does)."""
+    return dict(_scales()[model.scale][model.family]["counted"].get(model.task, {}))

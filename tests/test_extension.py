@@ -1,5 +1,5 @@
-"""A target, a rule and a command are one file each: put into a copy of the package, they work everywhere, and no other
-file of the copy changes."""
+"""A target, a rule and a command are one file each, a task of known roles one folder: put into a copy of the package,
+they work everywhere, and no other file of the copy changes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import pytest
 
 REPO = Path(__file__).resolve().parents[1]
 OWN = Path(__file__).parent / "extension"
-PLACES = {"plain.py": "targets", "doubled_relu.py": "graph/rules", "classes.py": "cli"}
+PLACES = {"plain.py": "targets", "doubled_relu.py": "graph/rules", "classes.py": "cli", "points": "tasks"}
 NAMES = ("dark", "light")
 
 
@@ -29,7 +29,11 @@ class Copy:
         for part in ("edgekit", "models", "benchmarks"):
             shutil.copytree(REPO / part, folder / part, ignore=shutil.ignore_patterns("__pycache__", "results"))
         for file, place in PLACES.items():
-            shutil.copyfile(OWN / file, folder / "edgekit" / place / file)
+            added = folder / "edgekit" / place / file
+            if (OWN / file).is_dir():
+                shutil.copytree(OWN / file, added, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                shutil.copyfile(OWN / file, added)
 
     def __call__(self, *words: Any, code: int = 0) -> Any:
         """What a command prints as JSON; of one that fails, its message."""
@@ -59,6 +63,36 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 picture = rng.normal(level, 20, (64, 64, 3)).clip(0, 255).astype(np.uint8)
                 cv2.imwrite(str(folder / split / name / f"{split}{i}.png"), picture)
     return folder
+
+
+@pytest.fixture(scope="module")
+def dotted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Pictures with two dots each, and labels ``class x y``, which only the task ``points`` reads."""
+    folder = tmp_path_factory.mktemp("dotted")
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 12), ("val", 4)):
+        for part in ("images", "labels"):
+            (folder / part / split).mkdir(parents=True)
+        for i in range(count):
+            picture = rng.normal(60, 10, (64, 64, 3)).clip(0, 255).astype(np.uint8)
+            places = rng.uniform(0.2, 0.8, (2, 2))
+            for x, y in (places * 64).astype(int).tolist():
+                cv2.circle(picture, (x, y), 5, (230, 230, 230), -1)
+            cv2.imwrite(str(folder / "images" / split / f"{i}.png"), picture)
+            (folder / "labels" / split / f"{i}.txt").write_text("".join(f"0 {x:.4f} {y:.4f}\n" for x, y in places))
+    (folder / "data.yaml").write_text("train: images/train\nval: images/val\nnames: [dot]\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(edgekit: Copy, dotted: Path) -> Path:
+    """A run of one epoch on points, from random weights."""
+    pytest.importorskip("torch")
+    small = ("--epochs", 1, "--imgsz", 64, "--batch", 6, "--workers", 0)
+    said = edgekit("train", dotted, "--model", "yolo12n-pts", *small, "--out", edgekit.folder / "run", "--json")
+    assert said["epochs"] == 1 and said["data"]["train"]["objects"] == 24
+    assert 0 <= said["metrics"]["point_map50_95"] <= 1
+    return Path(said["best"])
 
 
 @pytest.fixture(scope="module")
@@ -154,8 +188,42 @@ def test_the_rule_fires_in_the_recipe_it_names(edgekit: Copy) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_no_other_file_changed(edgekit: Copy, bundles: dict[str, Path]) -> None:
-    added = {f"edgekit/{place}/{file}" for file, place in PLACES.items()}
+def test_the_task_is_known_everywhere(edgekit: Copy, dotted: Path) -> None:
+    rows = {row["name"]: row for row in edgekit("models", "--task", "dots", "--json")}
+    assert rows["yolo12n-pts"]["task"] == "points" and len(rows) == 5
+    report = edgekit("data", "check", dotted, "--task", "points", "--json")
+    assert report["task"] == "points"
+    assert "--task" in edgekit("data", "check", dotted, "--json", code=2), "no other task reads these labels"
+
+
+def test_the_task_trains_validates_exports_builds_and_predicts(edgekit: Copy, trained: Path, dotted: Path) -> None:
+    """Built for the other new file's target: neither knows the other."""
+    scores = edgekit("val", trained, dotted, "--json")
+    assert scores["images"] == 4 and {"point_map50", "point_map50_95"} <= set(scores["metrics"])
+    graph = edgekit("export", trained, "--out", edgekit.folder / "points.onnx", "--json")
+    assert graph["task"] == "points" and [o["role"] for o in graph["outputs"]] == ["boxes", "scores", "labels"]
+    folder = edgekit.folder / "points"
+    edgekit("build", edgekit.folder / "points.onnx", "--target", "plain-fp32", "--out", folder)
+    made = json.loads((folder / "manifest.json").read_text())
+    assert made["task"] == "points" and all(made["parity"][role]["pass"] for role in ("boxes", "scores"))
+    picture = dotted / "images/val/0.png"
+    [found] = edgekit("predict", folder, picture, "--conf", "0.001", "--json")
+    assert found["boxes"] and len(found["boxes"]) == len(found["scores"])
+    assert edgekit("val", folder, dotted, "--json")["metrics"].keys() == scores["metrics"].keys()
+
+
+@pytest.mark.slow
+def test_the_tasks_int8_is_gated_by_its_own_metric(edgekit: Copy, trained: Path, dotted: Path) -> None:
+    folder = edgekit.folder / "points-int8"
+    gates = ("--data", dotted, "--max-drop", 100, "--force")
+    edgekit("build", trained, "--target", "plain-int8", *gates, "--out", folder)
+    made = json.loads((folder / "manifest.json").read_text())
+    assert made["accuracy"]["metric"] == "point_map50_95" and made["calibration"]["images"] == 12
+
+
+def test_no_other_file_changed(edgekit: Copy, bundles: dict[str, Path], trained: Path) -> None:
+    places = {path: f"edgekit/{PLACES[path.relative_to(OWN).parts[0]]}" for path in OWN.rglob("*.py")}
+    added = {f"{place}/{path.relative_to(OWN).as_posix()}" for path, place in places.items()}
     theirs = {p.relative_to(edgekit.folder).as_posix(): p for p in (edgekit.folder / "edgekit").rglob("*.py")}
     mine = {p.relative_to(REPO).as_posix(): p for p in (REPO / "edgekit").rglob("*.py")}
     assert set(theirs) - set(mine) == added
@@ -183,4 +251,30 @@ def test_a_record_that_cannot_be_is_named(edgekit: Copy, text: str, data: tuple[
         said = edgekit("doctor", "--json", code=2)
     finally:
         twin.unlink()
+    assert all(word in said for word in data), said
+
+
+RECORD = "from edgekit.tasks import Task\nTASK = Task(name='twin', suffix='{}', metric='m', roles={}, aliases=('{}',))"
+
+
+@pytest.mark.parametrize(
+    ("text", "data"),
+    [
+        ("from edgekit.tasks.points import TASK", ("tasks/twin", "tasks/points")),  # a name that another has
+        (RECORD.format("-seg", "('boxes', 'scores')", "twins"), ("tasks/twin", "tasks/segment", "-seg")),
+        (RECORD.format("-t", "('boxes', 'scores')", "cls"), ("tasks/twin", "tasks/classify", "cls")),
+        (RECORD.format("-t", "('boxes', 'smells')", "twins"), ("tasks/twin", "smells")),
+        ("from edgekit.tasks import Task\nTASK = Task(name='twin')", ("tasks/twin", "suffix")),
+        ("TASK = 'twin'", ("tasks/twin", "TASK")),
+        ("", ("tasks/twin", "TASK")),
+    ],
+)
+def test_a_tasks_record_that_cannot_be_is_named(edgekit: Copy, text: str, data: tuple[str, ...]) -> None:
+    twin = edgekit.folder / "edgekit/tasks/twin"
+    twin.mkdir()
+    (twin / "__init__.py").write_text(text)
+    try:
+        said = edgekit("models", "--json", code=2)
+    finally:
+        shutil.rmtree(twin)
     assert all(word in said for word in data), said

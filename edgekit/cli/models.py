@@ -31,19 +31,19 @@ def command(
 
 
 def _row(spec: Any) -> dict[str, Any]:
-    from edgekit import catalog
+    from edgekit import catalog, tasks
 
     counted = catalog.counted(spec)
-    convolutions = counted["convolution_flops"]
+    convolutions = counted.get("convolution_flops", 0)  # 0 where nobody counted, which becomes null
     return {
         "name": spec.name,
         "task": spec.task,
         "scale": spec.scale,
         "family": spec.family,
-        "parameters": counted["parameters"],
-        "flops_g": round(convolutions / 1e9, 3),
-        "flops_with_attention_g": round((convolutions + counted["attention_flops"]) / 1e9, 3),
-        "imgsz": counted["imgsz"],
+        "parameters": counted.get("parameters"),
+        "flops_g": round(convolutions / 1e9, 3) or None,
+        "flops_with_attention_g": round((convolutions + counted.get("attention_flops", 0)) / 1e9, 3) or None,
+        "imgsz": counted.get("imgsz", tasks.get(spec.task).imgsz),
         "published": catalog.published(spec),
     }
 
@@ -73,9 +73,9 @@ def _print(rows: list[dict[str, Any]]) -> None:
             row["name"],
             row["family"],
             str(row["imgsz"]),
-            f"{row['parameters'] / 1e6:.1f}",
-            f"{row['flops_g']:.1f}",
-            f"{row['flops_with_attention_g']:.1f}",
+            f"{row['parameters'] / 1e6:.1f}" if row["parameters"] else "–",
+            f"{row['flops_g']:.1f}" if row["flops_g"] else "–",
+            f"{row['flops_with_attention_g']:.1f}" if row["flops_with_attention_g"] else "–",
             f"{100 * figures['map50_95']:.1f}" if figures else "–",
             f"{figures['t4_fp16_ms']:.2f}" if figures else "–",
         )

@@ -239,7 +239,7 @@ def _measured(
 def _counts(spec: ModelSpec, size: tuple[int, int]) -> Row:
     """Parameters and FLOPs: from the data files for the published architecture, else counted from the network."""
     known = catalog.counted(spec)
-    if spec == catalog.build_spec(spec.scale, spec.task, spec.family) and size == (known["imgsz"],) * 2:
+    if spec == catalog.build_spec(spec.scale, spec.task, spec.family) and size == (known.get("imgsz"),) * 2:
         parameters, convolutions, attention = (known[k] for k in ("parameters", "convolution_flops", "attention_flops"))
     else:
         from edgekit.tasks import network
