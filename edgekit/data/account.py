@@ -12,10 +12,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edgekit.data.encoding import printable
 from edgekit.data.issues import Issue
+from edgekit.spec import Json
 
 if TYPE_CHECKING:
     from edgekit.data.dataset import Dataset
@@ -67,7 +68,7 @@ class Account:
         more = any(len(issues) > FIRST for issues in found.values())
         return ", ".join(parts) + ("; `edgekit data check` lists them all" if more else "")
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> Json:
         """Plain JSON: per kind how many, and the first of them."""
         return {
             "source": self.source,
@@ -102,5 +103,5 @@ def _count(issues: Sequence[Issue]) -> int:
     return sum(issue.count for issue in issues)
 
 
-def _document(issues: Sequence[Issue]) -> dict[str, Any]:
+def _document(issues: Sequence[Issue]) -> Json:
     return {"count": _count(issues), "first": [str(issue) for issue in issues[:LISTED]]}

@@ -14,7 +14,7 @@ import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -30,7 +30,8 @@ from edgekit.data.places import Places
 from edgekit.data.settings import whole
 from edgekit.errors import InputError, UsageError
 from edgekit.masks import decode_rle
-from edgekit.metrics.labels import Labels, shoelace
+from edgekit.metrics.labels import Labels, Rle, shoelace
+from edgekit.spec import Json
 from edgekit.tasks.rows import BadRow, extent
 
 
@@ -86,7 +87,7 @@ def read_coco(
     return dataset
 
 
-def _infer_task(document: Mapping[str, Any]) -> str:
+def _infer_task(document: Json) -> str:
     """Keypoints make it pose; an outline for every object segmentation, which detection can do without."""
     objects = [a for a in document["annotations"] if not a.get("iscrowd")]
     if any("keypoints" in a for a in objects):
@@ -94,8 +95,8 @@ def _infer_task(document: Mapping[str, Any]) -> str:
     return "segment" if objects and all(a.get("segmentation") for a in objects) else "detect"
 
 
-def _images(path: Path, document: Mapping[str, Any], issues: list[Issue]) -> dict[int, dict[str, Any]]:
-    records: dict[int, dict[str, Any]] = {}
+def _images(path: Path, document: Json, issues: list[Issue]) -> dict[int, Json]:
+    records: dict[int, Json] = {}
     for record in document["images"]:
         if record["id"] in records:
             sentence = f"image id {record['id']} is used twice; {record['file_name']} is left out"
@@ -107,12 +108,12 @@ def _images(path: Path, document: Mapping[str, Any], issues: list[Issue]) -> dic
 
 def _by_image(
     path: Path,
-    document: Mapping[str, Any],
+    document: Json,
     label: Mapping[int, int],
-    records: Mapping[int, Any],
+    records: Mapping[int, Json],
     issues: list[Issue],
-) -> dict[int, list[dict[str, Any]]]:
-    rows: dict[int, list[dict[str, Any]]] = defaultdict(list)
+) -> dict[int, list[Json]]:
+    rows: dict[int, list[Json]] = defaultdict(list)
     for annotation in document["annotations"]:
         if annotation["image_id"] not in records:
             sentence = f"{_name(annotation)} is of image {annotation['image_id']}, which is not listed; left out"
@@ -125,13 +126,13 @@ def _by_image(
     return rows
 
 
-def _name(annotation: Mapping[str, Any]) -> str:
+def _name(annotation: Json) -> str:
     return (
         f"annotation {annotation['id']}" if "id" in annotation else f"an annotation of image {annotation['image_id']}"
     )
 
 
-def _crowd(path: Path, every: Sequence[dict[str, Any]], options: LabelOptions, issues: list[Issue]) -> None:
+def _crowd(path: Path, every: Sequence[Json], options: LabelOptions, issues: list[Issue]) -> None:
     """What is marked iscrowd: made objects where ``options`` say so, else counted."""
     marked = [annotation for annotation in every if whole(annotation.get("iscrowd") or 0)]
     for annotation in every:
@@ -147,7 +148,7 @@ def _crowd(path: Path, every: Sequence[dict[str, Any]], options: LabelOptions, i
 
 
 def _found(
-    path: Path, records: Mapping[int, dict[str, Any]], places: Places, issues: list[Issue]
+    path: Path, records: Mapping[int, Json], places: Places, issues: list[Issue]
 ) -> dict[int, tuple[Path, tuple[int, int]]]:
     """Image id -> its file, and the width and height of it upright.
 
@@ -173,7 +174,7 @@ def _found(
     return found
 
 
-def _keypoints(path: Path, document: Mapping[str, Any]) -> tuple[tuple[int, int], tuple[int, ...]]:
+def _keypoints(path: Path, document: Json) -> tuple[tuple[int, int], tuple[int, ...]]:
     """Their number, and each one's counterpart in a mirror where the names tell left from right."""
     names = next((c["keypoints"] for c in document["categories"] if c.get("keypoints")), None)
     lengths = {len(a["keypoints"]) for a in document["annotations"] if isinstance(a.get("keypoints"), list)} - {0}
@@ -194,7 +195,7 @@ def _mirror(name: str) -> str:
 
 def _labels(
     path: Path,
-    annotations: Sequence[dict[str, Any]],
+    annotations: Sequence[Json],
     size: tuple[int, int],
     roles: Sequence[str],
     label: Mapping[int, int],
@@ -202,35 +203,47 @@ def _labels(
 ) -> tuple[Labels, list[Issue]]:
     """One image's labels and what is wrong with them."""
     issues: list[Issue] = []
-    kept: list[dict[str, Any]] = []
+    kept: list[_Object] = []
     width, height = size
     seen: set[tuple[float, ...]] = set()
     for annotation in annotations:
         try:
-            row = _parse(annotation, roles, size, shape)
+            found = _parse(annotation, label[annotation["category_id"]], roles, size, shape)
         except BadRow as bad:
             issues.append(Issue(path, None, bad.kind, f"{_name(annotation)} {bad}"))
             continue
-        key = (annotation["category_id"], *row["box"], row["crowd"])
+        key = (annotation["category_id"], *found.box, found.crowd)
         if key in seen:
             sentence = f"{_name(annotation)} repeats another's category and box; kept, as COCO scores it"
             issues.append(Issue(path, None, "duplicate", sentence, "warning"))
         seen.add(key)
-        x1, y1, x2, y2 = row["box"]
+        x1, y1, x2, y2 = found.box
         if max(-x1, -y1, x2 - width, y2 - height) > sizes.OUTSIDE:
             sentence = f"{_name(annotation)} reaches beyond its image; kept, as COCO scores it"
             issues.append(Issue(path, None, "clipped", sentence, "warning"))
-        kept.append({**row, "label": label[annotation["category_id"]]})
+        kept.append(found)
     return _stack(kept, roles, size, shape), issues
 
 
+class _Object(NamedTuple):
+    """One annotation in pixels; ``keypoints`` [P, 3] and ``corners`` [4, 2] where the task has such."""
+
+    label: int
+    box: tuple[float, float, float, float]
+    crowd: bool
+    area: float
+    polygons: tuple[np.ndarray, ...]
+    rle: Rle | None
+    keypoints: np.ndarray | None
+    corners: np.ndarray | None
+
+
 def _parse(
-    annotation: Mapping[str, Any], roles: Sequence[str], size: tuple[int, int], shape: tuple[int, int] | None
-) -> dict[str, Any]:
+    annotation: Json, label: int, roles: Sequence[str], size: tuple[int, int], shape: tuple[int, int] | None
+) -> _Object:
     """One annotation as plain values. Raises BadRow."""
-    crowd = bool(annotation.get("iscrowd", 0))
     polygons: tuple[np.ndarray, ...] = ()
-    rle: dict[str, Any] | None = None
+    rle: Rle | None = None
     if {"mask_coefficients", "rotated_boxes"} & {*roles} or "bbox" not in annotation:
         polygons, rle = _segmentation(annotation.get("segmentation"), size)
     if "bbox" in annotation:
@@ -241,23 +254,18 @@ def _parse(
     if box[2] <= box[0] or box[3] <= box[1]:
         raise BadRow("degenerate", "has a box without area; left out")
     area = annotation.get("area")
-    row = {
-        "box": box,
-        "crowd": crowd,
-        "area": float(area) if isinstance(area, (int, float)) else math.nan,
-        "polygons": polygons,
-        "rle": rle,
-    }
+    keypoints = corners = None
     if "keypoints" in roles and shape:
         values = annotation.get("keypoints") or [0.0] * shape[0] * 3
-        row["keypoints"] = np.array(numbers(values, shape[0] * 3, "keypoints")).reshape(-1, 3)
+        keypoints = np.array(numbers(values, shape[0] * 3, "keypoints")).reshape(-1, 3)
     if "rotated_boxes" in roles:
         points = np.concatenate(polygons) if polygons else _pixels(rle)
-        row["corners"] = cv2.boxPoints(cv2.minAreaRect(points.astype(np.float32))).astype(np.float64)
-    return row
+        corners = cv2.boxPoints(cv2.minAreaRect(points.astype(np.float32))).astype(np.float64)
+    stated = float(area) if isinstance(area, (int, float)) else math.nan
+    return _Object(label, box, bool(annotation.get("iscrowd", 0)), stated, polygons, rle, keypoints, corners)
 
 
-def _segmentation(value: Any, size: tuple[int, int]) -> tuple[tuple[np.ndarray, ...], dict[str, Any] | None]:
+def _segmentation(value: object, size: tuple[int, int]) -> tuple[tuple[np.ndarray, ...], Rle | None]:
     """Outlines, or run lengths; exactly one of the two. Raises BadRow."""
     if isinstance(value, dict):
         if value.get("size") != [size[1], size[0]]:
@@ -281,14 +289,14 @@ def _segmentation(value: Any, size: tuple[int, int]) -> tuple[tuple[np.ndarray, 
     return parts, None
 
 
-def _extent(polygons: Sequence[np.ndarray], rle: Mapping[str, Any] | None) -> tuple[float, float, float, float]:
+def _extent(polygons: Sequence[np.ndarray], rle: Rle | None) -> tuple[float, float, float, float]:
     if polygons:
         return extent(np.concatenate(polygons))
     x1, y1, x2, y2 = extent(_pixels(rle))
     return x1, y1, x2 + 1, y2 + 1
 
 
-def _pixels(rle: Mapping[str, Any] | None) -> np.ndarray:
+def _pixels(rle: Rle | None) -> np.ndarray:
     """[P, 2] x, y of a mask's pixels."""
     assert rle is not None
     y, x = np.nonzero(decode_rle(rle))
@@ -296,18 +304,19 @@ def _pixels(rle: Mapping[str, Any] | None) -> np.ndarray:
 
 
 def _stack(
-    rows: Sequence[Mapping[str, Any]], roles: Sequence[str], size: tuple[int, int], shape: tuple[int, int] | None
+    found: Sequence[_Object], roles: Sequence[str], size: tuple[int, int], shape: tuple[int, int] | None
 ) -> Labels:
-    count = len(rows)
-    masks = "mask_coefficients" in roles
+    count, masks = len(found), "mask_coefficients" in roles
     return Labels(
-        classes=np.array([row["label"] for row in rows], np.int64),
-        boxes=np.array([row["box"] for row in rows], np.float64).reshape(count, 4),
-        crowd=np.array([row["crowd"] for row in rows], bool),
-        area=np.array([row["area"] for row in rows], np.float64),
+        classes=np.array([o.label for o in found], np.int64),
+        boxes=np.array([o.box for o in found], np.float64).reshape(count, 4),
+        crowd=np.array([o.crowd for o in found], bool),
+        area=np.array([o.area for o in found], np.float64),
         size=size,
-        polygons=tuple(row["polygons"] for row in rows) if masks else None,
-        rle=tuple(row["rle"] for row in rows) if masks else None,
-        keypoints=np.array([r["keypoints"] for r in rows]).reshape(count, shape[0], 3) if shape else None,
-        corners=np.array([r["corners"] for r in rows]).reshape(count, 4, 2) if "rotated_boxes" in roles else None,
+        polygons=tuple(o.polygons for o in found) if masks else None,
+        rle=tuple(o.rle for o in found) if masks else None,
+        keypoints=np.array([o.keypoints for o in found], np.float64).reshape(count, shape[0], 3) if shape else None,
+        corners=np.array([o.corners for o in found], np.float64).reshape(count, 4, 2)
+        if "rotated_boxes" in roles
+        else None,
     )

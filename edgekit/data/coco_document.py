@@ -11,17 +11,17 @@ import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from edgekit.data.issues import Issue
 from edgekit.data.settings import whole
 from edgekit.errors import InputError
+from edgekit.spec import Json
 from edgekit.tasks.rows import BadRow
 
 _NEEDED = {"images": ("id", "file_name"), "annotations": ("image_id", "category_id"), "categories": ("id", "name")}
 
 
-def load_document(path: Path, issues: list[Issue]) -> dict[str, Any]:
+def load_document(path: Path, issues: list[Issue]) -> Json:
     """The document; what was changed or left out in it is added to ``issues``.
 
     Raises:
@@ -53,9 +53,7 @@ def load_document(path: Path, issues: list[Issue]) -> dict[str, Any]:
     return {**document, "categories": _classes(path, document, issues)}
 
 
-def _number(
-    path: Path, rows: Sequence[dict[str, Any]], annotations: Sequence[dict[str, Any]], key: str, issues: list[Issue]
-) -> None:
+def _number(path: Path, rows: Sequence[Json], annotations: Sequence[Json], key: str, issues: list[Issue]) -> None:
     """Makes the ids of ``rows``, and what ``annotations`` have of them under ``key``, whole numbers."""
     numbers = [whole(row["id"]) for row in rows]
     numbered: dict[str, int] = {}
@@ -73,7 +71,7 @@ def _number(
         row[key] = numbered.get(str(value), value) if numbered else whole(value) if whole(value) is not None else value
 
 
-def _classes(path: Path, document: dict[str, Any], issues: list[Issue]) -> list[dict[str, Any]]:
+def _classes(path: Path, document: Json, issues: list[Issue]) -> list[Json]:
     """The categories in order of id, without parents of others that no annotation has (Roboflow lists one)."""
     categories = sorted(document["categories"], key=lambda c: c["id"])
     used = {annotation["category_id"] for annotation in document["annotations"]}
@@ -90,13 +88,13 @@ def _classes(path: Path, document: dict[str, Any], issues: list[Issue]) -> list[
     return kept or categories
 
 
-def numbers(values: Any, count: int, what: str) -> list[float]:
+def numbers(values: object, count: int, what: str) -> list[float]:
     """A list of ``count`` finite numbers.
 
     Raises:
         BadRow: anything else.
     """
-    usable = isinstance(values, list) and all(isinstance(v, (int, float)) for v in values)
-    if not usable or len(values) != count or not all(map(math.isfinite, values)):
+    usable = isinstance(values, list) and len(values) == count and all(isinstance(v, (int, float)) for v in values)
+    if not isinstance(values, list) or not usable or not all(map(math.isfinite, values)):
         raise BadRow("malformed", f"has no {what} of {count} numbers; left out")
     return [float(v) for v in values]

@@ -9,9 +9,9 @@ lying and say how to hold them), whose size many tools state as stored. Everythi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from edgekit.data.coco_document import numbers
 from edgekit.data.images import TURNED, orientation
@@ -19,6 +19,7 @@ from edgekit.data.options import LabelOptions
 from edgekit.data.settings import whole
 from edgekit.data.turned import rescaled, turned
 from edgekit.metrics.labels import Labels
+from edgekit.spec import Json
 from edgekit.tasks.rows import BadRow
 
 OUTSIDE = 1.0  # pixels a box may reach beyond its image without a word
@@ -35,7 +36,7 @@ class Frame(NamedTuple):
     said: str = ""
 
 
-def in_pixels(images: Iterable[tuple[Mapping[str, Any], Size, Sequence[Mapping[str, Any]]]]) -> bool:
+def in_pixels(images: Iterable[tuple[Json, Size, Sequence[Json]]]) -> bool:
     """Of images whose stated sides are exchanged (record, true size, annotations): do their boxes fit the images and
     not what is stated?"""
     beyond = [0.0, 0.0]
@@ -53,7 +54,7 @@ def in_pixels(images: Iterable[tuple[Mapping[str, Any], Size, Sequence[Mapping[s
     return beyond[0] > 2 * OUTSIDE >= beyond[1]
 
 
-def frame(record: Mapping[str, Any], image: Path, true: Size, boxes_in_pixels: bool, options: LabelOptions) -> Frame:
+def frame(record: Json, image: Path, true: Size, boxes_in_pixels: bool, options: LabelOptions) -> Frame:
     """How the annotations of the image in ``record`` come onto the one at ``image``, which is ``true`` upright.
 
     Raises:
@@ -81,7 +82,7 @@ def frame(record: Mapping[str, Any], image: Path, true: Size, boxes_in_pixels: b
     return Frame(stated, lambda labels: rescaled(labels, true), f"{sizes}; boxes are scaled to it")
 
 
-def _stated(record: Mapping[str, Any]) -> Size | None:
+def _stated(record: Json) -> Size | None:
     width, height = whole(record.get("width")), whole(record.get("height"))
     return (width, height) if width and height and width > 0 and height > 0 else None
 

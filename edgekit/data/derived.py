@@ -21,7 +21,6 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -29,7 +28,7 @@ from edgekit.data.dataset import Dataset
 from edgekit.data.encoding import read_lines
 from edgekit.data.issues import Issue
 from edgekit.data.options import LabelOptions
-from edgekit.data.settings import whole
+from edgekit.data.settings import Settings, whole
 from edgekit.data.splits import place_of
 from edgekit.errors import InputError, UsageError, shorten
 from edgekit.metrics.labels import Labels
@@ -63,31 +62,30 @@ class Derived:
     options: LabelOptions = field(default_factory=LabelOptions)
 
     @classmethod
-    def read(cls, path: Path, settings: Mapping[str, Any]) -> Derived:
+    def read(cls, path: Path, settings: Settings) -> Derived:
         """From the file at ``path``, whose keys are ``settings``.
 
         Raises:
             InputError: it is not as ``files`` writes it.
         """
-        for key in ("images", "names", "classes"):
-            if not isinstance(settings.get(key, []), list):
-                raise InputError(f"{path}: {key} must be a list")
+        images, names, classes = (_words(path, settings, key) for key in ("images", "names", "classes"))
+        single = settings.get("single_class")
         lists = None
         if "train" in settings or "val" in settings:
             lists = {split: _listed(path, settings, split) for split in ("train", "val")}
         return cls(
             source=place_of(path, str(settings["source"])),
             val_source=place_of(path, str(settings["val_source"])) if "val_source" in settings else None,
-            images=tuple(str(place_of(path, entry)) for entry in settings.get("images", [])),
-            names=tuple(settings.get("names", [])),
+            images=tuple(str(place_of(path, entry)) for entry in images),
+            names=names,
             lists=lists,
-            classes=tuple(settings["classes"]) if "classes" in settings else None,
-            single_class=settings.get("single_class"),
+            classes=classes if "classes" in settings else None,
+            single_class=str(single) if single is not None else None,
         )
 
     def files(self) -> dict[str, bytes]:
         """File name -> content, of what stands in a run's folder."""
-        rows: dict[str, Any] = {"source": os.path.abspath(self.source)}
+        rows: dict[str, object] = {"source": os.path.abspath(self.source)}
         if self.val_source:
             rows["val_source"] = os.path.abspath(self.val_source)
         if self.images:
@@ -127,7 +125,14 @@ class Derived:
         return narrowed(dataset, self.classes, self.single_class)
 
 
-def _listed(path: Path, settings: Mapping[str, Any], split: str) -> tuple[Path, ...]:
+def _words(path: Path, settings: Settings, key: str) -> tuple[str, ...]:
+    found = settings.get(key, [])
+    if not isinstance(found, list):
+        raise InputError(f"{path}: {key} must be a list")
+    return tuple(map(str, found))
+
+
+def _listed(path: Path, settings: Settings, split: str) -> tuple[Path, ...]:
     """The images that a split's list names.
 
     Raises:
@@ -228,7 +233,7 @@ def _narrowed(labels: Labels, new: np.ndarray) -> tuple[Labels | None, int]:
     return dataclasses.replace(left, classes=new[left.classes]), int((~keep & ~labels.crowd).sum())
 
 
-def _quoted(value: Any) -> str:
+def _quoted(value: object) -> str:
     """As YAML and JSON both have it; names that are no UTF-8 by their surrogates' numbers."""
     text = json.dumps(value, ensure_ascii=False)
     try:

@@ -13,9 +13,8 @@ Only what makes a set unusable as a whole is refused here; everything smaller is
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from edgekit import tasks
 from edgekit.data.account import say
@@ -24,7 +23,7 @@ from edgekit.data.dataset import Dataset
 from edgekit.data.derived import Derived
 from edgekit.data.folders import read_folders
 from edgekit.data.options import LabelOptions
-from edgekit.data.settings import read_settings
+from edgekit.data.settings import Settings, read_settings
 from edgekit.data.splits import YAML, coco_file, described_by, resolve
 from edgekit.data.text import class_names, read_text
 from edgekit.errors import InputError, UsageError
@@ -137,7 +136,7 @@ def _read_yaml(
     return dataclasses.replace(dataset.with_names(names) if names else dataset, source=path)
 
 
-def _mapping(path: Path, settings: Mapping[str, Any], key: str) -> dict[str, Any]:
+def _mapping(path: Path, settings: Settings, key: str) -> Settings:
     value = settings.get(key, {})
     if not isinstance(value, dict):
         raise InputError(f"{path}: {key} must be a mapping of names to values")

@@ -11,7 +11,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from edgekit.errors import UsageError
 
@@ -36,7 +35,7 @@ class LabelOptions:
     angle: str | None = None
 
     @classmethod
-    def parse(cls, values: Mapping[str, Any], where: str) -> LabelOptions:
+    def parse(cls, values: Mapping[str, object], where: str) -> LabelOptions:
         """From names and words.
 
         Raises:
@@ -46,7 +45,7 @@ class LabelOptions:
             if value not in CHOICES.get(name, ()):
                 known = "; ".join(f"{key}={' or '.join(words)}" for key, words in CHOICES.items())
                 raise UsageError(f"{where} {name}={value}: not known; known are {known}")
-        return cls(**values)
+        return cls(**{name: str(value) for name, value in values.items()})
 
     @classmethod
     def from_text(cls, text: str, where: str = "--label-options") -> LabelOptions:

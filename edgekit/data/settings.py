@@ -8,13 +8,18 @@ class names, folders and versions that are meant as words. What is meant as a nu
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TypeAlias
 
 import yaml
 
 from edgekit.data.encoding import decode
 from edgekit.errors import InputError
+
+# What stands in such a file: text, lists and mappings of it.
+Value: TypeAlias = "str | list[Value] | dict[str, Value]"
+Settings: TypeAlias = Mapping[str, Value]
 
 NOTHING = ("", "~", "null", "none")
 
@@ -22,8 +27,8 @@ NOTHING = ("", "~", "null", "none")
 class _Words(yaml.BaseLoader):
     """Scalars stay text; a key that stands twice is refused, for YAML would drop the first without a word."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        found: dict[Any, Any] = {}
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, object]:
+        found: dict[Hashable, object] = {}
         for key_node, value_node in node.value:
             key = self.construct_object(key_node, deep=True)
             if not isinstance(key, str):
@@ -34,7 +39,7 @@ class _Words(yaml.BaseLoader):
         return found
 
 
-def read_settings(path: Path) -> dict[str, Any]:
+def read_settings(path: Path) -> Settings:
     """The keys of the yaml at ``path``; values are text, lists or mappings of them. Keys without a value are left out.
 
     Raises:
@@ -53,15 +58,15 @@ def read_settings(path: Path) -> dict[str, Any]:
     return {key: value for key, value in found.items() if not is_nothing(value)}
 
 
-def is_nothing(value: Any) -> bool:
+def is_nothing(value: object) -> bool:
     """An empty value, or a word for none."""
     return not value or (isinstance(value, str) and value.lower() in NOTHING)
 
 
-def whole(value: Any) -> int | None:
+def whole(value: object) -> int | None:
     """``value`` as a whole number, or None if it is none: ``"3"``, ``3`` and ``3.0`` are the same."""
     try:
-        number = float(value)
+        number = float(value)  # type: ignore[arg-type]  # what is none is refused by float itself
         return int(number) if number.is_integer() and not isinstance(value, bool) else None
     except (TypeError, ValueError, OverflowError):
         return None

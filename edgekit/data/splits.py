@@ -10,10 +10,9 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from edgekit.data.folders import SPLITS, split_folders
-from edgekit.data.settings import read_settings
+from edgekit.data.settings import Settings, read_settings
 from edgekit.errors import InputError
 
 YAML = (".yaml", ".yml")
@@ -49,7 +48,7 @@ def splits_of(path: Path) -> list[str]:
     return [split for split, names in SPLITS.items() if any(name in named for name in names)] or ["val"]
 
 
-def _settings(path: Path) -> dict[str, Any]:
+def _settings(path: Path) -> Settings:
     """What a yaml says; nothing where it cannot be read."""
     try:
         return read_settings(path) if path.suffix.lower() in YAML else {}
@@ -74,7 +73,7 @@ def place_of(path: Path, entry: str) -> Path:
     return Path(os.path.normpath(path.parent / entry))
 
 
-def entries(path: Path, settings: Mapping[str, Any], split: str) -> tuple[str, list[str]]:
+def entries(path: Path, settings: Settings, split: str) -> tuple[str, list[str]]:
     """The key of the split in a yaml, and what stands there.
 
     Raises:
@@ -103,7 +102,7 @@ def has_text_labels(path: Path, split: str) -> bool:
     return "source" not in settings and not _names_json(entries(path, settings, split)[1])
 
 
-def coco_file(path: Path, settings: Mapping[str, Any], split: str) -> Path | None:
+def coco_file(path: Path, settings: Settings, split: str) -> Path | None:
     """The COCO JSON that a yaml names for the split, if that is what it names.
 
     Raises:
@@ -121,7 +120,7 @@ def _names_json(named: Sequence[str]) -> bool:
     return any(entry.lower().endswith(".json") for entry in named)
 
 
-def resolve(path: Path, settings: Mapping[str, Any], entry: str, key: str) -> Path:
+def resolve(path: Path, settings: Settings, entry: str, key: str) -> Path:
     """An entry relative to ``path:``, or to the yaml itself. Some exporters write ``../train/images`` for a folder
     beside the yaml, others ``\\`` for ``/``.
 

@@ -16,9 +16,8 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 from edgekit import tasks
 from edgekit.data.angles import angle_unit, with_angles
@@ -27,7 +26,7 @@ from edgekit.data.encoding import read_lines
 from edgekit.data.images import image_size, is_image, look_through
 from edgekit.data.issues import Issue
 from edgekit.data.options import LabelOptions
-from edgekit.data.settings import read_settings, whole
+from edgekit.data.settings import Settings, read_settings, whole
 from edgekit.data.splits import entries, resolve
 from edgekit.errors import InputError, UsageError, shorten
 from edgekit.metrics.labels import Labels
@@ -36,7 +35,7 @@ from edgekit.tasks.rows import ROUNDING, BadRow, ParseRow, Row, stacked
 _LOOKED_AT = 500  # rows that decide what task the labels are for
 
 
-def read_text(path: Path, settings: dict[str, Any], task: str | None, split: str, options: LabelOptions) -> Dataset:
+def read_text(path: Path, settings: Settings, task: str | None, split: str, options: LabelOptions) -> Dataset:
     """The split of the set that the yaml at ``path`` describes with ``settings``.
 
     Raises:
@@ -104,7 +103,7 @@ def label_path(image: Path) -> Path:
     return Path(*parts).with_suffix(".txt")
 
 
-def class_names(path: Path, settings: Mapping[str, Any]) -> tuple[str, ...] | None:
+def class_names(path: Path, settings: Settings) -> tuple[str, ...] | None:
     """The classes in label order, as they are written; None where the yaml has none.
 
     Raises:
@@ -120,14 +119,15 @@ def class_names(path: Path, settings: Mapping[str, Any]) -> tuple[str, ...] | No
         if len(numbered) != len(names) or set(numbered) != set(range(len(names))):
             raise InputError(f"{path}: names must number the classes 0 to {len(names) - 1} without gaps")
         names = [numbered[i] for i in range(len(names))]
-    if not all(isinstance(name, str) for name in names):
+    words = tuple(name for name in names if isinstance(name, str))
+    if len(words) < len(names):
         raise InputError(f"{path}: names must be words, not lists or mappings")
     if "nc" in settings and whole(settings["nc"]) != len(names):
         raise InputError(f"{path}: nc says {settings['nc']} classes, names lists {len(names)}; correct either")
-    return tuple(names)
+    return words
 
 
-def _keypoints(path: Path, settings: Mapping[str, Any]) -> tuple[tuple[int, int] | None, tuple[int, ...]]:
+def _keypoints(path: Path, settings: Settings) -> tuple[tuple[int, int] | None, tuple[int, ...]]:
     stated = settings.get("kpt_shape")
     if stated is None:
         return None, ()
@@ -144,7 +144,7 @@ def _keypoints(path: Path, settings: Mapping[str, Any]) -> tuple[tuple[int, int]
     return (points, values), tuple(i for i in flip_idx if i is not None)
 
 
-def _images(path: Path, settings: Mapping[str, Any], split: str) -> tuple[list[Path], list[Issue]]:
+def _images(path: Path, settings: Settings, split: str) -> tuple[list[Path], list[Issue]]:
     """The split's images, each once and sorted, and what is wrong with the list."""
     key, named = entries(path, settings, split)
     listed: list[Path] = []

@@ -20,6 +20,7 @@ from edgekit.metrics.labels import LabelledImage, LabelledSet
 from edgekit.metrics.overlap import keypoint_sigmas
 from edgekit.metrics.predictions import Prediction, gather
 from edgekit.metrics.scores import IOU_THRESHOLDS, Scores, table
+from edgekit.spec import Json
 
 _WHAT = {"bbox": "boxes", "segm": "masks", "keypoints": "keypoints by OKS"}
 LIMITS = {"bbox": 100, "segm": 100, "keypoints": 20}  # detections of a class in an image that count
@@ -61,10 +62,10 @@ def coco_scores(
     return Scores({**scores.metrics, **sizes}, scores.per_class, scores.protocol)
 
 
-def ground_truth(dataset: LabelledSet) -> dict[str, Any]:
+def ground_truth(dataset: LabelledSet) -> Json:
     """The set as a COCO JSON document with ``images``, ``annotations`` and ``categories``, in pixels."""
-    images: list[dict[str, Any]] = []
-    annotations: list[dict[str, Any]] = []
+    images: list[Json] = []
+    annotations: list[Json] = []
     for sample in dataset.samples:
         width, height = sample.size()
         images.append({"id": sample.image_id, "file_name": sample.path.name, "width": width, "height": height})
@@ -74,10 +75,10 @@ def ground_truth(dataset: LabelledSet) -> dict[str, Any]:
     return {"info": {}, "images": images, "annotations": annotations, "categories": categories}
 
 
-def _annotations(dataset: LabelledSet, sample: LabelledImage, width: int, height: int) -> list[dict[str, Any]]:
+def _annotations(dataset: LabelledSet, sample: LabelledImage, width: int, height: int) -> list[Json]:
     labels = sample.labels.scaled(width, height)
     corner_sizes = np.concatenate([labels.boxes[:, :2], labels.boxes[:, 2:] - labels.boxes[:, :2]], 1)
-    rows: list[dict[str, Any]] = [
+    rows: list[Json] = [
         {
             "image_id": sample.image_id,
             "category_id": dataset.category_ids[label],
@@ -132,7 +133,7 @@ def _evaluate(dataset: LabelledSet, predictions: Sequence[Prediction], kind: str
     return evaluator
 
 
-def _silent(*_: Any) -> None:
+def _silent(*_: object) -> None:
     """Library code prints nothing."""
 
 

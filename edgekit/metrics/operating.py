@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -21,6 +20,7 @@ from edgekit.metrics.matching import by_overlap, envelope
 from edgekit.metrics.objects import boxes_overlap, image_overlap, match_objects
 from edgekit.metrics.predictions import Prediction, by_image, gather
 from edgekit.metrics.scores import RECALLS
+from edgekit.spec import Json
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Curves:
     recalls: np.ndarray
     precision_at_recall: np.ndarray
 
-    def best(self) -> list[dict[str, Any]]:
+    def best(self) -> list[Json]:
         """Per class with objects, and for ``all`` classes together, the threshold where F1 is highest (the middle of
         the highest stretch) and what is reached there."""
         present = ~np.isnan(self.f1[:, 0])

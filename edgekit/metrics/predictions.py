@@ -19,9 +19,9 @@ import numpy as np
 
 from edgekit.boxes import rotated_from_corners
 from edgekit.errors import InputError, shorten
-from edgekit.metrics.labels import LabelledSet
+from edgekit.metrics.labels import LabelledSet, Rle
 
-Prediction = Mapping[str, Any]
+Prediction = Mapping[str, Any]  # a COCO result dict
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Detections:
         """
         return self._stacked([p.get("keypoints") for p in self.rows], 3 * points, "keypoints").reshape(-1, points, 3)
 
-    def masks(self) -> list[Mapping[str, Any]]:
+    def masks(self) -> list[Rle]:
         """N masks as COCO run-length encodings.
 
         Raises:
@@ -63,7 +63,7 @@ class Detections:
         corners = [polygon[0] if isinstance(polygon, (list, tuple)) and polygon else None for polygon in polygons]
         return rotated_from_corners(self._stacked(corners, 8, "segmentation").reshape(-1, 4, 2))
 
-    def _stacked(self, rows: Sequence[Any], width: int, key: str) -> np.ndarray:
+    def _stacked(self, rows: Sequence[object], width: int, key: str) -> np.ndarray:
         if any(not isinstance(row, (list, tuple)) or len(row) != width for row in rows):
             raise InputError(f"a prediction has no {key} of {width} numbers; was it made by a model of another task?")
         return np.array(rows, np.float64)

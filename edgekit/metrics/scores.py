@@ -10,12 +10,12 @@ C classes, T thresholds of overlap.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
 from edgekit.errors import UsageError
 from edgekit.metrics.labels import LabelledSet
+from edgekit.spec import Json
 
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)  # COCO's ten
 RECALLS = np.linspace(0.0, 1.0, 101)  # COCO's 101 recall levels
@@ -61,7 +61,7 @@ class Scores:
     """
 
     metrics: dict[str, float]
-    per_class: list[dict[str, Any]] = field(default_factory=list)
+    per_class: list[Json] = field(default_factory=list)
     protocol: str = ""
 
     def joined(self, other: Scores) -> Scores:
@@ -72,7 +72,7 @@ class Scores:
             f"{self.protocol} {other.protocol}".strip(),
         )
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> Json:
         """The ``metrics`` object of ``val --json``."""
         return {**self.metrics, "per_class": self.per_class}
 
@@ -87,7 +87,7 @@ def table(dataset: LabelledSet, ap_CT: np.ndarray, prefix: str, protocol: str) -
     per_class = []
     rows = []
     for c in np.flatnonzero(instances_C):
-        entry = {"class": dataset.names[c], "images": int(images_C[c]), "instances": int(instances_C[c])}
+        entry: Json = {"class": dataset.names[c], "images": int(images_C[c]), "instances": int(instances_C[c])}
         if not np.isnan(ap_CT[c]).any():
             entry |= _averages(ap_CT[c : c + 1], prefix)
             rows.append(ap_CT[c])
@@ -95,5 +95,5 @@ def table(dataset: LabelledSet, ap_CT: np.ndarray, prefix: str, protocol: str) -
     return Scores(_averages(np.array(rows or [np.zeros(ap_CT.shape[1])]), prefix), per_class, protocol)
 
 
-def _averages(ap_CT: np.ndarray, prefix: str) -> dict[str, Any]:
+def _averages(ap_CT: np.ndarray, prefix: str) -> dict[str, float]:
     return {f"{prefix}map50_95": float(ap_CT.mean()), f"{prefix}map50": float(ap_CT[:, 0].mean())}

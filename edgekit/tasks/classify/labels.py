@@ -7,18 +7,18 @@ Probabilities are in the order of the set's classes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
 from edgekit.errors import InputError
 from edgekit.metrics.labels import LabelledSet
-from edgekit.metrics.predictions import by_image
+from edgekit.metrics.predictions import Prediction, by_image
 from edgekit.metrics.scores import Options, Scores
+from edgekit.spec import Json
 
 
-def score(dataset: LabelledSet, predictions: Sequence[Mapping[str, Any]], options: Options) -> Scores:
+def score(dataset: LabelledSet, predictions: Sequence[Prediction], options: Options) -> Scores:
     """Share of images whose class is the most probable one, and among the five most probable ones.
 
     An image without a prediction counts as wrong; equal probabilities rank by label.
@@ -39,7 +39,7 @@ def score(dataset: LabelledSet, predictions: Sequence[Mapping[str, Any]], option
                 )
             rank[i] = int(np.flatnonzero(np.argsort(-probs, kind="stable") == truth[i])[0])
     hits = {"top1": rank < 1, "top5": rank < 5}
-    per_class: list[dict[str, Any]] = []
+    per_class: list[Json] = []
     for c in np.unique(truth):
         mine = truth == c
         shares = {key: float(right[mine].mean()) for key, right in hits.items()}

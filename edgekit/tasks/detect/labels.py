@@ -7,12 +7,12 @@ A polygon (``class x1 y1 x2 y2 x3 y3 …``) is taken by the box around it, so se
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from edgekit.metrics.coco import coco_scores
 from edgekit.metrics.labels import LabelledSet
 from edgekit.metrics.peer import peer_boxes
+from edgekit.metrics.predictions import Prediction
 from edgekit.metrics.scores import Options, Scores
 from edgekit.tasks.rows import Row, centred_box, clip_box, extent, outline
 
@@ -32,7 +32,7 @@ def parse_row(values: Sequence[float], keypoint_shape: tuple[int, int] | None = 
     return Row(box, clipped=beyond)
 
 
-def score(dataset: LabelledSet, predictions: Sequence[Mapping[str, Any]], options: Options) -> Scores:
+def score(dataset: LabelledSet, predictions: Sequence[Prediction], options: Options) -> Scores:
     """Average precision of boxes; see ``edgekit.evaluate.score``."""
     if options.protocol == "peer":
         return peer_boxes(dataset, predictions)

@@ -6,14 +6,14 @@ predictions are scored.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
 from edgekit.metrics.labels import LabelledSet
 from edgekit.metrics.objects import rotated_scores
 from edgekit.metrics.peer import peer_rotated
+from edgekit.metrics.predictions import Prediction
 from edgekit.metrics.scores import Options, Scores
 from edgekit.tasks.rows import BadRow, Row, clip_box, extent, outline
 
@@ -54,7 +54,7 @@ def _side(a: _Point, b: _Point, point: _Point) -> float:
     return (b[0] - a[0]) * (point[1] - a[1]) - (b[1] - a[1]) * (point[0] - a[0])
 
 
-def score(dataset: LabelledSet, predictions: Sequence[Mapping[str, Any]], options: Options) -> Scores:
+def score(dataset: LabelledSet, predictions: Sequence[Prediction], options: Options) -> Scores:
     """Average precision of oriented boxes; see ``edgekit.evaluate.score``."""
     if options.protocol == "peer":
         return peer_rotated(dataset, predictions)

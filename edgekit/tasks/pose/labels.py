@@ -9,14 +9,14 @@ labelled and every other is visible.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
 from edgekit.metrics.coco import coco_scores
 from edgekit.metrics.labels import LabelledSet
 from edgekit.metrics.peer import peer_boxes, peer_keypoints
+from edgekit.metrics.predictions import Prediction
 from edgekit.metrics.scores import Options, Scores
 from edgekit.tasks.rows import FAR, ROUNDING, BadRow, Row, centred_box
 
@@ -51,7 +51,7 @@ def parse_row(values: Sequence[float], keypoint_shape: tuple[int, int] | None = 
     return Row(box, keypoints=keypoints, clipped=max(beyond, float(off.max(initial=0.0))))
 
 
-def score(dataset: LabelledSet, predictions: Sequence[Mapping[str, Any]], options: Options) -> Scores:
+def score(dataset: LabelledSet, predictions: Sequence[Prediction], options: Options) -> Scores:
     """Average precision of boxes and of keypoints (``pose_…``); see ``edgekit.evaluate.score``."""
     if options.protocol == "peer":
         return peer_boxes(dataset, predictions).joined(peer_keypoints(dataset, predictions))

@@ -7,12 +7,12 @@ One row is one object in one piece; objects in several pieces need COCO's format
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from edgekit.metrics.coco import coco_scores
 from edgekit.metrics.labels import LabelledSet
 from edgekit.metrics.peer import peer_boxes, peer_masks
+from edgekit.metrics.predictions import Prediction
 from edgekit.metrics.scores import Options, Scores
 from edgekit.tasks.rows import BadRow, Row, clip_box, extent, outline
 
@@ -30,7 +30,7 @@ def parse_row(values: Sequence[float], keypoint_shape: tuple[int, int] | None = 
     return Row(box, polygon=points, clipped=beyond)
 
 
-def score(dataset: LabelledSet, predictions: Sequence[Mapping[str, Any]], options: Options) -> Scores:
+def score(dataset: LabelledSet, predictions: Sequence[Prediction], options: Options) -> Scores:
     """Average precision of boxes and of masks (``mask_…``); see ``edgekit.evaluate.score``."""
     if options.protocol == "peer":
         return peer_boxes(dataset, predictions).joined(peer_masks(dataset, predictions, options.imgsz))
