@@ -376,6 +376,12 @@ def test_a_sound_manifest_is_read(probe: Probe, folder: Path) -> None:
     assert probe("read", f"{folder}/") == {"task": "detect", "target": "ort-fp32", "names": 2}
 
 
+def test_a_task_that_nobody_knows_is_read(probe: Probe, folder: Path) -> None:
+    """What its outputs mean is said by their roles; ``test_results_are_pythons`` post-processes such a task."""
+    spoil(folder, lambda m: m.update(task="points"))
+    assert probe("read", folder)["task"] == read_bundle(folder).info.task == "points"
+
+
 ESCAPED = ("role with a quote", "role of lines", "file of backslashes", "file with a zero byte")  # in their own ways
 
 
