@@ -46,8 +46,10 @@ def _default_to_float32() -> None:
 
     honest = openvino.Core.compile_model
 
-    def compiled(self: Any, model: Any, device: str = "CPU", config: dict[str, Any] | None = None, **more: Any) -> Any:
-        return honest(self, model, device, {"INFERENCE_PRECISION_HINT": "f32", **(config or {})}, **more)
+    def compiled(
+        self: Any, model: Any, device_name: str | None = None, config: dict[str, Any] | None = None, **more: Any
+    ) -> Any:
+        return honest(self, model, device_name, {"INFERENCE_PRECISION_HINT": "f32", **(config or {})}, **more)
 
     openvino.Core.compile_model = compiled
 

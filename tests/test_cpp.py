@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import os
 import shutil
 import subprocess
 import sys
@@ -493,6 +494,9 @@ def noise(count: int) -> list[np.ndarray]:
 @pytest.mark.parametrize("target", ["ov-fp32", "ov-fp16", "ov-int8"])
 @pytest.mark.parametrize("task", ["detect", "segment", "pose", "obb", "classify"])
 def test_every_task_conforms(probe: Probe, tmp_path: Path, task: str, target: str, pixels: bool) -> None:
+    bfloat16 = target == "ov-fp16" or (task, target) == ("classify", "ov-int8")  # a product of matrices left in float
+    if bfloat16 and os.environ.get("EDGEKIT_TEST_FLOAT32"):
+        pytest.skip("the limited oneDNN has no bf16, which OpenVINO asks it for by CPUID; emulated processors run this")
     folder = tiny_bundle(tmp_path / "bundle", task, target, pixels=pixels)
     assert assert_conforms(probe, folder, noise(8), **OPTIONS) > 20
     assert assert_conforms(probe, folder, noise(4), conf=0.01, iou=0.4, max_det=9, agnostic=True, multi_label=True) > 9

@@ -71,11 +71,13 @@ def _run(runtime: str, path: Path) -> np.ndarray:
 
 
 @pytest.mark.skipif(not EMULATOR, reason="runs on the emulated rows of `make test-processors`")
-def test_the_cpp_library_answers_and_warns_on_an_emulated_processor(made: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("target", ["ov-fp32", "ov-fp16"])  # the latter leaves the precision to OpenVINO
+def test_the_cpp_library_answers_and_warns_on_an_emulated_processor(target: str, made: Path, tmp_path: Path) -> None:
     probe = Probe(compile_tests("cpp-plain", targets=("probe",)) / "probe", tmp_path)
     place = shutil.copytree(made / "detector-ov-fp32", tmp_path / "bundle")
     manifest = (place / "manifest.json").read_text()
-    (place / "manifest.json").write_text(manifest.replace("{", '{"quantization": {"weight_bits": 8},', 1))
+    manifest = manifest.replace('"ov-fp32"', f'"{target}"').replace("{", '{"quantization": {"weight_bits": 8},', 1)
+    (place / "manifest.json").write_text(manifest)
     assert "--weight-bits 7" in probe("warnings", place, "CPU")
     with pytest.warns(RuntimeWarning, match="--weight-bits 7"):
         predictor = loading.load(place, threads=1, conf=0.0, max_det=50)
