@@ -33,7 +33,7 @@ def declared() -> dict[str, str]:
 
 
 def test_every_declared_package_is_looked_at_under_its_extra() -> None:
-    looked_at = {p.name: p.extra for p in doctor.PACKAGES}
+    looked_at = {p["name"]: p["extra"] or "" for p in doctor.examine()["packages"]}
     assert looked_at == {name: extra for name, extra in declared().items() if name != "tomli"}
 
 
@@ -46,7 +46,7 @@ def test_versions_are_those_of_the_installed_packages() -> None:
 
 def test_every_target_of_the_contract_is_ready_or_says_why_not() -> None:
     states = {s["name"]: s for s in doctor.target_states()}
-    assert list(states)[: len(CONTRACT)] == CONTRACT
+    assert [name for name in states if name in CONTRACT] == CONTRACT
     for state in states.values():
         assert state["ready"] == (state["note"] is None)
         assert state["ready"] or len(state["note"]) > 10

@@ -22,8 +22,8 @@ import pytest
 REPO = Path(__file__).resolve().parents[1]
 PACKAGE = REPO / "edgekit"
 OPTIONAL = tuple(
-    "torch torchvision onnx onnx_ir onnxscript onnxsim onnxruntime openvino nncf tensorrt tensorrt_rtx cuda pycuda "
-    "matplotlib faster_coco_eval pycocotools supervision scipy psutil PIL jinja2".split(" ")
+    "torch torchvision onnx onnx_ir onnxscript onnxsim onnxruntime openvino nncf ncnn tensorrt tensorrt_rtx cuda "
+    "pycuda matplotlib faster_coco_eval pycocotools supervision scipy psutil PIL jinja2".split(" ")
 )
 HEAVY = (*OPTIONAL, "cv2", "numpy", "yaml")
 PLAIN = "spec errors system"  # rooms everyone may use
@@ -79,7 +79,7 @@ WALLS = (
     Wall(
         "targets/*",
         "numpy",
-        "onnx onnxruntime openvino tensorrt tensorrt_rtx cuda pycuda",
+        "onnx onnxruntime openvino ncnn tensorrt tensorrt_rtx cuda pycuda",
         rooms=f"{PLAIN} runtime",
     ),
     Wall("bench/*", "numpy", "psutil", rooms=f"{HOST} targets"),
@@ -121,7 +121,7 @@ WALLS = (
     Wall("__init__.py", rooms="bundle results runtime"),
 )
 
-VENDORS = ({"onnxruntime"}, {"openvino", "nncf"}, {"tensorrt"}, {"tensorrt_rtx"})
+VENDORS = ({"onnxruntime"}, {"openvino", "nncf"}, {"ncnn"}, {"tensorrt"}, {"tensorrt_rtx"})
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 

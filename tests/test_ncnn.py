@@ -1,0 +1,114 @@
+"""ncnn: held against ONNX Runtime on the same graph; what it cannot take is named before anything is written."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from edgekit import targets
+from edgekit.errors import InputError, UsageError
+from edgekit.spec import Graph, ModelInfo, Port
+from edgekit.targets._target import Opening
+from edgekit.targets.ncnn import missing, missing_to_build
+
+SIDE = 32
+
+
+def _graph(folder: Path, nodes: list[onnx.NodeProto], batch: int | str = 1, output: str = "scores") -> Graph:
+    """A graph of ``images`` whose last node gives ``output``, ``[1, 4, 1024]``; opset 18."""
+    rng = np.random.default_rng(0)
+    weights = helper.make_tensor("w", TensorProto.FLOAT, (4, 3, 3, 3), rng.normal(0, 0.2, 108).astype(np.float32))
+    shape = helper.make_tensor("shape", TensorProto.INT64, (3,), [1, 4, SIDE * SIDE])
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("images", TensorProto.FLOAT, (batch, 3, SIDE, SIDE))],
+        [helper.make_tensor_value_info(output, TensorProto.FLOAT, (1, 4, SIDE * SIDE))],
+        [weights, shape],
+    )
+    path = folder / "graph.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), path)
+    first = batch if isinstance(batch, int) else None
+    inputs = (Port("images", "images", (first, 3, SIDE, SIDE)),)
+    info = ModelInfo("detect", (SIDE, SIDE), "raw", tuple("abcd"), inputs, (Port(output, "scores", (1, 4, 1024)),))
+    return Graph(path, info, "0" * 64)
+
+
+def _convolution() -> list[onnx.NodeProto]:
+    return [
+        helper.make_node("Conv", ["images", "w"], ["c"], pads=[1, 1, 1, 1], name="conv"),
+        helper.make_node("Sigmoid", ["c"], ["s"], name="sigmoid"),
+        helper.make_node("Reshape", ["s", "shape"], ["scores"], name="reshape"),
+    ]
+
+
+needs_ncnn = pytest.mark.skipif(
+    bool(missing() or missing_to_build()), reason="needs ncnn and pnnx: pip install ncnn; pip install --no-deps pnnx"
+)
+
+
+@needs_ncnn
+@pytest.mark.parametrize(("name", "tolerance"), [("ncnn-fp32", 1e-6), ("ncnn-fp16", 2e-3)])
+def test_a_graph_gives_what_onnx_runtime_gives(name: str, tolerance: float, tmp_path: Path) -> None:
+    graph = _graph(tmp_path, _convolution())
+    (tmp_path / "bundle").mkdir()
+    target = targets.get(name)
+    target.build(graph, tmp_path / "bundle")
+    session = target.open(tmp_path / "bundle", graph.info, Opening(threads=1))
+    batch = np.random.default_rng(1).random((1, 3, SIDE, SIDE), np.float32)
+    found = session.run(batch)["scores"]
+    reference = targets.get("ort-fp32").open(graph.path, graph.info).run(batch)["scores"]
+    assert found.shape == reference.shape == (1, 4, SIDE * SIDE)
+    np.testing.assert_allclose(found, reference, atol=tolerance)
+    assert session.precision_by_type()
+    two = session.run(np.concatenate([batch, batch[..., ::-1]]))["scores"]  # any number of images, one after the other
+    np.testing.assert_array_equal(two[0], found[0])
+    assert np.abs(two[1] - two[0]).max() > 0.01
+
+
+@needs_ncnn
+def test_an_operator_ncnn_has_no_layer_for_is_named(tmp_path: Path) -> None:
+    nodes = _convolution()
+    nodes[1] = helper.make_node("Hardmax", ["c"], ["s"], axis=1, name="odd")
+    (tmp_path / "bundle").mkdir()
+    with pytest.raises(InputError, match="Hardmax"):
+        targets.get("ncnn-fp32").build(_graph(tmp_path, nodes), tmp_path / "bundle")
+    assert not list((tmp_path / "bundle").iterdir())
+
+
+@pytest.mark.parametrize("batch", [2, "N"])
+def test_one_image_a_run(batch: int | str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="batch"):
+        targets.get("ncnn-fp32").build(_graph(tmp_path, _convolution(), batch), tmp_path)
+
+
+@needs_ncnn
+def test_damaged_files_and_other_devices_are_refused(tmp_path: Path) -> None:
+    graph = _graph(tmp_path, _convolution())
+    (tmp_path / "bundle").mkdir()
+    target = targets.get("ncnn-fp32")
+    target.build(graph, tmp_path / "bundle")
+    with pytest.raises(UsageError, match="GPU"):
+        target.open(tmp_path / "bundle", graph.info, Opening(device="GPU"))
+    (tmp_path / "bundle" / "model.param").write_text("nonsense")
+    with pytest.raises(InputError, match="model.param"):
+        target.open(tmp_path / "bundle", graph.info)
+
+
+def test_what_is_missing_is_said() -> None:
+    """With and without the packages: None, or what to install."""
+    for said in (missing(), missing_to_build()):
+        assert said is None or "pip install" in said
+
+
+def test_the_heads_are_those_of_the_host() -> None:
+    for name in ("ncnn-fp32", "ncnn-fp16"):
+        target = targets.get(name)
+        assert target.heads == ("raw",)
+        assert not target.complaints()
+        assert dataclasses.is_dataclass(target)
