@@ -46,6 +46,8 @@ SETS = {
     "table tennis": ("yolo12n-obb-table-tennis.pt", "table_tennis_obb/data.yaml", (16, 64, 256, 512)),
 }
 SIDE, USUAL = 320, 64
+# How an activation's range is made of those of the images: NNCF's names.
+RANGES = {"minmax": "MINMAX", "mean": "MEAN_MINMAX", "percentile": "MEAN_QUANTILE", "median": "MEDIAN_MINMAX"}
 CPU_RUNS = 8
 LIMIT = "ONEDNN_MAX_CPU_ISA"  # what OpenVINO's kernels may use of the processor
 
@@ -172,12 +174,19 @@ class Bench:
         return self.open("ort-int8", out)
 
     def _nncf(self, what: Row, batches: list[np.ndarray]) -> Session:
+        import nncf
+        from nncf.quantization.range_estimator import RangeEstimatorParametersSet
+
         out = self.scratch / "model.xml"
         graph: Graph = self.graphs["ov-int8"]
-        more = {key: what[key] for key in ("smoothing", "alignment") if key in what}
-        ir.quantize(
-            graph.path, out, batches, (), what["method"], what["symmetric"], what["weight_bits"], what["bias"], **more
-        )
+        alpha = what.get("smoothing")
+        changes = {
+            "activations_range_estimator_params": getattr(RangeEstimatorParametersSet, RANGES[what["method"]]),
+            "disable_bias_correction": not what["bias"],
+            "disable_channel_alignment": not what.get("alignment", False),
+            "smooth_quant_alphas": nncf.AdvancedSmoothQuantParameters(convolution=-1 if alpha is None else alpha),
+        }
+        ir.quantize(graph.path, out, batches, (), what["weight_bits"], what["symmetric"], changes)
         return self.open("ov-int8", out)
 
     def _static(self, what: Row, batches: list[np.ndarray]) -> Session:

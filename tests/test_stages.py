@@ -13,13 +13,14 @@ from torch import nn
 
 from edgekit import catalog, checkpoint, targets
 from edgekit.bundle import build as building
-from edgekit.bundle import compare, conformance, parity, stages
+from edgekit.bundle import compare, conformance
 from edgekit.errors import GateError, InputError, UsageError
 from edgekit.graph.document import read_document
 from edgekit.graph.export import export
 from edgekit.image import prepare
 from edgekit.nn.session import TorchSession
 from edgekit.spec import ModelInfo, Port, Preprocess, Session
+from edgekit.verify import parity, stages
 from edgekit.verify.rounding import FACTORS
 from tests.networks import noise, settled
 

@@ -26,7 +26,7 @@ import logging
 import re
 import shutil
 import tempfile
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -43,7 +43,6 @@ from edgekit.targets.openvino import save
 _COMPUTES = ("Convolution", "GroupConvolution", "Parameter", "Constant")
 _COUNTED = re.compile(r"[A-Za-z]\w*_\d+")  # a name that OpenVINO gave by itself
 _SUFFIX = "/WithoutBiases"  # OpenVINO's name for a convolution whose bias became an Add
-RANGES = {"minmax": "MINMAX", "mean": "MEAN_MINMAX", "percentile": "MEAN_QUANTILE", "median": "MEDIAN_MINMAX"}
 
 
 def quantize(
@@ -51,12 +50,9 @@ def quantize(
     out: Path,
     batches: Sequence[np.ndarray],
     skip: Collection[str] = (),
-    method: str = "minmax",
-    symmetric: bool = False,
     weight_bits: int = 7,
-    bias_correction: bool = True,
-    smoothing: float | None = None,
-    alignment: bool = False,
+    symmetric: bool = False,
+    changes: Mapping[str, object] | None = None,
 ) -> qdq.Placement:
     """Write ``graph`` as an INT8 IR, ``out`` and the ``.bin`` beside it.
 
@@ -65,12 +61,9 @@ def quantize(
         out: the ``.xml`` to write.
         batches: float32 ``[B, 3, H, W]`` each.
         skip: groups (``groups.collect``) and nodes to leave in floating point.
-        method: a key of ``RANGES``: how an activation's range is made of those of the images.
-        symmetric: of activations.
         weight_bits: 7, or 8 for processors with VNNI only.
-        smoothing: strength of SmoothQuant between activations and the weights of convolutions, 0 to 1; None leaves it
-            out (G. Xiao et al., "SmoothQuant", ICML 2023).
-        alignment: of channels between a depthwise or plain convolution and the next (cross-layer equalisation).
+        symmetric: of activations.
+        changes: to ``nncf.AdvancedQuantizationParameters``, to try other methods.
 
     Raises:
         MissingPackageError: openvino or nncf is not installed.
@@ -89,17 +82,6 @@ def quantize(
     left = _left_alone(model, skip, graph)
     left |= {name + _SUFFIX for name in qdq.last_convolutions(exported) if qdq.keeps_float(name)}
     known = {name for op in model.get_ops() if not _COUNTED.fullmatch(name := op.get_friendly_name())}
-    advanced = nncf.AdvancedQuantizationParameters(
-        overflow_fix=nncf.OverflowFix.ENABLE if weight_bits == 7 else nncf.OverflowFix.DISABLE,
-        disable_bias_correction=not bias_correction,
-        disable_channel_alignment=not alignment,
-        smooth_quant_alphas=nncf.AdvancedSmoothQuantParameters(convolution=-1 if smoothing is None else smoothing),
-        # Per image, whatever the artifact's batch: the ranges must not depend on it.
-        batchwise_statistics=len(batches[0]) > 1,
-        activations_range_estimator_params=getattr(
-            nncf.quantization.range_estimator.RangeEstimatorParametersSet, RANGES[method]
-        ),
-    )
     with _quiet():
         quantized = nncf.quantize(
             model,
@@ -108,11 +90,26 @@ def quantize(
             preset=nncf.QuantizationPreset.PERFORMANCE if symmetric else nncf.QuantizationPreset.MIXED,
             target_device=nncf.TargetDevice.CPU,
             ignored_scope=nncf.IgnoredScope(names=sorted(left), validate=False),
-            advanced_parameters=advanced,
+            advanced_parameters=_advanced(weight_bits, len(batches[0]) > 1, changes or {}),
         )
     _make_repeatable(quantized, known)
     save(quantized, out)
     return _placement(quantized, left)
+
+
+def _advanced(weight_bits: int, batched: bool, changes: Mapping[str, Any]) -> Any:
+    import nncf
+
+    settings = {
+        "overflow_fix": nncf.OverflowFix.ENABLE if weight_bits == 7 else nncf.OverflowFix.DISABLE,
+        "disable_bias_correction": False,
+        "disable_channel_alignment": True,
+        "smooth_quant_alphas": nncf.AdvancedSmoothQuantParameters(convolution=-1),
+        # Per image, whatever the artifact's batch: the ranges must not depend on it.
+        "batchwise_statistics": batched,
+        "activations_range_estimator_params": nncf.quantization.range_estimator.RangeEstimatorParametersSet.MINMAX,
+    }
+    return nncf.AdvancedQuantizationParameters(**(settings | dict(changes)))
 
 
 def _left_alone(model: Any, skip: Collection[str], graph: Path) -> set[str]:
