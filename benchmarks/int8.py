@@ -15,11 +15,12 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from edgekit import targets
 from edgekit.bench import machine
 from edgekit.bundle.build import build
 from edgekit.bundle.options import BuildOptions
 from edgekit.errors import GateError
-from edgekit.quantize import FLOATS, QuantizeOptions
+from edgekit.quantize import QuantizeOptions
 from edgekit.runtime.manifest import read_bundle
 from edgekit.system.versions import versions
 
@@ -33,7 +34,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--count", type=int, default=300, help="calibration images")
     parser.add_argument("--seconds", type=float, default=20.0, help="for each comparison of speed; 0 leaves it out")
-    parser.add_argument("--targets", nargs="*", default=[*FLOATS, "trt-rtx-int8"])
+    timed = [target.name for target in targets.every() if target.floats]
+    parser.add_argument("--targets", nargs="*", default=[*timed, "trt-rtx-int8"])
     parser.add_argument("--tasks", nargs="*")
     options = parser.parse_args()
     recorded = json.loads((options.shared / "fixtures" / "expected.json").read_text())["val"]

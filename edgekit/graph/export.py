@@ -28,7 +28,7 @@ from edgekit.checkpoint import Checkpoint
 from edgekit.graph import lineages
 from edgekit.graph.document import METADATA_KEY, REWRITTEN, SCHEMA
 from edgekit.graph.nms import append_nms
-from edgekit.graph.rewrite import apply, became, recipe_for
+from edgekit.graph.rewrite import RuleReport, apply, became, recipe_for
 from edgekit.nn.blocks import fuse
 from edgekit.nn.session import shaped
 from edgekit.spec import Graph, Json, ModelInfo, check_opset, sha256_file
@@ -88,30 +88,37 @@ def export(
     stages = _stages(model)
     reports = apply(model, chosen, catalog.expected_rewrites(checkpoint.spec))
     lineage = lineages.renamed({"stages": stages, "became": became(model)}, _tidy(model))
-    installed = versions("edgekit", "torch", "onnx", "onnxscript")
-    provenance: Json = {
-        "checkpoint_sha256": checkpoint.sha256,
-        "checkpoint": checkpoint.provenance,
-        "family": checkpoint.spec.family,
-        "licence": checkpoint.licence,
-        "versions": installed,
-    }
-    document = {
-        "schema": SCHEMA,
-        "info": info.to_dict(),
-        "rewrites": [r.to_dict() for r in reports],
-        "provenance": provenance,
-        "lineage": lineage,
-        "stages": lineages.whole(lineage, model),
-    }
-    model.metadata_props[METADATA_KEY] = json.dumps(document, sort_keys=True)
-    model.producer_name, model.producer_version = "edgekit", installed["edgekit"]
+    document = _described(model, checkpoint, info, reports, lineage)
     proto = ir.to_proto(model)
     onnx.checker.check_model(proto, full_check=True)
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as partial:
         onnx.save(proto, partial)
-    return Graph(path, info, sha256_file(path), provenance | {k: document[k] for k in REWRITTEN})
+    return Graph(path, info, sha256_file(path), document["provenance"] | {k: document[k] for k in REWRITTEN})
+
+
+def _described(
+    model: ir.Model, checkpoint: Checkpoint, info: ModelInfo, reports: list[RuleReport], lineage: lineages.Lineage
+) -> Json:
+    """What the file says of itself, which is put into its metadata."""
+    installed = versions("edgekit", "torch", "onnx", "onnxscript")
+    document: Json = {
+        "schema": SCHEMA,
+        "info": info.to_dict(),
+        "rewrites": [r.to_dict() for r in reports],
+        "provenance": {
+            "checkpoint_sha256": checkpoint.sha256,
+            "checkpoint": checkpoint.provenance,
+            "family": checkpoint.spec.family,
+            "licence": checkpoint.licence,
+            "versions": installed,
+        },
+        "lineage": lineage,
+        "stages": lineages.whole(lineage, model),
+    }
+    model.metadata_props[METADATA_KEY] = json.dumps(document, sort_keys=True)
+    model.producer_name, model.producer_version = "edgekit", installed["edgekit"]
+    return document
 
 
 def _capture(checkpoint: Checkpoint, info: ModelInfo) -> ir.Model:
