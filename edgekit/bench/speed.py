@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from edgekit.bench import machine
-from edgekit.bench.clock import WHOLE, ClockOptions
+from edgekit.bench.clock import RATIO_LIMIT, WHOLE, ClockOptions
 from edgekit.bench.run import bench
 from edgekit.errors import GateError
 from edgekit.runtime.predictor import Predictor
@@ -34,7 +34,7 @@ def against(
         floats: target → session.
         images: uint8 BGR, cycled.
         required: the least speedup; None only records.
-        budget_s: seconds for everything.
+        budget_s: seconds for everything, at most: it ends when the ratios are known well enough to be believed.
 
     Returns:
         ``against``, ``speedup`` with the interval ``low high``, ``int8_ms`` and ``float_ms`` (medians), ``reliable``,
@@ -45,7 +45,7 @@ def against(
     """
     name = int8.target
     predictors = {name: Predictor(int8), **{target: Predictor(session) for target, session in floats.items()}}
-    records = bench(predictors, images, ClockOptions(budget_s=budget_s), baseline=name)
+    records = bench(predictors, images, ClockOptions(width=RATIO_LIMIT, budget_s=budget_s), baseline=name)
     # Ratios are against INT8, so that of a slower float model is the speedup itself; the fastest one counts.
     best = min((r for r in records if r["artifact"] != name), key=lambda r: float(r["ratio"][WHOLE]["ratio"]))
     ratio = best["ratio"][WHOLE]

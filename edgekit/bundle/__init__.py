@@ -5,6 +5,8 @@
 | ``options.py`` | what a build can be asked for |
 | ``preflight.py`` ``source.py`` | what can be refused before the work begins |
 | ``build.py`` | export, rewrite, quantize, build, prove, seal: ``edgekit build`` |
+| ``exports.py`` | graphs of a source as targets want them, and the source to compare with |
+| ``gates.py`` | which quantized candidate loses little enough |
 | ``crowding.py`` | how many candidates the images at hand need |
 | ``loading.py`` ``external.py`` | a bundle, a checkpoint, an ONNX file or another tool's model as a session |
 | ``inspection.py`` ``compare.py`` | what a model is; two of them side by side |

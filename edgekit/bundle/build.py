@@ -192,7 +192,10 @@ def _speed(job: _Job, session: Session) -> Json:
     from edgekit.bench.speed import against
 
     job.say("timing it against floating point")
-    return {"speed": against(opened, session, job.pictures, quantize.require_speedup, quantize.timing_s)}
+    found = against(opened, session, job.pictures, quantize.require_speedup, quantize.timing_s)
+    for other in opened.values():
+        other.close()
+    return {"speed": found}
 
 
 def described(graph: Graph, target: Target, own: TargetOptions) -> Graph:

@@ -45,7 +45,7 @@ class QuantizeOptions:
     """7 or 8; by default what the target's kernels add exactly: 8, on CPUs without VNNI 7."""
 
     timing_s: float = 20.0
-    """Seconds that the comparison of speed may take; 0 leaves it out."""
+    """Seconds that the comparison of speed may take, at most; 0 leaves it out."""
 
     judged: bool = True
     """False calibrates on a few images and looks at no accuracy: an artifact to time, whose speed depends on neither,
