@@ -152,7 +152,7 @@ def bundle_around(folder: Path, info: ModelInfo, target: str = "ort-fp32") -> Pa
 
 
 def conform(probe: Probe, folder: Path) -> list[str]:
-    """What the C++ library does wrong in a set that ``edgekit conformance make`` wrote; empty where it conforms."""
+    """What the C++ library does wrong in a set that ``benchmarks/conformance.py`` made; empty where it conforms."""
     document = json.loads((folder / DOCUMENT).read_text(encoding="utf-8"))
     wrong = []
     for case in document["cases"]:

@@ -20,9 +20,10 @@ import cv2
 import numpy as np
 import pytest
 
+from benchmarks.conformance import OPTIONS
 from edgekit import catalog, checkpoint, targets
 from edgekit.bundle import loading
-from edgekit.bundle.conformance import OPTIONS, TOLERANCES, differences
+from edgekit.bundle.conformance import TOLERANCES, differences
 from edgekit.errors import EdgekitError, TruncatedWarning
 from edgekit.image import Geometry, as_image, fit, prepare, read_image
 from edgekit.results import Result

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 
+from benchmarks import conformance as making
 from edgekit import catalog, checkpoint, targets
 from edgekit.bundle import build as building
 from edgekit.bundle import compare, conformance
@@ -242,7 +243,7 @@ def test_conformance_is_made_checked_and_broken(model: checkpoint.Checkpoint, tm
     (tmp_path / "photos").mkdir()
     for i, image in enumerate(parity.generated_images(2, side=90)):
         cv2.imwrite(str(tmp_path / "photos" / f"{i}.png"), image)
-    made = conformance.make(tmp_path / "set", built, [tmp_path / "photos"])
+    made = making.make(tmp_path / "set", built, [tmp_path / "photos"])
     assert len(made["cases"]) == 4
     assert conformance.check(tmp_path / "set") == {"cases": 4, "failed": 0, "failures": []}
     case = made["cases"][0]
@@ -253,7 +254,7 @@ def test_conformance_is_made_checked_and_broken(model: checkpoint.Checkpoint, tm
     report = conformance.check(tmp_path / "set")
     assert report["failed"] == 1 and "probs are off by 0.002" in report["failures"][0]["wrong"][0]
     with pytest.raises(InputError, match="already exists"):
-        conformance.make(tmp_path / "set", built, [tmp_path / "photos"])
+        making.make(tmp_path / "set", built, [tmp_path / "photos"])
     with pytest.raises(InputError, match="no conformance set"):
         conformance.check(tmp_path)
 

@@ -1,19 +1,16 @@
 """A set that every implementation of the host side is held to: bundles x images -> the results they must give.
 
-    make(Path("conformance"), [Path("a-ov-fp32"), Path("b-ort-fp32")], [Path("images")])
     check(Path("conformance"))["failed"]     # 0
 
-The folder holds ``bundles/``, ``images/`` and ``conformance.json``: the tolerances and, for every pair, the options
-and the expected result as ``predict --json`` prints it. Same count and order, boxes within 0.5 px, scores within 1e-3:
-an implementation in another language (or of tomorrow) passes if ``check``'s rules hold for what it prints.
+``benchmarks/conformance.py`` makes such a folder of ``bundles/``, ``images/`` and ``conformance.json``: the tolerances
+and, for every pair, the options and the expected result as ``predict --json`` prints it. Same count and order, boxes
+within 0.5 px, scores within 1e-3: an implementation in another language (or of tomorrow) passes if ``check``'s rules
+hold for what it prints.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import shutil
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,62 +20,10 @@ from edgekit.bundle.loading import load
 from edgekit.errors import InputError
 from edgekit.masks import decode_rle
 from edgekit.results import Result
-from edgekit.runtime.manifest import read_bundle
-from edgekit.runtime.sources import open_sources
 
 SCHEMA = 1
 DOCUMENT = "conformance.json"
 TOLERANCES = {"boxes_px": 0.5, "keypoints_px": 0.5, "scores": 1e-3, "angle_rad": 2e-2, "mask_iou": 0.98}
-OPTIONS: dict[str, Any] = {"conf": 0.25, "iou": 0.7, "max_det": 300}
-
-
-def make(out: Path, bundles: Sequence[Path], sources: Sequence[str | Path], most: int = 4) -> dict[str, Any]:
-    """Write a conformance set into the new folder ``out``.
-
-    Args:
-        out: the folder to make.
-        bundles: bundles, copied in; their folder names must differ.
-        sources: images or folders of images; the first ``most`` of each are copied in.
-        most: images taken of each source.
-
-    Raises:
-        InputError: ``out`` is there, a bundle or an image cannot be used, or two have one name.
-    """
-    if out.exists():
-        raise InputError(f"--out {out}: already exists; give a new folder")
-    scratch = out.with_name(f".{out.name}.partial-{os.getpid()}")
-    shutil.rmtree(scratch, ignore_errors=True)
-    try:
-        (scratch / "images").mkdir(parents=True)
-        images = [
-            _copy_image(Path(path), scratch) for source in sources for path in open_sources([source]).paths[:most]
-        ]
-        cases = []
-        for path in bundles:
-            name = path.resolve().name
-            if (scratch / "bundles" / name).exists():
-                raise InputError(f"{path}: a second bundle called {name!r}; rename one of them")
-            read_bundle(path)
-            shutil.copytree(path, scratch / "bundles" / name)
-            predictor = load(scratch / "bundles" / name, **OPTIONS)
-            for image in images:
-                expected = predictor(scratch / image)[0].to_dict() | {"image": image}
-                cases.append({"bundle": f"bundles/{name}", "image": image, "options": OPTIONS, "expected": expected})
-            predictor.close()
-        document = {"schema": SCHEMA, "tolerances": TOLERANCES, "cases": cases}
-        (scratch / DOCUMENT).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-        os.replace(scratch, out)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-    return document
-
-
-def _copy_image(path: Path, scratch: Path) -> str:
-    target = scratch / "images" / path.name
-    if target.exists():
-        raise InputError(f"{path}: a second image called {path.name!r}; rename one of them")
-    shutil.copyfile(path, target)
-    return f"images/{path.name}"
 
 
 def check(folder: Path, device: str | None = None) -> dict[str, Any]:
@@ -112,7 +57,7 @@ def _read(folder: Path) -> dict[str, Any]:
         document = json.loads(where.read_text(encoding="utf-8"))
         schema = int(document["schema"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{where}: no conformance set; make one with: edgekit conformance make") from error
+        raise InputError(f"{where}: no conformance set; make one with benchmarks/conformance.py") from error
     if schema > SCHEMA:
         raise InputError(f"{where}: conformance schema {schema}, this edgekit reads up to {SCHEMA}; upgrade edgekit")
     return dict(document)
