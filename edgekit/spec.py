@@ -13,7 +13,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 Json: TypeAlias = dict[str, Any]  # a JSON object, as the json module reads and writes it
+JsonView: TypeAlias = Mapping[str, Any]  # the same, only read
 
 SCALES = ("n", "s", "m", "l", "x")
 FAMILIES = ("v1.0", "turbo")

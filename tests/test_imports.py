@@ -23,9 +23,9 @@ REPO = Path(__file__).resolve().parents[1]
 PACKAGE = REPO / "edgekit"
 OPTIONAL = tuple(
     "torch torchvision onnx onnx_ir onnxscript onnxsim onnxruntime openvino nncf ncnn tensorrt tensorrt_rtx cuda "
-    "pycuda matplotlib faster_coco_eval pycocotools supervision scipy psutil PIL jinja2".split(" ")
+    "pycuda matplotlib faster_coco_eval pycocotools supervision scipy PIL jinja2".split(" ")
 )
-HEAVY = (*OPTIONAL, "cv2", "numpy", "yaml")
+HEAVY = (*OPTIONAL, "cv2", "numpy", "yaml", "psutil", "pynvml")
 PLAIN = "spec errors system"  # rooms everyone may use
 # What only running bundles takes.
 HOST = f"{PLAIN} boxes masks image jpeg lettering drawing results metrics runtime data tasks"
@@ -63,7 +63,7 @@ WALLS = (
     Wall("tasks/*/loss.py", "torch", rooms=f"{PLAIN} nn metrics"),
     Wall("tasks/*", "numpy", rooms=f"{PLAIN} metrics"),
     Wall("train/options.py", rooms=PLAIN),
-    Wall("train/*", "torch numpy cv2", "matplotlib", rooms=f"{HOST} nn checkpoint catalog evaluate"),
+    Wall("train/*", "torch numpy cv2 psutil", "matplotlib", rooms=f"{HOST} nn checkpoint catalog evaluate"),
     # Graphs: only the exporter knows both worlds; a rule knows graphs alone.
     Wall("graph/export.py", "torch onnx onnx_ir onnxscript", rooms=f"{PLAIN} catalog checkpoint nn tasks graph"),
     Wall("graph/rules/*", "numpy onnx onnx_ir onnxscript", rooms="errors graph"),
@@ -82,7 +82,7 @@ WALLS = (
         "onnx onnxruntime openvino ncnn tensorrt tensorrt_rtx cuda pycuda",
         rooms=f"{PLAIN} runtime",
     ),
-    Wall("bench/*", "numpy", "psutil", rooms=f"{HOST} targets"),
+    Wall("bench/*", "numpy psutil", "pynvml", rooms=f"{HOST} targets"),
     Wall("plan/__init__.py plan/choose.py", rooms=f"{PLAIN} plan"),
     Wall("plan/picture.py", rooms=f"{PLAIN} report"),
     Wall("plan/*", "numpy", rooms=f"{HOST} bench bundle targets quantize verify"),

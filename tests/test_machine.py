@@ -9,10 +9,13 @@ import sys
 import time
 from importlib import metadata
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any, ClassVar
 
 import pytest
 
 from edgekit.bench import machine
+from edgekit.bench.cold import process_memory
 from edgekit.bench.watch import Watch
 
 XEON = "\n\n".join(
@@ -32,17 +35,58 @@ CPU implementer	: 0x41
 CPU part	: 0xd0b"""
     for n in range(4)
 )
-SMI = (
-    "Tesla T4, 550.54.15, 7.5, 1590, 1590, 5000, 15360, 68.31, 70.00, 81, Enabled, 0x0000000000000024\n"
-    "NVIDIA Graphics, 550.54.15, 8.9, [N/A], 2100, 6000, 8188, [Not Supported], [N/A], 40, Disabled, [N/A]\n"
-)
+
+
+class Nvml(ModuleType):
+    """A stand-in for NVIDIA's library on a machine with two GPUs, of which one tells less."""
+
+    NVML_CLOCK_SM, NVML_CLOCK_MEM, NVML_TEMPERATURE_GPU = 1, 2, 0
+
+    class NVMLError(Exception):
+        pass
+
+    T4: ClassVar[dict[str, Any]] = {
+        "Name": "Tesla T4", "CudaComputeCapability": (7, 5), "MemoryInfo": SimpleNamespace(total=15360 << 20),
+        "ClockInfo": {1: 1590, 2: 5000}, "MaxClockInfo": {1: 1590}, "PowerUsage": 68310,
+        "PowerManagementLimit": 70000, "Temperature": {0: 81}, "PersistenceMode": 1, "CurrentClocksEventReasons": 0x24,
+    }  # fmt: skip
+    OTHER: ClassVar[dict[str, Any]] = {"Name": "NVIDIA Graphics", "MaxClockInfo": {1: 2100}, "PersistenceMode": 0}
+
+    def __init__(self, *gpus: dict[str, Any]) -> None:
+        super().__init__("pynvml")
+        self.every = gpus
+
+    def nvmlInit(self) -> None:
+        if not self.every:
+            raise self.NVMLError
+
+    def nvmlSystemGetDriverVersion(self) -> str:
+        return "550.54.15"
+
+    def nvmlDeviceGetCount(self) -> int:
+        return len(self.every)
+
+    def nvmlDeviceGetHandleByIndex(self, index: int) -> dict[str, Any]:
+        return self.every[index]
+
+    def __getattr__(self, name: str) -> Any:
+        def get(gpu: dict[str, Any], kind: int | None = None) -> Any:
+            if (key := name.removeprefix("nvmlDeviceGet")) not in gpu:
+                raise self.NVMLError
+            return gpu[key] if kind is None else gpu[key][kind]
+
+        return get
+
+
+@pytest.fixture
+def two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", Nvml(Nvml.T4, Nvml.OTHER))
 
 
 def test_x86() -> None:
     info = machine.cpuinfo(XEON)
     assert info["model"] == "Intel(R) Xeon(R) Platinum 8481C CPU @ 2.70GHz"
     assert info["vendor"] == "GenuineIntel"
-    assert info["physical"] == 2
     assert info["mhz"] == {"reported": 2703.125}
     assert info["instruction_sets"] == "sse4_2 avx f16c fma avx2 avx512f avx512_vnni amx_tile amx_int8 amx_bf16".split()
 
@@ -51,59 +95,58 @@ def test_arm() -> None:
     info = machine.cpuinfo(RASPBERRY)
     assert info["model"] == "Cortex-A76"
     assert info["instruction_sets"] == ["asimd", "asimdhp", "asimddp"]
-    assert info["physical"] is None
     mixed = RASPBERRY + "\n\n" + RASPBERRY.replace("0xd0b", "0xd05")
     assert machine.cpuinfo(mixed)["model"] == "Cortex-A55 + Cortex-A76"
 
 
 def test_no_cpuinfo() -> None:
     info = machine.cpuinfo("")
-    assert info == {"model": None, "vendor": None, "physical": None, "instruction_sets": [], "mhz": None}
+    assert info == {"model": None, "vendor": None, "instruction_sets": [], "mhz": None}
 
 
+@pytest.mark.usefixtures("two_gpus")
 def test_gpus() -> None:
-    t4, other = machine.parse_gpus(SMI)
+    t4, other = machine.gpus()
     assert t4["model"] == "Tesla T4"
     assert (t4["sm_mhz"], t4["sm_mhz_max"], t4["power_w"], t4["temperature_c"]) == (1590.0, 1590.0, 68.31, 81.0)
+    assert (t4["memory_mhz"], t4["memory_mib"], t4["power_limit_w"]) == (5000.0, 15360.0, 70.0)
     assert t4["throttle_reasons"] == 0x24
-    assert t4["compute_capability"] == "7.5"
-    assert other["power_w"] is other["sm_mhz"] is other["throttle_reasons"] is None
-    assert machine.parse_gpus('Field "x" is not a valid field to query.\n') == []
-    assert machine.parse_gpus("") == []
+    assert (t4["compute_capability"], t4["driver"], t4["persistence"]) == ("7.5", "550.54.15", "Enabled")
+    assert (other["sm_mhz_max"], other["persistence"]) == (2100.0, "Disabled")
+    assert other["power_w"] is other["sm_mhz"] is other["memory_mib"] is other["throttle_reasons"] is None
+    json.dumps([t4, other])
 
 
-@pytest.mark.skipif(os.name == "nt", reason="the stand-in is a shell script")
-def test_an_older_nvidia_smi_is_asked_by_the_older_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A stand-in for an old driver: it refuses the new field's name, and prints twice a second when told to loop."""
-    program = tmp_path / "nvidia-smi"
-    row = SMI.splitlines()[0]
-    program.write_text(
-        f"""#!/bin/sh
-case "$*" in *clocks_event_reasons*) echo 'Field "clocks_event_reasons.active" is not valid'; exit 2;; esac
-echo '{row}'
-case "$*" in *--loop-ms*) echo '{row}'; exec sleep 60;; esac
-"""
-    )
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
-    assert [gpu["model"] for gpu in machine.gpus()] == ["Tesla T4"]
+def test_an_older_driver_is_asked_by_the_older_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    older = {k: v for k, v in Nvml.T4.items() if k != "CurrentClocksEventReasons"} | {"CurrentClocksThrottleReasons": 4}
+    monkeypatch.setitem(sys.modules, "pynvml", Nvml(older))
+    assert [gpu["throttle_reasons"] for gpu in machine.gpus()] == [4]
+
+
+@pytest.mark.usefixtures("two_gpus")
+def test_a_gpu_held_back_is_a_disturbance() -> None:
     with Watch(gpu=True) as watch:
-        until = time.monotonic() + 20
-        log = watch._gpu_log
-        assert log is not None and log._output is not None
-        while os.fstat(log._output.fileno()).st_size < 2 * len(row) and time.monotonic() < until:
-            time.sleep(0.02)
-        time.sleep(0.15)
-    assert len(watch.gpu_states) == 2
+        time.sleep(0.3)
+        watch.tick()
+    assert len(watch.gpu_states) == 4
     assert "the GPU Tesla T4 was held back by power cap for 100% of the run" in watch.disturbances()
 
 
-def test_no_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
+def test_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", Nvml())
     assert machine.gpus() == []
     with Watch(gpu=True) as watch:
         pass
     assert watch.gpu_states == []
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="there is no such library for macOS")
+def test_the_library_has_what_is_asked_of_it() -> None:
+    nvml = pytest.importorskip("pynvml")
+    asked = [*Nvml.T4, "CurrentClocksThrottleReasons", "Count", "HandleByIndex"]
+    assert [name for name in asked if not callable(getattr(nvml, f"nvmlDeviceGet{name}", None))] == []
+    assert (nvml.NVML_CLOCK_SM, nvml.NVML_CLOCK_MEM, nvml.NVML_TEMPERATURE_GPU) == (1, 2, 0)
+    assert issubclass(nvml.NVMLError, Exception) and callable(nvml.nvmlSystemGetDriverVersion)
 
 
 def test_cgroup_limits_are_the_tightest_of_all_parents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -159,6 +202,8 @@ def test_this_machine() -> None:
     if sys.platform == "linux":
         pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // (1 << 20)
         assert described["memory"]["total_mib"] == pytest.approx(pages, rel=0.01)
+        assert 0 < described["memory"]["available_mib"] < described["memory"]["total_mib"]
+        assert 1 <= described["cpu"]["physical"] <= described["cpu"]["logical"]
 
 
 def test_nothing_personal_is_published(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -173,7 +218,6 @@ def test_nothing_personal_is_published(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_system_that_tells_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "read_text", lambda path: None)
     described = machine.describe()
-    assert described["memory"]["available_mib"] is None
     assert described["cgroup"] == {"cpus": None, "memory_mib": None}
     assert described["cpu"]["instruction_sets"] == []
     assert described["cpu"]["governor"] is None
@@ -195,8 +239,9 @@ def test_same_machine() -> None:
     assert machine.changed_versions(here, other) == [f"numpy {metadata.version('numpy')} then, 0.1 now"]
 
 
+@pytest.mark.usefixtures("two_gpus")
 def test_same_machine_compares_gpus_by_model_not_by_temperature() -> None:
-    here = {**machine.describe(), "gpus": machine.parse_gpus(SMI)}
+    here = machine.describe()
     warmer = json.loads(json.dumps(here))
     warmer["gpus"][0]["temperature_c"] = 60.0
     assert machine.same_machine(here, warmer) == []
@@ -215,11 +260,11 @@ def test_executed_instruction_sets() -> None:
 
 
 def test_memory_of_this_process_grows() -> None:
-    before = machine.process_memory()
+    before = process_memory()
     if before["peak_mib"] is None:
         pytest.skip("this system does not tell")
     block = bytearray(os.urandom(1 << 20)) * 256
-    after = machine.process_memory()
+    after = process_memory()
     assert len(block) == 1 << 28
     assert after["peak_mib"] is not None
     assert after["peak_mib"] >= before["peak_mib"]

@@ -47,7 +47,7 @@ for stage, code in job["stages"].items():
     start = time.perf_counter()
     exec(code, namespace)
     report[stage + "_ms"] = 1e3 * (time.perf_counter() - start)
-from edgekit.bench.machine import process_memory
+from edgekit.bench.cold import process_memory
 report.update(process_memory())
 json.dump(report, out)
 out.close()
@@ -60,7 +60,6 @@ def cold_start(
     *,
     runs: int = 5,
     timeout_s: float = 300.0,
-    python: str = sys.executable,
     environment: Mapping[str, str] | None = None,
 ) -> dict[str, dict[str, float]]:
     """Time stages of Python code in ``runs`` fresh interpreters, one after the other.
@@ -70,7 +69,6 @@ def cold_start(
         variables: JSON-ready values that the code finds in its namespace (paths as strings).
         runs: fresh processes.
         timeout_s: for one process.
-        python: the interpreter.
         environment: variables set on top of this process's.
 
     Returns:
@@ -85,9 +83,30 @@ def cold_start(
     reports = []
     for _ in range(runs):
         start = time.perf_counter()
-        report = _run_child([python, "-c", _CHILD], json.dumps(job), timeout_s, {**os.environ, **(environment or {})})
+        report = _run_child(
+            [sys.executable, "-c", _CHILD], json.dumps(job), timeout_s, {**os.environ, **(environment or {})}
+        )
         reports.append({**report, "process_ms": 1e3 * (time.perf_counter() - start)})
     return {key: _figures([r[key] for r in reports]) for key in reports[0] if reports[0][key] is not None}
+
+
+def process_memory() -> dict[str, float | None]:
+    """``resident_mib`` of this process now and its ``peak_mib`` so far; None where the system does not say.
+
+    Of Linux its own file: the peak that ``getrusage`` gives is at least that of the process this one was forked from.
+    """
+    try:
+        lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+        resident, peak = (float(lines[key].split()[0]) / 1024 for key in ("VmRSS", "VmHWM"))
+        return {"resident_mib": resident, "peak_mib": peak}
+    except (OSError, KeyError, ValueError):
+        pass
+    if sys.platform == "win32":
+        return {"resident_mib": None, "peak_mib": None}
+    import resource
+
+    unit = 1 << 20 if sys.platform == "darwin" else 1 << 10  # macOS counts bytes, others kilobytes
+    return {"resident_mib": None, "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit}
 
 
 def _run_child(command: Sequence[str], job: str, timeout_s: float, environment: Mapping[str, str]) -> dict[str, float]:

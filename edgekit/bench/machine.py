@@ -11,19 +11,20 @@ descriptions incomparable.
 
 from __future__ import annotations
 
-import csv
 import os
 import platform
 import re
-import shutil
 import subprocess
 import sys
-import tempfile
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
+
+import psutil
+
+from edgekit.spec import Json, JsonView
 
 # Flags of /proc/cpuinfo (x86 "flags", ARM "Features") that decide which kernels a runtime picks.
 INSTRUCTION_SETS = (
@@ -45,15 +46,9 @@ _ARM_PARTS = {
     "0xd0c": "Neoverse-N1", "0xd40": "Neoverse-V1", "0xd41": "Cortex-A78", "0xd42": "Cortex-A78AE",
     "0xd49": "Neoverse-N2", "0xd4f": "Neoverse-V2",
 }  # fmt: skip
-_GPU_FIELDS = {
-    "model": "name", "driver": "driver_version", "compute_capability": "compute_cap", "sm_mhz": "clocks.sm",
-    "sm_mhz_max": "clocks.max.sm", "memory_mhz": "clocks.mem", "memory_mib": "memory.total", "power_w": "power.draw",
-    "power_limit_w": "power.limit", "temperature_c": "temperature.gpu", "persistence": "persistence_mode",
-}  # fmt: skip
-_GPU_REASONS = ("clocks_event_reasons.active", "clocks_throttle_reasons.active")  # new and old name of one field
 
 
-def describe() -> dict[str, Any]:
+def describe() -> Json:
     """The machine and the software on it, JSON-ready; takes some milliseconds, more where there is a GPU to ask."""
     return {
         "cpu": cpu(),
@@ -69,7 +64,7 @@ def describe() -> dict[str, Any]:
     }
 
 
-def same_machine(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+def same_machine(old: JsonView, new: JsonView) -> list[str]:
     """Sentences about what makes speeds under two descriptions incomparable; empty if nothing known does.
 
     Versions of software are not among them: whether a new version is slower is what one may want to find out.
@@ -95,31 +90,28 @@ def same_machine(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     return differences
 
 
-def changed_versions(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+def changed_versions(old: JsonView, new: JsonView) -> list[str]:
     """What differs in software between two descriptions: ``openvino 2026.3 then, 2026.4 now``."""
     before, now = ({**(_at(d, ("packages",)) or {}), "python": _at(d, ("python", "version"))} for d in (old, new))
     names = sorted(n for n in {*before, *now} if before.get(n) != now.get(n))
     return [f"{n} {before.get(n) or 'absent'} then, {now.get(n) or 'absent'} now" for n in names]
 
 
-def cpu() -> dict[str, Any]:
+def cpu() -> Json:
     """Model, cores, instruction sets, governor and clock."""
     info = cpuinfo(read_text("/proc/cpuinfo") or "")
     cpus = affinity()
     folder = Path(f"/sys/devices/system/cpu/cpu{min(cpus)}/cpufreq")
     mhz = {name: _integer(read_text(folder / f"{name}_freq")) for name in ("scaling_cur", "scaling_max", "cpuinfo_max")}
-    model, physical = info["model"], info["physical"]
-    if sys.platform == "darwin":
-        model, physical = _sysctl("machdep.cpu.brand_string"), _integer(_sysctl("hw.physicalcpu"))
     turbo = read_text("/sys/devices/system/cpu/intel_pstate/no_turbo")
     boost = read_text("/sys/devices/system/cpu/cpufreq/boost")
     return {
-        "model": model or platform.processor() or platform.machine() or None,
+        "model": info["model"] or _mac_model() or platform.processor() or platform.machine() or None,
         "vendor": info["vendor"],
         "board": _clean(read_text("/proc/device-tree/model")),
         "architecture": platform.machine(),
         "logical": os.cpu_count(),
-        "physical": physical,
+        "physical": psutil.cpu_count(logical=False),
         "usable": len(cpus),
         "instruction_sets": info["instruction_sets"],
         "governor": _clean(read_text(folder / "scaling_governor")),
@@ -129,8 +121,8 @@ def cpu() -> dict[str, Any]:
     }
 
 
-def cpuinfo(text: str) -> dict[str, Any]:
-    """``model vendor physical instruction_sets mhz`` from the text of ``/proc/cpuinfo``, x86 or ARM."""
+def cpuinfo(text: str) -> Json:
+    """``model vendor instruction_sets mhz`` from the text of ``/proc/cpuinfo``, x86 or ARM."""
     blocks = [dict(_field(line) for line in block.splitlines() if ":" in line) for block in text.split("\n\n")]
     first = next((b for b in blocks if b.get("flags") or b.get("Features")), {})
     present = set((first.get("flags") or first.get("Features") or "").split())
@@ -138,12 +130,10 @@ def cpuinfo(text: str) -> dict[str, Any]:
     model = first.get("model name")
     if parts and first.get("CPU implementer") == "0x41":
         model = " + ".join(_ARM_PARTS.get(part, f"ARM part {part}") for part in sorted(parts))
-    places = {(b["physical id"], b["core id"]) for b in blocks if "physical id" in b and "core id" in b}
     clocks = [float(b["cpu MHz"]) for b in blocks if "cpu MHz" in b]
     return {
         "model": model,
         "vendor": first.get("vendor_id") or first.get("CPU implementer"),
-        "physical": len(places) or None,
         "instruction_sets": [name for name in INSTRUCTION_SETS if name in present],
         "mhz": {"reported": max(clocks)} if clocks else None,
     }
@@ -164,32 +154,14 @@ def executed_sets(kernels: Iterable[str]) -> dict[str, int]:
 
 def affinity() -> frozenset[int]:
     """The CPUs this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return frozenset(os.sched_getaffinity(0))
-    return frozenset(range(os.cpu_count() or 1))
+    own = psutil.Process()
+    return frozenset(own.cpu_affinity() if hasattr(own, "cpu_affinity") else range(os.cpu_count() or 1))  # not on macOS
 
 
-def memory() -> dict[str, int | None]:
-    """``total_mib`` of the machine and ``available_mib`` now; None where it does not say."""
-    found = dict(_field(line) for line in (read_text("/proc/meminfo") or "").splitlines())
-    total, available = (_integer(found.get(key, "").split(" ")[0]) for key in ("MemTotal", "MemAvailable"))
-    if total is None and sys.platform == "darwin":
-        total = (_integer(_sysctl("hw.memsize")) or 0) // 1024 or None
-    return {"total_mib": total and total // 1024, "available_mib": available and available // 1024}
-
-
-def process_memory() -> dict[str, float | None]:
-    """``resident_mib`` of this process now and its ``peak_mib`` so far; None where the system does not say."""
-    found = dict(_field(line) for line in (read_text("/proc/self/status") or "").splitlines())
-    resident, peak = (_integer(found.get(key, "").split(" ")[0]) for key in ("VmRSS", "VmHWM"))
-    if resident is not None:
-        return {"resident_mib": resident / 1024, "peak_mib": (peak or resident) / 1024}
-    if sys.platform == "win32":
-        return {"resident_mib": None, "peak_mib": None}
-    import resource
-
-    unit = 1 << 20 if sys.platform == "darwin" else 1 << 10  # macOS counts bytes, others kilobytes
-    return {"resident_mib": None, "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit}
+def memory() -> dict[str, int]:
+    """``total_mib`` of the machine and ``available_mib`` now."""
+    found = psutil.virtual_memory()
+    return {"total_mib": found.total >> 20, "available_mib": found.available >> 20}
 
 
 def cgroup_folders(controller: str) -> list[Path]:
@@ -205,7 +177,7 @@ def cgroup_folders(controller: str) -> list[Path]:
     return []
 
 
-def cgroup_limits() -> dict[str, Any]:
+def cgroup_limits() -> Json:
     """``cpus`` (quota in cores) and ``memory_mib``, the tightest of this process's groups; None: no limit."""
     cpus, limits = [], []
     for folder in cgroup_folders("cpu"):
@@ -235,10 +207,10 @@ def virtualisation() -> dict[str, str | None]:
     return {"hypervisor": hypervisor, "container": container}
 
 
-def packages(names: Iterable[str] = PACKAGES.split()) -> dict[str, str]:
+def packages() -> dict[str, str]:
     """Versions of the packages that are installed, without importing them."""
     found = {}
-    for name in names:
+    for name in PACKAGES.split():
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
@@ -252,68 +224,51 @@ def environment(variables: Mapping[str, str]) -> dict[str, str]:
     return {k: "(a path)" if "/" in v or "\\" in v else v for k, v in kept.items()}
 
 
-def gpus() -> list[dict[str, Any]]:
-    """What ``nvidia-smi`` says about each GPU; empty without one. Clocks and power are those of this moment."""
-    return next(filter(None, map(_rows, _gpu_queries())), [])
+def gpus() -> list[Json]:
+    """What NVIDIA's management library (NVML) says about each GPU; empty without one, None where it does not say.
 
-
-class GpuLog:
-    """The states of all GPUs twice a second between ``start`` and ``stop``, noted by one ``nvidia-smi`` beside us.
-
-    Asking once before or after would find the GPU idle; asking from the timed process would disturb it.
+    Clocks and power are those of this moment. Takes a millisecond a GPU, the first time some tens.
     """
-
-    def __init__(self) -> None:
-        self._process: subprocess.Popen[bytes] | None = None
-        self._output: IO[bytes] | None = None
-
-    def start(self) -> None:
-        for command in _gpu_queries():
-            if _rows(command):
-                self._output = tempfile.TemporaryFile()  # noqa: SIM115  closed by stop
-                self._process = subprocess.Popen([*command, "--loop-ms=500"], stdout=self._output)
-                return
-
-    def stop(self) -> list[dict[str, Any]]:
-        if self._process is None or self._output is None:
-            return []
-        self._process.terminate()
-        self._process.wait()
-        with self._output as output:
-            output.seek(0)
-            return parse_gpus(output.read().decode("utf-8", "replace"))
-
-
-def _gpu_queries() -> list[list[str]]:
-    """Commands to try in turn; none where there is no ``nvidia-smi``."""
-    program = shutil.which("nvidia-smi")
-    fields = ",".join(_GPU_FIELDS.values())
-    options = "--format=csv,noheader,nounits"
-    return [[program, f"--query-gpu={fields},{reasons}", options] for reasons in _GPU_REASONS] if program else []
-
-
-def _rows(command: list[str]) -> list[dict[str, Any]]:
-    """One answer of ``nvidia-smi``; empty where it fails, as it does for a field that the driver does not know."""
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
-    except (OSError, subprocess.TimeoutExpired):
+    if sys.platform == "darwin":
         return []
-    return parse_gpus(done.stdout) if done.returncode == 0 else []
+    import pynvml as nvml
+
+    try:
+        nvml.nvmlInit()
+        handles = [nvml.nvmlDeviceGetHandleByIndex(i) for i in range(nvml.nvmlDeviceGetCount())]
+    except nvml.NVMLError:
+        return []
+    return [_gpu(nvml, handle) for handle in handles]
 
 
-def parse_gpus(text: str) -> list[dict[str, Any]]:
-    """Rows of ``nvidia-smi --format=csv,noheader,nounits`` as ``gpus`` asks for them; ``[N/A]`` becomes None."""
-    found = []
-    for row in csv.reader(text.splitlines(), skipinitialspace=True):
-        if len(row) != len(_GPU_FIELDS) + 1:
-            continue
-        values = [None if cell.strip("[] ").lower() in ("", "n/a", "not supported") else cell.strip() for cell in row]
-        gpu: dict[str, Any] = dict(zip(_GPU_FIELDS, values, strict=False))
-        for key in gpu.keys() - {"model", "driver", "compute_capability", "persistence"}:
-            gpu[key] = None if gpu[key] is None else float(gpu[key])
-        gpu["throttle_reasons"] = None if values[-1] is None else int(values[-1], 0)
-        found.append(gpu)
-    return found
+def _gpu(nvml: Any, handle: object) -> Json:
+    def ask(what: str, *more: object) -> Any:
+        try:
+            return getattr(nvml, f"nvmlDeviceGet{what}")(handle, *more)
+        except nvml.NVMLError:  # not supported by this GPU or driver
+            return None
+
+    def number(what: str, *more: object, unit: float = 1.0) -> float | None:
+        value = ask(what, *more)
+        return None if value is None else value / unit
+
+    capability, memory, persistence = ask("CudaComputeCapability"), ask("MemoryInfo"), ask("PersistenceMode")
+    reasons = ask("CurrentClocksEventReasons")
+    return {
+        "model": ask("Name"),
+        "driver": nvml.nvmlSystemGetDriverVersion(),
+        "compute_capability": capability and ".".join(map(str, capability)),
+        "sm_mhz": number("ClockInfo", nvml.NVML_CLOCK_SM),
+        "sm_mhz_max": number("MaxClockInfo", nvml.NVML_CLOCK_SM),
+        "memory_mhz": number("ClockInfo", nvml.NVML_CLOCK_MEM),
+        "memory_mib": memory and float(memory.total >> 20),
+        "power_w": number("PowerUsage", unit=1e3),
+        "power_limit_w": number("PowerManagementLimit", unit=1e3),
+        "temperature_c": number("Temperature", nvml.NVML_TEMPERATURE_GPU),
+        "persistence": None if persistence is None else "Enabled" if persistence else "Disabled",
+        # The older of its two names, for drivers before 535.
+        "throttle_reasons": ask("CurrentClocksThrottleReasons") if reasons is None else reasons,
+    }
 
 
 def read_text(path: str | Path) -> str | None:
@@ -342,21 +297,24 @@ def _smt(text: str | None) -> bool | None:
     return None if text is None else text.strip() == "1"
 
 
-def _sysctl(name: str) -> str | None:
+def _mac_model() -> str | None:
+    if sys.platform != "darwin":
+        return None
+    command = ["sysctl", "-n", "machdep.cpu.brand_string"]
     try:
-        done = subprocess.run(["sysctl", "-n", name], capture_output=True, text=True, timeout=5, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=5, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return None
     return _clean(done.stdout)
 
 
-def _at(description: Any, path: tuple[str, ...]) -> Any:
+def _at(description: object, path: tuple[str, ...]) -> Any:
     value = description
     for key in path:
         value = value.get(key) if isinstance(value, Mapping) else None
     return value
 
 
-def _short(value: Any) -> str:
+def _short(value: object) -> str:
     text = "not stated" if value is None else repr(value)
     return text if len(text) <= 120 else text[:117] + "..."

@@ -1,7 +1,7 @@
 """What else the machine did while something was timed: the evidence for or against believing the times.
 
 ``Watch`` reads counters at the start, at every ``tick`` that comes at least a quarter of a second after the last, and
-at the end; nothing runs in the background. What the system does not offer (other systems than Linux offer little) is
+at the end; nothing runs in the background. What the system does not offer (other systems than Linux offer less) is
 listed in ``unmeasured`` instead of passing for quiet.
 
     with Watch() as watch:
@@ -16,17 +16,18 @@ context switches, throttling by a cgroup's CPU quota, clock frequency, and on re
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
-from edgekit.bench.machine import GpuLog, affinity, cgroup_folders, read_text
+import psutil
 
-EVERY_S = 0.25  # /proc/stat counts in hundredths of a second: shorter windows would be mostly rounding
+from edgekit.bench.machine import affinity, cgroup_folders, gpus, read_text
+from edgekit.spec import Json
+
+EVERY_S = 0.25  # systems count in hundredths of a second: shorter windows would be mostly rounding
 SHARE_OF_RUN = 0.10  # a disturbance that lasts less leaves medians alone
 OTHER_CORES = 0.25  # of one core, used by others, or
 OTHER_SHARE = 0.05  # of all cores, where that is more
@@ -85,8 +86,8 @@ class Watch:
         read: replaces the reading of the system's counters, and ``timer`` the clock behind their ``seconds`` (tests).
         cores: CPUs this process may use; found out by default.
         helpers: process ids whose CPU time, and their children's, is this run's own (workers that are timed from
-            here), Linux only.
-        gpu: also let ``nvidia-smi`` note, twice a second, why the GPU's clocks are held back.
+            here).
+        gpu: also note at every reading why the GPUs' clocks are held back: just after a call, before they idle.
     """
 
     def __init__(
@@ -103,27 +104,29 @@ class Watch:
         self.timer = timer
         self.cores = cores or len(cpus)
         self.readings: list[Counters] = []
-        self.gpu_states: list[dict[str, Any]] = []
-        self._gpu_log = GpuLog() if gpu else None
+        self.gpu_states: list[Json] = []
+        self._gpu = gpu
 
     def __enter__(self) -> Watch:
-        if self._gpu_log:
-            self._gpu_log.start()
         self.readings = [self.read()]
         return self
 
     def tick(self) -> None:
         """Take a reading if the last one is a quarter of a second old; call it between measurements."""
         if self.timer() - self.readings[-1].seconds >= EVERY_S:
+            self._look()
             self.readings.append(self.read())
 
+    def _look(self) -> None:
+        if self._gpu:
+            self.gpu_states += gpus()
+
     def __exit__(self, *exc: object) -> None:
+        self._look()
         last = self.read()
         if len(self.readings) > 1 and last.seconds - self.readings[-1].seconds < EVERY_S / 2:
             self.readings.pop()  # a last window too short for the counters' grain joins the one before
         self.readings.append(last)
-        if self._gpu_log:
-            self.gpu_states = self._gpu_log.stop()
 
     def disturbances(self) -> list[str]:
         """One sentence for each kind of disturbance that lasted for at least a tenth of the time."""
@@ -138,7 +141,7 @@ class Watch:
             return ["anything: the run was too short"]
         return [what for field, what in _FIELDS.items() if getattr(self.readings[-1], field) is None]
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> Json:
         """Means over the run, JSON-ready; None where unmeasured."""
         seconds, own = self._seconds(), self._sum("own_s") or 0.0
         busy, steal, preempted = self._sum("busy_s"), self._sum("steal_s"), self._sum("preempted")
@@ -245,7 +248,7 @@ class Watch:
 def read_counters(cpus: frozenset[int] | None = None, helpers: Sequence[int] = ()) -> Counters:
     """A reading of this process, its helpers and ``cpus`` (those it may use, by default); about 0.5 ms on Linux."""
     cpus = affinity() if cpus is None else cpus
-    busy, steal = cpu_seconds(read_text("/proc/stat"), cpus)
+    busy, steal = cpu_seconds(cpus)
     return Counters(
         seconds=time.perf_counter(),
         own_s=time.process_time() + sum(map(family_seconds, helpers)),
@@ -257,39 +260,30 @@ def read_counters(cpus: frozenset[int] | None = None, helpers: Sequence[int] = (
     )
 
 
-def cpu_seconds(stat: str | None, cpus: frozenset[int]) -> tuple[float | None, float | None]:
-    """(busy, stolen) seconds of ``cpus`` from the text of ``/proc/stat``; (None, None) where it says nothing.
-
-    Fields as proc(5) has them: user nice system idle iowait irq softirq steal (guest time is part of user time).
-    A sandbox that shows zeros counts as saying nothing.
-    """
-    wanted = {f"cpu{n}" for n in cpus}
-    rows = [line.split() for line in (stat or "").splitlines() if line.split(" ", 1)[0] in wanted]
-    ticks = [[int(v) for v in row[1:9]] for row in rows if len(row) >= 9]
-    if not any(map(sum, ticks)):
+def cpu_seconds(cpus: frozenset[int]) -> tuple[float | None, float | None]:
+    """(busy, stolen) seconds of ``cpus``; None where the system does not say, or shows zeros."""
+    every = psutil.cpu_times(percpu=True)
+    # Cores that are switched off are left out, which moves the others' places: then all of them are counted.
+    times = [every[n] for n in cpus] if max(cpus) < len(every) else every
+    if not any(map(sum, times)):
         return None, None
-    second = os.sysconf("SC_CLK_TCK")
-    busy = sum(sum(t[0:3]) + t[5] + t[6] for t in ticks)
-    return busy / second, sum(t[7] for t in ticks) / second
-
-
-def process_seconds(stat: str | None) -> float:
-    """CPU seconds of a process and of its ended children from the text of its ``/proc/PID/stat``: fields 14 to 17."""
-    if stat is None:
-        return 0.0
-    fields = stat.rpartition(")")[2].split()  # the second field, the program's name, may hold blanks and brackets
-    return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
+    busy = sum(getattr(t, kind, 0.0) for t in times for kind in ("user", "nice", "system", "irq", "softirq"))
+    return busy, sum(t.steal for t in times) if hasattr(times[0], "steal") else None
 
 
 def family_seconds(pid: int) -> float:
-    """CPU seconds of a process and of everything it has started."""
-    children = (read_text(str(path)) or "" for path in Path(f"/proc/{pid}/task").glob("*/children"))
-    living = sum(family_seconds(int(child)) for text in children for child in text.split())
-    return process_seconds(read_text(f"/proc/{pid}/stat")) + living
+    """CPU seconds of a process and of everything it has started, ended children included."""
+    total = 0.0
+    with suppress(psutil.Error):
+        root = psutil.Process(pid)
+        for process in (root, *root.children(recursive=True)):
+            with suppress(psutil.Error):
+                total += sum(process.cpu_times()[:4])  # own and ended children's, in user and system mode
+    return total
 
 
-def gpu_disturbances(states: list[dict[str, Any]]) -> list[str]:
-    """Sentences about what held GPUs back in at least a tenth of their states (``machine.GpuLog``)."""
+def gpu_disturbances(states: Sequence[Json]) -> list[str]:
+    """Sentences about what held GPUs back in at least a tenth of their states (``machine.gpus``)."""
     sentences = []
     for model in dict.fromkeys(state.get("model") for state in states):
         active = [state.get("throttle_reasons") or 0 for state in states if state.get("model") == model]

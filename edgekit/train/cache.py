@@ -22,6 +22,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import psutil
 
 from edgekit.data.dataset import Dataset, Sample
 from edgekit.errors import InputError, UsageError
@@ -282,18 +283,12 @@ def _writable(folder: Path) -> bool:
 
 def available_memory() -> int:
     """Bytes that can be had without swapping: the system's, or what a container's limit leaves of them."""
-    found = []
-    with contextlib.suppress(OSError, ValueError, IndexError):
-        lines = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
-        found.append(int(lines["MemAvailable"].split()[0]) * 1024)
+    free = psutil.virtual_memory().available
     for limit, usage in (
         ("memory.max", "memory.current"),
         ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
     ):
         with contextlib.suppress(OSError, ValueError):  # "max" is no number: no limit
             group = Path("/sys/fs/cgroup")
-            found.append(max(int((group / limit).read_text()) - int((group / usage).read_text()), 0))
-    if not found and hasattr(os, "sysconf"):
-        with contextlib.suppress(OSError, ValueError):  # no Linux: half of what is built in
-            found.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2)
-    return min(found, default=0)
+            free = min(free, max(int((group / limit).read_text()) - int((group / usage).read_text()), 0))
+    return free

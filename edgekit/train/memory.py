@@ -54,7 +54,7 @@ def free(device: torch.device) -> int:
     """Bytes that are free on ``device``: of the GPU, or of this machine within its container's limit."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    return available_memory() or 1 << 62  # where the system does not say, nothing is refused
+    return available_memory()
 
 
 def largest(need: Needed, available: int, share: float = 1.0) -> int:
