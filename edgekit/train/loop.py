@@ -29,7 +29,7 @@ from edgekit.train import distributed, optim, qat, report, start
 from edgekit.train.figures import results_csv
 from edgekit.train.loader import Batch
 from edgekit.train.options import TrainOptions
-from edgekit.train.setup import Run, Silence, Watcher, set_up
+from edgekit.train.setup import Request, Run, Silence, Watcher, set_up
 
 HOPELESS = 20  # steps in a row that were not finite
 LOOKS = 20  # batches after which a GPU is asked for their losses
@@ -92,7 +92,7 @@ def train(
     """
     with distributed.joined(options.device) as world:
         watch = watch if watch and world.is_main else Silence()
-        return _train(set_up(data, model, out, options, task, images, resume, watch, world), watch)
+        return _train(set_up(Request(data, model, out, task, images, resume), options, watch, world), watch)
 
 
 def _train(run: Run, watch: Watcher) -> Result:

@@ -12,14 +12,14 @@ from __future__ import annotations
 import hashlib
 import json
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from edgekit.data.dataset import Dataset
 from edgekit.errors import InputError
+from edgekit.spec import Json, JsonView
 from edgekit.system.atomic import replacing
 
 SCHEMA = 1
@@ -48,6 +48,7 @@ class Folder:
 
     def __init__(self, path: Path, note: Callable[[str], None], writes: bool = True) -> None:
         self.path, self._note, self._writes = path, note, writes
+        path.mkdir(parents=True, exist_ok=True)
         self.failed: str | None = None  # why the newest save did not succeed
 
     def keep(self, name: str, write: Callable[[Path], object]) -> bool:
@@ -62,14 +63,14 @@ class Folder:
             return False
         return True
 
-    def keep_json(self, name: str, document: Mapping[str, Any]) -> None:
+    def keep_json(self, name: str, document: JsonView) -> None:
         def write(path: Path) -> None:
             with replacing(path) as partial:
                 partial.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
         self.keep(name, write)
 
-    def keep_state(self, state: Mapping[str, Any]) -> None:
+    def keep_state(self, state: JsonView) -> None:
         """Writes ``resume.pt``, the file that makes a save complete."""
 
         def write(path: Path) -> None:
@@ -79,7 +80,7 @@ class Folder:
         self.keep("resume.pt", write)
 
 
-def read_state(folder: Path) -> dict[str, Any]:
+def read_state(folder: Path) -> Json:
     """The state in ``folder``, ready to be put back.
 
     Raises:
@@ -89,7 +90,7 @@ def read_state(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise InputError(f"--resume: {folder} holds no run to go on with (no resume.pt); start it without --resume")
     try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        state: Json = torch.load(path, map_location="cpu", weights_only=True)
         schema = state["edgekit_run"]
     except Exception as error:
         raise InputError(f"{path}: cannot be read ({str(error).splitlines()[0]}); start the run anew") from error
@@ -98,7 +99,7 @@ def read_state(folder: Path) -> dict[str, Any]:
     return state
 
 
-def check_same(state: Mapping[str, Any], prints: str, folder: Path, data: Path) -> None:
+def check_same(state: JsonView, prints: str, folder: Path, data: Path) -> None:
     """Whether a stored run is of this data.
 
     Raises:

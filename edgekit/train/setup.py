@@ -1,6 +1,6 @@
 """What a training run is made of, and how it is put together: new, or as it was when it was last saved.
 
-run = set_up(data, "yolo12n", out, options, task=None, images=None, resume=False, watch=Silence())
+run = set_up(Request(data, "yolo12n", out), options, Silence(), World())
 run.forward(batch), run.average.net, run.progress.epoch
 """
 
@@ -21,7 +21,7 @@ from edgekit.checkpoint import Checkpoint
 from edgekit.data.dataset import Dataset
 from edgekit.data.derived import NAME, Derived
 from edgekit.errors import InputError, UsageError
-from edgekit.spec import ModelSpec
+from edgekit.spec import Json, JsonView, ModelSpec
 from edgekit.system.processor import is_cpu
 from edgekit.train import memory, optim, qat, sets, start
 from edgekit.train.augment import Augment
@@ -113,7 +113,7 @@ class Run:
         """Batches an epoch."""
         return len(self.loader)
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> Json:
         """All of it, for ``resume.pt``."""
         return {
             "model": self.model,
@@ -133,7 +133,7 @@ class Run:
             "progress": dict(vars(self.progress)),
         }
 
-    def restore(self, state: Mapping[str, Any]) -> None:
+    def restore(self, state: JsonView) -> None:
         self.net.load_state_dict(state["net"])
         self.average.net.load_state_dict(state["average"])
         self.average.updates = state["updates"]
@@ -142,73 +142,42 @@ class Run:
         self.progress = Progress(**state["progress"])
 
 
-def set_up(
-    data: Path,
-    model: str | None,
-    out: Path,
-    options: TrainOptions,
-    task: str | None,
-    images: Sequence[Path | str] | None,
-    resume: bool,
-    watch: Watcher,
-    world: World,
-) -> Run:
+@dataclass(frozen=True)
+class Request:
+    """What is trained on what, and where it goes: as ``train`` takes them."""
+
+    data: Path
+    model: str | None
+    out: Path
+    task: str | None = None
+    images: Sequence[Path | str] | None = None
+    resume: bool = False
+
+
+def set_up(request: Request, options: TrainOptions, watch: Watcher, world: World) -> Run:
     """Open the data, make or restore the network and all that trains it."""
-    state = read_state(out) if resume else None
-    if state is not None:
-        model, task = _of_run(state, model, task)
-        source: str | Checkpoint = model  # not read: the state has its weights
-    else:
-        model = model or "yolo12n"
-        source = start.opened(model)
-        task = catalog.spec(source, task).task if isinstance(source, str) else tasks.get(task or source.spec.task).name
-    if state is None and data.exists() and data.resolve() == (out / NAME).resolve():
-        raise UsageError(f"--out {out}: holds {data}, which the run would replace; give another folder")
+    state = read_state(request.out) if request.resume else None
+    model, source, task = _source(request, state)
     if state is not None:
         options = options.resumed(TrainOptions.from_dict(state["options"]))
-    training, validating, part = sets.open_sets(data, task, images, options)
+    training, validating, part = sets.open_sets(request.data, task, request.images, options)
     prints = fingerprint(training, validating)
     if state is not None:
-        check_same(state, prints, out, data)
-        before = state.get("processes", 1)
-        if before != world.size:
-            watch.note(
-                f"last saved by {before} processes, going on with {world.size}: the same samples, steps and rates, "
-                "but sums are added in another order"
-            )
-    world.agree({"--model": model, "--task": task, "--resume": resume, "the data": prints} | _told(options))
+        check_same(state, prints, request.out, request.data)
+        _note_processes(state, world, watch)
+    asked = {"--model": model, "--task": task, "--resume": request.resume, "the data": prints}
+    world.agree(asked | _told(options))
     for sentence in remarks(training, validating):
         watch.note(sentence)
     device = _device(options, world)
     started, taken = _begin(source, task, training, options, state)
     teacher = _teacher(started, options, device, state)
-    size = options.imgsz or started.imgsz
-    started.imgsz = size
+    started.imgsz = options.imgsz or started.imgsz
     half = _half(options, device)
-    batch = _batch(options, started, size, device, half is not None, world)
-    options = options.replace(batch=batch, imgsz=size)
-    loader = Loader(
-        training,
-        size,
-        world.share(batch),
-        _augment(options, started.spec.scale, task),
-        seed=options.seed,
-        workers=_workers(options, world),
-        cache=options.cache,
-        rank=world.rank,
-        world=world.size,
-    )
-    net = started.net.to(device)
-    if options.channels_last:
-        net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    _freeze(net, options.freeze)
-    if options.qat:
-        if taken.source is None:
-            raise UsageError("--qat: fine-tunes a trained network; give its checkpoint as --model")
-        qat.attach(net)
-    numbers = optim.plan(options, training.classifies, len(training.names), batch, len(loader))
-    folder = Folder(out, watch.note, world.is_main)
-    folder.path.mkdir(parents=True, exist_ok=True)
+    options = options.replace(batch=_batch(options, started, device, half is not None, world), imgsz=started.imgsz)
+    loader = _loader(training, started.spec.scale, options, world)
+    net = _prepared(started.net, options, device, taken)
+    numbers = optim.plan(options, training.classifies, len(training.names), options.batch, len(loader))
     average = optim.Average(net, options.ema, options.ema_tau)
     together = world.wrap(net, device)
     run = Run(
@@ -225,31 +194,60 @@ def set_up(
         average=average,
         optimizer=optim.make_optimizer(net, numbers),
         scaler=torch.amp.GradScaler(device.type, enabled=half == torch.float16),
-        loss=_loss(net, training, options, device),
+        loss=_loss(net, training, options, device, teacher, world),
         teacher=teacher,
         world=world,
         loader=loader,
         device=device,
         half=half,
-        folder=folder,
+        folder=Folder(request.out, watch.note, world.is_main),
     )
-    run.loss.reduce = world.sum
-    if teacher is not None:
-        teacher.reduce = world.sum
-        teacher.watch(net)
-        run.loss = teacher.joined(run.loss)
     if state is not None:
         run.restore(state)
     else:
-        folder.keep_json("options.json", {"model": model, "data": str(data), **options.to_dict()})
-        sets.write(part, folder)
-        if part != Derived(part.source, names=part.names):
-            watch.note(f"what this run learns from and is measured on: {folder.path / NAME}, for val and others")
+        _write_beginning(run, request, part, watch)
     return run
 
 
+def _source(request: Request, state: JsonView | None) -> tuple[str, str | Checkpoint, str]:
+    """The model's name, what is read of it and the task; of a resumed run nothing is read: the state has its weights.
+
+    Raises:
+        UsageError: something else is asked of a resumed run; or the run would replace its own data.
+    """
+    if state is not None:
+        model, task = _of_run(state, request.model, request.task)
+        return model, model, task
+    model = request.model or "yolo12n"
+    source = start.opened(model)
+    if isinstance(source, str):
+        task = catalog.spec(source, request.task).task
+    else:
+        task = tasks.get(request.task or source.spec.task).name
+    if request.data.exists() and request.data.resolve() == (request.out / NAME).resolve():
+        raise UsageError(f"--out {request.out}: holds {request.data}, which the run would replace; give another folder")
+    return model, source, task
+
+
+def _note_processes(state: JsonView, world: World, watch: Watcher) -> None:
+    before = state.get("processes", 1)
+    if before != world.size:
+        watch.note(
+            f"last saved by {before} processes, going on with {world.size}: the same samples, steps and rates, "
+            "but sums are added in another order"
+        )
+
+
+def _write_beginning(run: Run, request: Request, part: Derived, watch: Watcher) -> None:
+    """What a new run leaves in its folder before it begins."""
+    run.folder.keep_json("options.json", {"model": run.model, "data": str(request.data), **run.options.to_dict()})
+    sets.write(part, run.folder)
+    if part != Derived(part.source, names=part.names):
+        watch.note(f"what this run learns from and is measured on: {run.folder.path / NAME}, for val and others")
+
+
 def _begin(
-    model: str | Checkpoint, task: str, training: Dataset, options: TrainOptions, state: Mapping[str, Any] | None
+    model: str | Checkpoint, task: str, training: Dataset, options: TrainOptions, state: JsonView | None
 ) -> tuple[Checkpoint, start.Taken]:
     """The network to train; of a resumed run as it began, its weights follow."""
     if state is None:
@@ -264,7 +262,7 @@ def _begin(
     return fresh, taken
 
 
-def _of_run(state: Mapping[str, Any], model: str | None, task: str | None) -> tuple[str, str]:
+def _of_run(state: JsonView, model: str | None, task: str | None) -> tuple[str, str]:
     """Model and task of the run to go on with.
 
     Raises:
@@ -276,7 +274,7 @@ def _of_run(state: Mapping[str, Any], model: str | None, task: str | None) -> tu
     return state["model"], state["spec"]["task"]
 
 
-def _told(options: TrainOptions) -> dict[str, Any]:
+def _told(options: TrainOptions) -> Json:
     """Options that several processes must have in common, by flag."""
     plain = options.to_dict()
     return {"--" + name.replace("_", "-"): value for name, value in plain.items() if name not in options.WHERE}
@@ -310,14 +308,13 @@ def _half(options: TrainOptions, device: torch.device) -> torch.dtype | None:
     return torch.bfloat16 if fast or options.amp == "bf16" else None
 
 
-def _batch(
-    options: TrainOptions, started: Checkpoint, size: tuple[int, int], device: torch.device, half: bool, world: World
-) -> int:
+def _batch(options: TrainOptions, started: Checkpoint, device: torch.device, half: bool, world: World) -> int:
     """The batch asked for, if it fits; the largest useful one for 0. Of all processes together.
 
     Raises:
         UsageError: it does not fit, the sentence names the largest that would; or it cannot be shared evenly.
     """
+    size = started.imgsz
     available = memory.free(device) // (1 if device.type == "cuda" else world.here)
     need = memory.needed(started.spec, size, half)
     fits = memory.largest(need, available) * world.size
@@ -340,7 +337,39 @@ def _workers(options: TrainOptions, world: World) -> int:
     return min(max(cores // world.here, 1), 8)
 
 
-def _augment(options: TrainOptions, scale: str, task: str) -> Augment:
+def _loader(training: Dataset, scale: str, options: TrainOptions, world: World) -> Loader:
+    assert options.imgsz is not None
+    return Loader(
+        training,
+        options.imgsz,
+        world.share(options.batch),
+        _augment(options, scale),
+        seed=options.seed,
+        workers=_workers(options, world),
+        cache=options.cache,
+        rank=world.rank,
+        world=world.size,
+    )
+
+
+def _prepared(net: torch.nn.Module, options: TrainOptions, device: torch.device, taken: start.Taken) -> torch.nn.Module:
+    """The network where it is trained: layers frozen, convolutions rounding.
+
+    Raises:
+        UsageError: more layers are to be frozen than there are, or a random start is to be rounded.
+    """
+    net = net.to(device)
+    if options.channels_last:
+        net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    _freeze(net, options.freeze)
+    if options.qat:
+        if taken.source is None:
+            raise UsageError("--qat: fine-tunes a trained network; give its checkpoint as --model")
+        qat.attach(net)
+    return net
+
+
+def _augment(options: TrainOptions, scale: str) -> Augment:
     """The recipe's augmentation with the user's changes.
 
     Raises:
@@ -355,7 +384,15 @@ def _augment(options: TrainOptions, scale: str, task: str) -> Augment:
     return dataclasses.replace(base, **changes)
 
 
-def _loss(net: torch.nn.Module, training: Dataset, options: TrainOptions, device: torch.device) -> Any:
+def _loss(
+    net: torch.nn.Module,
+    training: Dataset,
+    options: TrainOptions,
+    device: torch.device,
+    teacher: Teacher | None,
+    world: World,
+) -> Any:
+    """The task's loss, a teacher's terms included; sums go over all processes."""
     weights = None
     if options.class_weights == "auto":
         _, counts = training.counts()
@@ -363,11 +400,17 @@ def _loss(net: torch.nn.Module, training: Dataset, options: TrainOptions, device
         weights = torch.tensor(rare / rare.mean(), dtype=torch.float32, device=device)
     module = tasks.get(training.task).part("loss")
     gains = {name: value for name, value in options.gains.items() if not name.startswith("distill_")}
-    return module.loss(net, gains or None, weights)
+    loss = module.loss(net, gains or None, weights)
+    loss.reduce = world.sum
+    if teacher is None:
+        return loss
+    teacher.reduce = world.sum
+    teacher.watch(net)
+    return teacher.joined(loss)
 
 
 def _teacher(
-    started: Checkpoint, options: TrainOptions, device: torch.device, state: Mapping[str, Any] | None
+    started: Checkpoint, options: TrainOptions, device: torch.device, state: JsonView | None
 ) -> Teacher | None:
     """Who teaches besides the labels, if anybody.
 
