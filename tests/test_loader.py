@@ -17,9 +17,10 @@ import torch
 from edgekit.data.open import open_dataset
 from edgekit.errors import EdgekitError, InputError, UsageError
 from edgekit.image import centre_crop, letterbox, read_image
-from edgekit.train import cache, workers
+from edgekit.train import cache
 from edgekit.train.augment import Augment
-from edgekit.train.loader import Batch, Loader
+from edgekit.train.loader import Batch, Loader, Workers
+from edgekit.train.samples import Maker
 
 SETS = {
     "detect": "bccd/data.yaml",
@@ -249,12 +250,10 @@ def test_dead_workers_are_replaced(small):
 
 
 @linux
-def test_a_job_that_kills_every_worker_ends_with_advice():
-    pool = workers.start(1, lambda job: os.kill(os.getpid(), signal.SIGKILL))
-    pool.submit("a", 1)
+def test_a_job_that_kills_every_worker_ends_with_advice(small, monkeypatch):
+    monkeypatch.setattr(Maker, "part", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
     with pytest.raises(EdgekitError, match="memory ran out"):
-        pool.wait()
-    pool.close()
+        next(loader(small, workers=1).epoch(0))
 
 
 @pytest.mark.parametrize("processes", [False, pytest.param(True, marks=linux)])
@@ -264,14 +263,24 @@ def test_workers_hand_on_errors_and_results(processes):
             raise UsageError("below")
         return job + 1
 
-    pool = workers.start(2, work, processes)
-    for i in range(10):
-        pool.submit(i, i)
-    assert dict(pool.wait() for _ in range(10)) == {i: i + 1 for i in range(10)}
-    pool.submit("bad", -1)
+    pool = Workers(2, work, processes)
+    assert [part.result() for part in [pool.submit(i) for i in range(10)]] == [i + 1 for i in range(10)]
     with pytest.raises(UsageError, match="below"):
-        pool.wait()
+        pool.submit(-1).result()
     pool.close()
+
+
+@linux
+def test_a_lock_that_a_dead_worker_held_is_renewed(small):
+    other = loader(small, workers=2, batch=2)
+    batches = other.epoch(0)
+    found = [next(batches)]
+    for lock in other.images._recent._locks:
+        lock.acquire()  # as by the worker
+    os.kill(other._pool.pids()[0], signal.SIGKILL)
+    found += batches
+    other.close()
+    assert all_same(found, list(loader(small, batch=2).epoch(0)))
 
 
 @linux
@@ -350,37 +359,3 @@ def test_recent_images_are_shared_and_the_newest_wins() -> None:
         assert np.array_equal(recent.get(i), images[i])
     recent.put(6, np.zeros((11, 10, 3), np.uint8))  # larger than a slot: not kept, and nothing is spoilt
     assert recent.get(6) is None and np.array_equal(recent.get(2), images[2])
-
-
-def test_a_lock_that_is_never_released_costs_a_decoding_only() -> None:
-    recent = cache.Recent(room=30, slots=2)
-    recent.put(0, np.ones((2, 5, 3), np.uint8))
-    with recent._locked(0) as mine:
-        assert mine and recent.get(0) is None
-        recent.put(0, np.zeros((2, 5, 3), np.uint8))
-    assert recent.get(0).all()
-
-
-def test_a_lost_lock_is_waited_for_once_and_renewed() -> None:
-    recent = cache.Recent(room=30, slots=2)
-    recent.put(0, np.ones((2, 5, 3), np.uint8))
-    waits: list[float] = []
-    lost = recent._locks[0]
-
-    class Watched:
-        release = lost.release
-
-        def acquire(self, timeout: float) -> bool:
-            waits.append(timeout)
-            return lost.acquire(timeout=timeout)
-
-    recent._locks[0] = Watched()
-    lost.acquire()  # as by a process that died
-    assert [recent.get(0) for _ in range(3)] == [None] * 3
-    assert waits[0] > 0 and waits[1:] == [0, 0]
-    lost.release()
-    assert recent.get(0) is not None and recent.get(0) is not None
-    assert waits[3] == 0 and waits[4] > 0
-    lost.acquire()
-    recent.renew_locks()
-    assert recent.get(0) is not None

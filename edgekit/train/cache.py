@@ -17,7 +17,6 @@ import math
 import mmap
 import multiprocessing
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -70,8 +69,7 @@ def _ratio(height: int, width: int, size: tuple[int, int], crops: bool) -> float
 class Recent:
     """A shared memory of images used lately: a slot for every index modulo ``slots``, the newest image wins.
 
-    Copies are made under a lock; a process that died holding it costs a decoding each time, nothing else: a lock that
-    could not be had once is not waited for again until it can.
+    Copies are made under a lock. A process may die holding one: ``renew_locks`` when the others have been ended.
     """
 
     def __init__(self, room: int, slots: int = SLOTS) -> None:
@@ -83,14 +81,13 @@ class Recent:
     def renew_locks(self) -> None:
         """Forgets locks that a process died with. No other process may be using this memory."""
         self._locks = [multiprocessing.Lock() for _ in range(16)]
-        self._held: set[int] = set()  # locks that could not be had the last time
 
     def get(self, index: int) -> Array | None:
         """A copy of the image, or None if it is not there."""
         slot = index % self._slots
-        with self._locked(slot) as mine:
+        with self._locks[slot % len(self._locks)]:
             holds, height, width = self._holds[slot].tolist()
-            if not mine or holds != index + 1:
+            if holds != index + 1:
                 return None
             start = slot * self._room
             picture: Array = self._pixels[start : start + height * width * 3].reshape(height, width, 3).copy()
@@ -100,25 +97,10 @@ class Recent:
         slot = index % self._slots
         if image.size > self._room:
             return
-        with self._locked(slot) as mine:
-            if mine:
-                self._holds[slot, 0] = 0
-                np.copyto(self._pixels[slot * self._room : slot * self._room + image.size], image.reshape(-1))
-                self._holds[slot] = index + 1, *image.shape[:2]
-
-    @contextlib.contextmanager
-    def _locked(self, slot: int) -> Iterator[bool]:
-        number = slot % len(self._locks)
-        mine = self._locks[number].acquire(timeout=0 if number in self._held else 0.05)
-        if not mine:
-            self._held.add(number)
-            yield False
-            return
-        self._held.discard(number)
-        try:
-            yield True
-        finally:
-            self._locks[number].release()
+        with self._locks[slot % len(self._locks)]:
+            self._holds[slot, 0] = 0
+            np.copyto(self._pixels[slot * self._room : slot * self._room + image.size], image.reshape(-1))
+            self._holds[slot] = index + 1, *image.shape[:2]
 
 
 class Images:

@@ -8,31 +8,47 @@
 A sample is a function of (seed, epoch, position in the epoch), so that a run may stop anywhere and go on with
 ``loader.epoch(number, start)`` as if nothing had been. Workers draw straight into shared memory; the next batches,
 also those of the next epoch, are under way while one is being used.
+
+On Linux workers are forked processes: augmentation holds Python's lock for a tenth of its time, and a training loop
+that launches thousands of GPU kernels a second waits at each for threads that do. Elsewhere, where forking is not safe,
+they are threads. When a process dies all are replaced and what was under way is done again; when the parent goes, they
+end.
 """
 
 from __future__ import annotations
 
 import mmap
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+import warnings
 import weakref
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 import torch
 
 from edgekit.data.dataset import Dataset
-from edgekit.errors import InputError, UsageError
+from edgekit.errors import EdgekitError, InputError, UsageError
 from edgekit.nn.targets import Targets
-from edgekit.train import workers as working
 from edgekit.train.augment import Augment
 from edgekit.train.cache import Images
 from edgekit.train.geometry import Array
 from edgekit.train.samples import Maker, Part
 
 AHEAD = 3  # batches under way
+MOST_DEATHS = 3  # of workers over one batch, before it is given up
+LOOK_S = 1.0  # after so long a worker looks whether its parent is still there
 MASK_STRIDE = 4
 
 
@@ -62,7 +78,6 @@ class _Plan(NamedTuple):
 class _Job(NamedTuple):
     """Some samples of a batch, for a worker: those at ``positions`` go to places ``first`` and on of ``slot``."""
 
-    ticket: int
     slot: int
     first: int
     plan: _Plan
@@ -71,14 +86,12 @@ class _Job(NamedTuple):
 
 @dataclass
 class _Pending:
-    """A batch under way."""
+    """A batch under way: its jobs in order, and what becomes of each."""
 
     plan: _Plan
-    ticket: int
     slot: int
-    count: int
-    parts: dict[int, Part | None] = field(default_factory=dict)
-    left: int = 0
+    jobs: list[_Job]
+    parts: list[Future[Part]] = field(default_factory=list)
 
 
 class Loader:
@@ -134,9 +147,8 @@ class Loader:
         self._masks = "mask_coefficients" in dataset.roles
         self._turn = 0
         self._ring: _Ring | None = None
-        self._pool: working.Processes | working.Threads | None = None
+        self._pool: Workers | None = None
         self._pending: deque[_Pending] = deque()
-        self._tickets = 0
 
     def __len__(self) -> int:
         """Batches an epoch; the last may be short. Every rank has as many."""
@@ -172,10 +184,14 @@ class Loader:
     def close(self) -> None:
         """Ends the workers. The loader can be used again; they start anew."""
         self._pending.clear()
+        self._end_workers()
+        self._ring = None
+
+    def _end_workers(self) -> None:
         if self._pool is not None:
             self._finalizer()
             self.images.renew_locks()
-        self._pool = self._ring = None
+        self._pool = None
 
     # -- in this process
 
@@ -183,7 +199,6 @@ class Loader:
         positions = self.positions(plan.number)
         planes, masks = _room(len(positions), self.size, self._masks)
         part = self._maker.part(plan.epoch, positions, plan.mosaic, planes, masks)
-        assert part is not None
         self._note(part)
         return self._assembled([part], torch.from_numpy(planes), None if masks is None else torch.from_numpy(masks))
 
@@ -192,30 +207,30 @@ class Loader:
     def _next(self, plan: _Plan) -> Batch:
         """The batch ``plan`` asks for, and others put under way."""
         try:
-            if self._pool is None:
-                self._ring = ring = _Ring(self.batch, self.size, self._masks)
-                self._pool = working.start(self.workers, _Work(self._maker, ring))
-                self._finalizer = weakref.finalize(self, self._pool.close)
             if self._pending and self._pending[0].plan != plan:
                 self._drop()
             self._fill(plan)
-            first = self._pending[0]
-            while first.left:
-                self._receive()
+            parts = self._received()
         except BaseException:
             self.close()  # an error or Ctrl-C: what is under way cannot be relied on
             raise
+        first = self._pending.popleft()
         assert self._ring is not None
-        planes, masks = self._ring.views(first.slot, 0, first.count)
-        parts = [part for _, part in sorted(first.parts.items()) if part is not None]
+        planes, masks = self._ring.views(first.slot, 0, sum(len(job.positions) for job in first.jobs))
         # Copied, so that a batch stays what it is while its place is filled again; by numpy, because torch would copy
         # with all its threads and wait for each to get a core that a worker is using.
         batch = self._assembled(
             parts, torch.from_numpy(planes.copy()), None if masks is None else torch.from_numpy(masks.copy())
         )
-        self._pending.popleft()
         self._fill(plan)
         return batch
+
+    def _started(self) -> Workers:
+        if self._pool is None:
+            self._ring = ring = self._ring or _Ring(self.batch, self.size, self._masks)
+            self._pool = Workers(self.workers, _Work(self._maker, ring))
+            self._finalizer = weakref.finalize(self, self._pool.close)
+        return self._pool
 
     def _fill(self, plan: _Plan) -> None:
         """Puts batches under way until there are ``AHEAD``, in the order they will be asked for."""
@@ -224,36 +239,52 @@ class Loader:
                 last = self._pending[-1].plan
                 more = last.number + 1 < len(self)
                 plan = last._replace(number=last.number + 1) if more else _Plan(last.epoch + 1, 0, last.mosaic)
-            self._submit(plan)
+            positions = self.positions(plan.number)
+            slot = next(s for s in range(AHEAD) if all(p.slot != s for p in self._pending))
+            share = -(-len(positions) // self.workers)
+            jobs = [_Job(slot, i, plan, positions[i : i + share]) for i in range(0, len(positions), share)]
+            self._pending.append(_Pending(plan, slot, jobs))
+            self._submit(self._pending[-1])
 
-    def _submit(self, plan: _Plan) -> None:
-        assert self._pool is not None
-        positions = self.positions(plan.number)
-        slot = next(s for s in range(AHEAD) if all(p.slot != s for p in self._pending))
-        pending = _Pending(plan, self._tickets, slot, len(positions))
-        self._tickets += 1
-        self._pending.append(pending)
-        share = -(-len(positions) // self.workers)
-        for first in range(0, len(positions), share):
-            job = _Job(pending.ticket, slot, first, plan, positions[first : first + share])
-            pending.left += 1
-            self._pool.submit((pending.ticket, first), job)
+    def _submit(self, *every: _Pending) -> None:
+        pool = self._started()
+        for pending in every:
+            try:
+                pending.parts = [pool.submit(job) for job in pending.jobs]
+            except BrokenProcessPool as error:
+                pending.parts = [Future()]
+                pending.parts[0].set_exception(error)  # found where its parts are waited for
 
-    def _receive(self) -> None:
-        assert self._pool is not None
-        (ticket, first), part = self._pool.wait()
-        pending = next(p for p in self._pending if p.ticket == ticket)
-        pending.parts[first] = part
-        pending.left -= 1
-        if part is not None:
-            self._note(part)
+    def _received(self) -> list[Part]:
+        """The parts of the first batch under way; where a worker died, by others.
+
+        Raises:
+            EdgekitError: workers die over it again and again.
+        """
+        for _ in range(MOST_DEATHS):
+            try:
+                parts = [part.result() for part in self._pending[0].parts]
+            except BrokenProcessPool:
+                self._replace_workers()
+                continue
+            for part in parts:
+                self._note(part)
+            return parts
+        raise EdgekitError(
+            f"data workers died {MOST_DEATHS} times over the same images, which mostly means that memory ran out: use "
+            "fewer --workers or --cache none"
+        )
+
+    def _replace_workers(self) -> None:
+        """New workers for those of which one died, with what was under way."""
+        self._end_workers()
+        self._submit(*self._pending)
 
     def _drop(self) -> None:
-        """Something else is wanted than what is under way: workers leave it unfinished."""
-        assert self._ring is not None
-        self._ring.oldest[0] = self._tickets
-        while any(p.left for p in self._pending):
-            self._receive()
+        """Something else is wanted than what is under way: what has begun is waited for, as it draws into the ring."""
+        parts = [part for pending in self._pending for part in pending.parts if not part.cancel()]
+        for part in parts:
+            part.exception()
         self._pending.clear()
 
     # -- both
@@ -295,10 +326,7 @@ def _room(count: int, size: tuple[int, int], with_masks: bool) -> tuple[Array, A
 
 
 class _Ring:
-    """Memory for ``AHEAD`` batches that forked processes share; not under /dev/shm, which containers keep small.
-
-    ``oldest`` [1] is the first ticket that is still wanted.
-    """
+    """Memory for ``AHEAD`` batches that forked processes share; not under /dev/shm, which containers keep small."""
 
     def __init__(self, batch: int, size: tuple[int, int], with_masks: bool) -> None:
         def shared(shape: tuple[int, ...], kind: type) -> Array:
@@ -309,7 +337,6 @@ class _Ring:
         self.planes = shared((AHEAD, batch, 3, *size), np.uint8)
         cells = (size[0] // MASK_STRIDE, size[1] // MASK_STRIDE)
         self.masks = shared((AHEAD, batch, *cells), np.int16) if with_masks else None
-        self.oldest = shared((1,), np.int64)
 
     def views(self, slot: int, first: int, count: int) -> tuple[Array, Array | None]:
         """Places ``first`` and on of a slot."""
@@ -324,8 +351,59 @@ class _Work:
     maker: Maker
     ring: _Ring
 
-    def __call__(self, job: _Job) -> Part | None:
+    def __call__(self, job: _Job) -> Part:
         planes, masks = self.ring.views(job.slot, job.first, len(job.positions))
-        return self.maker.part(
-            job.plan.epoch, job.positions, job.plan.mosaic, planes, masks, lambda: self.ring.oldest[0] > job.ticket
-        )
+        return self.maker.part(job.plan.epoch, job.positions, job.plan.mosaic, planes, masks)
+
+
+class Workers:
+    """``count`` workers that do ``work``: forked processes where ``forked``, else threads.
+
+    A future of theirs raises BrokenProcessPool when any of the processes died; then nothing more can be submitted.
+    """
+
+    def __init__(self, count: int, work: Callable[[_Job], Part], forked: bool = sys.platform == "linux") -> None:
+        self._work, self._forked, self._owner = work, forked, os.getpid()
+        self._pool: Executor
+        if forked:
+            context = multiprocessing.get_context("fork")  # what is handed over is there, not copied
+            self._pool = ProcessPoolExecutor(count, context, _begin_worker, (work, os.getpid()))
+        else:
+            self._pool = ThreadPoolExecutor(count)
+
+    def submit(self, job: _Job) -> Future[Part]:
+        with warnings.catch_warnings():
+            # Python 3.12 warns of forking beside threads: nothing here takes a lock that one of them could hold.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            return self._pool.submit(_in_worker if self._forked else self._work, job)
+
+    def pids(self) -> list[int]:
+        """Process ids of the workers."""
+        return list(getattr(self._pool, "_processes", None) or ())
+
+    def close(self) -> None:
+        """Ends the workers once they have done what they are at."""
+        if os.getpid() == self._owner:  # else a forked copy of this object: the workers are not its children
+            self._pool.shutdown(cancel_futures=True)
+
+
+_WORK: Callable[[_Job], Part]  # of a worker process
+
+
+def _begin_worker(work: Callable[[_Job], Part], parent: int) -> None:
+    global _WORK
+    _WORK = work
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    cv2.setNumThreads(0)
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(LOOK_S)
+    os._exit(1)
+
+
+def _in_worker(job: _Job) -> Part:
+    return _WORK(job)

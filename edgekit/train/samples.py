@@ -8,7 +8,7 @@ A sample is a function of (seed, epoch, position) and of the files, of nothing e
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -71,10 +71,9 @@ class Maker:
         mosaic: bool,
         planes: Array,
         masks: Array | None,
-        cancelled: Callable[[], bool] = lambda: False,
-    ) -> Part | None:
+    ) -> Part:
         """The samples at ``positions`` of an epoch, drawn into ``planes`` uint8 [n, 3, H, W] and ``masks`` int16
-        [n, H / 4, W / 4]; None if ``cancelled`` meanwhile.
+        [n, H / 4, W / 4].
 
         Raises:
             InputError: no image of the set can be read.
@@ -82,8 +81,6 @@ class Maker:
         index = np.zeros(len(positions), np.int64)
         found: list[Objects] = []
         for i, position in enumerate(positions):
-            if cancelled():
-                return None
             index[i], objects = self._sample(epoch, position, mosaic, planes[i])
             found.append(objects)
             if masks is not None:
