@@ -47,7 +47,7 @@ from edgekit.spec import Graph, ModelInfo, Port
 from edgekit.targets import Opening
 
 SHIPPED, AGAIN, EXPORTED = "all rules", "again", "as exported"
-WITH = ("scale_into_weights", "swish", "attention_decomposed", "attention_operator")
+WITH = ("attention_decomposed", "attention_operator")
 STONES = {"selected_convolution": ("channel_selection",)}  # rules of no use but to the one they are left out with
 
 

@@ -124,7 +124,7 @@ def gathered() -> tuple[onnx.ModelProto, list[Stage]]:
 
 
 def attending() -> tuple[onnx.ModelProto, list[Stage]]:
-    """``channel_selection``, ``selected_convolution``, ``scale_into_weights`` and both lowerings."""
+    """``channel_selection``, ``selected_convolution`` and both lowerings."""
     b, C, side = Builder(), 2 * D, (6, 8)
     before = conv(b, "x", C, C, name="before")
     qkv = conv(b, before, 3 * C, C, name="qkv")
@@ -145,10 +145,6 @@ GRAPHS: dict[str, tuple[Callable[[], tuple[onnx.ModelProto, list[Stage]]], tuple
     "gathered": (gathered, ("gathered_branch",)),
     "decomposed": (attending, ("channel_selection", "selected_convolution", "attention_decomposed")),
     "operator": (attending, ("channel_selection", "selected_convolution", "attention_operator")),
-    "scaled": (
-        attending,
-        ("channel_selection", "selected_convolution", "scale_into_weights", "attention_decomposed"),
-    ),
 }
 # Graph, the convolution that is faulty, the stage to be named, and stages that may have been it.
 FAULTS = [
@@ -164,7 +160,7 @@ FAULTS = [
     *(("gathered", f"last{i}", f"model.21.cv2.{i}.2", []) for i in range(3)),
     *(
         (kind, *row, [])
-        for kind in ("decomposed", "operator", "scaled")
+        for kind in ("decomposed", "operator")
         for row in (
             ("before", "model.6.cv1"),
             ("qkv", "model.6.m.0.0.attn.qkv"),
@@ -246,7 +242,7 @@ def test_a_mistaken_rule_is_named_by_the_stage_it_takes_apart(monkeypatch: pytes
     make, names = GRAPHS["operator"]
     model, stages_ = make()
     reference = Shown(lowered(model), feeds_of(model))
-    monkeypatch.setattr(AreaRule, "scale", staticmethod(lambda op, q, like, sizes: q))  # the scale forgotten
+    monkeypatch.setattr(AreaRule, "scale", staticmethod(lambda op, q, like: q))  # the scale forgotten
     after, lineage = rewritten(model, names, stages_)
     found = first_difference(reference, Shown(after, feeds_of(model)), np.zeros(1), lineage, stages_)  # type: ignore[arg-type]
     assert found is not None and found["path"] == "model.6.m.0.0.attn.core"

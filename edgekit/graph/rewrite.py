@@ -34,12 +34,10 @@ from edgekit.graph.rules.layout_chain import LayoutChain
 from edgekit.graph.rules.reduce_axes import ReduceAxes
 from edgekit.graph.rules.reshape_static import ReshapeStatic
 from edgekit.graph.rules.resize_by_two import ResizeByTwo
-from edgekit.graph.rules.scale_into_weights import ScaleIntoWeights
 from edgekit.graph.rules.selected_convolution import SelectedConvolution
 from edgekit.graph.rules.softmax_spelled_out import SoftmaxSpelledOut
 from edgekit.graph.rules.split_convolution import SplitConvolution
 from edgekit.graph.rules.split_sizes import SplitSizes
-from edgekit.graph.rules.swish import Swish
 from edgekit.graph.rules.upsampled_convolution import UpsampledConvolution
 from edgekit.spec import Json
 
@@ -52,13 +50,11 @@ _ORDERED: tuple[type[Rule], ...] = (
     SplitConvolution,
     UpsampledConvolution,
     GatheredBranch,
-    ScaleIntoWeights,
     AttentionDecomposed,
     AttentionOperator,
     ReshapeStatic,
     IntegerDivision,
     ResizeByTwo,
-    Swish,
     SplitSizes,
     ReduceAxes,
 )

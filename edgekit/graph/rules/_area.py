@@ -1,7 +1,7 @@
 """What the lowerings of Area Attention share: when there is one to lower, and how its numbers are called.
 
 ``edgekit::AreaAttention(q, k, v; area)`` takes maps ``[B, C, H, W]`` whose channels are heads of 32, cuts their tokens
-(row by row) into ``area`` chunks and attends inside each. With the attribute ``scaled`` q carries the scale already.
+(row by row) into ``area`` chunks and attends inside each.
 
 Letters of every lowering: B batch, C channels = N·D, N heads, D head width (32), A areas, T tokens of an area, H W map.
 """
@@ -28,7 +28,6 @@ class Sizes(NamedTuple):
     T: int
     H: int
     W: int
-    scaled: bool
 
     @property
     def C(self) -> int:
@@ -66,13 +65,10 @@ class AreaRule(Rule):
         node, shape = out.producer(), static(q.shape)
         assert node is not None and shape is not None
         area = node.attributes["area"].as_int()
-        scaled = "scaled" in node.attributes and bool(node.attributes["scaled"].as_int())
-        return Sizes(shape[1] // HEAD_WIDTH, area, shape[2] * shape[3] // area, shape[2], shape[3], scaled)
+        return Sizes(shape[1] // HEAD_WIDTH, area, shape[2] * shape[3] // area, shape[2], shape[3])
 
     @staticmethod
-    def scale(op: Operators, q: ir.Value, like: ir.Value, sizes: Sizes) -> ir.Value:
-        """q · 32^-0.5 in the type of ``like``; q itself where it carries the scale already."""
-        if sizes.scaled:
-            return q
+    def scale(op: Operators, q: ir.Value, like: ir.Value) -> ir.Value:
+        """q · 32^-0.5 in the type of ``like``."""
         kind = (like.dtype or ir.DataType.FLOAT).numpy()
         return op.Mul(q, op.Constant(value=ir.tensor(np.array(HEAD_WIDTH**-0.5, dtype=kind))))

@@ -39,7 +39,7 @@ class AttentionDecomposed(AreaRule):
         if A == 1:
             return self.one_area(op, q, k, v, sizes)
         keys = op.Transpose(reshape(k, -1, D, A, T), perm=[0, 2, 1, 3])
-        weights = op.Softmax(op.MatMul(self.scale(op, tokens(q), q, sizes), keys), axis=-1)
+        weights = op.Softmax(op.MatMul(self.scale(op, tokens(q), q), keys), axis=-1)
         result = reshape(op.MatMul(weights, tokens(v)), -1, A * T, D)
         return reshape(op.Transpose(result, perm=[0, 2, 1]), -1, sizes.C, sizes.H, sizes.W)
 
@@ -55,6 +55,6 @@ class AttentionDecomposed(AreaRule):
             """``[B, C, H, W]`` -> ``[B, N, T, D]``."""
             return op.Transpose(heads(x_BCHW), perm=[0, 1, 3, 2])
 
-        weights = op.Softmax(op.MatMul(self.scale(op, tokens(q), q, sizes), heads(k)), axis=-1)
+        weights = op.Softmax(op.MatMul(self.scale(op, tokens(q), q), heads(k)), axis=-1)
         result = op.Transpose(op.MatMul(weights, tokens(v)), perm=[0, 1, 3, 2])
         return op.Reshape(result, op.Constant(value=int_tensor(-1, sizes.C, sizes.H, sizes.W)))

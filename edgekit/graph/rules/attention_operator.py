@@ -34,6 +34,6 @@ class AttentionOperator(AreaRule):
             x_BATND = reshape(op.Transpose(x_BCHW, perm=[0, 2, 3, 1]), -1, sizes.T, sizes.N, D)
             return op.Transpose(x_BATND, perm=[0, 2, 1, 3])
 
-        result = op.Attention(self.scale(op, tokens(q), q, sizes), tokens(k), tokens(v), scale=1.0)
+        result = op.Attention(self.scale(op, tokens(q), q), tokens(k), tokens(v), scale=1.0)
         maps = reshape(op.Transpose(result, perm=[0, 2, 1, 3]), -1, sizes.H, sizes.W, sizes.C)
         return op.Transpose(maps, perm=[0, 3, 1, 2])
