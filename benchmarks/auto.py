@@ -38,6 +38,16 @@ MANY = 8  # images a run that only the hand tries
 STATE = "prepared.json"
 
 
+class _Kept(Contest):
+    """A contest that goes on from what earlier ones built."""
+
+    def adopt(self, entries: list[Candidate], trials: dict[str, Path], bundles: dict[str, Path]) -> None:
+        """Take bundles (name -> folder); ``build`` need not be called, or for others only."""
+        self._entries |= {entry.name: entry for entry in entries}
+        self.trials, self.bundles = dict(trials), dict(bundles)
+        self._reference = "ort-fp32" if "ort-fp32" in self.bundles else None
+
+
 def main() -> None:
     options = _options()
     if options.case == "prepare":
@@ -107,7 +117,7 @@ def _prepare(entry: Candidate, limit: float, state: dict[str, Any], options: arg
     own.mkdir()
     size = (options.imgsz, options.imgsz)
     wishes = QuantizeOptions(data=options.data, calibration=options.calibration, max_drop=limit)
-    with Contest(Job(options.checkpoint, BuildOptions(size, quantize=wishes)), own, Wish(), _say) as contest:
+    with _Kept(Job(options.checkpoint, BuildOptions(size, quantize=wishes)), own, Wish(), _say) as contest:
         known = state["bundles"].get(f"ort-fp32 {LIMIT:g}")
         if known:
             first = {"ort-fp32": folder / known["full"]}
@@ -130,7 +140,7 @@ def measure(case: str, state: dict[str, Any], folder: Path, seconds: float) -> d
     outcome, judged = _auto(entries, wish, limit, state, folder)
     by_hand = [*entries, *(_batched(entries, (MANY,)) if case == "throughput" else ())]
     by_hand = [e for e in by_hand if _known(e, state, limit)["full"]]
-    with Contest(Job(Path(), BuildOptions(quantize=_wishes(state))), folder, wish, _say, seconds) as contest:
+    with _Kept(Job(Path(), BuildOptions(quantize=_wishes(state))), folder, wish, _say, seconds) as contest:
         full = {e.bundle: folder / _known(e, state, limit)["full"] for e in by_hand}
         contest.adopt(by_hand, full, full)
         baseline = outcome.winner or by_hand[0].name
@@ -170,7 +180,7 @@ def _auto(
 ) -> tuple[Any, list[str]]:
     """``auto``'s own choice: its clock and its pruning, on what was built and judged before."""
     asked: list[str] = []
-    with Contest(Job(Path(), BuildOptions(quantize=_wishes(state))), folder, wish, _say) as contest:
+    with _Kept(Job(Path(), BuildOptions(quantize=_wishes(state))), folder, wish, _say) as contest:
         trials = {e.bundle: folder / _known(e, state, limit)["trial"] for e in entries}
         contest.adopt(entries, trials, {})
 

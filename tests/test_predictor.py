@@ -114,7 +114,7 @@ def test_options_can_change_for_one_call() -> None:
     assert len(predictor(scene(0), conf=0.5)[0]) == 1
     assert len(predictor(scene(0), conf=0.5, classes=[0])[0]) == 0
     assert predictor.options == Options(conf=0.99)
-    assert len(Predictor.from_session(FakeSession(), conf=0.3)(scene(0))[0]) == 1
+    assert len(Predictor(FakeSession(), Options(conf=0.3))(scene(0))[0]) == 1
 
 
 def test_bad_options_are_refused() -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -105,12 +105,6 @@ class Contest:
                 if self._sets is not None and self._sets.labelled is None:
                     self.judge_of(self.bundles[entry.bundle])  # what proves nothing is said at once
         return refused
-
-    def adopt(self, entries: Sequence[Candidate], trials: Mapping[str, Path], bundles: Mapping[str, Path]) -> None:
-        """Take what an earlier contest built (bundle -> folder); ``build`` need not be called, or for others only."""
-        self._entries |= {entry.name: entry for entry in entries}
-        self.trials, self.bundles = dict(trials), dict(bundles)
-        self._reference = "ort-fp32" if "ort-fp32" in self.bundles else None
 
     def _built(self, entry: Candidate, trial: bool) -> Path:
         asked = self.job.options.quantize

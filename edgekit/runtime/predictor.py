@@ -72,11 +72,6 @@ class Predictor:
         self._turn = self._new_turn()
         self._opened_in = self._process = os.getpid()
 
-    @classmethod
-    def from_session(cls, session: Session, **options: Any) -> Predictor:
-        """``Predictor(session, Options(**options))``."""
-        return cls(session, Options(**options))
-
     @property
     def info(self) -> ModelInfo:
         """What the model takes and gives."""

@@ -58,12 +58,6 @@ def compose(after: Array, first: Array) -> Array:
     return matrix
 
 
-def invert(matrix: Array) -> Array:
-    """The way back."""
-    inverse = np.linalg.inv(matrix[:, :2])
-    return np.column_stack([inverse, -inverse @ matrix[:, 2]])
-
-
 def move(matrix: Array, points: Array) -> Array:
     """Points ``[..., 2]`` through a matrix."""
     moved: Array = points @ matrix[:, :2].T + matrix[:, 2]

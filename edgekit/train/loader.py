@@ -12,7 +12,8 @@ also those of the next epoch, are under way while one is being used.
 On Linux workers are forked processes: augmentation holds Python's lock for a tenth of its time, and a training loop
 that launches thousands of GPU kernels a second waits at each for threads that do. Elsewhere, where forking is not safe,
 they are threads. When a process dies all are replaced and what was under way is done again; when the parent goes, they
-end.
+end. torch's DataLoader makes 0.92 of the images a second (the same samples of bccd at 320 px, 2 workers, medians of 20
+interleaved epochs on a busy 2-core machine), and a worker's death ends the run.
 """
 
 from __future__ import annotations
