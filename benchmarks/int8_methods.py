@@ -36,6 +36,7 @@ from edgekit import checkpoint, targets
 from edgekit.bench import machine
 from edgekit.data import open_dataset
 from edgekit.graph.export import export
+from edgekit.nn import layers
 from edgekit.quantize import calibration, groups, ir, qdq, ranges
 from edgekit.spec import Graph, Session
 from edgekit.system.versions import versions
@@ -202,7 +203,7 @@ class Bench:
                 return None if batch is None else {source: batch}
 
         names = [node.name for node in onnx.load(graph.path).graph.node]
-        head = groups.head_of(names)
+        head = layers.head_of(names)
         signed = what["activations"] == "int8"
         quantize_static(
             str(graph.path),

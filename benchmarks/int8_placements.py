@@ -36,6 +36,7 @@ from edgekit.bench import machine
 from edgekit.data import open_dataset
 from edgekit.errors import EdgekitError
 from edgekit.graph.export import export
+from edgekit.nn import layers
 from edgekit.quantize import calibration, fp16, groups, qdq, ranges
 from edgekit.spec import Graph
 from edgekit.system.versions import versions
@@ -87,7 +88,7 @@ class Bench:
         return self.judge.score(AsItStands(path, self.graph.info, "ort-fp32"))
 
     def exclude(self, told: bool) -> list[str]:
-        head = groups.head_of(self.names)
+        head = layers.head_of(self.names)
         return [name for name in self.names if groups.of(name, head) is None] if told else []
 
     def measure(self, by: str, told: bool) -> Row:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import fnmatch
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -57,7 +58,8 @@ WALLS = (
     Wall("data/*", "numpy cv2 yaml", rooms=f"{PLAIN} boxes masks image lettering drawing metrics tasks"),
     Wall("metrics/*", "numpy cv2", "faster_coco_eval", rooms=f"{PLAIN} boxes masks"),
     Wall("modelcache.py", rooms=PLAIN),
-    # Networks: torch, and nothing of where they will run.
+    # Networks: torch, and nothing of where they will run. What their layers are called is for everybody.
+    Wall("nn/layers.py"),
     Wall("nn/*", "torch numpy", rooms=PLAIN),
     Wall("tasks/*/net.py tasks/network.py", "torch", rooms=f"{PLAIN} nn"),
     Wall("tasks/*/loss.py", "torch", rooms=f"{PLAIN} nn metrics"),
@@ -73,16 +75,16 @@ WALLS = (
         "quantize/*",
         "numpy cv2 onnx onnx_ir onnxscript",
         "onnxruntime openvino nncf",
-        rooms=f"{HOST} graph targets",
+        rooms=f"{HOST} nn.layers graph targets",
     ),
     # Backends: see also test_a_backend_uses_one_vendor_and_no_other_backend.
     Wall(
         "targets/*",
         "numpy",
         "onnx onnxruntime openvino ncnn tensorrt tensorrt_rtx cuda pycuda",
-        rooms=f"{PLAIN} runtime",
+        rooms=f"{PLAIN} nn.layers runtime",
     ),
-    Wall("bench/*", "numpy psutil", "pynvml", rooms=f"{HOST} targets"),
+    Wall("bench/*", "numpy psutil", "pynvml", rooms=f"{HOST} nn.layers targets"),
     Wall("plan/__init__.py plan/choose.py", rooms=f"{PLAIN} plan"),
     Wall("plan/picture.py", rooms=f"{PLAIN} report"),
     Wall("plan/*", "numpy", rooms=f"{HOST} bench bundle targets quantize verify"),
@@ -100,7 +102,7 @@ WALLS = (
     # What puts the rooms together: the heavy ones are imported inside functions, as the last test here proves.
     Wall("verify/__init__.py verify/rounding.py"),
     Wall("verify/parity.py", "numpy cv2", rooms=f"{HOST} verify"),
-    Wall("verify/*", "numpy", rooms=f"{HOST} evaluate graph targets"),
+    Wall("verify/*", "numpy", rooms=f"{HOST} nn.layers evaluate graph targets"),
     Wall("bundle/source.py", rooms=f"{PLAIN} runtime tasks published graph"),
     Wall("bundle/options.py", rooms="spec quantize"),
     Wall("bundle/exports.py bundle/gates.py", rooms=f"{HOST} verify targets graph quantize checkpoint nn"),
@@ -138,6 +140,12 @@ class Import:
     @property
     def room(self) -> str:
         return self.module.split(".")[1] if "." in self.module else ""
+
+    @property
+    def parents(self) -> set[str]:
+        """Modules of edgekit that it is or is in, as ``nn.layers``: a wall may let in one file of a room."""
+        parts = self.module.split(".")[1:]
+        return {".".join(parts[:n]) for n in range(2, len(parts) + 1)}
 
 
 def name_of(path: Path) -> str:
@@ -183,7 +191,8 @@ def complaints(name: str, wall: Wall, found: list[Import]) -> Iterator[str]:
     for item in found:
         where = f"edgekit/{name}:{item.line}"
         if item.package == "edgekit":
-            if item.room not in {"", own, *wall.rooms.split()} and wall.rooms != "*":
+            rooms = {"", own, *wall.rooms.split()}
+            if not rooms & {item.room, *item.parents} and wall.rooms != "*":
                 yield f"{where} imports edgekit.{item.room}; it may use: {wall.rooms or 'nothing of edgekit'}"
         elif item.package not in {*sys.stdlib_module_names, "tomllib"}:  # which 3.10 has not
             if item.top and item.package not in wall.packages.split():
@@ -215,6 +224,8 @@ def test_a_file_imports_only_what_its_wall_allows(path: Path) -> None:
         (Wall("x", rooms="spec"), "from edgekit.spec import ModelInfo\nfrom edgekit import __version__", None),
         (Wall("x", rooms="spec"), "from edgekit import spec, cli", "x.py:1 imports edgekit.cli"),
         (Wall("x", rooms="spec"), "def f():\n    import edgekit.nn.blocks", "x.py:2 imports edgekit.nn"),
+        (Wall("x", rooms="nn.layers"), "from edgekit.nn import layers\nfrom edgekit.nn.layers import parse", None),
+        (Wall("x", rooms="nn.layers"), "from edgekit.nn import blocks", "x.py:1 imports edgekit.nn"),
         (Wall("x", rooms="spec"), "match 1:\n    case 1:\n        from edgekit.nn import blocks", "imports edgekit.nn"),
     ],
 )
@@ -383,6 +394,57 @@ def test_optional_packages_are_imported_through_one_guard(path: Path) -> None:
 )
 def test_other_guards_are_found(code: str, found: list[int]) -> None:
     assert list(guards(ast.parse(code))) == found
+
+
+# How the network's own modules are called. ``published`` reads state dicts of files from elsewhere, whose keys these
+# names are: there they are a file format's, and the parser would hide what it says.
+LAYER_NAMES = re.compile(
+    r"\bmodel[./\\\\]+(\d|\{|\(|\\\\d)|\bcv[1-4]\b|\battn\b|\bmlp\b|\bproto\b|\bdfl[./\\\\]|[./]dfl\b|\bqkv?\b"
+)
+SPELT = ("nn/", "published/")
+
+
+def spelt(code: str) -> Iterator[tuple[int, str]]:
+    """(line, text) of string literals that spell a layer's name; docstrings do not count."""
+    tree = ast.parse(code)
+    inside = {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in ast.walk(node)}
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list) and body and isinstance(body[0], ast.Expr):
+            inside.add(id(body[0].value))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.JoinedStr):
+            text = "".join(str(v.value) if isinstance(v, ast.Constant) else "{" for v in node.values)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in inside:
+            text = node.value
+        else:
+            continue
+        if LAYER_NAMES.search(text):
+            yield node.lineno, text
+
+
+@pytest.mark.parametrize("path", [p for p in FILES if not name_of(p).startswith(SPELT)], ids=name_of)
+def test_layer_names_are_spelt_in_nn_alone(path: Path) -> None:
+    found = [f"edgekit/{name_of(path)}:{line} spells {text!r}" for line, text in spelt(path.read_text("utf-8"))]
+    assert not found, "ask edgekit.nn.layers: " + "; ".join(found)
+
+
+@pytest.mark.parametrize(
+    ("code", "found"),
+    [
+        ('"""model.21.cv3"""\ndef f():\n    "model.6.m.0.0.attn"', False),
+        ('x = "model.21.cv3.0.2"', True),
+        ('x = f"model.{head}/"', True),
+        ('x = re.compile(r"model\\.(\\d+)")', True),
+        ('x = ".attn" in name', True),
+        ('x = name.startswith(f"{head}.dfl")', True),
+        ('x = ("box", "cls", "dfl")', False),
+        ('x = "model.onnx"', False),
+        ('x = f"{model}: no such model. {why}"', False),
+    ],
+)
+def test_spelt_finds_names_of_layers(code: str, found: bool) -> None:
+    assert bool(list(spelt(code))) is found
 
 
 def run_python(code: str) -> str:

@@ -25,6 +25,7 @@ from edgekit.graph.files import rewrite_file
 from edgekit.graph.rewrite import RULES, Recipe, apply, became, recipe_for
 from edgekit.graph.rules import selected_convolution
 from edgekit.graph.rules._area import AreaRule
+from edgekit.nn import layers
 from edgekit.nn.session import TorchSession
 from edgekit.spec import Session
 from edgekit.verify import stages
@@ -309,5 +310,5 @@ def test_every_stage_of_a_network_can_be_compared_after_every_recipe(
     session = targets.get("ort-fp32").open(path, info)
     assert first_difference(reference, session, batch, lineage, None, reference.rounded(None)) in (
         None,
-        {"path": None, "words": ", ".join(map(stages.words, sorted(copies))), "unseen": sorted(copies)},
+        {"path": None, "words": ", ".join(map(layers.words, sorted(copies))), "unseen": sorted(copies)},
     )

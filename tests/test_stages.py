@@ -19,6 +19,7 @@ from edgekit.errors import GateError, InputError, UsageError
 from edgekit.graph.document import read_document
 from edgekit.graph.export import export
 from edgekit.image import prepare
+from edgekit.nn import layers
 from edgekit.nn.session import TorchSession
 from edgekit.spec import ModelInfo, Port, Preprocess, Session
 from edgekit.verify import parity, stages
@@ -144,7 +145,7 @@ def test_a_failed_build_says_where(
     ],
 )
 def test_paths_in_words(path: str, said: str) -> None:
-    assert stages.words(path) == said
+    assert layers.words(path) == said
 
 
 def test_permuted_channels_are_the_same_stage() -> None:

@@ -11,39 +11,18 @@ they came from; those a runtime adds (changes of memory layout) count with the s
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from edgekit.errors import UsageError
+from edgekit.nn import layers
 from edgekit.runtime.predictor import Predictor
 
 RUNS = 20
 LARGEST = 3
 ELSEWHERE = "outside the stages"
 
-# The published layer table: what each stage is and the pyramid level of its output (P3 has stride 8).
-_TRUNK = (
-    "convolution, P1", "convolution, P2", "C3k2, P2", "convolution, P3", "C3k2, P3", "convolution, P4",
-    "area attention, P4", "convolution, P5", "area attention, P5",
-)  # fmt: skip
-_NECK = (
-    "upsampling, P4", "concatenation, P4", "C3k, P4", "upsampling, P3", "concatenation, P3", "C3k, P3",
-    "convolution, P4", "concatenation, P4", "C3k, P4", "convolution, P5", "concatenation, P5", "C3k2, P5",
-)  # fmt: skip
-_ATTENTION_STAGES = {6, 8}
-
-# Module paths as runtimes and exporters write them: model.6.m.0.0.attn/MatMul, /model.6/m.0/m.0.0/attn/MatMul_1,
-# __module.model.6.m.0.0.attn/aten::matmul/MatMul.
-_STAGE = re.compile(r"model[./](\d+)(?=[./])([^,]*)")
-_PARTS = {"attention": re.compile(r"\battn\b"), "MLP": re.compile(r"\bmlp\b"), "other": re.compile("")}
-_HEAD_PARTS = {
-    "box branch": re.compile(r"\bcv2\b"),
-    "class branch": re.compile(r"\bcv3\b"),
-    "task branch": re.compile(r"\bcv4\b"),
-    "mask prototypes": re.compile(r"\bproto\b"),
-    "decoding": re.compile(""),
-}
+_PARTS: dict[str | None, str] = {layers.MLP: "MLP", layers.PROTOTYPES: "mask prototypes"}
 
 Rows = Sequence[tuple[str, str, float]]
 
@@ -96,41 +75,36 @@ def _type_rows(rows: Rows, total: float) -> list[dict[str, Any]]:
 
 def _stage_rows(rows: Rows, total: float) -> list[dict[str, Any]]:
     places = _places(rows)
-    numbers = [number for number, _ in places if number is not None]
-    attention = {n for n, path in places if n is not None and _PARTS["attention"].search(path)}
-    last = max(numbers, default=-1)
-    words = _words(last) if attention == _ATTENTION_STAGES else {}
+    head = max((place.stage for place in places if place), default=-1)
+    known = layers.is_yolo12({place.stage for place in places if place and place.attention}, head)
     spent: dict[int | None, dict[str, float]] = {}
-    for (number, path), (*_, ms) in zip(places, rows, strict=True):
-        kinds = _HEAD_PARTS if words and number == len(_TRUNK + _NECK) else _PARTS
-        part = next(part for part, pattern in kinds.items() if pattern.search(path))
-        parts = spent.setdefault(number, {})
+    for place, (*_, ms) in zip(places, rows, strict=True):
+        parts = spent.setdefault(place.stage if place else None, {})
+        part = _part(place, known)
         parts[part] = parts.get(part, 0.0) + ms
     found = []
-    for number, parts in spent.items():
+    for stage, parts in spent.items():
         ms = sum(parts.values())
-        name = ELSEWHERE if number is None else f"stage {number}" + (f" ({words[number]})" if words else "")
+        name = ELSEWHERE if stage is None else f"stage {stage}"
+        if stage is not None and known:
+            name += f" ({layers.stage_words(stage, head)})"
         ordered = dict(sorted(parts.items(), key=lambda item: -item[1]))
-        found.append({"stage": number, "name": name, "ms": ms, "share": ms / total, "parts": ordered})
+        found.append({"stage": stage, "name": name, "ms": ms, "share": ms / total, "parts": ordered})
     return sorted(found, key=lambda row: -row["ms"])
 
 
-def _places(rows: Rows) -> list[tuple[int | None, str]]:
-    """(stage, path inside it) of every operator; one without a module's name is where the operator before it is."""
-    places: list[tuple[int | None, str]] = []
-    place: tuple[int | None, str] | None = None
-    for name, *_ in rows:
-        found = _STAGE.search(name)
-        place = (int(found[1]), found[2]) if found else place
-        places.append(place or (None, ""))
-    first = next((p for p in places if p[0] is not None), (None, ""))
-    return [p if p[0] is not None else first for p in places]
+def _part(place: layers.Layer | None, known: bool) -> str:
+    """What of its stage an operator is; of a YOLO12's head (``known``), a branch or what is beside them."""
+    if place and known and place.head:
+        return f"{place.branch} branch" if place.branch else _PARTS.get(place.part, "decoding")
+    return "attention" if place and place.attention else _PARTS.get(place.part if place else None, "other")
 
 
-def _words(last: int) -> dict[int, str]:
-    """Stage -> what it is, for a YOLO12 whose head is stage ``last``; empty where the table does not fit."""
-    trunk = _TRUNK if last == len(_TRUNK) else _TRUNK + _NECK
-    return dict(enumerate((*trunk, "head"))) if last == len(trunk) else {}
+def _places(rows: Rows) -> list[layers.Layer | None]:
+    """Where each operator is; one without a module's name is where the operator before it is."""
+    places = [layers.parse(name) for name, *_ in rows]
+    place = next(filter(None, places), None)
+    return [place := found or place for found in places]
 
 
 def _sentence(row: Mapping[str, Any]) -> str:

@@ -1,1 +1,1 @@
-"""The network in plain PyTorch: ``blocks.py`` (pieces) and ``yolo12.py`` (how they are joined)."""
+"""The network in plain PyTorch: ``blocks.py`` (pieces), ``yolo12.py`` (how they are joined), ``layers.py`` (names)."""

@@ -17,10 +17,11 @@ import onnx
 from onnx import TensorProto, numpy_helper, version_converter
 from onnxscript import ir
 
-from edgekit.errors import InputError, UsageError
+from edgekit.errors import InputError
 from edgekit.graph.files import load
 from edgekit.graph.narrow import cast, kinds_of
 from edgekit.graph.opset import OLDEST, raise_opset
+from edgekit.nn import layers
 from edgekit.quantize import groups
 from edgekit.system.atomic import replacing
 
@@ -90,13 +91,7 @@ def _ready(model: onnx.ModelProto) -> onnx.ModelProto:
 def _left(model: onnx.ModelProto, keep: Collection[str]) -> set[str]:
     """Nodes that stay float32: the decode tail and what is asked for."""
     names = [node.name for node in model.graph.node]
-    known = groups.collect(names)
-    unknown = next((k for k in keep if k not in known and k not in names), None)
-    if unknown is not None:
-        raise UsageError(f"there is no group or node {unknown!r}; groups are {', '.join(known)}")
-    head = groups.head_of(names)
-    tail = {n for n in names if n.startswith((f"model.{head}/", f"model.{head}.dfl"))}
-    return tail | {node for k in keep for node in known.get(k, [k])}
+    return layers.tail(names) | groups.chosen(keep, names)
 
 
 def _findings(model: onnx.ModelProto, limits: Mapping[str, tuple[float, float]], left: set[str]) -> list[Finding]:

@@ -13,81 +13,59 @@
 | ``neck stage 11`` | a stage between backbone and head |
 | ``head box stride 8`` | a branch of the head; ``class`` and ``task`` (coefficients, keypoints, angle) alike |
 | ``head prototypes`` | those of masks |
-
-Names are those the exporter gives: module path, slash, operator.
+| ``head`` | a classifier's layers |
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
-STEM = (0, 1)
-NECK = range(9, 21)
-HEADS = (21, 9)  # of networks with a neck, and of classifiers
-_BRANCHES = {"cv2": "box", "cv3": "class", "cv4": "task"}
-_ATTENTION = {"qkv": "qkv", "qk": "qkv", "v": "qkv", "pe": "pe", "proj": "proj"}
+from edgekit.errors import UsageError
+from edgekit.nn import layers
 
 
-def of(node: str, head: int = HEADS[0]) -> str | None:
+def of(node: str, head: int = layers.HEADS[0]) -> str | None:
     """The group a node belongs to; None for the decode tail, attention's own products and foreign names.
 
     Args:
         node: the node's name.
-        head: layer of the head (``head_of``).
+        head: stage of the head (``layers.head_of``).
     """
-    match = re.match(r"model\.(\d+)([./].*)?$", node)
-    if match is None:
+    layer = layers.parse(node, head)
+    if layer is None or layer.tail or layer.part == layers.CORE:
         return None
-    layer, path = int(match[1]), (match[2] or "").partition("/")[0].strip(".").split(".")
-    if layer == head:
-        return _of_head(path)
-    if layer in STEM:
+    if layer.branch:
+        return f"head {layer.branch} stride {layer.stride}"
+    if layer.head:
+        return "head prototypes" if layer.part == layers.PROTOTYPES else "head"
+    if layer.stage in layers.STEM:
         return "stem"
-    if layer in NECK:
-        return f"neck stage {layer}"
-    if "attn" in path:
-        rest = path[path.index("attn") + 1 :]
-        if rest[:1] == ["core"]:
-            return None
-        return f"stage {layer} {_ATTENTION.get(rest[0], 'qkv') if rest else 'qkv'}"
-    if "mlp" in path:
-        return f"stage {layer} mlp"
-    if path[0] in ("conv", "act"):
-        return f"stage {layer}"
-    return f"stage {layer}"
-
-
-def _of_head(path: list[str]) -> str | None:
-    if path[0] in _BRANCHES and len(path) > 1 and path[1].isdigit():
-        return f"head {_BRANCHES[path[0]]} stride {8 << int(path[1])}"
-    if path[0] == "proto":
-        return "head prototypes"
-    if path[0] in ("conv", "linear"):
-        return "head"
-    return None
-
-
-def head_of(nodes: Iterable[str]) -> int:
-    """The layer of the head: the last one there is."""
-    layers = [int(m[1]) for m in (re.match(r"model\.(\d+)[./]", name) for name in nodes) if m]
-    return max(layers, default=HEADS[0])
+    if layer.neck:
+        return f"neck stage {layer.stage}"
+    suffix = {layers.ATTENTION: f" {layer.part or 'outer'}", layers.C3K2: " C3k2"}.get(layer.kind or "", "")
+    return f"stage {layer.stage}{suffix}"
 
 
 def collect(nodes: Iterable[str]) -> dict[str, list[str]]:
     """Group → its nodes, in the network's order."""
     nodes = list(nodes)
-    head = head_of(nodes)
-    kinds = {int(m[1]): "attention" for m in (re.match(r"model\.(\d+)\..*\.(?:attn|mlp)\b", n) for n in nodes) if m}
+    head = layers.head_of(nodes)
     found: dict[str, list[str]] = {}
     for node in nodes:
         group = of(node, head)
-        if group is None:
-            continue
-        layer = re.fullmatch(r"stage (\d+)", group)
-        if layer and int(layer[1]) in kinds:
-            group += " outer"
-        elif layer and re.match(r"model\.\d+\.(cv\d|m)\b", node):
-            group += " C3k2"
-        found.setdefault(group, []).append(node)
+        if group is not None:
+            found.setdefault(group, []).append(node)
     return found
+
+
+def chosen(names: Collection[str], nodes: Collection[str]) -> set[str]:
+    """The nodes that ``names``, groups and nodes, stand for.
+
+    Raises:
+        UsageError: a name is neither a group nor a node.
+    """
+    known = collect(nodes)
+    unknown = next((name for name in names if name not in known and name not in nodes), None)
+    if unknown is not None:
+        raise UsageError(f"there is no group or node {unknown!r}; groups are {', '.join(known)}")
+    return {node for name in names for node in known.get(name, [name])}

@@ -33,8 +33,9 @@ from typing import Any
 
 import numpy as np
 
-from edgekit.errors import InputError, UsageError, optional
+from edgekit.errors import InputError, optional
 from edgekit.graph.files import load
+from edgekit.nn import layers
 from edgekit.quantize import groups, qdq
 from edgekit.system.home import ensure_home
 from edgekit.targets.openvino import save
@@ -121,16 +122,10 @@ def _left_alone(model: Any, skip: Collection[str], graph: Path) -> set[str]:
     cores = [op for op in operations.values() if op.get_type_name() == "ScaledDotProductAttention"]
     if not cores:
         raise InputError(f"{graph}: OpenVINO finds no attention to keep whole in it; give its checkpoint")
-    known = groups.collect(computed)
-    unknown = next((s for s in skip if s not in known and s not in computed), None)
-    if unknown is not None:
-        raise UsageError(f"there is no group or node {unknown!r}; groups are {', '.join(known)}")
-    left = {node for s in skip for node in known.get(s, [s])}
+    left = groups.chosen(skip, computed) | layers.tail(computed)
     for core in cores:
         left.add(core.get_friendly_name())
         left |= set(_behind(core))
-    head = groups.head_of(computed)
-    left |= {n for n in computed if re.match(rf"model\.{head}(/|\.dfl\b)", n)}
     return left
 
 

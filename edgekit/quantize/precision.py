@@ -13,6 +13,7 @@ from pathlib import Path
 import onnx
 from onnx import TensorProto
 
+from edgekit.nn import layers
 from edgekit.quantize import groups
 
 ATTENTION, TAIL = "attention", "decode tail"  # what belongs to no group that can be left alone
@@ -29,14 +30,14 @@ def by_group(path: Path) -> dict[str, str]:
     values = (*model.graph.value_info, *model.graph.output)
     types = {value.name: _SHORT.get(value.type.tensor_type.elem_type) for value in values}
     dequantized = {node.output[0] for node in model.graph.node if node.op_type == "DequantizeLinear"}
-    parts = groups.collect(node.name for node in model.graph.node)
-    group_of = {node: group for group, nodes in parts.items() for node in nodes}
+    head = layers.head_of(node.name for node in model.graph.node)
     found: dict[str, set[str]] = {}
     for node in model.graph.node:
-        if node.op_type in _PASSING or not node.name.startswith("model."):
+        layer = layers.parse(node.name, head)
+        if node.op_type in _PASSING or layer is None:
             continue
         kind = "i8" if node.op_type == "Conv" and dequantized.issuperset(node.input[:2]) else types.get(node.output[0])
         if kind:
-            group = group_of.get(node.name, ATTENTION if ".attn" in node.name else TAIL)
+            group = groups.of(node.name, head) or (ATTENTION if layer.attention else TAIL)
             found.setdefault(group, set()).add(kind)
     return {group: min(kinds, key=_NARROWEST.index) for group, kinds in found.items()}

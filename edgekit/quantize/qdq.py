@@ -28,6 +28,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgekit.errors import InputError, UsageError
 from edgekit.graph.files import load
+from edgekit.nn import layers
 from edgekit.quantize import groups
 from edgekit.system.atomic import replacing
 
@@ -117,15 +118,15 @@ def _plan(model: onnx.ModelProto, skip: Collection[str], fuse: str) -> tuple[lis
 def keeps_float(last: str) -> bool:
     """Whether a branch's last convolution stays in floating point wherever that is not needed for its kernel: those of
     keypoints, angles and mask coefficients, whose errors go into the answer undamped. They cost next to nothing."""
-    return (groups.of(last) or "").startswith("head task")
+    layer = layers.parse(last)
+    return layer is not None and layer.branch == layers.TASK
 
 
 def last_convolutions(model: onnx.ModelProto) -> set[str]:
     """Names of the convolutions whose values leave for the decode tail. ONNX Runtime has no integer kernel for them, as
     their outputs are not quantized: they would only lose precision."""
     users = _consumers(model)
-    head = groups.head_of(node.name for node in model.graph.node)
-    tail = {n.name for n in model.graph.node if groups.of(n.name, head) is None and ".attn" not in n.name}
+    tail = layers.tail(node.name for node in model.graph.node)
     outputs = {o.name for o in model.graph.output}
     return {
         n.name
@@ -152,19 +153,16 @@ def check(model: onnx.ModelProto, path: Path) -> None:
     for tensor in model.graph.initializer:
         if tensor.data_type == TensorProto.FLOAT and not np.isfinite(numpy_helper.to_array(tensor)).all():
             raise InputError(f"{path}: the weights {tensor.name!r} hold NaN or infinity; train or export it again")
-    if not any(kind in kinds for kind in _ATTENTION) or not any(".attn" in n.name for n in model.graph.node):
+    places = [layers.parse(node.name) for node in model.graph.node]
+    if not any(kind in kinds for kind in _ATTENTION) or not any(place and place.attention for place in places):
         raise InputError(f"{path}: none of YOLO12's attention in it, so edgekit does not know what to leave alone")
 
 
 def _split(model: onnx.ModelProto, skip: Collection[str]) -> tuple[set[str], set[str]]:
     """Names of grouped nodes: those to leave alone, and the others."""
     names = [node.name for node in model.graph.node]
-    known = groups.collect(names)
-    unknown = next((s for s in skip if s not in known and s not in names), None)
-    if unknown is not None:
-        raise UsageError(f"there is no group or node {unknown!r}; groups are {', '.join(known)}")
-    left = {node for s in skip for node in known.get(s, [s])}
-    return left, {node for members in known.values() for node in members} - left
+    left = groups.chosen(skip, names)
+    return left, {node for members in groups.collect(names).values() for node in members} - left
 
 
 def _consumers(model: onnx.ModelProto) -> dict[str, list[Node]]:

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import onnx
 
+from edgekit.nn import layers
 from edgekit.quantize import groups, qdq
 
 IMAGES = 16
@@ -58,15 +59,9 @@ def rank(
 def _ends(model: onnx.ModelProto) -> list[str]:
     """The values that leave the groups for the decode tail."""
     names = [node.name for node in model.graph.node]
-    head = groups.head_of(names)
-    inside = {value for node in model.graph.node if groups.of(node.name, head) for value in node.output}
-    found = [
-        name
-        for node in model.graph.node
-        if groups.of(node.name, head) is None and ".attn" not in node.name
-        for name in node.input
-        if name in inside
-    ]
+    tail, grouped = layers.tail(names), {name for members in groups.collect(names).values() for name in members}
+    inside = {value for node in model.graph.node if node.name in grouped for value in node.output}
+    found = [name for node in model.graph.node if node.name in tail for name in node.input if name in inside]
     outputs = [o.name for o in model.graph.output if o.name in inside]
     return list(dict.fromkeys([*found, *outputs]))
 

@@ -21,6 +21,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from edgekit.errors import InputError, UsageError, optional
+from edgekit.nn import layers
 from edgekit.spec import Json, ModelInfo
 from edgekit.system.atomic import replacing
 from edgekit.targets._cuda import Gpu
@@ -333,7 +334,7 @@ def _attentions(network: tensorrt.INetworkDefinition) -> list[str]:
         kind, name = _kind(layer), str(layer.name)
         if kind == "ATTENTION_INPUT":
             found.append(name.removesuffix("_AttentionInput"))
-        elif kind == "SOFTMAX" and ".attn" in name:
+        elif kind == "SOFTMAX" and (known := layers.parse(name)) and known.attention:
             found.append(name)
     return found
 
@@ -352,15 +353,14 @@ def _pin_float32(trt: ModuleType, network: tensorrt.INetworkDefinition, path: Pa
         import onnx
     model = onnx.shape_inference.infer_shapes(onnx.load(str(path)))
     half = any(tensor.data_type == onnx.TensorProto.FLOAT16 for tensor in model.graph.initializer)
-    last = max((int(n) for node in model.graph.node for n in re.findall(r"^model\.(\d+)", node.name)), default=0)
-    tail = (f"model.{last}/", f"model.{last}.dfl")
+    tail = layers.tail(node.name for node in model.graph.node)
     types = {value.name: value.type.tensor_type.elem_type for value in (*model.graph.value_info, *model.graph.output)}
     float32 = {
         node.name
         for node in model.graph.node
         if node.op_type not in ("Cast", "Constant", "QuantizeLinear", "DequantizeLinear")
         and types.get(node.output[0]) == onnx.TensorProto.FLOAT
-        and (half or node.name.startswith(tail))
+        and (half or node.name in tail)
     }
     pinned = {}
     for place in range(network.num_layers):

@@ -15,15 +15,14 @@ other, into OpenVINO's form or explicit Q/DQ.
 
 from __future__ import annotations
 
-import re
-
 import torch
 from torch import nn
+
+from edgekit.nn import layers
 
 TOP = 127
 WEIGHT_TOP = 63  # as quantize/qdq.py has it: seven bits, which every processor adds exactly
 SMALLEST = 1e-12  # scale of a tensor that is all zeros
-_FLOAT = re.compile(r"model\.\d+\.(dfl\.conv|cv4\.\d\.2)")  # the decode tail, and the last of a task's own branches
 
 
 class Rounded(nn.Conv2d):
@@ -36,10 +35,16 @@ class Rounded(nn.Conv2d):
 
 def attach(net: nn.Module) -> int:
     """Make convolutions of ``net`` round, in place; how many."""
-    chosen = [m for name, m in net.named_modules() if type(m) is nn.Conv2d and not _FLOAT.fullmatch(name)]
+    chosen = [m for name, m in net.named_modules() if type(m) is nn.Conv2d and not _stays_float(name)]
     for module in chosen:
         module.__class__ = Rounded
     return len(chosen)
+
+
+def _stays_float(name: str) -> bool:
+    """Whether a module is in the decode tail, or at the end of one of a task's own branches."""
+    layer = layers.parse(name)
+    return layer is not None and (layer.tail or (layer.branch == layers.TASK and layer.last))
 
 
 def round_tensor(x: torch.Tensor) -> torch.Tensor:

@@ -7,7 +7,6 @@ str(taken)                                                   # 'yolo12n.pt: 691 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,10 +16,8 @@ import torch
 from edgekit import catalog, checkpoint
 from edgekit.checkpoint import Checkpoint
 from edgekit.errors import UsageError
+from edgekit.nn import layers
 from edgekit.tasks import network
-
-# Tensors with a row for every class: the last convolution of each class branch, or the classifier's linear layer.
-CLASS_ROWS = re.compile(r"model\.(21\.cv3\.\d\.2|9\.linear)\.(weight|bias)")
 
 
 @dataclass(frozen=True)
@@ -122,7 +119,8 @@ def _take(net: torch.nn.Module, older: Checkpoint, names: Sequence[str]) -> Take
     whole, fresh, by_name = 0, [], False
     for key, value in mine.items():
         other = theirs.get(key)
-        rows = CLASS_ROWS.fullmatch(key) is not None
+        place = layers.parse(key)
+        rows = place is not None and place.row_per_class
         if other is not None and other.shape == value.shape and (same_classes or not rows):
             value.copy_(other)
             whole += 1

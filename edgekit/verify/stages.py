@@ -11,13 +11,13 @@ there: where one side has lost it, nothing is known of it, and that is said.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from edgekit.nn.layers import parse, words
 from edgekit.spec import Session
 from edgekit.verify.rounding import FACTORS
 
@@ -31,57 +31,6 @@ FLOOR = 1e-6
 FLOORS = {"f32": 2e-6, "w16": 1e-3, "f16": 1e-3, "bf16": 4e-3}
 JUMP = 8.0  # over the largest error so far
 AGREES = 3.0  # times what is explained, and less: the same
-
-_PARTS = {
-    "attn": "attention",
-    "mlp": "MLP",
-    "qkv": "query-key-value convolution",
-    "qk": "query-key convolution",
-    "v": "value convolution",
-    "core": "",
-    "pe": "positional convolution",
-    "proj": "projection",
-    "proto": "mask prototypes",
-    "dfl": "box distribution",
-}
-_BRANCHES = {"cv2": "box branch", "cv3": "class branch", "cv4": "task branch"}
-
-
-def words(path: str) -> str:
-    """``model.6.m.0.1.attn.proj`` -> ``stage 6, block 2, attention, projection``; ``model.21.cv3.0.2`` -> ``stage 21
-    (head), class branch at stride 8, convolution 3``."""
-    layer, *rest = path.removeprefix("model.").split(".")
-    said = [f"stage {layer}"]
-    if rest and rest[0] in _BRANCHES and len(rest) > 1 and rest[1].isdigit():
-        said[0] += " (head)"
-        said.append(f"{_BRANCHES[rest[0]]} at stride {8 << int(rest[1])}")
-        rest = rest[2:]
-    elif rest[:1] == ["m"]:
-        numbers = [int(part) for part in _leading_digits(rest[1:])]
-        # An attention repeat holds two blocks; elsewhere a repeat is one.
-        pair = len(numbers) > 1 and len(rest) > 3 and rest[3] in ("attn", "mlp")
-        pair = pair or (len(numbers) > 1 and len(rest) == 3)
-        said.append(
-            f"block {2 * numbers[0] + numbers[1] + 1}" if pair else f"block {numbers[0] + 1}" if numbers else ""
-        )
-        rest = rest[1 + (2 if pair else 1) :]
-    for before, part in zip(["", *rest], rest, strict=False):
-        if part.isdigit():
-            said.append(f"{'inner block' if before == 'm' else 'convolution'} {int(part) + 1}")
-        elif match := re.fullmatch(r"cv(\d)", part):
-            said.append(f"convolution {match[1]}")
-        elif part != "m":
-            said.append(_PARTS.get(part, part))
-    return ", ".join(s for s in said if s)
-
-
-def _leading_digits(parts: Sequence[str]) -> list[str]:
-    digits = []
-    for part in parts[:2]:
-        if not part.isdigit():
-            break
-        digits.append(part)
-    return digits
 
 
 @dataclass(frozen=True)
@@ -258,8 +207,8 @@ def _suspects(paths: Sequence[str], lost: Sequence[str], errors: Mapping[str, fl
 
 
 def _layer(path: str) -> int:
-    number = path.removeprefix("model.").partition(".")[0]
-    return int(number) if number.isdigit() else -1
+    layer = parse(path)
+    return layer.stage if layer else -1
 
 
 def narrowest(session: Session) -> str:
