@@ -74,7 +74,7 @@ def measure(task: str, entry: dict[str, Any], shared: Path, wanted: Sequence[str
 
     if "pytorch" in wanted:
         add(source, "coco")
-        add(source, "peer")
+        add(source, "ultralytics")
     with tempfile.TemporaryDirectory() as scratch:
         for target in (t for t in wanted if t != "pytorch"):
             out = Path(scratch) / target

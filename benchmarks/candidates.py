@@ -37,7 +37,7 @@ from edgekit.quantize import QuantizeOptions
 from edgekit.quantize.candidates import Quantizer
 from edgekit.quantize.sets import open_sets
 from edgekit.runtime.manifest import manifest_of, write_manifest
-from edgekit.runtime.postprocess import Options
+from edgekit.runtime.options import Options
 from edgekit.runtime.predictor import STAGES, Predictor
 from edgekit.system.versions import versions
 

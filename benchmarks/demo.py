@@ -31,7 +31,7 @@ from edgekit.runtime.writer import VideoFile
 NAMES = ("circle", "square", "triangle", "cross", "star")
 HERE = ("ort-", "ov-")  # targets that run on any machine
 # Many small steps: a short run. Of 8000 images seen, batches of 16 leave an mAP50-95 of 0.48, of 8 0.58.
-RECIPE = ("--batch", 8, "--nominal", 8, "--lr", 0.002, "--close-mosaic", 8, "--val-every", 5)
+RECIPE = ("--batch", 8, "--nominal-batch", 8, "--lr", 0.002, "--close-mosaic", 8, "--val-every", 5)
 VISIBLE = 0.5  # the least part of a shape that must stay visible
 SMALLEST = 24  # pixels a shape must show: below, it is a speck nobody could name
 

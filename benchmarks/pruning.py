@@ -182,7 +182,7 @@ def retrained(options: argparse.Namespace) -> dict[str, Any]:
     """The main metric before the cut, right after it, and after learning from the network as it was."""
     source = str(options.checkpoint)
     wanted = TrainOptions(
-        epochs=options.epochs, batch=16, nominal=16, optimizer="adamw", lr=5e-4, warmup=1.0, patience=0,
+        epochs=options.epochs, batch=16, nominal_batch=16, optimizer="adamw", lr=5e-4, warmup=1.0, patience=0,
         close_mosaic=max(options.epochs // 3, 1), teacher=source, threads=options.threads,
         workers=options.workers,
     )  # fmt: skip

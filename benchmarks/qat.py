@@ -1,7 +1,7 @@
 """What training with INT8's rounding gains: a trained network and the one --qat made of it, both built for INT8.
 
-    edgekit train bccd/data.yaml --model yolo12n-bccd.pt --qat --epochs 3 --nominal 16 --optimizer adamw --lr 1e-4 \\
-        --warmup 0.5 --close-mosaic 2 --imgsz 320 --out runs/bccd-qat
+    edgekit train bccd/data.yaml --model yolo12n-bccd.pt --qat --epochs 3 --nominal-batch 16 --optimizer adamw \\
+        --lr 1e-4 --warmup 0.5 --close-mosaic 2 --imgsz 320 --out runs/bccd-qat
     python benchmarks/qat.py yolo12n-bccd.pt runs/bccd-qat/best.pt --data bccd/data.yaml
 
 Every convolution but those the targets always keep is quantized, whatever it costs (no limit on the drop, so nothing

@@ -19,7 +19,7 @@ from edgekit import checkpoint, metrics
 from edgekit.data import open_dataset
 from edgekit.evaluate import evaluate
 from edgekit.nn.session import TorchSession
-from edgekit.runtime.postprocess import Options
+from edgekit.runtime.options import Options
 from edgekit.runtime.predictor import Predictor
 from edgekit.runtime.sources import open_sources
 

@@ -48,7 +48,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "training.json")
     options = parser.parse_args()
     settings = settings_of(options.runs[0])
-    kept = ("epochs", "batch", "nominal", "imgsz", "optimizer", "lr", "augment")
+    kept = ("epochs", "batch", "nominal_batch", "imgsz", "optimizer", "lr", "augment")
     row = {"name": options.name, **judged(options.runs, options.data)}
     row["settings"] = {key: settings[key] for key in kept}
     if options.peer:
@@ -74,7 +74,7 @@ def main() -> None:
 def settings_of(run: Path) -> dict[str, Any]:
     """What the run was told."""
     told: dict[str, Any] = json.loads((run / "options.json").read_text())
-    return told
+    return {"nominal_batch" if name == "nominal" else name: value for name, value in told.items()}
 
 
 def judged(runs: list[Path], data: Path) -> dict[str, Any]:

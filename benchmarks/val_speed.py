@@ -118,7 +118,7 @@ def _edgekit(options: argparse.Namespace) -> None:
     from edgekit.runtime import postprocess
     from edgekit.runtime.predictor import Predictor
 
-    session = _Replay(open_session(options.checkpoint, None, options.threads, options.imgsz))
+    session = _Replay(open_session(options.checkpoint, threads=options.threads, imgsz=options.imgsz))
     predictor = Predictor(session, batch=options.batch)
     nms = postprocess.nms = _Timed(postprocess.nms)
 

@@ -79,7 +79,7 @@ def spec(
     named = by_suffix[suffix] if family == "v1.0" else "detect"
     wanted = tasks.get(task) if task else tasks.get(named)
     if task and wanted.name != named and (suffix or family == "turbo"):
-        raise UsageError(f"--model {name} is a {named} model but --task says {wanted.name}; drop one of the two")
+        raise UsageError(f"`model` {name} is a {named} model but `task` says {wanted.name}; drop one of the two")
     return build_spec(scale, wanted.name, family, classes, keypoint_shape)
 
 

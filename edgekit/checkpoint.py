@@ -138,7 +138,7 @@ def load_state_dict(
     which, arrays = read_state_dict(path)
     spec = recognition.spec_of(arrays, path, keypoint_shape=recognition.keypoints_of(arrays, path))
     if spec.name != wanted.name:
-        raise UsageError(f"--model {model}: {path} holds the tensors of {spec.name}")
+        raise UsageError(f"`model` {model}: {path} holds the tensors of {spec.name}")
     spec = spec.replace(activation=activation or spec.activation)
     net = network.build(spec)
     fused = _fill(net, arrays, path)

@@ -5,11 +5,16 @@ what to do. The command line (``edgekit/cli``) prints the text and exits with ``
 and never prints or exits. Anything that is not an ``EdgekitError`` is a bug and keeps its traceback.
 
     raise InputError(f"{path}: holds no images; give a folder, a file or a glob of images or videos")
+    raise UsageError(f"`max_det` {value}: must be at least 1")
+
+An option stands between single backticks by its name in Python; the command line spells it ``--max-det``. Where a
+message advises a whole command, ``command_line`` writes it.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
@@ -18,6 +23,11 @@ class EdgekitError(Exception):
     """A failure edgekit foresaw. ``str(error)`` is the sentence the user reads."""
 
     exit_code = 2
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """Names of the options that the message speaks of, in its order."""
+        return tuple(dict.fromkeys(re.findall(r"`([a-z][a-z0-9_]*)`", str(self))))
 
 
 class InputError(EdgekitError):
@@ -108,3 +118,10 @@ class GateError(EdgekitError):
 def shorten(names: Sequence[object], most: int = 8) -> str:
     """A list for an error message, its end left out when it is long."""
     return ", ".join(map(str, names[:most])) + (", …" if len(names) > most else "")
+
+
+def command_line(command: str, *words: object, **options: object) -> str:
+    """A call of edgekit for messages to advise: ``command_line("build", "MODEL", target="T")`` is
+    ``edgekit build MODEL --target T``. Options that are True have no value."""
+    flags = (f"--{name.replace('_', '-')}" + ("" if value is True else f" {value}") for name, value in options.items())
+    return " ".join(["edgekit", command, *map(str, words), *flags])

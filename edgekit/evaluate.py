@@ -24,7 +24,8 @@ from edgekit.errors import InputError
 from edgekit.image import Geometry, read_image
 from edgekit.metrics.coco import evaluator_package
 from edgekit.metrics.limits import crowded
-from edgekit.runtime.postprocess import Options, postprocess, truncation
+from edgekit.runtime.options import Options
+from edgekit.runtime.postprocess import postprocess, truncation
 from edgekit.runtime.predictor import Predictor
 from edgekit.spec import MAX_DET, ModelInfo, Session
 from edgekit.system.garbage import no_garbage_collection
@@ -193,7 +194,7 @@ def labels_for(session: Session, dataset: Dataset) -> Dataset:
 def protocol_options(predictor: Predictor, protocol: str = "coco", max_det: int | None = None) -> Options:
     """The detection options that accuracy is measured with."""
     oriented = any(port.role == "rotated_boxes" for port in predictor.info.outputs)
-    conf = 0.01 if protocol == "peer" and oriented else CONF
+    conf = 0.01 if protocol == "ultralytics" and oriented else CONF
     return Options(conf=conf, iou=IOU, max_det=max_det or MAX_DET, multi_label=True, clip=False)
 
 

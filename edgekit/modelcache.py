@@ -40,7 +40,7 @@ def folder_for(bundle: Path, cache: str | Path | bool) -> Path | None:
     root = bundle.resolve()
     where = root.with_name(root.name + ".cache") if cache is True else Path(cache)
     if where.resolve().is_relative_to(root):
-        raise UsageError(f"--cache {where}: inside the bundle, which stays as it was built; give a folder elsewhere")
+        raise UsageError(f"`cache` {where}: inside the bundle, which stays as it was built; give a folder elsewhere")
     digest = hashlib.sha256((root / "manifest.json").read_bytes()).hexdigest()
     folder = where / f"{root.name}-{digest[:16]}"
     try:
@@ -51,7 +51,7 @@ def folder_for(bundle: Path, cache: str | Path | bool) -> Path | None:
     if not writable:
         if cache is True:
             return None
-        raise InputError(f"--cache {where}: cannot be written; give a folder that can, or leave --cache out")
+        raise InputError(f"`cache` {where}: cannot be written; give a folder that can, or leave `cache` out")
     return folder
 
 

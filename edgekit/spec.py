@@ -311,7 +311,7 @@ def check_opset(opset: int) -> None:
         InputError: it is none of 17 to 24.
     """
     if not OPSETS[0] <= opset <= OPSETS[1]:
-        raise InputError(f"--opset {opset}: edgekit exports opsets {OPSETS[0]} to {OPSETS[1]}")
+        raise InputError(f"`opset` {opset}: edgekit exports opsets {OPSETS[0]} to {OPSETS[1]}")
 
 
 def parse_imgsz(text: str | int | tuple[int, int]) -> tuple[int, int]:
@@ -324,14 +324,14 @@ def parse_imgsz(text: str | int | tuple[int, int]) -> tuple[int, int]:
     if parts is None:
         fields = str(text).replace("x", ",").split(",")
         if len(fields) not in (1, 2) or not all(f.strip().isdigit() for f in fields):
-            raise InputError(f"--imgsz {text}: not an image size; give N or H,W in pixels, e.g. 640 or 384,640")
+            raise InputError(f"`imgsz` {text}: not an image size; give N or H,W in pixels, e.g. 640 or 384,640")
         parts = (int(fields[0]), int(fields[-1]))
     height, width = int(parts[0]), int(parts[1])
     for side in (height, width):
         if not STRIDE <= side <= 4096 or side % STRIDE:
             nearest = min(max(round(side / STRIDE), 1), 128) * STRIDE
             raise InputError(
-                f"--imgsz {height},{width}: sides are multiples of {STRIDE} between {STRIDE} and 4096; "
+                f"`imgsz` {height},{width}: sides are multiples of {STRIDE} between {STRIDE} and 4096; "
                 f"the nearest to {side} is {nearest}"
             )
     return height, width
@@ -345,13 +345,13 @@ def parse_activation(text: str) -> tuple[str, float | None]:
     """
     name, colon, number = text.partition(":")
     if name not in ACTIVATIONS or (colon and name != "leaky_relu"):
-        raise UsageError(f"--activation {text}: choose {', '.join(ACTIVATIONS)} or leaky_relu:SLOPE")
+        raise UsageError(f"`activation` {text}: choose {', '.join(ACTIVATIONS)} or leaky_relu:SLOPE")
     try:
         slope = float(number) if colon else None
     except ValueError:
         slope = math.nan
     if slope is not None and not math.isfinite(slope):
-        raise UsageError(f"--activation {text}: {number!r} is no slope; give one such as leaky_relu:0.1")
+        raise UsageError(f"`activation` {text}: {number!r} is no slope; give one such as leaky_relu:0.1")
     return name, slope
 
 

@@ -55,7 +55,7 @@ def test_a_list_of_candidates_that_is_too_short_is_said_with_the_numbers() -> No
     assert (found["first"], found["second"], found["matched"]) == (16, 5, 5)
     assert (found["full"], found["cut_off"], found["unexplained"]) == (1, 11, 0)
     assert found["pass"]  # the artifact is what it was built to be
-    assert "--candidates" in found["warning"] and "16" in found["warning"]
+    assert "`candidates`" in found["warning"] and "16" in found["warning"]
 
 
 def test_a_list_with_room_left_is_not_full() -> None:

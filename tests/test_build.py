@@ -150,7 +150,7 @@ def test_an_artifact_keeps_its_size_and_a_checkpoint_does_not(model: Path, graph
 @pytest.mark.parametrize("target", ["ort-fp32", "ov-fp32"])
 def test_a_device_that_does_not_exist(graph: Path, target: str, tmp_path: Path) -> None:
     path = building.build(graph, target, tmp_path / "out").path
-    with pytest.raises(UsageError, match="--device TPU"):
+    with pytest.raises(UsageError, match="`device` TPU"):
         loading.load(path, device="TPU")
 
 

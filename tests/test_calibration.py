@@ -90,7 +90,7 @@ def test_a_coco_file_is_no_split_to_calibrate_on(folders: Path) -> None:
     path = folders / "val.json"
     path.write_text(json.dumps(document))
     wishes = QuantizeOptions(path, images=folders / "val" / "a")  # --images of a COCO file is where its images are
-    with pytest.raises(InputError, match="a COCO file is one split, .* --calibration FILE"):
+    with pytest.raises(InputError, match="a COCO file is one split, .* `calibration` FILE"):
         open_sets(wishes, "detect", ("dog",))
     with pytest.raises(InputError, match="which the model does not know"):  # and no reason to make do without labels
         open_sets(wishes, "detect", ("cat",))
@@ -121,11 +121,11 @@ def test_images_that_are_judged_are_left_out(folders: Path) -> None:
 def test_few_images_are_warned_of_and_very_few_refused(folders: Path) -> None:
     train = _train(folders)
     assert "20 images" in str(calibration.choose(train, 20).warning)
-    with pytest.raises(UsageError, match=r"--count 15.*fewer than 16"):
+    with pytest.raises(UsageError, match=r"`count` 15.*fewer than 16"):
         calibration.choose(train, 15)
     assert len(calibration.choose(train, 4, force=True).images) == 4
     few = Dataset(train.task, train.names, train.samples[:9], train.source, train.split)
-    with pytest.raises(InputError, match=r"9 images of split train.*\(--force takes fewer\)"):
+    with pytest.raises(InputError, match=r"9 images of split train.*\(`force` takes fewer\)"):
         calibration.choose(few, 300)
     with pytest.raises(InputError, match=r"0 images of split train.*more are in the split.*at least 16 are needed$"):
         calibration.choose(train, 300, judged_on=train)

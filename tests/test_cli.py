@@ -19,8 +19,10 @@ import pytest
 import typer
 
 import edgekit
-from edgekit.cli import _app, _common, _errors
+from edgekit.cli import _app, _common, _errors, _options
+from edgekit.cli._options import Only
 from edgekit.errors import GateError, InputError, UsageError
+from edgekit.runtime.options import OpenOptions, Options
 
 REPO = Path(__file__).resolve().parents[1]
 
@@ -41,9 +43,7 @@ def leaves(function: Callable[[], object]) -> object:
 
 def with_command(function: Callable[..., None]) -> typer.Typer:
     """The whole command line with ``function`` added as the subcommand ``probe``."""
-    app = _app.application()
-    _app._add(app, "probe", types.SimpleNamespace(command=function))  # type: ignore[arg-type]
-    return app
+    return _app.application({"probe": types.SimpleNamespace(command=function)})  # type: ignore[dict-item]
 
 
 @pytest.mark.parametrize("name", _app.names())
@@ -62,21 +62,38 @@ def test_the_readme_lists_the_commands() -> None:
     assert set(re.findall(r"^\| `edgekit (\S+)`", readme, flags=re.M)) == set(_app.names())
 
 
+SAME = (
+    "--imgsz --conf --iou --max-det --classes --agnostic --batch --device --threads --seed --force --json --head "
+    "--candidates --label-options --val-fraction"
+)
+
+
+def parameters(command: Any, path: str) -> list[tuple[str, Any]]:
+    """(command, parameter) of a command or of all commands of a group."""
+    below = [x for n, c in getattr(command, "commands", {}).items() for x in parameters(c, f"{path} {n}")]
+    return [(path, p) for p in command.params] + below
+
+
+def every_parameter() -> list[tuple[str, Any]]:
+    return [x for n, m in _app.names().items() for x in parameters(_app.made(n, importlib.import_module(m)), n)]
+
+
 def test_options_with_one_name_mean_the_same_everywhere() -> None:
-    """Who declares ``--conf`` takes the shared declaration, so help and limits agree."""
-    aliases = [a for a in vars(_common).values() if getattr(a, "__metadata__", None)]
-    # In Annotated, typer keeps an option's first name where a default would stand.
-    shared = {a.__metadata__[0].default: a.__metadata__[0].help for a in aliases}
-    assert {"--imgsz", "--conf", "--iou", "--json", "--force", "--device"} <= set(shared)
-
-    def parameters(command: Any, path: str) -> list[tuple[str, Any]]:
-        below = [x for n, c in getattr(command, "commands", {}).items() for x in parameters(c, f"{path} {n}")]
-        return [(path, p) for p in command.params] + below
-
-    for path, parameter in parameters(typer.main.get_command(_app.application()), "edgekit"):
+    """Whoever declares ``--conf`` says the same of it first; the shortest help is what they share."""
+    declared: dict[str, dict[str, str]] = {}
+    for path, parameter in every_parameter():
         for option in parameter.opts:
-            if option in shared:
-                assert parameter.help.startswith(shared[option]), f"{path} declares its own {option}"
+            declared.setdefault(option, {})[path] = parameter.help
+    assert set(SAME.split()) <= set(declared)
+    for option in SAME.split():
+        shared = min(declared[option].values(), key=len)
+        for path, said in declared[option].items():
+            assert said.startswith(shared), f"{path} says of {option} {said!r}, others {shared!r}"
+
+
+def test_every_option_says_what_it_does() -> None:
+    for path, parameter in every_parameter():
+        assert parameter.help, f"edgekit {path} does not say what {parameter.name} is"
 
 
 def test_version_and_bare_call() -> None:
@@ -94,7 +111,9 @@ def test_usage_errors_exit_2_and_keep_standard_output_empty(words: list[str]) ->
 
 
 def narrow(
-    source: Path, imgsz: _common.ImgSz = None, dry: Annotated[bool, typer.Option("--dry/--wet")] = False
+    source: Path,
+    how: Annotated[OpenOptions, Only("imgsz")],
+    dry: Annotated[bool, typer.Option("--dry/--wet")] = False,
 ) -> None:
     """A command of few options."""
 
@@ -113,7 +132,7 @@ def narrow(
     ],
 )
 def test_advice_the_command_cannot_take_says_so(said: str, added: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit), _errors.boundary("narrow", narrow):
+    with pytest.raises(SystemExit), _errors.boundary("narrow", _options.expanded(narrow)):
         raise UsageError(said)
     expected = f" (edgekit narrow has no {added})" if added else ""
     assert capsys.readouterr().err == f"error: {said}{expected}\n"
@@ -123,7 +142,7 @@ def test_advice_the_command_cannot_take_says_so(said: str, added: str, capsys: p
     ("error", "code", "said"),
     [
         (InputError("cat [red].jpg: no such file"), 2, "error: cat [red].jpg: no such file\n"),
-        (UsageError("--conf 2: above 1"), 2, "error: --conf 2: above 1\n"),
+        (UsageError("`conf` 2: above 1"), 2, "error: --conf 2: above 1\n"),
         (GateError("parity failed", {"boxes": 3.0}), 1, "error: parity failed\n"),
         (InputError("long " * 100 + "end"), 2, "error: " + "long " * 100 + "end\n"),
         (KeyboardInterrupt(), 130, "error: interrupted\n"),
@@ -135,7 +154,7 @@ def test_advice_the_command_cannot_take_says_so(said: str, added: str, capsys: p
 def test_known_failures_are_one_sentence(
     error: BaseException, code: int, said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def command(conf: _common.Conf = 0.25) -> None:
+    def command(keep: Annotated[Options, Only("conf")]) -> None:
         """Fail."""
         raise error
 
@@ -185,8 +204,8 @@ def test_a_group_has_its_functions_as_commands(capsys: pytest.CaptureFixture[str
         """Check a number."""
         called.append(number)
 
-    app = _app.application()
-    _app._add(app, "things", types.SimpleNamespace(__doc__="Do things.\nMore.", commands=(check,)))  # type: ignore[arg-type]
+    things = types.SimpleNamespace(__doc__="Do things.\nMore.", commands=(check,))
+    app = _app.application({"things": things})  # type: ignore[dict-item]
     assert leaves(lambda: app(["things", "check", "7"])) == 0
     assert called == [7]
     assert leaves(lambda: app(["things", "--help"])) == 0
@@ -196,7 +215,7 @@ def test_a_group_has_its_functions_as_commands(capsys: pytest.CaptureFixture[str
 def test_file_names_become_command_names(monkeypatch: pytest.MonkeyPatch) -> None:
     files = [types.SimpleNamespace(name=n) for n in ("import_", "data_check", "_common", "val")]
     monkeypatch.setattr(_app.pkgutil, "iter_modules", lambda _: files)
-    assert list(_app.names()) == ["data-check", "import", "val"]
+    assert list(_app.names.__wrapped__()) == ["data-check", "import", "val"]
 
 
 NOISY = """
@@ -213,9 +232,7 @@ def command() -> None:
     emit_json({"ok": True})
     os.write(1, b"late")
 
-app = _app.application()
-_app._add(app, "probe", types.SimpleNamespace(command=command))
-app(["probe"])
+_app.application({"probe": types.SimpleNamespace(command=command)})(["probe"])
 """
 
 
@@ -274,7 +291,7 @@ def test_an_existing_output_needs_force(tmp_path: Path) -> None:
     _common.refuse_existing(out, force=False)
     out.mkdir()
     _common.refuse_existing(out, force=True)
-    with pytest.raises(UsageError, match=r"--out .*bundle: already exists; give --force"):
+    with pytest.raises(UsageError, match=r"`out` .*bundle: already exists; give `force`"):
         _common.refuse_existing(out, force=False)
     dangling = tmp_path / "link"
     dangling.symlink_to(tmp_path / "nowhere")
@@ -286,3 +303,27 @@ def test_progress_hands_on_every_item(capsys: pytest.CaptureFixture[str]) -> Non
     assert list(_common.track(range(5), "counting")) == [0, 1, 2, 3, 4]
     assert list(_common.track(iter("ab"), "letters")) == ["a", "b"]
     assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("spelling", "older", "now"),
+    [
+        ("bench --table", "bench --table --scales z", "table --scales z"),
+        ("--keep", "table --keep README.md", "table --work-dir README.md"),
+        ("--nominal", "train nowhere --nominal=0", "train nowhere --nominal-batch=0"),
+        ("--wish", "build nowhere --out x --wish fast", "build nowhere --out x --objective fast"),
+        ("--from", "build --out x --from nowhere", "build --out x --rebuild nowhere"),
+        ("--protocol peer", "val nowhere nowhere --protocol peer", "val nowhere nowhere --protocol ultralytics"),
+        ("--as-deployed", "val nowhere nowhere --as-deployed", "val nowhere nowhere --deployed-head"),
+        ("--judged", "calibrate x --out y --judged train", "calibrate x --out y --eval-split train"),
+    ],
+)
+def test_older_spellings_do_the_same_with_a_note(
+    spelling: str, older: str, now: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = []
+    for words in (now, older):
+        assert leaves(lambda words=words: _app.main(words.split())) == 2  # type: ignore[misc]
+        said.append(capsys.readouterr().err)
+    note, _, rest = said[1].partition("\n")
+    assert note.startswith(f"note: {spelling} is ") and rest == said[0]

@@ -29,7 +29,8 @@ from edgekit.image import Geometry, as_image, fit, prepare, read_image
 from edgekit.results import Result
 from edgekit.runtime import places
 from edgekit.runtime.manifest import manifest_of, read_bundle, write_manifest
-from edgekit.runtime.postprocess import Options, postprocess, truncation
+from edgekit.runtime.options import Options
+from edgekit.runtime.postprocess import postprocess, truncation
 from edgekit.spec import Graph, ModelInfo, Port, Preprocess
 from edgekit.system import processor
 from edgekit.tasks import ports
@@ -561,7 +562,7 @@ def test_opening_warns_of_the_processor_as_python_does(
     """On most machines neither has anything to say; `make test-processors` emulates one where both have."""
     folder = shutil.copytree(tiny_classifier, tmp_path / "bundle")
     spoil(folder, lambda manifest: manifest.update(quantization={"weight_bits": bits}))
-    loading.open_session(folder, device)
+    loading.open_session(folder, device=device)
     said = probe("warnings", folder, device)
     assert data(said) == data("".join(str(w.message) for w in recwarn if w.category is RuntimeWarning))
     assert bool(said) == (bits == 8 and processor.adds_exactly() is False)

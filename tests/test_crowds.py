@@ -25,7 +25,8 @@ from edgekit.graph.export import export
 from edgekit.metrics.labels import Labels
 from edgekit.metrics.limits import crowded
 from edgekit.runtime.manifest import read_bundle
-from edgekit.runtime.postprocess import Options, postprocess
+from edgekit.runtime.options import Options
+from edgekit.runtime.postprocess import postprocess
 from edgekit.runtime.predictor import Predictor
 from edgekit.spec import ModelInfo, Port, Session, anchors
 from edgekit.tasks import ports
@@ -93,7 +94,7 @@ def crowd(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_predictor_warns_once_and_says_what_to_build(crowd: Path) -> None:
     image = np.zeros(SIZE, np.uint8)
     with loading.load(crowd) as model:
-        with pytest.warns(TruncatedWarning, match=rf"{CANDIDATES} candidates .* --candidates {4 * CANDIDATES}"):
+        with pytest.warns(TruncatedWarning, match=rf"{CANDIDATES} candidates .* `candidates` {4 * CANDIDATES}"):
             assert model(image)[0].truncated == ("candidates",)
         with warnings.catch_warnings():
             warnings.simplefilter("error")
@@ -104,16 +105,16 @@ def test_a_predictor_warns_once_and_says_what_to_build(crowd: Path) -> None:
 
 def test_more_objects_than_the_head_can_give_are_refused(crowd: Path) -> None:
     for max_det in (CANDIDATES + 1, 1000):
-        with pytest.raises(UsageError, match=rf"--max-det {max_det}: .* {CANDIDATES} .* --candidates {5 * max_det} "):
+        with pytest.raises(UsageError, match=rf"`max_det` {max_det}: .* {CANDIDATES} .* `candidates` {5 * max_det} "):
             loading.load(crowd, max_det=max_det)
     loading.load(crowd, max_det=CANDIDATES).close()
-    with loading.load(crowd) as model, pytest.raises(UsageError, match="--max-det 41"):
+    with loading.load(crowd) as model, pytest.raises(UsageError, match="`max_det` 41"):
         model(np.zeros(SIZE, np.uint8), max_det=41)
 
 
 @pytest.mark.parametrize("change", [{"iou": 0.5}, {"agnostic": True}])
 def test_suppression_inside_the_graph_cannot_be_changed(change: dict[str, Any]) -> None:
-    with pytest.raises(UsageError, match=f"--{next(iter(change))}.*--head topk"):
+    with pytest.raises(UsageError, match=f"`{next(iter(change))}`.*`head` topk"):
         Options(**change).check(info("nms"))
     Options(**change).check(info("topk"))
 
@@ -163,12 +164,12 @@ def test_an_older_bundle_says_by_its_shapes_how_many_it_keeps(crowd: Path) -> No
 
 @pytest.mark.parametrize(("head", "task"), [("raw", "yolo12n"), ("topk", "yolo12n-cls")])
 def test_candidates_of_what_has_none_are_refused(head: str, task: str) -> None:
-    with pytest.raises(UsageError, match="--candidates 500"):
+    with pytest.raises(UsageError, match="`candidates` 500"):
         ports.info(catalog.spec(task, classes=1), ("a",), (64, 64), head=head, candidates=500)
 
 
 @pytest.mark.parametrize(
-    ("head", "candidates", "says"), [("nms", None, "--head nms"), ("topk", 4000, "--candidates 4000: .* 3840")]
+    ("head", "candidates", "says"), [("nms", None, "`head` nms"), ("topk", 4000, "`candidates` 4000: .* 3840")]
 )
 def test_what_tensorrt_cannot_do_is_refused_before_the_export(
     head: str, candidates: int | None, says: str, tmp_path: Path
@@ -190,7 +191,7 @@ def random_network(name: str, folder: Path) -> Path:
 def test_a_bundle_of_few_candidates_and_the_file_it_came_from(tmp_path: Path) -> None:
     model = random_network("yolo12n", tmp_path)
     path = export(checkpoint.load(model), tmp_path / "m.onnx", head="topk", candidates=25).path
-    with pytest.raises(InputError, match="exported with 25 candidates; .* --candidates 60"):
+    with pytest.raises(InputError, match="exported with 25 candidates; .* `candidates` 60"):
         building.build(path, "ort-fp32", tmp_path / "out", BuildOptions(candidates=60))
     built = building.build(path, "ov-fp32", tmp_path / "out", BuildOptions(candidates=25))
     assert built.info.candidates == 25 == built.manifest["candidates"]
@@ -282,7 +283,7 @@ def test_objects_beyond_cocos_hundred_count_where_they_are_asked_for(tmp_path: P
     ("options", "max_det", "says"),
     [
         (metrics.Options(), 300, ["2 images hold more than 100 .*the most: 350", "1 image holds more than 300"]),
-        (metrics.Options("peer"), 300, ["1 image holds more than 300 .*--max-det 350"]),
+        (metrics.Options("ultralytics"), 300, ["1 image holds more than 300 .*`max_det` 350"]),
         (metrics.Options(max_det=350), 350, []),
     ],
 )
@@ -304,7 +305,7 @@ def test_an_evaluation_says_what_the_head_cut_off(crowd: Path, tmp_path: Path) -
         found = evaluate(model, data)
     assert len(found.notes) == 1 and f"in 2 of 2 images all {CANDIDATES} candidates" in found.notes[0]
     assert found.to_dict()["notes"] == found.notes
-    with loading.load(crowd) as model, pytest.raises(UsageError, match="--max-det 500"):
+    with loading.load(crowd) as model, pytest.raises(UsageError, match="`max_det` 500"):
         evaluate(model, data, metrics.Options(max_det=500))
 
 

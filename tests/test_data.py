@@ -276,7 +276,7 @@ def test_eight_numbers_are_oriented_boxes_only_if_they_look_it(tmp_path: Path) -
     slanted = "0 0.5 0.2 0.8 0.5 0.5 0.8 0.2 0.5"
     assert open_dataset(text_set(tmp_path / "a", {"a": slanted})).task == "obb"
     kite = "0 0.5 0.2 0.8 0.3 0.5 0.9 0.2 0.3"
-    with pytest.raises(UsageError, match="--task obb or segment"):
+    with pytest.raises(UsageError, match="`task` obb or segment"):
         open_dataset(text_set(tmp_path / "b", {"a": kite}))
     assert open_dataset(text_set(tmp_path / "c", {"a": f"{kite}\n0 0.1 0.1 0.4 0.1 0.4 0.4"})).task == "segment"
 
@@ -385,7 +385,7 @@ def test_tasks_that_do_not_go_with_the_form(tmp_path: Path) -> None:
         open_dataset(path, "pose")
     with pytest.raises(UsageError, match="no task"):
         open_dataset(path, "tracking")
-    with pytest.raises(UsageError, match="--images"):
+    with pytest.raises(UsageError, match="`images`"):
         open_dataset(path, images=tmp_path)
     write_image(tmp_path / "folders" / "cat" / "1.png")
     with pytest.raises(UsageError, match="classify, not detect"):
@@ -405,7 +405,7 @@ def test_coco_ids_names_and_images(tmp_path: Path) -> None:
     assert dataset.samples[0].path == tmp_path / "val" / "1.png"
     elsewhere = tmp_path / "val"
     moved = elsewhere.rename(tmp_path.parent / f"{tmp_path.name}-photos")
-    with pytest.raises(InputError, match="--images"):
+    with pytest.raises(InputError, match="`images`"):
         open_dataset(tmp_path / "annotations" / "instances_val.json")
     assert len(open_dataset(tmp_path / "annotations" / "instances_val.json", images=moved)) == 2
 

@@ -340,7 +340,7 @@ def test_images_by_backslash_folder_file_and_pattern(tmp_path: Path) -> None:
     write(other / "one" / "again" / "1.jpg", picture(".jpg"))  # two files of one name: neither is taken
     dataset = open_dataset(path, "detect", images=given)
     assert len(dataset) == 3 and left_out(dataset) == {"no image": 1}
-    with pytest.raises(InputError, match="--images .*gone"):
+    with pytest.raises(InputError, match="`images` .*gone"):
         open_dataset(path, "detect", images=[other / "gone"])
 
 
@@ -467,7 +467,7 @@ def test_angles_in_degrees_and_radians(tmp_path: Path) -> None:
 
 
 def test_label_options_that_are_not_known(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="--label-options angle=grad"):
+    with pytest.raises(UsageError, match="`label_options` angle=grad"):
         LabelOptions.from_text("angle=grad")
     path = text_set(tmp_path, ["a.png"])
     write(path, "val: images/val\nnames: [cat]\nlabel_options: {crowds: objects}\n")

@@ -151,7 +151,7 @@ def test_parts_of_a_batch_add_up(tmp_path: Path) -> None:
     ],
 )
 def test_teachers_that_cannot_teach(name: str, names: tuple[str, ...], sentence: str, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=f"--teacher .*: {sentence}"):
+    with pytest.raises(UsageError, match=f"`teacher` .*: {sentence}"):
         taught(saved(tmp_path, name, names), saved(tmp_path))
 
 
@@ -159,11 +159,11 @@ def test_a_teacher_of_other_keypoints_and_wrong_gains(tmp_path: Path) -> None:
     pose, other = saved(tmp_path, "yolo12n-pose"), saved(tmp_path, "yolo12n-pose", keypoint_shape=(5, 3))
     with pytest.raises(UsageError, match=r"has keypoints \[5, 3\], what learns has \[17, 3\]"):
         taught(other, pose)
-    with pytest.raises(UsageError, match="--gains distill_box2"):
+    with pytest.raises(UsageError, match="`gains` distill_box2"):
         Teacher(pose, checkpoint.load(pose).spec, NAMES, {"distill_box2": 1.0})
-    with pytest.raises(UsageError, match="give --teacher"):
+    with pytest.raises(UsageError, match="give `teacher`"):
         TrainOptions(gains={"distill_cls": 1.0})
-    with pytest.raises(UsageError, match="--compile"):
+    with pytest.raises(UsageError, match="`compile`"):
         TrainOptions(teacher="a.pt", compile=True)
     with pytest.raises(InputError, match="nowhere.pt"):
         Teacher(tmp_path / "nowhere.pt", checkpoint.load(pose).spec, NAMES)
@@ -228,7 +228,7 @@ def test_a_student_comes_nearer_to_its_teacher(tmp_path: Path) -> None:
 def test_the_options_know_the_networks_activations() -> None:
     for name in ACTIVATIONS:
         assert type(activation(TrainOptions(activation=name).activation)).__name__.lower() == name.replace("_", "")
-    with pytest.raises(UsageError, match="--activation gelu: choose silu, hardswish, relu"):
+    with pytest.raises(UsageError, match="`activation` gelu: choose silu, hardswish, relu"):
         TrainOptions(activation="gelu")
 
 

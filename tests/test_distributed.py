@@ -190,20 +190,20 @@ def test_one_process_alone_needs_nothing() -> None:
         assert world.from_main(lambda: 5) == 5 and world.gathered("a") == ["a"] and world.least(3) == 3
         values, net = torch.ones(2), torch.nn.Linear(1, 1)
         assert world.sum(values) is values and world.wrap(net, torch.device("cpu")) is net
-        world.agree({"--epochs": 3})
+        world.agree({"`epochs`": 3})
         assert world.device("cuda:3") == "cuda:3"
 
 
 @pytest.mark.parametrize(("batch", "near"), [(15, "14 or 16"), (1, "2")])
 def test_a_batch_that_does_not_divide_is_refused(batch: int, near: str) -> None:
-    with pytest.raises(UsageError, match=f"--batch {batch}: does not divide among 2 processes; give {near}"):
+    with pytest.raises(UsageError, match=f"`batch` {batch}: does not divide among 2 processes; give {near}"):
         World(0, 2, 0, 2).share(batch)
 
 
 def test_processes_that_were_told_different_things(monkeypatch: pytest.MonkeyPatch) -> None:
-    told = [{"--epochs": 3, "--lr": None}, {"--epochs": 3, "--lr": None}, {"--epochs": 4, "--lr": None}]
+    told = [{"`epochs`": 3, "`lr`": None}, {"`epochs`": 3, "`lr`": None}, {"`epochs`": 4, "`lr`": None}]
     monkeypatch.setattr(World, "gathered", lambda self, value: told)
-    with pytest.raises(UsageError, match="process 2 has --epochs 4, process 0 has 3"):
+    with pytest.raises(UsageError, match="process 2 has `epochs` 4, process 0 has 3"):
         World(0, 3, 0, 3).agree(told[0])
 
 
@@ -213,7 +213,7 @@ def test_devices_of_several_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     assert World(3, 4, 1, 2).device("cpu") == "cpu"
     with pytest.raises(UsageError, match="2 GPUs for 3 processes"):
         World(2, 3, 2, 3).device("cuda")
-    with pytest.raises(UsageError, match="--device cuda:1: give --device cuda"):
+    with pytest.raises(UsageError, match="`device` cuda:1: give `device` cuda"):
         World(0, 2, 0, 2).device("cuda:1")
 
 
@@ -255,7 +255,7 @@ def test_what_ends_a_process_becomes_a_sentence(monkeypatch: pytest.MonkeyPatch)
     assert done.returncode == 0, done.stderr
     assert re.search("process 0 of 2: told to end.*--resume", done.stdout)
     monkeypatch.setattr(distributed, "_connect", lambda world, device: None)
-    with pytest.raises(GateError, match="lost another one.*--resume"), joined():
+    with pytest.raises(GateError, match="lost another one.*`resume`"), joined():
         raise RuntimeError("[gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]:3")
     with pytest.raises(RuntimeError, match="something else"), joined():
         raise RuntimeError("something else")

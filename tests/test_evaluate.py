@@ -63,7 +63,7 @@ def test_the_peers_protocol_is_exact_for_boxes(recorded: dict, shared: Path) -> 
     """What is left of the difference when the protocol is the peer's: nothing at four decimals."""
     session = open_session(shared / "fixtures" / "yolo12n-bccd.pt")
     dataset = open_dataset(shared / "data" / "bccd" / "data.yaml", "detect", names=session.info.names)
-    found = evaluate(Predictor(session, batch=4), dataset, metrics.Options("peer")).scores.metrics
+    found = evaluate(Predictor(session, batch=4), dataset, metrics.Options("ultralytics")).scores.metrics
     assert found["map50_95"] == pytest.approx(recorded["detect"]["metrics"]["map50_95"], abs=2e-4)
     assert found["map50"] == pytest.approx(recorded["detect"]["metrics"]["map50"], abs=2e-4)
 
@@ -149,7 +149,7 @@ def test_classes_that_do_not_match_the_model(squares: Path) -> None:
 
 
 def test_an_unknown_protocol() -> None:
-    with pytest.raises(UsageError, match="--protocol mine: choose from coco, peer"):
+    with pytest.raises(UsageError, match="`protocol` mine: choose from coco, ultralytics"):
         metrics.Options("mine")
 
 

@@ -148,7 +148,7 @@ def test_a_rewrite_that_fires_too_seldom_fails_the_export(tmp_path: Path, monkey
 
 @pytest.mark.parametrize("opset", [16, 25])
 def test_an_opset_out_of_range_is_refused(opset: int, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=f"--opset {opset}"):
+    with pytest.raises(InputError, match=f"`opset` {opset}"):
         export(checkpoint.new(catalog.spec("yolo12n-cls", classes=4)), tmp_path / "a.onnx", opset=opset)
 
 

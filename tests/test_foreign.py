@@ -137,7 +137,7 @@ def test_sizes_and_types_that_are_left_open(tmp_path: Path) -> None:
         dtype=TensorProto.FLOAT16,
         shapes={0: ("batch", 6, "cells")},
     )
-    with pytest.raises(UsageError, match="takes images of any size; say which with --imgsz"):
+    with pytest.raises(UsageError, match="takes images of any size; say which with `imgsz`"):
         external.read(path, task="detect")
     model = external.read(path, (SIDE, SIDE), "detect")
     assert (model.info.batch, model.info.imgsz, model.info.names, model.named) == (None, (64, 64), ("0", "1"), False)
@@ -156,8 +156,8 @@ def _with(model: onnx.ModelProto, metadata: Mapping[str, Any]) -> onnx.ModelProt
 @pytest.mark.parametrize(
     ("outputs", "metadata", "task", "message"),
     [
-        ([predictions()], {}, None, "does not say what it does; say so with --task"),
-        ([predictions()], {"task": "detect"}, "pose", "--task pose: .* says that it is a detect model"),
+        ([predictions()], {}, None, "does not say what it does; say so with `task`"),
+        ([predictions()], {"task": "detect"}, "pose", "`task` pose: .* says that it is a detect model"),
         ([predictions()], {"task": "flow"}, None, "there is no task 'flow'"),
         ([predictions() * 10], {"task": "detect"}, None, "no probabilities"),
         ([np.array([[3.0, -1.0]], "f")], {"task": "classify"}, None, "no probabilities"),
@@ -242,7 +242,7 @@ def test_suppression_inside_the_file_is_taken_as_it_is(count: int, tmp_path: Pat
     with load(path, foreign=True) as predictor:
         assert predictor.info.head == "nms"
         (result,) = predictor(np.zeros((128, 128, 3), np.uint8))
-        with pytest.raises(UsageError, match="--iou 0.1"):
+        with pytest.raises(UsageError, match="`iou` 0.1"):
             predictor(np.zeros((128, 128, 3), np.uint8), iou=0.1)
     assert result.boxes == pytest.approx(rows[0, :3, :4] * 2, abs=1e-3)
     assert result.scores.tolist() == pytest.approx([0.9, 0.6, 0.3])

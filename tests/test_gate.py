@@ -99,7 +99,7 @@ def test_duplicates_and_bad_limits() -> None:
     with pytest.raises(InputError, match="listed twice"):
         against([record(), record()], [record()], 0.1)
     for limit in (-0.1, float("nan"), float("inf")):
-        with pytest.raises(UsageError, match="--max-slowdown"):
+        with pytest.raises(UsageError, match="`max_slowdown`"):
             against([record()], [record()], limit)
 
 

@@ -13,7 +13,7 @@ from edgekit.errors import UsageError
 from edgekit.graph.export import export
 from edgekit.nn.boxhead import best_pairs
 from edgekit.nn.session import TorchSession
-from edgekit.runtime.postprocess import Options
+from edgekit.runtime.options import Options
 from edgekit.runtime.predictor import Predictor
 from edgekit.runtime.sources import open_sources
 from tests.networks import noise, settled
@@ -89,7 +89,7 @@ def test_heads_find_what_raw_and_host_suppression_find(head: str, shared: Path, 
 
 @pytest.mark.parametrize(("name", "batch"), [("yolo12n-obb", 1), ("yolo12n", 2), ("yolo12n", None)])
 def test_nms_where_no_runtime_has_it(name: str, batch: int | None) -> None:
-    with pytest.raises(UsageError, match="--head nms: no runtime suppresses .* use --head topk"):
+    with pytest.raises(UsageError, match="`head` nms: no runtime suppresses .* use `head` topk"):
         checkpoint.new(catalog.spec(name)).info((64, 64), batch, "nms")
 
 

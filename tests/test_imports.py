@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import fnmatch
+import importlib
 import os
 import re
 import subprocess
@@ -17,6 +18,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -41,7 +43,7 @@ class Wall:
 
 
 WALLS = (
-    Wall("spec.py errors.py", rooms=PLAIN),
+    Wall("spec.py errors.py runtime/options.py", rooms=PLAIN),
     Wall("system/*", inside="cv2", rooms=PLAIN),
     # Reading other people's checkpoints: as little as can be behind it.
     Wall("published/inert_*.py published/torch_archive.py", rooms="errors published"),
@@ -56,6 +58,7 @@ WALLS = (
     Wall("runtime/manifest.py", rooms=PLAIN),
     Wall("image.py jpeg.py lettering.py drawing.py results.py runtime/*", "numpy cv2", "supervision PIL", rooms=HOST),
     Wall("data/*", "numpy cv2 yaml", rooms=f"{PLAIN} boxes masks image lettering drawing metrics tasks"),
+    Wall("metrics/options.py", rooms=PLAIN),
     Wall("metrics/*", "numpy cv2", "faster_coco_eval", rooms=f"{PLAIN} boxes masks"),
     Wall("modelcache.py", rooms=PLAIN),
     # Networks: torch, and nothing of where they will run. What their layers are called is for everybody.
@@ -70,7 +73,7 @@ WALLS = (
     Wall("graph/export.py", "torch onnx onnx_ir onnxscript", rooms=f"{PLAIN} catalog checkpoint nn tasks graph"),
     Wall("graph/rules/*", "numpy onnx onnx_ir onnxscript", rooms="errors graph"),
     Wall("graph/*", "numpy onnx onnx_ir onnxscript", "onnxsim onnxruntime", rooms=f"{PLAIN} graph"),
-    Wall("quantize/options.py", rooms="spec"),
+    Wall("quantize/options.py", rooms="spec system"),
     Wall(
         "quantize/*",
         "numpy cv2 onnx onnx_ir onnxscript",
@@ -84,11 +87,12 @@ WALLS = (
         "onnx onnxruntime openvino ncnn tensorrt tensorrt_rtx cuda pycuda",
         rooms=f"{PLAIN} nn.layers runtime",
     ),
+    Wall("bench/options.py", rooms=PLAIN),
     Wall("bench/*", "numpy psutil", "pynvml", rooms=f"{HOST} nn.layers targets"),
     Wall("plan/__init__.py plan/choose.py", rooms=f"{PLAIN} plan"),
     Wall("plan/picture.py", rooms=f"{PLAIN} report"),
     Wall("plan/*", "numpy", rooms=f"{HOST} bench bundle targets quantize verify"),
-    Wall("report/charts.py report/verdict.py", rooms=PLAIN),
+    Wall("report/charts.py report/verdict.py report/request.py", rooms=PLAIN),
     Wall("report/page.py", inside="jinja2 markupsafe", rooms=f"{PLAIN} report"),
     # From weights to figures.
     Wall(
@@ -104,7 +108,7 @@ WALLS = (
     Wall("verify/parity.py", "numpy cv2", rooms=f"{HOST} verify"),
     Wall("verify/*", "numpy", rooms=f"{HOST} nn.layers evaluate graph targets"),
     Wall("bundle/source.py", rooms=f"{PLAIN} runtime tasks published graph"),
-    Wall("bundle/options.py", rooms="spec quantize"),
+    Wall("bundle/options.py", rooms=f"{PLAIN} quantize"),
     Wall("bundle/exports.py bundle/gates.py", rooms=f"{HOST} verify targets graph quantize checkpoint nn"),
     Wall("bundle/preflight.py", rooms=f"{HOST} targets quantize graph catalog"),
     Wall("bundle/layouts.py", rooms=f"{PLAIN} targets"),
@@ -116,7 +120,7 @@ WALLS = (
     Wall("evaluate.py", "numpy", rooms=HOST),
     Wall("doctor.py", rooms=f"{PLAIN} targets bench"),
     # The command line: quick to start, free in what a command imports when it runs.
-    Wall("cli/_bench_table.py cli/_plan_table.py", inside="rich", rooms="*"),
+    Wall("cli/_plan_table.py", inside="rich", rooms="*"),
     Wall("cli/_*", "typer", "rich torch", rooms="cli errors spec system train"),
     Wall("cli/*", "typer", " ".join(("rich", *HEAVY)), rooms="*"),
     Wall("__main__.py", rooms="cli"),
@@ -445,6 +449,62 @@ def test_layer_names_are_spelt_in_nn_alone(path: Path) -> None:
 )
 def test_spelt_finds_names_of_layers(code: str, found: bool) -> None:
     assert bool(list(spelt(code))) is found
+
+
+def literals(path: Path) -> Iterator[tuple[int, str]]:
+    """The string literals of a file but its docstrings, those in f-strings included."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    documents = {
+        id(statement.value)
+        for node in ast.walk(tree)
+        if isinstance(getattr(node, "body", None), list)
+        for statement in node.body  # type: ignore[attr-defined]
+        if isinstance(statement, ast.Expr)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in documents:
+            yield node.lineno, node.value
+
+
+@pytest.fixture(scope="module")
+def options() -> frozenset[str]:
+    """Every option of every command, as it is typed."""
+    from edgekit.cli import _app
+
+    def below(command: Any) -> Iterator[str]:
+        for parameter in command.params:
+            yield from (*parameter.opts, *parameter.secondary_opts)
+        for each in getattr(command, "commands", {}).values():
+            yield from below(each)
+
+    made = (_app.made(name, importlib.import_module(module)) for name, module in _app.names().items())
+    return frozenset(option for command in made for option in below(command) if option.startswith("--"))
+
+
+LIBRARY = [p for p in FILES if not name_of(p).startswith("cli/")]
+
+
+def test_library_code_does_not_know_how_options_are_typed(options: frozenset[str]) -> None:
+    """It names them `max_det`; the command line adds the dashes. Flags of other programs are none of ours."""
+    found = [
+        f"edgekit/{name_of(path)}:{line} spells {word}; write `{word[2:].replace('-', '_')}`, or errors.command_line"
+        for path in LIBRARY
+        for line, text in literals(path)
+        for word in re.findall(r"(?<![\w-])--[a-z][a-z-]*[a-z](?![\w-])", text)
+        if word in options
+    ]
+    assert not found, "\n" + "\n".join(found)
+
+
+def test_what_messages_name_between_backticks_is_an_option(options: frozenset[str]) -> None:
+    found = [
+        f"edgekit/{name_of(path)}:{line}: no command has an option `{name}`"
+        for path in LIBRARY
+        for line, text in literals(path)
+        for name in re.findall(r"(?<!`)`([a-z][a-z0-9_]*)`(?!`)", text)
+        if f"--{name.replace('_', '-')}" not in options
+    ]
+    assert not found, "\n" + "\n".join(found)
 
 
 def run_python(code: str) -> str:

@@ -104,7 +104,7 @@ def test_engines_lie_where_triton_looks(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("layout", "target", "sentence"),
     [
-        ("kserve", "ort-fp32", "--layout kserve: layouts are triton, ovms"),
+        ("kserve", "ort-fp32", "`layout` kserve: layouts are triton, ovms"),
         ("ovms", "trt-fp16", "OpenVINO Model Server does not load what trt-fp16 builds; build ort-fp32, .*ov-int8$"),
         ("triton", "trt-rtx-int8", "NVIDIA Triton does not load what trt-rtx-int8 builds; build ort-fp32, .*trt-int8$"),
     ],
@@ -115,7 +115,7 @@ def test_a_server_that_cannot_load_it(layout: str, target: str, sentence: str) -
 
 
 def test_nothing_to_serve_without_engines(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="--no-engine leaves nothing to serve"):
+    with pytest.raises(UsageError, match="`no_engine` leaves nothing to serve"):
         layouts.write("triton", tmp_path, _info(), targets.get("trt-fp16"))
 
 

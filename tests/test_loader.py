@@ -321,7 +321,7 @@ def test_the_cache_goes_where_it_fits(small, tmp_path, monkeypatch):
     assert cache.Images(dataset, (96, 96), False).mode == "ram"
     monkeypatch.setattr(cache, "available_memory", lambda: 100_000)
     assert cache.Images(dataset, (96, 96), False).mode == "none"
-    with pytest.raises(UsageError, match=r"--cache ram: 10 images take .* are available"):
+    with pytest.raises(UsageError, match=r"`cache` ram: 10 images take .* are available"):
         cache.Images(dataset, (96, 96), False, "ram")
     with pytest.raises(UsageError, match="choose from"):
         cache.Images(dataset, (96, 96), False, "disc")

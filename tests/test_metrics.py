@@ -384,13 +384,15 @@ MAIN = {
 
 
 @pytest.mark.parametrize("task", ["detect", "segment", "pose", "obb"])
-@pytest.mark.parametrize("options", [Options(), Options("peer", imgsz=(320, 320)), Options(rotated_iou="polygon")])
+@pytest.mark.parametrize(
+    "options", [Options(), Options("ultralytics", imgsz=(320, 320)), Options(rotated_iou="polygon")]
+)
 def test_perfect_is_one_and_nothing_is_zero(task: str, options: Options) -> None:
     dataset, predictions = every_task()[task]
     if options.protocol == "coco" and task != "obb":
         pytest.importorskip("faster_coco_eval")
     # The peer's line falls to zero at the last recall, which takes half of the last of a hundred steps.
-    best = 0.995 if options.protocol == "peer" else 1.0
+    best = 0.995 if options.protocol == "ultralytics" else 1.0
     scores = score(dataset, predictions, options)
     assert [scores.metrics[key] for key in MAIN[task]] == pytest.approx([best] * len(MAIN[task]))
     assert [(r["class"], r["images"], r["instances"]) for r in scores.per_class] == [("cat", 1, 2), ("dog", 1, 1)]
@@ -409,7 +411,7 @@ def test_one_right_one_wrong_by_hand() -> None:
     pytest.importorskip("faster_coco_eval")
     assert score(dataset, predictions).metrics["map50_95"] == pytest.approx(0.5 * 51 / 101)
     # The peer's line is at 1/2 for 49 of its hundred steps, falls to zero in the fiftieth and stays there.
-    peer = score(dataset, predictions, Options("peer")).metrics["map50_95"]
+    peer = score(dataset, predictions, Options("ultralytics")).metrics["map50_95"]
     assert peer == pytest.approx((49 * 0.5 + 0.25) / 100)
 
 
@@ -493,7 +495,7 @@ def test_peer_keypoints_ignore_the_stated_area() -> None:
         for s in dataset.samples
     ]
     stated = dataclasses.replace(dataset, samples=tuple(small))
-    options = Options("peer")
+    options = Options("ultralytics")
     assert score(stated, moved, options).metrics == score(dataset, moved, options).metrics
     pytest.importorskip("faster_coco_eval")
     assert score(stated, moved).metrics["pose_map50_95"] < score(dataset, moved).metrics["pose_map50_95"]
@@ -513,11 +515,11 @@ def test_peer_masks_let_the_smaller_object_cover_the_larger() -> None:
         row(1, 0, 0.9, boxes[0], segmentation=encode_rle(ring & ~hole)),
         row(1, 1, 0.8, boxes[1], segmentation=encode_rle(hole)),
     ]
-    scores = score(dataset, predictions, Options("peer", imgsz=(320, 320)))
+    scores = score(dataset, predictions, Options("ultralytics", imgsz=(320, 320)))
     assert scores.metrics["mask_map50"] == pytest.approx(0.995)
     assert scores.metrics["mask_map50_95"] > 0.85
     whole = [{**predictions[0], "segmentation": encode_rle(ring)}, predictions[1]]
-    assert score(dataset, whole, Options("peer", imgsz=(320, 320))).metrics["mask_map50_95"] < 0.8
+    assert score(dataset, whole, Options("ultralytics", imgsz=(320, 320))).metrics["mask_map50_95"] < 0.8
 
 
 # ---- classification ---------------------------------------------------------------------------------------------
@@ -626,7 +628,7 @@ def test_confusion_by_hand() -> None:
 # ---- predictions that do not belong -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("protocol", ["coco", "peer"])
+@pytest.mark.parametrize("protocol", ["coco", "ultralytics"])
 def test_strangers_are_refused_in_a_sentence(protocol: str) -> None:
     if protocol == "coco":
         pytest.importorskip("faster_coco_eval")
@@ -649,9 +651,9 @@ def test_strangers_are_refused_in_a_sentence(protocol: str) -> None:
 
 
 def test_options_are_checked() -> None:
-    with pytest.raises(UsageError, match="--protocol voc: choose from coco, peer"):
+    with pytest.raises(UsageError, match="`protocol` voc: choose from coco, ultralytics"):
         Options("voc")
-    with pytest.raises(UsageError, match="--rotated-iou iou: choose from probiou, polygon"):
+    with pytest.raises(UsageError, match="`rotated_iou` iou: choose from probiou, polygon"):
         Options(rotated_iou="iou")
 
 
@@ -662,7 +664,7 @@ def test_results_go_straight_in() -> None:
     labels = np.array([0, 1, 0])
     upright = Result(**fields, boxes=np.array(SQUARES, np.float32), labels=labels)
     predictions = upright.to_coco(1, dataset.category_ids)
-    assert score(dataset, predictions, Options("peer")).metrics["map50_95"] == pytest.approx(0.995)
+    assert score(dataset, predictions, Options("ultralytics")).metrics["map50_95"] == pytest.approx(0.995)
     dataset, _ = every_task()["obb"]
     turned = np.array([[20, 20, 20, 20, 0], [60, 20, 20, 20, 0], [20, 50, 20, 20, 0]], np.float32)
     result = Result(**fields, rotated_boxes=turned, labels=labels)

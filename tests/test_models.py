@@ -66,7 +66,7 @@ def test_attention_flops_in_closed_form(scale: str, gflops: float) -> None:
     [
         ("yolo11n", None, "there is no model 'yolo11n'"),
         ("yolo12n-foo", None, "there is no model 'yolo12n-foo'"),
-        ("yolo12n-seg", "pose", "--model yolo12n-seg is a segment model but --task says pose"),
+        ("yolo12n-seg", "pose", "`model` yolo12n-seg is a segment model but `task` says pose"),
         ("yolo12n-turbo", "segment", "is a detect model"),
         ("yolo12n", "track", "there is no task 'track'"),
     ],

@@ -199,7 +199,7 @@ def test_wishes() -> None:
     assert Wish.parse("throughput:50").holds(20) and not Wish.parse("throughput:50").holds(20.1)
     assert Wish("throughput").text(20) == "50 images/s"
     for text in ("", "speed", "latency:", "latency:-3", "latency:x", "throughput:nan", "latency:0"):
-        with pytest.raises(UsageError, match="--wish"):
+        with pytest.raises(UsageError, match="`objective`"):
             Wish.parse(text)
     outcome = World({"ov-fp32": (12, 0)}).choose(plain("ov-fp32"))
     assert unmet(Wish("latency", 5), outcome) and not unmet(Wish("latency", 50), outcome)
@@ -213,7 +213,7 @@ def test_what_can_run_here(monkeypatch: pytest.MonkeyPatch) -> None:
     assert {t for t in left_out if t.startswith("trt")} == set(left_out)
     assert "NVIDIA" in left_out["trt-fp16"]
     found, left_out = candidates(Wish("latency"), data=False)
-    assert "--data" in left_out["ov-int8"] and [c.target for c in found] == ["ort-fp32", "ov-fp32", "ov-fp16"]
+    assert "`data`" in left_out["ov-int8"] and [c.target for c in found] == ["ort-fp32", "ov-fp32", "ov-fp16"]
     found, _ = candidates(Wish("throughput"), data=False, cores=4)
     forms = [(1, None), (2, 4), (4, 4)]
     assert [(c.streams, c.threads) for c in found if c.target == "ort-fp32"] == forms
@@ -300,7 +300,7 @@ def test_what_a_plan_needs_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     plan, path = made(), Path("plan.json")
     document.check_needs(plan, path, data=False)
     plan["choice"]["target"] = "ort-int8"
-    with pytest.raises(UsageError, match=r"needs ort-int8.*--data.*--target auto"):
+    with pytest.raises(UsageError, match=r"needs ort-int8.*`data`.*`target` auto"):
         document.check_needs(plan, path, data=False)
     change_targets(monkeypatch, "trt-fp16", missing=lambda: None)
     monkeypatch.setattr(candidates_module.machine, "gpus", lambda: [])

@@ -80,7 +80,7 @@ def test_what_sees_other_objects_is_not_chosen_and_the_nearest_is_named(world: A
     assert run(world, tmp_path / "out").target == "ort-fp32"
     world["offered"] = [Candidate("ov-fp32"), Candidate("ov-fp16")]
     with pytest.raises(
-        GateError, match=r"--max-drop 0\.5: no candidate.*the nearest is ov-fp(32|16), .* would take it"
+        GateError, match=r"`max_drop` 0\.5: no candidate.*the nearest is ov-fp(32|16), .* would take it"
     ):
         run(world, tmp_path / "none")
     evidence = json.loads((tmp_path / "none.failed.json").read_text())
@@ -108,7 +108,7 @@ def test_int8_brings_the_accuracy_its_build_measured(
 
     monkeypatch.setattr(building, "build", build)
     world["offered"] = [Candidate("ort-int8")]
-    with pytest.raises(GateError, match=r"the nearest is ort-int8, .* loses 10\.00 points \(--max-drop 10 would"):
+    with pytest.raises(GateError, match=r"the nearest is ort-int8, .* loses 10\.00 points \(`max_drop` 10 would"):
         run(world, tmp_path / "none")
     plan = run(world, tmp_path / "out", limit=10).manifest["plan"]
     assert plan["accuracy"] == {"metric": "map50_95", "kind": "labels", "on": "set", "images": 8, "float": 0.5}
@@ -116,7 +116,7 @@ def test_int8_brings_the_accuracy_its_build_measured(
 
 
 def test_a_bound_that_nobody_reaches(world: Any, tmp_path: Path) -> None:
-    with pytest.raises(GateError, match=r"--wish latency:1e-06: no candidate is so fast here; the nearest is o"):
+    with pytest.raises(GateError, match=r"`objective` latency:1e-06: no candidate is so fast here; the nearest is o"):
         run(world, tmp_path / "out", wish="latency:0.000001")
     assert run(world, tmp_path / "out", wish="latency:100000").path == tmp_path / "out"
     assert not (tmp_path / "out.failed.json").exists()
@@ -210,8 +210,8 @@ def test_a_replayed_int8_keeps_the_plan_s_limit_and_is_not_timed(world: Any, tmp
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["--target", "ov-fp32", "--wish", "latency"], "--wish goes with --target auto"),
-        (["--target", "auto", "--wish", "fast"], "--wish fast: give latency or throughput"),
+        (["--target", "ov-fp32", "--objective", "latency"], "--objective goes with --target auto"),
+        (["--target", "auto", "--wish", "fast"], "--objective fast: give latency or throughput"),
         (["--target", "auto", "--layout", "triton"], "drop --layout"),
         (["--target", "auto", "--sm", "86"], "drop --sm"),
         (["--target", "auto", "--require-speedup", "2"], "drop --require-speedup"),

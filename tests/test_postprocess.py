@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from edgekit.boxes import box_iou, probiou, regularise
 from edgekit.errors import InputError, UsageError
 from edgekit.image import Geometry, letterbox
-from edgekit.runtime.postprocess import Options, assemble_masks, best_first, postprocess
+from edgekit.runtime.options import Options
+from edgekit.runtime.postprocess import assemble_masks, best_first, postprocess
 from edgekit.spec import ModelInfo
 from tests.hostile import fuzz
 
@@ -396,17 +397,17 @@ def test_masks_come_with_their_detections() -> None:
 @pytest.mark.parametrize(
     ("field", "value", "flag"),
     [
-        ("conf", -0.1, "--conf"),
-        ("conf", 1.5, "--conf"),
-        ("conf", math.nan, "--conf"),
-        ("conf", "high", "--conf"),
-        ("iou", 2, "--iou"),
-        ("max_det", 0, "--max-det"),
-        ("max_det", 2.5, "--max-det"),
-        ("max_det", True, "--max-det"),
-        ("classes", (1, -1), "--classes"),
-        ("classes", ("dog",), "--classes"),
-        ("classes", (1.5,), "--classes"),
+        ("conf", -0.1, "`conf`"),
+        ("conf", 1.5, "`conf`"),
+        ("conf", math.nan, "`conf`"),
+        ("conf", "high", "`conf`"),
+        ("iou", 2, "`iou`"),
+        ("max_det", 0, "`max_det`"),
+        ("max_det", 2.5, "`max_det`"),
+        ("max_det", True, "`max_det`"),
+        ("classes", (1, -1), "`classes`"),
+        ("classes", ("dog",), "`classes`"),
+        ("classes", (1.5,), "`classes`"),
     ],
 )
 def test_options_out_of_range_name_their_flag(field: str, value: object, flag: str) -> None:
@@ -419,7 +420,7 @@ def test_options_in_range() -> None:
     assert Options(classes=1).classes == (1,)
     assert Options(conf=0, iou=1, max_det=np.int32(5)).max_det == 5
     Options(classes=(0, CLASSES - 1)).check(info())
-    with pytest.raises(UsageError, match="--classes 5"):
+    with pytest.raises(UsageError, match="`classes` 5"):
         Options(classes=(CLASSES,)).check(info())
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from edgekit.errors import InputError, UsageError
 from edgekit.image import letterbox, read_image, to_input, write_image
-from edgekit.runtime.postprocess import Options
+from edgekit.runtime.options import Options
 from edgekit.runtime.predictor import Predictor
 from edgekit.spec import ModelInfo, Port, Preprocess, Session
 
@@ -119,13 +119,13 @@ def test_options_can_change_for_one_call() -> None:
 
 def test_bad_options_are_refused() -> None:
     predictor = Predictor(FakeSession(4))
-    for change, flag in (({"conf": 2}, "--conf"), ({"classes": (2,)}, "--classes"), ({"max_det": 0}, "--max-det")):
+    for change, flag in (({"conf": 2}, "`conf`"), ({"classes": (2,)}, "`classes`"), ({"max_det": 0}, "`max_det`")):
         with pytest.raises(UsageError, match=flag):
             predictor(scene(0), **change)
-    with pytest.raises(UsageError, match="--classes 9"):
+    with pytest.raises(UsageError, match="`classes` 9"):
         Predictor(FakeSession(), Options(classes=(9,)))
     for session, batch in ((FakeSession(4), 2), (FakeSession(), 0)):
-        with pytest.raises(UsageError, match="--batch"):
+        with pytest.raises(UsageError, match="`batch`"):
             Predictor(session, batch=batch)
 
 

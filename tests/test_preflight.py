@@ -70,7 +70,7 @@ REFUSED = {
     "a set of another task": ("build {classify} --target ort-int8 --data {yaml} --out {new}", "classify"),
     # the other commands
     "auto on no data": ("build {detect} --target auto --data {gone} --out {new}", "gone"),
-    "auto for a wish": ("build {detect} --target auto --wish fast --out {new}", "--wish fast"),
+    "auto for a wish": ("build {detect} --target auto --objective fast --out {new}", "--objective fast"),
     "auto of no model": ("build {gone}.pt --target auto --out {new}", "gone.pt"),
     "no plan": ("build {detect} --plan {gone}.json --out {new}", "--plan"),
     "no plan in it": ("build {detect} --plan {alone} --out {new}", "not a plan"),
@@ -92,8 +92,8 @@ REFUSED = {
     "bench nothing": ("bench {detect} {gone}", "gone"),
     "bench on no data": ("bench {detect} --data {gone}", "gone"),
     "bench on no images": ("bench {detect} --images {photos} --images {gone}", "gone"),
-    "a table of INT8": ("bench --table --scales n --targets ort-fp32,ov-int8", "--targets ov-int8"),
-    "a table by no manifest": ("bench --table --targets ov-int8 --calibration {text}", "notes.txt"),
+    "a table of INT8": ("table --scales n --targets ort-fp32,ov-int8", "--targets ov-int8"),
+    "a table by no manifest": ("table --targets ov-int8 --calibration {text}", "notes.txt"),
     "val of nothing": ("val {gone} {yaml}", "gone"),
     "val on nothing": ("val {detect} {gone}", "gone"),
 }  # fmt: skip
@@ -185,5 +185,5 @@ def test_words_for_the_processor_in_bundles(target: str, tmp_path: Path) -> None
     place = tiny_bundle(tmp_path / "bundle", "detect", target)
     for word in ("cpu", "CPU", "cpu:0"):
         loading.open_session(place, device=word).close()  # type: ignore[attr-defined]
-    with pytest.raises(UsageError, match="--device cpu:1"):
+    with pytest.raises(UsageError, match="`device` cpu:1"):
         loading.open_session(place, device="cpu:1")

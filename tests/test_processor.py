@@ -33,8 +33,8 @@ def test_processors(text: str, exact: bool | None) -> None:
 
 
 def test_only_eight_bits_on_a_cpu_without_vnni_are_worth_a_word() -> None:
-    assert "--weight-bits 7" in str(saturation(8, cpuinfo=HASWELL))
-    assert "--weight-bits 7" in str(saturation(8, "CPU", HASWELL))
+    assert "`weight_bits` 7" in str(saturation(8, cpuinfo=HASWELL))
+    assert "`weight_bits` 7" in str(saturation(8, "CPU", HASWELL))
     assert saturation(7, cpuinfo=HASWELL) is saturation(None, cpuinfo=HASWELL) is None
     assert saturation(8, "GPU", HASWELL) is saturation(8, cpuinfo=ALDER_LAKE) is saturation(8, cpuinfo="") is None
 
@@ -72,9 +72,9 @@ def test_doctor_says_what_the_processor_cannot(monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr("platform.machine", lambda: "x86_64")
     monkeypatch.setattr(processor, "adds_exactly", lambda *_: False)
-    assert [w for w in doctor.examine()["warnings"] if "--weight-bits 7" in w]
+    assert [w for w in doctor.examine()["warnings"] if "`weight_bits` 7" in w]
     monkeypatch.setattr(processor, "adds_exactly", lambda *_: True)
-    assert not [w for w in doctor.examine()["warnings"] if "--weight-bits 7" in w]
+    assert not [w for w in doctor.examine()["warnings"] if "`weight_bits` 7" in w]
 
 
 @pytest.mark.parametrize(

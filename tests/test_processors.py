@@ -78,8 +78,8 @@ def test_the_cpp_library_answers_and_warns_on_an_emulated_processor(target: str,
     manifest = (place / "manifest.json").read_text()
     manifest = manifest.replace('"ov-fp32"', f'"{target}"').replace("{", '{"quantization": {"weight_bits": 8},', 1)
     (place / "manifest.json").write_text(manifest)
-    assert "--weight-bits 7" in probe("warnings", place, "CPU")
-    with pytest.warns(RuntimeWarning, match="--weight-bits 7"):
+    assert "`weight_bits` 7" in probe("warnings", place, "CPU")
+    with pytest.warns(RuntimeWarning, match="`weight_bits` 7"):
         predictor = loading.load(place, threads=1, conf=0.0, max_det=50)
     image = np.random.default_rng(0).integers(0, 256, (*artifacts.SIZE, 3), dtype=np.uint8)
     ours, theirs = predictor(image)[0], probe.predict(place, image, conf=0.0, max_det=50)

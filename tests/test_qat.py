@@ -87,7 +87,7 @@ def test_a_run_gives_an_ordinary_checkpoint(shapes: Path, tmp_path: Path) -> Non
     plain = loop.train(shapes, str(model), tmp_path / "plain", SMALL)
     one, other = (checkpoint.load(r.best).net.state_dict() for r in (result, plain))
     assert not torch.equal(one["model.0.conv.weight"], other["model.0.conv.weight"])
-    with pytest.raises(UsageError, match="--qat: fine-tunes a trained network"):
+    with pytest.raises(UsageError, match="`qat`: fine-tunes a trained network"):
         loop.train(shapes, "yolo12n", tmp_path / "new", SMALL.replace(qat=True))
 
 

@@ -134,7 +134,7 @@ def test_weights_take_the_bits_asked_for(model: Path, wishes: QuantizeOptions, t
         assert built.manifest["quantization"] == {"weight_bits": bits}
         eight = [t for t in onnx.load(built.path / "model.onnx").graph.initializer if t.name.endswith("weight/int8")]
         assert {int(np.abs(numpy_helper.to_array(t).astype(int)).max()) for t in eight} == {largest}
-    with pytest.raises(UsageError, match="--weight-bits 4: 8, or 7 for processors without VNNI"):
+    with pytest.raises(UsageError, match="`weight_bits` 4: 8, or 7 for processors without VNNI"):
         building.build(
             model, "ort-int8", tmp_path / "out", BuildOptions(quantize=dataclasses.replace(wishes, weight_bits=4))
         )
@@ -149,7 +149,7 @@ def test_opening_eight_bits_where_sums_saturate_is_warned_of(
         write_manifest(tmp_path / str(bits), int8.manifest | {"quantization": {"weight_bits": bits}})
     loading.open_session(tmp_path / "7")
     assert not [w for w in recwarn if "saturate" in str(w.message)]
-    with pytest.warns(RuntimeWarning, match=r"8: its weights take eight bits.*saturate.*--weight-bits 7"):
+    with pytest.warns(RuntimeWarning, match=r"8: its weights take eight bits.*saturate.*`weight_bits` 7"):
         loading.open_session(tmp_path / "8")
 
 
@@ -183,7 +183,7 @@ def test_a_build_that_nothing_saves_fails_and_says_what_it_tried(
     model: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _judged(monkeypatch, lambda graph: 0.5)
-    with pytest.raises(GateError, match=r"top1 drops by 40\.00 points, 0\.5 are allowed \(--max-drop\); .* trials"):
+    with pytest.raises(GateError, match=r"top1 drops by 40\.00 points, 0\.5 are allowed \(`max_drop`\); .* trials"):
         building.build(model, "ort-int8", tmp_path / "out", BuildOptions(quantize=QuantizeOptions(data, timing_s=0)))
     assert [p.name for p in tmp_path.iterdir()] == ["out.failed.json"]
     evidence = json.loads((tmp_path / "out.failed.json").read_text())["accuracy"]
@@ -193,7 +193,7 @@ def test_a_build_that_nothing_saves_fails_and_says_what_it_tried(
 @pytest.mark.slow
 def test_a_speedup_that_is_not_reached_fails_the_build(model: Path, data: Path, tmp_path: Path) -> None:
     asked = QuantizeOptions(data, max_drop=100, require_speedup=1000, timing_s=1)
-    with pytest.raises(GateError, match="--require-speedup asks for 1000") as caught:
+    with pytest.raises(GateError, match="`require_speedup` asks for 1000") as caught:
         building.build(model, "ort-int8", tmp_path / "out", BuildOptions(quantize=asked))
     assert caught.value.exit_code == 1
     assert json.loads((tmp_path / "out.failed.json").read_text())["speed"]["speedup"] < 1000
@@ -259,20 +259,20 @@ def test_agreement_counts_objects_that_both_see() -> None:
 
 
 def test_int8_without_data_and_data_without_int8(model: Path, data: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="--target ort-int8: INT8 is calibrated and judged on images; give --data"):
+    with pytest.raises(UsageError, match="`target` ort-int8: INT8 is calibrated and judged on images; give `data`"):
         building.build(model, "ort-int8", tmp_path / "out")
     with pytest.raises(UsageError, match="go with INT8 and trt-. targets, not with ort-fp32"):
         building.build(model, "ort-fp32", tmp_path / "out", BuildOptions(quantize=QuantizeOptions(data)))
-    with pytest.raises(UsageError, match="--require-speedup goes with ort-int8 and ov-int8.*not with trt-rtx-int8"):
+    with pytest.raises(UsageError, match="`require_speedup` goes with ort-int8 and ov-int8.*not with trt-rtx-int8"):
         needed(targets.get("trt-rtx-int8"), QuantizeOptions(data, require_speedup=1.1))
-    with pytest.raises(UsageError, match="--weight-bits goes with INT8 targets, not with ov-fp16"):
+    with pytest.raises(UsageError, match="`weight_bits` goes with INT8 targets, not with ov-fp16"):
         needed(targets.get("ov-fp16"), QuantizeOptions(weight_bits=7))
 
 
 def test_a_dynamic_batch_is_refused(model: Path, wishes: QuantizeOptions, tmp_path: Path) -> None:
     with pytest.raises(
         InputError,
-        match=r"model\.pt: INT8 needs a fixed batch and size, not a dynamic shape; leave --dynamic-batch out",
+        match=r"model\.pt: INT8 needs a fixed batch and size, not a dynamic shape; leave `dynamic_batch` out",
     ):
         building.build(model, "ort-int8", tmp_path / "out", BuildOptions(batch=None, quantize=wishes))
 

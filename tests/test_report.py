@@ -290,7 +290,7 @@ def test_contrast_is_enough_in_both_modes() -> None:
 
 
 def test_a_page_too_large_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="show fewer with --pictures"):
+    with pytest.raises(InputError, match="show fewer with `pictures`"):
         page.write("x" * (page.MOST_BYTES + 1), tmp_path / "r.html")
     assert not list(tmp_path.iterdir())
 

@@ -472,7 +472,7 @@ def test_rules_can_be_added_and_dropped_by_name() -> None:
         ({"name": "vulkan"}, "there is no recipe 'vulkan'"),
         ({"name": "portable", "add": ["wish"]}, "there is no rule 'wish'; rules are softmax_spelled_out"),
         ({"name": "openvino", "drop": ["attention_operator"]}, "attention must become something"),
-        ({"name": "openvino", "opset": 18}, "--opset 18: the rule attention_operator makes an operator of opset 23"),
+        ({"name": "openvino", "opset": 18}, "`opset` 18: the rule attention_operator makes an operator of opset 23"),
     ],
 )
 def test_recipes_that_cannot_be(arguments: dict, sentence: str) -> None:

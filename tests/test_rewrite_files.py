@@ -135,7 +135,7 @@ def test_unknown_sides_are_refused(tmp_path: Path) -> None:
     b.op("MatMul", b.op("Softmax", scores, axis=-1), v, name="product")
     b.nodes[-1].output[0] = "y"
     path = saved(b.model(dict.fromkeys("qkv", (1, 64, "h", "w")), {"y": (1, 2, "t", 32)}), tmp_path)
-    with pytest.raises(InputError, match="--imgsz"):
+    with pytest.raises(InputError, match="`imgsz`"):
         rewrite_file(path, tmp_path / "out.onnx", ORT)
 
 
@@ -146,7 +146,7 @@ def test_a_size_that_is_left_open_can_be_fixed(tmp_path: Path) -> None:
     b.op("MatMul", b.op("Softmax", scores, axis=-1), v, name="product")
     b.nodes[-1].output[0] = "y"
     path = saved(b.model({"x": ("n", 64, "h", "w")}, {"y": (1, 2, "t", 32)}), tmp_path)
-    with pytest.raises(InputError, match="--imgsz"):
+    with pytest.raises(InputError, match="`imgsz`"):
         rewrite_file(path, tmp_path / "out.onnx", ORT)
     result = rewrite_file(path, tmp_path / "out.onnx", ORT, size=(32, 64))
     assert fired(result)["attention_found"] == 1
@@ -158,7 +158,7 @@ def test_a_size_that_is_left_open_can_be_fixed(tmp_path: Path) -> None:
         for p in (path, tmp_path / "out.onnx")
     )
     np.testing.assert_allclose(after, before, rtol=1e-4, atol=1e-5)
-    with pytest.raises(UsageError, match="--imgsz 64,64"):
+    with pytest.raises(UsageError, match="`imgsz` 64,64"):
         rewrite_file(tmp_path / "out.onnx", tmp_path / "again.onnx", ORT, size=(64, 64))
 
 

@@ -171,7 +171,7 @@ def test_how_many_it_takes(count: int, force: bool, fits: bool, tmp_path: Path) 
         return
     with pytest.raises(InputError, match=rf"photos: different images .*: {count}; at least 24 are needed") as caught:
         open_sets(wishes, "detect", NAMES)
-    assert ("--force" in str(caught.value)) == (count > 1)
+    assert ("`force`" in str(caught.value)) == (count > 1)
 
 
 def test_pictures_to_judge_on_may_be_given_and_are_not_calibrated_on(tmp_path: Path) -> None:
@@ -264,7 +264,7 @@ def test_a_manifest_finds_its_files_from_anywhere(
     assert str(tmp_path) not in (tmp_path / "after" / "kept" / "m.json").read_text()
 
     alone = Path(shutil.copy(tmp_path / "after" / "kept" / "m.json", tmp_path / "alone.json"))
-    with pytest.raises(InputError, match="--data"):
+    with pytest.raises(InputError, match="`data`"):
         open_sets(QuantizeOptions(calibration=alone), "detect", NAMES)
     places = tuple(tmp_path / "after" / place.relative_to(root) for place in given)
     if make is not _listed:  # whose pictures lie elsewhere than the list
@@ -293,7 +293,7 @@ def test_older_manifests_are_read(tmp_path: Path) -> None:
     (tmp_path / "m.json").write_text(json.dumps(older))
     read = calibration.read(tmp_path / "m.json")
     assert read == newer and read.sha256 == newer.sha256 and read.data == () and read.root is None
-    with pytest.raises(InputError, match="give the --data it was chosen from"):
+    with pytest.raises(InputError, match="give the `data` it was chosen from"):
         open_sets(QuantizeOptions(calibration=tmp_path / "m.json"), "detect", NAMES)
     found = open_sets(QuantizeOptions(tmp_path / "photos", tmp_path / "m.json"), "detect", NAMES)
     assert [len(part) for part in parts(found)] == [24, 12]
@@ -325,7 +325,7 @@ def test_a_manifest_of_all_there_is_leaves_nothing_to_judge_on(tmp_path: Path) -
     for path in (tmp_path / "photos").iterdir():
         if path.name not in kept:
             path.unlink()
-    with pytest.raises(InputError, match=r"m\.json, and none is left to judge on; give others as --images"):
+    with pytest.raises(InputError, match=r"m\.json, and none is left to judge on; give others as `images`"):
         open_sets(QuantizeOptions(calibration=tmp_path / "m.json"), "detect", NAMES)
 
 
@@ -349,7 +349,7 @@ def test_images_that_say_where_a_coco_file_s_are(tmp_path: Path) -> None:
     (tmp_path / "c.json").write_text(json.dumps(document))
     wishes = QuantizeOptions(tmp_path / "c.json", images=[tmp_path / "photos"])
     sets = open_sets(wishes, "detect", ("ant",), calibrate=False)
-    assert sets.manifest is None and "--calibration FILE" in sets.lacking and len(sets.labelled or ()) == 1
+    assert sets.manifest is None and "`calibration` FILE" in sets.lacking and len(sets.labelled or ()) == 1
     several = QuantizeOptions(tmp_path / "c.json", images=[tmp_path, tmp_path / "photos"])
     assert len(open_sets(several, "detect", ("ant",), calibrate=False).labelled or ()) == 1
 

@@ -207,9 +207,9 @@ def test_sources_are_never_overwritten(folder: Path) -> None:
 
 
 def test_a_folder_that_cannot_be_is_refused(folder: Path) -> None:
-    with pytest.raises(EdgekitError, match="--out"):
+    with pytest.raises(EdgekitError, match="`out`"):
         open_writer(folder / "b.png")
-    with pytest.raises(EdgekitError, match="--out"):
+    with pytest.raises(EdgekitError, match="`out`"):
         open_writer(folder / "b.png" / "deeper")
 
 
@@ -245,7 +245,7 @@ def test_containers_and_strides(tmp_path: Path, suffix: str, code: str, stride: 
     assert [f.frame for f in frames] == list(range(0, 10, stride))
     assert [round(f.image.mean() / 25) for f in frames] == list(range(0, 10, stride))
     assert {f.fps for f in frames} == {25 / stride}
-    with pytest.raises(UsageError, match="--stride 0"):
+    with pytest.raises(UsageError, match="`stride` 0"):
         open_sources([tmp_path], 0)
 
 

@@ -84,12 +84,12 @@ T4 = {"gpus": [{"model": "Tesla T4"}]}
 
 @pytest.fixture
 def edgekit(capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, Any, str]]:
-    """``edgekit bench --table WORDS`` → (exit code, JSON document or None, standard error)."""
+    """``edgekit table WORDS`` → (exit code, JSON document or None, standard error)."""
 
     def call(*words: object) -> tuple[int, Any, str]:
         capfd.readouterr()
         with pytest.raises(SystemExit) as end:
-            _app.main(["bench", "--table", *map(str, words)])
+            _app.main(["table", *map(str, words)])
         out, err = capfd.readouterr()
         return int(end.value.code or 0), json.loads(out) if out else None, " ".join(err.split())
 
@@ -117,7 +117,7 @@ def test_a_table_with_weights_for_one_scale_of_two(
 ) -> None:
     out = tmp_path / "table.json"
     words = ("--task", "classify", "--scales", "ns", "--targets", "ort-fp32,ov-fp32", "--imgsz", 64, "--budget", 1)
-    inputs = ("--weights", place / "weights", "--data", place / "data", "--keep", tmp_path / "kept")
+    inputs = ("--weights", place / "weights", "--data", place / "data", "--work-dir", tmp_path / "kept")
     code, found, err = edgekit(*words, *inputs, "--out", out, "--json")
     assert code == 0, err
     assert json.loads(out.read_text()) == found == table_results.check(found, "here")
@@ -166,7 +166,7 @@ def test_the_harness_as_with_coco(shared: Path, edgekit: Any, tmp_path: Path) ->
     assert '"path": "../train2017/' in (tmp_path / "calibration.json").read_text()
     words = ("--family", "turbo", "--scales", "ns", "--targets", "ort-fp32,ov-int8,trt-fp16", "--imgsz", 96)
     inputs = ("--weights", tmp_path / "weights", "--data", coco / "instances_val2017.json", "--budget", 1)
-    rest = ("--calibration", tmp_path / "calibration.json", "--max-drop", 5, "--keep", tmp_path / "kept", "--json")
+    rest = ("--calibration", tmp_path / "calibration.json", "--max-drop", 5, "--work-dir", tmp_path / "kept", "--json")
     code, found, err = edgekit(*words, *inputs, *rest)
     assert code == 0, err
     assert found["set"] == {"name": "coco_mix, instances_val2017", "images": 158}
@@ -323,11 +323,11 @@ def test_bad_options(place: Path, edgekit: Any, tmp_path: Path) -> None:
         (("--family", "v2"), "--family v2: not known"),
         (("--family", "turbo", "--task", "pose"), "turbo family for detect only"),
         (("--weights", tmp_path / "none"), "not a folder"),
-        (("--throughput",), "drop --throughput"),
-        ((place / "weights",), "drop MODEL"),
+        (("--throughput",), "No such option: --throughput"),
+        ((place / "weights",), "unexpected extra argument"),
         (("--out", tmp_path / "t.xml"), ".json, .md, .csv"),
-        (("--threads", "1,2"), "one whole number"),
-        (("--keep", place / "weights" / "yolo12n-cls.pt"), "a file; give the folder"),
+        (("--threads", "1,2"), "--threads"),
+        (("--work-dir", place / "weights" / "yolo12n-cls.pt"), "a file; give the folder"),
     ):
         code, _, err = edgekit(*words)
         assert (code, message in err) == (2, True), (words, err)

@@ -60,16 +60,16 @@ def test_options_from_the_command_line() -> None:
 @pytest.mark.parametrize(
     ("name", "text", "sentence"),
     [
-        ("sm", "turing", "--sm turing: must be architectures by commas"),
-        ("workspace", "0", "--workspace 0: must be megabytes"),
-        ("builder-level", "6", "--option builder-level=6: must be 0 .* to 5"),
-        ("timing-cache", "", "--timing-cache : must be a folder"),
-        ("hardware", "hopper", "--option hardware=hopper: must be same, same-sm or ampere"),
-        ("sparsity", "2:4", "--option sparsity=2:4: must be yes or no"),
-        ("batches", "8,4,1", "--option batches=8,4,1: must be the least"),
-        ("dla", "-1", "--option dla=-1: must be the number of a DLA core"),
+        ("sm", "turing", "`sm` turing: must be architectures by commas"),
+        ("workspace", "0", "`workspace` 0: must be megabytes"),
+        ("builder-level", "6", "`option` builder-level=6: must be 0 .* to 5"),
+        ("timing-cache", "", "`timing_cache` : must be a folder"),
+        ("hardware", "hopper", "`option` hardware=hopper: must be same, same-sm or ampere"),
+        ("sparsity", "2:4", "`option` sparsity=2:4: must be yes or no"),
+        ("batches", "8,4,1", "`option` batches=8,4,1: must be the least"),
+        ("dla", "-1", "`option` dla=-1: must be the number of a DLA core"),
         ("layer-names", "all", "must be none, names or detailed"),
-        ("fp16", "yes", "--option fp16: TensorRT targets have no such option; they have sm, "),
+        ("fp16", "yes", "`option` fp16: TensorRT targets have no such option; they have sm, "),
     ],
 )
 def test_a_bad_option_is_named(name: str, text: str, sentence: str) -> None:
@@ -102,12 +102,12 @@ def test_an_unknown_version_names_the_known_ones(sdk: str, version: str) -> None
 @pytest.mark.parametrize(
     ("version", "sdk", "options", "sentence"),
     [
-        ("10.3", "tensorrt", {"sm": "86"}, "--sm: TensorRT builds for the GPU of the machine"),
+        ("10.3", "tensorrt", {"sm": "86"}, "`sm`: TensorRT builds for the GPU of the machine"),
         ("8.6.0", "tensorrt", {"strip-weights": "yes"}, "TensorRT 8.6 cannot; TensorRT 10"),
         ("8.6.0", "tensorrt", {"hardware": "same-sm"}, "only same and ampere"),
         ("10.3", "tensorrt", {"hardware": "ampere+", "dla": "0"}, "runs on that Jetson alone"),
-        ("1.7", "tensorrt_rtx", {"dla": "0"}, "--option dla: TensorRT-RTX has no such thing"),
-        ("1.7", "tensorrt_rtx", {"timing-cache": "t"}, "--timing-cache: TensorRT-RTX has no such thing"),
+        ("1.7", "tensorrt_rtx", {"dla": "0"}, "`option` dla: TensorRT-RTX has no such thing"),
+        ("1.7", "tensorrt_rtx", {"timing-cache": "t"}, "`timing_cache`: TensorRT-RTX has no such thing"),
     ],
 )
 def test_what_a_generation_cannot_do_is_refused(version: str, sdk: str, options: dict[str, str], sentence: str) -> None:
@@ -127,7 +127,7 @@ def test_what_a_generation_cannot_do_is_refused(version: str, sdk: str, options:
         (
             "IBuilder::buildSerializedNetwork: Error Code 1: Myelin ([tactic.cpp:1676: enumerate_tactics] Tactic "
             "Selection: no tactics to implement the operation within workspace limit. Consider increase the allow",
-            "give more with --workspace MB",
+            "give more with `workspace` MB",
         ),
         ("Could not find any implementation for node {ForeignNode[a...b]}.", "another target"),
         ("layer model.0 DLA validation failed and GPU fallback is off", "gpu-fallback=no"),
@@ -170,10 +170,10 @@ def test_the_graph_has_the_attention_operator_where_the_parser_reads_it(
 def test_a_shell_of_tensorrt_without_its_libraries(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
     monkeypatch.setitem(sys.modules, "tensorrt", None)  # importing it fails
-    with pytest.raises(InputError, match="cannot be loaded .*--no-engine"):
+    with pytest.raises(InputError, match="cannot be loaded .*`no_engine`"):
         tensorrt._sdk("trt-fp16")
     monkeypatch.setitem(sys.modules, "tensorrt", ModuleType("tensorrt"))
-    with pytest.raises(InputError, match="has no builder .*--no-engine"):
+    with pytest.raises(InputError, match="has no builder .*`no_engine`"):
         tensorrt._sdk("trt-fp16")
 
 
@@ -291,7 +291,7 @@ def test_an_engine_that_does_not_fit_gets_one_sentence(
     with pytest.raises(EdgekitError, match=sentence) as caught:
         _choose(folder, gpu, version)
     assert "\n" not in str(caught.value)
-    assert f"edgekit build --from {folder} --target trt-fp16 --out {folder}-here" in str(caught.value)
+    assert f"edgekit build --rebuild {folder} --target trt-fp16 --out {folder}-here" in str(caught.value)
 
 
 def test_the_command_that_rebuilds_has_the_options_of_the_engine(tmp_path: Path) -> None:
@@ -315,7 +315,7 @@ def test_a_version_compatible_engine_runs_on_later_versions_and_an_ampere_one_on
 
 def test_a_bundle_without_engines_says_how_to_build_one(tmp_path: Path) -> None:
     folder = _bundle(tmp_path / "b", [])
-    with pytest.raises(InputError, match="holds the graph but no engine; build one here with: edgekit build --from"):
+    with pytest.raises(InputError, match="holds the graph but no engine; build one here with: edgekit build --rebuild"):
         _choose(folder)
 
 
@@ -338,7 +338,7 @@ def test_without_a_driver_a_bundle_says_what_it_runs_on(folder: Path, monkeypatc
     monkeypatch.setattr(_cuda, "_driver", lambda: None)
     with pytest.raises(InputError, match="run on an NVIDIA GPU of SM 75, and there is no NVIDIA driver here"):
         loading.load(folder)
-    with pytest.raises(UsageError, match="--device TPU: TensorRT runs on NVIDIA GPUs"):
+    with pytest.raises(UsageError, match="`device` TPU: TensorRT runs on NVIDIA GPUs"):
         loading.load(folder, device="TPU")
     target = targets.get("trt-fp16")
     assert "no NVIDIA driver" in str(target.runs_here(target, folder))
@@ -370,7 +370,7 @@ def test_the_driver_is_asked_for_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_cuda, "_driver", FakeLibrary)
     assert _cuda.find_gpu() == Gpu(0, "Tesla T4", 75, 12040)
     assert _cuda.find_gpu("cuda:1") == _cuda.find_gpu("GPU.1".replace(".", ":")) == Gpu(1, "NVIDIA A10", 86, 12040)
-    with pytest.raises(UsageError, match="--device cuda:2: the driver shows 2 GPU"):
+    with pytest.raises(UsageError, match="`device` cuda:2: the driver shows 2 GPU"):
         _cuda.find_gpu("cuda:2")
 
 
@@ -509,7 +509,7 @@ def test_a_dynamic_batch_takes_any_within_its_profile(folder: Path, runtime: Fak
     [session] = _sessions(folder, runtime, batch=None, batches=(1, 4))
     for batch in (1, 4, 2):
         assert session.run(_image(1.0, batch))["class_probabilities"].shape == (batch, 3)
-    with pytest.raises(UsageError, match="not built for inputs of shape .*--option batches"):
+    with pytest.raises(UsageError, match="not built for inputs of shape .*`option` batches"):
         session.run(_image(1.0, 5))
     session.close()
 
@@ -553,7 +553,7 @@ def test_a_context_of_another_gpu_is_left_alone(folder: Path, monkeypatch: pytes
 
 
 def test_an_engine_the_sdk_refuses(folder: Path, runtime: FakeRuntime) -> None:
-    with pytest.raises(GateError, match=r"cannot be loaded \(plan is corrupt\); rebuild with: edgekit build --from"):
+    with pytest.raises(GateError, match=r"cannot be loaded \(plan is corrupt\); rebuild with: edgekit build --rebuild"):
         _sessions(folder, runtime, refuses="plan is corrupt")
 
 

@@ -208,7 +208,7 @@ def test_a_dynamic_batch_is_built_with_its_profile(tiny: Path, tmp_path: Path) -
 )
 def test_an_architecture_it_does_not_build_for(sm: int, sentence: str, packed: Path, tmp_path: Path) -> None:
     known = ", ".join(map(str, rtx.architectures()))
-    with pytest.raises(InputError, match=f"--sm {sm}: TensorRT-RTX [0-9.]+ builds for {known}; {sentence}"):
+    with pytest.raises(InputError, match=f"`sm` {sm}: TensorRT-RTX [0-9.]+ builds for {known}; {sentence}"):
         building.rebuild(packed, tmp_path / "out", options={"sm": f"86,{sm}"})
     assert list(tmp_path.iterdir()) == []
 
@@ -224,7 +224,7 @@ def test_float32_products_on_turing_are_refused_with_what_to_do(tiny: Path, tmp_
 
 
 def test_too_little_scratch_memory(packed: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="give more with --workspace MB"):
+    with pytest.raises(InputError, match="give more with `workspace` MB"):
         building.rebuild(packed, tmp_path / "out", options={"sm": "86", "workspace": "1"})
     assert list(tmp_path.iterdir()) == []
 
@@ -237,7 +237,7 @@ def test_leaving_weights_out_wants_a_gpu(packed: Path, tmp_path: Path) -> None:
 def test_finished_detections_are_refused_before_anything_is_built(tiny: Path, packed: Path, tmp_path: Path) -> None:
     graph = _graph(packed)
     nms = dataclasses.replace(graph, info=graph.info.replace(head="nms"))
-    with pytest.raises(UsageError, match="--head nms: TensorRT targets have raw and topk"):
+    with pytest.raises(UsageError, match="`head` nms: TensorRT targets have raw and topk"):
         targets.get("trt-rtx-fp16").build(nms, tmp_path, TensorRTOptions(sm=(86,)))
 
 
@@ -259,7 +259,7 @@ def test_an_operator_the_parser_does_not_know_is_named(
 ) -> None:
     path = _one_node(tmp_path / "theirs.onnx", operator, opset, domain)
     with pytest.raises(
-        InputError, match=rf"does not read the operator {operator} \(model.0/It\): .*--opset 23 or less"
+        InputError, match=rf"does not read the operator {operator} \(model.0/It\): .*`opset` 23 or less"
     ):
         targets.get("trt-rtx-fp16").build(
             dataclasses.replace(_graph(packed), path=path), tmp_path, TensorRTOptions(sm=(86,))
@@ -305,7 +305,7 @@ def test_what_cannot_be_asked_of_a_rebuild(call: dict[str, Any], sentence: str, 
 
 
 def test_options_are_for_targets_that_have_some(tiny: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="--option workspace: ort-fp32 has no options of its own"):
+    with pytest.raises(UsageError, match="`option` workspace: ort-fp32 has no options of its own"):
         building.build(tiny, "ort-fp32", tmp_path / "out", BuildOptions(target={"workspace": "64"}))
     plain = building.build(tiny, "ort-fp32", tmp_path / "plain").path
     with pytest.raises(UsageError, match="a bundle of ort-fp32 is tied to no machine"):

@@ -93,7 +93,7 @@ def test_a_run_leaves_what_it_promises(whole: loop.Result, shapes: Path) -> None
     loaded = checkpoint.load(whole.best)
     assert loaded.names == demo.NAMES and loaded.imgsz == (64, 64)
     assert loaded.provenance["epoch"] == whole.best_epoch
-    with Predictor(open_session(whole.best, None, None, None, "raw"), batch=4) as predictor:
+    with Predictor(open_session(whole.best), batch=4) as predictor:
         again = evaluate(predictor, open_dataset(shapes, "detect", "val"))
     assert again.scores.metrics == pytest.approx(whole.metrics, abs=1e-6)
 
@@ -126,7 +126,7 @@ def test_a_resumed_run_needs_its_own_data_and_options(whole: loop.Result, tmp_pa
     other = demo.make_set(tmp_path / "other", train=10, val=4, size=96, seed=3)
     with pytest.raises(InputError, match="was trained on .* not the same"):
         loop.train(other, "yolo12n", whole.folder, SMALL, resume=True)
-    with pytest.raises(UsageError, match="--lr 0.5: the run was started with None"):
+    with pytest.raises(UsageError, match="`lr` 0.5: the run was started with None"):
         loop.train(shapes, "yolo12n", whole.folder, SMALL.replace(lr=0.5), resume=True)
     with pytest.raises(InputError, match="holds no run"):
         loop.train(shapes, "yolo12n", tmp_path / "nothing", SMALL, resume=True)
@@ -151,7 +151,7 @@ def test_a_full_disk_costs_no_file_that_was_there(
         real(document, path)
 
     monkeypatch.setattr(torch, "save", save)
-    with pytest.raises(InputError, match="could not be written.*run again with --resume"):
+    with pytest.raises(InputError, match="could not be written.*run again with `resume`"):
         loop.train(shapes, "yolo12n", tmp_path, SMALL.replace(epochs=2), watch=watcher)
     monkeypatch.undo()
     assert any("No space left" in note for note in watcher.notes)
@@ -189,7 +189,7 @@ def test_a_step_that_is_not_finite_is_left_out_and_counted(
 def test_many_such_steps_end_the_run_with_advice(shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with_faulty_loss(monkeypatch, lambda n: n > 3)
     monkeypatch.setattr(loop, "HOPELESS", 4)
-    with pytest.raises(GateError, match="not finite.*--lr"):
+    with pytest.raises(GateError, match="not finite.*`lr`"):
         loop.train(shapes, "yolo12n", tmp_path, SMALL.replace(epochs=30, val_every=30))
 
 
@@ -233,13 +233,13 @@ def test_what_cannot_be_trained_on(shapes: Path, tmp_path: Path) -> None:
     (tmp_path / "labels/train/a.txt").write_text("0 0.5 0.5 0.5 0.5\n")
     with pytest.raises(EdgekitError, match="val"):
         loop.train(tmp_path / "data.yaml", "yolo12n", tmp_path / "run", SMALL)
-    with pytest.raises(UsageError, match="--batch 100000: yolo12n at 64x64 needs about .* fit"):
+    with pytest.raises(UsageError, match="`batch` 100000: yolo12n at 64x64 needs about .* fit"):
         loop.train(shapes, "yolo12n", tmp_path / "run", SMALL.replace(batch=100000))
-    with pytest.raises(UsageError, match="--device"):
+    with pytest.raises(UsageError, match="`device`"):
         loop.train(shapes, "yolo12n", tmp_path / "run", SMALL.replace(device="cuda:7"))
-    with pytest.raises(UsageError, match="--freeze 40"):
+    with pytest.raises(UsageError, match="`freeze` 40"):
         loop.train(shapes, "yolo12n", tmp_path / "run", SMALL.replace(freeze=40))
-    with pytest.raises(UsageError, match="--augment mozaic"):
+    with pytest.raises(UsageError, match="`augment` mozaic"):
         loop.train(shapes, "yolo12n", tmp_path / "run", SMALL.replace(augment={"mozaic": 1.0}))
     assert not (tmp_path / "run" / "resume.pt").exists()
 
@@ -314,7 +314,7 @@ def test_eight_images_are_learnt_by_heart(shared: Path, tmp_path: Path) -> None:
     names = open_dataset(source, "detect", "val").names
     (tmp_path / "data.yaml").write_text(f"train: images/train\nval: images/val\nnames: {list(names)}\n")
     options = TrainOptions(
-        epochs=300, batch=8, nominal=8, imgsz=(320, 320), workers=0, augment={"none": 1}, val_every=50, patience=0
+        epochs=300, batch=8, nominal_batch=8, imgsz=(320, 320), workers=0, augment={"none": 1}, val_every=50, patience=0
     )
     result = loop.train(tmp_path / "data.yaml", "yolo12n", tmp_path / "run", options)
     assert result.metrics["map50"] > 0.95
@@ -328,7 +328,7 @@ def test_eight_flowers_are_learnt_by_heart(shared: Path, tmp_path: Path) -> None
             for image in sorted(folder.iterdir())[:2]:
                 shutil.copy(image, tmp_path / split / folder.name)
     options = TrainOptions(
-        epochs=150, batch=8, imgsz=(128, 128), workers=0, augment={"none": 1}, nominal=8, lr=0.001, val_every=50
+        epochs=150, batch=8, imgsz=(128, 128), workers=0, augment={"none": 1}, nominal_batch=8, lr=0.001, val_every=50
     )
     assert loop.train(tmp_path, "yolo12n-cls", tmp_path / "run", options).metrics["top1"] == 1.0
 

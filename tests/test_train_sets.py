@@ -108,7 +108,7 @@ def test_images_with_objects_stand_for_their_rarest_class(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("fraction", [0.0, 1.0, -0.5])
 def test_a_share_is_between_nothing_and_everything(fraction: float) -> None:
-    with pytest.raises(UsageError, match="--val-fraction"):
+    with pytest.raises(UsageError, match="`val_fraction`"):
         TrainOptions(val_fraction=fraction)
 
 
@@ -122,20 +122,20 @@ def test_too_few_images_to_divide(tmp_path: Path) -> None:
 
 def test_one_split_is_not_both(tmp_path: Path) -> None:
     for path, task in ((coco_set(tmp_path / "a"), "detect"), (class_folders(tmp_path / "b", {"ant": 3}), "classify")):
-        with pytest.raises(UsageError, match="--val-fraction") as caught:
+        with pytest.raises(UsageError, match="`val_fraction`") as caught:
             sets.open_sets(path, task, None, TrainOptions())
         assert str(path) in str(caught.value) and "--val " in str(caught.value)
         part = tmp_path / "part.yaml"
         part.write_text(f"source: {path}\nclasses: [ant]\n")
-        with pytest.raises(UsageError, match="--val-fraction"):
+        with pytest.raises(UsageError, match="`val_fraction`"):
             sets.open_sets(part, task, None, TrainOptions())
     described = tmp_path / "a" / "data.yaml"
     described.write_text("train: set.json\nval: set.json\nimages: photos\n")
     training, validating, _ = sets.open_sets(described, "detect", None, TrainOptions())
     assert len(training) == len(validating) == 10
-    with pytest.raises(UsageError, match="--val-fraction 0.2.*has a val split"):
+    with pytest.raises(UsageError, match="`val_fraction` 0.2.*has a val split"):
         sets.open_sets(described, "detect", None, TrainOptions(val_fraction=0.2))
-    with pytest.raises(UsageError, match="--val"):
+    with pytest.raises(UsageError, match="`val`"):
         TrainOptions(val_fraction=0.2, val="other.json")
 
 
@@ -208,7 +208,7 @@ def test_a_subset_of_classes(tmp_path: Path) -> None:
     assert sum(objects) == 4
     gone = [account_of(d).to_dict()["left_out"]["subset"]["count"] for d in (training, validating)]
     assert sum(gone) == 10
-    with pytest.raises(UsageError, match="--classes dog"):
+    with pytest.raises(UsageError, match="`classes` dog"):
         sets.open_sets(tmp_path / "set.json", "detect", None, options.replace(classes=("dog",)))
 
 
@@ -225,7 +225,7 @@ def test_a_subset_of_folders(tmp_path: Path) -> None:
     options = TrainOptions(val_fraction=0.25, classes=("ant", "cat"))
     training, validating, _ = sets.open_sets(root, "classify", None, options)
     assert training.names == ("ant", "cat") and (len(training), len(validating)) == (6, 2)
-    with pytest.raises(UsageError, match="--single-class"):
+    with pytest.raises(UsageError, match="`single_class`"):
         sets.open_sets(root, "classify", None, TrainOptions(val_fraction=0.25, single_class=True))
 
 
@@ -239,9 +239,9 @@ def test_a_run_on_one_file_keeps_its_sets_when_it_goes_on(tmp_path: Path) -> Non
     assert any("sets.yaml" in note for note in watcher.notes)
     again = loop.train(path, None, out, TrainOptions(workers=0), resume=True)  # what the run began with holds
     assert again.metrics == result.metrics and again.dataset.names == ("ant", "bee")
-    with pytest.raises(UsageError, match="--out"):
+    with pytest.raises(UsageError, match="`out`"):
         loop.train(out / "sets.yaml", "yolo12n", out, TrainOptions(workers=0))
-    with pytest.raises(UsageError, match="--classes"):
+    with pytest.raises(UsageError, match="`classes`"):
         loop.train(path, None, out, TrainOptions(classes=("cat",)), resume=True)
 
 

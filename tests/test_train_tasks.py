@@ -174,7 +174,14 @@ def test_eight_images_are_learnt_by_heart(
             shutil.copy(root / "labels/train" / f"{image.stem}.txt", tmp_path / "labels" / split)
     shutil.copy(root / "data.yaml", tmp_path)
     options = TrainOptions(
-        epochs=300, batch=8, nominal=8, imgsz=(side, side), workers=0, augment={"none": 1}, val_every=50, patience=0
+        epochs=300,
+        batch=8,
+        nominal_batch=8,
+        imgsz=(side, side),
+        workers=0,
+        augment={"none": 1},
+        val_every=50,
+        patience=0,
     )
     result = loop.train(tmp_path, "yolo12n", tmp_path / "run", options, task=task)
     for name in metrics:

@@ -70,13 +70,13 @@ def test_the_activation_is_the_files(name: str, make: Callable[[], nn.Module], t
 
 @pytest.mark.parametrize("wrong", ["gelu", "relu:0.1", "leaky_relu:", "leaky_relu:x", "leaky_relu:nan", ""])
 def test_activations_that_are_none(wrong: str) -> None:
-    with pytest.raises(UsageError, match=re.escape(f"--activation {wrong}")):
+    with pytest.raises(UsageError, match=re.escape(f"`activation` {wrong}")):
         activation(wrong)
 
 
 def test_training_takes_a_slope() -> None:
     assert TrainOptions(activation="leaky_relu:0.2").activation == "leaky_relu:0.2"
-    with pytest.raises(UsageError, match="--activation leaky_relu:steep"):
+    with pytest.raises(UsageError, match="`activation` leaky_relu:steep"):
         TrainOptions(activation="leaky_relu:steep")
 
 
@@ -333,9 +333,9 @@ def test_a_state_dict_and_the_models_name(around: str, tmp_path: Path) -> None:
     assert loaded.names == ("a", "b") and loaded.spec == catalog.spec("yolo12n", classes=2).replace(activation="relu")
     assert loaded.provenance["assumed"]["activation"] == "relu"
     assert torch.equal(loaded.net.state_dict()["model.14.cv1.conv.weight"], state[f"{around}model.14.cv1.conv.weight"])
-    with pytest.raises(UsageError, match="--model yolo12n-seg"):
+    with pytest.raises(UsageError, match="`model` yolo12n-seg"):
         checkpoint.load_state_dict(path, "yolo12n-seg")
-    with pytest.raises(InputError, match="edgekit import .*sd.pt --model"):
+    with pytest.raises(InputError, match="edgekit import .*sd.pt `model`"):
         checkpoint.load(path)
 
 

@@ -19,8 +19,9 @@ from typing import Any
 
 from edgekit.bench.clock import SCHEMA, WHOLE
 from edgekit.bench.machine import changed_versions, same_machine
-from edgekit.errors import InputError, UsageError
+from edgekit.errors import InputError, UsageError, command_line
 
+RESULTS = command_line("bench", json=True)
 Record = Mapping[str, Any]
 
 
@@ -39,22 +40,6 @@ class Verdict:
         return {"passed": self.passed, **asdict(self)}
 
 
-def parse_share(text: str, flag: str) -> float:
-    """``"10%"`` or ``"0.1"`` as 0.1.
-
-    Raises:
-        UsageError: no number, a negative one, or one above 1 without the percent sign, which leaves its meaning open.
-    """
-    number = text.strip().removesuffix("%")
-    try:
-        value = float(number) / (100 if number != text.strip() else 1)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value < math.inf or (value > 1 and "%" not in text):
-        raise UsageError(f"{flag} {text}: give a percentage such as 10%")
-    return value
-
-
 def load_results(path: str | Path) -> list[Record]:
     """Read and check a file written by ``edgekit bench --json``.
 
@@ -64,9 +49,7 @@ def load_results(path: str | Path) -> list[Record]:
     try:
         document = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise InputError(
-            f"{path}: not readable bench results ({error}); write some with edgekit bench --json"
-        ) from None
+        raise InputError(f"{path}: not readable bench results ({error}); write some with {RESULTS}") from None
     return check_results(document, str(path))
 
 
@@ -77,19 +60,19 @@ def check_results(document: Any, source: str = "results") -> list[Record]:
         InputError: another schema, or not bench results; names ``source``.
     """
     if not isinstance(document, list) or not document:
-        raise InputError(f"{source}: not bench results (a list of records); write some with edgekit bench --json")
+        raise InputError(f"{source}: not bench results (a list of records); write some with {RESULTS}")
     for number, record in enumerate(document):
         where = f"{source}: record {number}"
         if not isinstance(record, Mapping):
-            raise InputError(f"{where} is not a bench record; write results with edgekit bench --json")
+            raise InputError(f"{where} is not a bench record; write results with {RESULTS}")
         if (schema := record.get("schema", SCHEMA)) != SCHEMA:
             raise InputError(f"{where} has schema {schema!r}, this edgekit reads {SCHEMA}; measure the old model again")
         median = record[WHOLE].get("p50") if isinstance(record.get(WHOLE), Mapping) else None
         if isinstance(median, bool) or not isinstance(median, (int, float)) or not 0 < median < math.inf:
-            raise InputError(f"{where} has no median time at {WHOLE}.p50; write results with edgekit bench --json")
+            raise InputError(f"{where} has no median time at {WHOLE}.p50; write results with {RESULTS}")
         for key, kind in (("artifact", str), ("machine", Mapping)):
             if not isinstance(record.get(key), kind):
-                raise InputError(f"{where} has no {key!r}; write results with edgekit bench --json")
+                raise InputError(f"{where} has no {key!r}; write results with {RESULTS}")
     return document
 
 
@@ -106,7 +89,7 @@ def against(old: Sequence[Record], new: Sequence[Record], max_slowdown: float, *
         InputError: another schema, nothing in common, a record listed twice, or records of different machines.
     """
     if not 0 <= max_slowdown < math.inf:
-        raise UsageError(f"--max-slowdown {max_slowdown}: give a fraction of at least 0, e.g. 10%")
+        raise UsageError(f"`max_slowdown` {max_slowdown}: give a fraction of at least 0, e.g. 10%")
     before, now = (_by_name(check_results(side, what), what) for side, what in ((old, "old results"), (new, "new")))
     common = [key for key in now if key in before]
     if not common:

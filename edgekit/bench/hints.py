@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from edgekit import targets
+from edgekit.errors import command_line
 from edgekit.runtime.predictor import Predictor
 
 _INTEGERS = {"i8", "u8"}
@@ -39,7 +40,7 @@ def _activation(predictor: Predictor, profile: Mapping[str, Any]) -> dict[str, A
         return None
     share = _share(profile, "Sigmoid", "Swish", "QuickGelu", "Mish") or None
     spent = f", {share:.0%} of the network" if share else ""
-    return _hint("activation", share, "edgekit tune --activation hardswish", f"the activation is SiLU{spent}")
+    return _hint("activation", share, command_line("tune", activation="hardswish"), f"the activation is SiLU{spent}")
 
 
 def _precision(predictor: Predictor, profile: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -49,7 +50,7 @@ def _precision(predictor: Predictor, profile: Mapping[str, Any]) -> dict[str, An
         return None
     share = _share(profile, "Conv", "Convolution", "GroupConvolution", "FusedConv")
     text = f"convolutions compute in floating point, {share:.0%} of the network"
-    return _hint("precision", share, f"edgekit build --target {narrower} --data DATA", text)
+    return _hint("precision", share, command_line("build", target=narrower, data="DATA"), text)
 
 
 def _head(predictor: Predictor, profile: Mapping[str, Any], post_ms: float) -> dict[str, Any] | None:
@@ -58,7 +59,7 @@ def _head(predictor: Predictor, profile: Mapping[str, Any], post_ms: float) -> d
         return None
     decoding = sum(float(row["parts"].get("decoding", 0.0)) for row in profile["by_stage"])
     text = f"every candidate is decoded ({decoding:.2g} ms) and looked at afterwards ({post_ms:.2g} ms)"
-    return _hint("head", decoding / profile["total_ms"], "edgekit build --head topk", text)
+    return _hint("head", decoding / profile["total_ms"], command_line("build", head="topk"), text)
 
 
 def _share(profile: Mapping[str, Any], *kinds: str) -> float:

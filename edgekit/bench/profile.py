@@ -47,7 +47,7 @@ def profile(predictor: Predictor, images: Sequence[Any], runs: int = RUNS) -> di
     rows = session.profile(batch, runs)
     if rows is None:
         raise UsageError(
-            f"--profile: {session.path} runs on {session.target}, which keeps no profile; "
+            f"`profile`: {session.path} runs on {session.target}, which keeps no profile; "
             "build it for an ort-* or ov-* target"
         )
     return summary(rows) | {"runs": runs}

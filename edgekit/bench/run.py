@@ -203,7 +203,7 @@ def choices(
     wrong = [b for b in batches or () if fixed_batch not in (None, b)]
     if wrong:
         raise UsageError(
-            f"--batches {wrong[0]}: the model was built for a batch of {fixed_batch}; build another for more"
+            f"`batches` {wrong[0]}: the model was built for a batch of {fixed_batch}; build another for more"
         )
     batches = batches or ([fixed_batch] if fixed_batch else [1, 4])
     if streams and threads:

@@ -69,7 +69,7 @@ def against(
     if required is not None and ratio["ratio"] < required:
         raise GateError(
             f"{name} is {ratio['ratio']:.2f} times as fast as {best['artifact']} on this machine; "
-            f"--require-speedup asks for {required:g}",
+            f"`require_speedup` asks for {required:g}",
             {"speed": row},
         )
     return row

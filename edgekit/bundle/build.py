@@ -237,11 +237,11 @@ def rebuild(
     """
     old = read_bundle(source)
     if target not in (None, old.target):
-        raise UsageError(f"--target {target}: the graph in {source} was made for {old.target}; leave --target out")
+        raise UsageError(f"`target` {target}: the graph in {source} was made for {old.target}; leave `target` out")
     tied = targets.get(old.target)
     if not tied.engines:
         raise UsageError(
-            f"--from {source}: a bundle of {old.target} is tied to no machine; --from is for trt-* targets"
+            f"`rebuild` {source}: a bundle of {old.target} is tied to no machine; `rebuild` is for trt-* targets"
         )
     own = preflight.own_options(tied, options)
     layouts.check(layout, tied)

@@ -18,7 +18,8 @@ from dataclasses import asdict, dataclass
 from edgekit.data.dataset import Dataset, Sample
 from edgekit.errors import InputError
 from edgekit.image import read_image
-from edgekit.runtime.postprocess import AN_OBJECT, Options, postprocess
+from edgekit.runtime.options import AN_OBJECT, Options
+from edgekit.runtime.postprocess import postprocess
 from edgekit.runtime.predictor import Predictor
 from edgekit.spec import Json, Session
 

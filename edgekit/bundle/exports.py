@@ -137,7 +137,7 @@ def _rewritten(source: Path, out: Path, target: Target, options: BuildOptions) -
     info = ModelInfo.from_dict(document["info"])
     if options.candidates not in (None, info.candidates):
         kept = f"with {info.candidates} candidates" if info.candidates else f"with a {info.head} head"
-        raise InputError(f"{path}: exported {kept}; export it again with --candidates {options.candidates}")
+        raise InputError(f"{path}: exported {kept}; export it again with `candidates` {options.candidates}")
     counts = [row["fired"] for row in document["rewrites"] if row["rule"] in LOWERINGS]
     rewrite_file(path, out, recipe_for(target.recipe), counts, prove=False)  # what is built is compared later
     document = read_document(out)

@@ -286,7 +286,7 @@ def _image(inputs: list[Port], path: Path, imgsz: tuple[int, int] | None) -> Por
         raise InputError(f"{path}: takes {shapes or 'nothing'}, not one image [batch, 3, height, width] in float")
     batch, _, *own = port.shape
     if None in own and imgsz is None:
-        raise UsageError(f"{path}: takes images of any size; say which with --imgsz")
+        raise UsageError(f"{path}: takes images of any size; say which with `imgsz`")
     height, width = (side or given for side, given in zip(own, imgsz or own, strict=True))
     return Port(port.name, "images", (batch, 3, height, width), port.dtype)
 
@@ -297,10 +297,10 @@ def _task(said: _Said, given: str | None, outputs: list[Port], path: Path) -> ta
         ranks = [len(port.shape) for port in outputs]
         own = {(2,): "classify", (3, 4): "segment", (4, 3): "segment"}.get(tuple(ranks))
         if own is None:
-            raise UsageError(f"{path}: does not say what it does; say so with --task ({', '.join(tasks.names())})")
+            raise UsageError(f"{path}: does not say what it does; say so with `task` ({', '.join(tasks.names())})")
     wanted = tasks.get(given or own or "")
     if own is not None and own not in (wanted.name, *wanted.aliases):
-        raise UsageError(f"--task {given}: {path} says that it is a {own} model")
+        raise UsageError(f"`task` {given}: {path} says that it is a {own} model")
     return wanted
 
 

@@ -137,6 +137,6 @@ def _sentence(target: str, row: Json, first: float) -> str:
     least = min(float(trial["drop_points"]) for trial in row["tried"])
     return (
         f"{target}: {row['metric']} drops by {100 * (row['before'] - first):.2f} points, {row['limit_points']:g} are "
-        f"allowed (--max-drop); putting groups back ({worst} first, {len(row['tried'])} trials) brought it to "
+        f"allowed (`max_drop`); putting groups back ({worst} first, {len(row['tried'])} trials) brought it to "
         f"{least:.2f} at best"
     )

@@ -48,9 +48,9 @@ def check(layout: str | None, target: Target) -> None:
     if layout is None or layout in target.servers:
         return
     if layout not in LAYOUTS:
-        raise UsageError(f"--layout {layout}: layouts are {', '.join(LAYOUTS)}")
+        raise UsageError(f"`layout` {layout}: layouts are {', '.join(LAYOUTS)}")
     readable = ", ".join(other.name for other in every() if layout in other.servers)
-    raise UsageError(f"--layout {layout}: {LAYOUTS[layout]} does not load what {target.name} builds; build {readable}")
+    raise UsageError(f"`layout` {layout}: {LAYOUTS[layout]} does not load what {target.name} builds; build {readable}")
 
 
 def write(layout: str | None, folder: Path, info: ModelInfo, target: Target, engines: Sequence[Json] = ()) -> None:
@@ -68,7 +68,7 @@ def write(layout: str | None, folder: Path, info: ModelInfo, target: Target, eng
     served = target.servers[layout]
     files = served.files or tuple(row["file"] for row in engines)
     if not files:
-        raise UsageError(f"--layout {layout}: --no-engine leaves nothing to serve; drop one of them")
+        raise UsageError(f"`layout` {layout}: `no_engine` leaves nothing to serve; drop one of them")
     place = folder / layout / name
     (place / "1").mkdir(parents=True)
     for file in files:

@@ -6,6 +6,7 @@ predictor("street.jpg")[0].boxes
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,8 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgekit import modelcache, targets
-from edgekit.errors import InputError, UsageError, optional
+from edgekit.errors import InputError, UsageError, command_line, optional
 from edgekit.runtime.manifest import Bundle, is_bundle, read_bundle
+from edgekit.runtime.options import OpenOptions, Options
 from edgekit.spec import ModelInfo, Session, parse_imgsz
 from edgekit.system.processor import remark
 from edgekit.targets import Opening, Target
@@ -61,38 +63,39 @@ def load(
     Raises:
         EdgekitError: one sentence on what is wrong with the file, an option, or what is not installed.
     """
-    from edgekit.runtime.postprocess import Options
     from edgekit.runtime.predictor import Predictor
 
-    session = open_session(path, device, threads, imgsz, foreign=foreign, task=task, streams=streams, cache=cache)
-    return Predictor(session, Options(**options))
+    how = OpenOptions(task, imgsz, device, threads, streams, cache)
+    return Predictor(open_session(path, how, foreign=foreign), Options(**options))
 
 
 def open_session(
     path: str | Path,
-    device: str | None = None,
-    threads: int | None = None,
-    imgsz: str | int | tuple[int, int] | None = None,
+    how: OpenOptions | None = None,
     head: str = "raw",
-    foreign: bool = False,
-    task: str | None = None,
-    streams: int | None = None,
-    cache: str | Path | bool = False,
     candidates: int | None = None,
+    foreign: bool = False,
+    **changes: Any,
 ) -> Session:
-    """The session behind ``load``, for those who bring their own tensors. ``head`` and ``candidates`` are for
-    checkpoints; artifacts have those they were built with."""
-    path = Path(path)
-    size = parse_imgsz(imgsz) if imgsz is not None else None
-    found = _artifact(path, size, foreign, task, device)
-    folder = _cache_folder(path, found, cache)
+    """The session behind ``load``, for those who bring their own tensors.
+
+    Args:
+        path, foreign: as for ``load``.
+        how: how it is opened.
+        head, candidates: for checkpoints; artifacts have those they were built with.
+        **changes: fields of ``how`` by name.
+    """
+    path, how = Path(path), dataclasses.replace(how or OpenOptions(), **changes)
+    size = parse_imgsz(how.imgsz) if how.imgsz is not None else None
+    found = _artifact(path, size, foreign, how.task, how.device)
+    folder = _cache_folder(path, found, how.cache or False)
     if found is None:
-        if streams is not None:
+        if how.streams is not None:
             raise UsageError(f"{path}: PyTorch runs one stream a process; build the model for a target")
-        return _torch_session(path, device, threads, size, head, candidates)
-    _check_streams(streams)
+        return _torch_session(path, how, size, head, candidates)
+    _check_streams(how.streams)
     with modelcache.checked(folder):
-        session = found.target.open(found.place, found.info, Opening(device, threads, streams, folder))
+        session = found.target.open(found.place, found.info, Opening(how.device, how.threads, how.streams, folder))
     return found.finish(session)
 
 
@@ -103,9 +106,10 @@ def _cache_folder(path: Path, found: _Artifact | None, cache: str | Path | bool)
     if found is None or not found.target.caches:
         keeps = ", ".join(target.name for target in targets.every() if target.caches)
         runs_on = found.target.name if found else "pytorch"
-        raise UsageError(f"--cache: {path} runs on {runs_on}, which keeps none; {keeps} do")
+        raise UsageError(f"`cache`: {path} runs on {runs_on}, which keeps none; {keeps} do")
     if not is_bundle(path):
-        raise UsageError(f"--cache: {path} is no bundle; build one with: edgekit build MODEL --target T --out DIR")
+        make = command_line("build", "MODEL", target="T", out="DIR")
+        raise UsageError(f"`cache`: {path} is no bundle; build one with: {make}")
     return modelcache.folder_for(path, cache)
 
 
@@ -133,7 +137,7 @@ def open_streams(
     if found is None and count > 1:
         raise UsageError(f"{path}: PyTorch runs one stream a process; build the model for a target")
     if found is None:
-        return [open_session(path, device, threads, imgsz, foreign=foreign, task=task)]
+        return [open_session(path, OpenOptions(task, imgsz, device, threads), foreign=foreign)]
     opened = found.target.open_several(found.place, found.info, count, Opening(device, threads))
     return [found.finish(session) for session in opened]
 
@@ -176,7 +180,7 @@ def _check_size(path: Path, info: ModelInfo, size: tuple[int, int] | None) -> No
     if size not in (None, info.imgsz):
         height, width = info.imgsz
         raise UsageError(
-            f"--imgsz {size[0]},{size[1]}: {path} was built for {height},{width}; build another for that size"
+            f"`imgsz` {size[0]},{size[1]}: {path} was built for {height},{width}; build another for that size"
         )
 
 
@@ -187,16 +191,11 @@ def _onnx_info(path: Path) -> ModelInfo:
 
 
 def _torch_session(
-    path: Path,
-    device: str | None,
-    threads: int | None,
-    size: tuple[int, int] | None,
-    head: str,
-    candidates: int | None,
+    path: Path, how: OpenOptions, size: tuple[int, int] | None, head: str, candidates: int | None
 ) -> Session:
     with optional(f"{path}: running a checkpoint", "train"):
         from edgekit import checkpoint
         from edgekit.nn.session import TorchSession
     loaded = checkpoint.load(path, replayed=False)  # every attribute was held against ours; a start is to be quick
     info = loaded.info(size, None, head, candidates)
-    return TorchSession(loaded.net, info, path, device, threads)
+    return TorchSession(loaded.net, info, path, how.device, how.threads)

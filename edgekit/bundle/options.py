@@ -8,36 +8,57 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from edgekit.errors import UsageError
 from edgekit.quantize.options import QuantizeOptions
-from edgekit.spec import Images
+from edgekit.spec import HEADS, Images, parse_imgsz
+from edgekit.system.options import check, option
 
 
 @dataclass(frozen=True)
 class BuildOptions:
     """How a model becomes a bundle."""
 
-    imgsz: tuple[int, int] | None = None
-    """(height, width) of the input in pixels; the source's own by default."""
+    imgsz: tuple[int, int] | None = option(None, parse=parse_imgsz, metavar="N|H,W")
+    """Input size in pixels, multiples of 32. Default: the model's own.
 
-    batch: int | None = 1
-    """Images a run, fixed in the bundle; None lets any number through."""
+    (height, width).
+    """
 
-    images: Images = None
-    """Files, folders and globs of images for the parity check; INT8 without labels is judged on them. Generated ones by
-    default."""
+    batch: int | None = option(1, least=1)
+    """Images per run.
 
-    head: str = "topk"
-    """``raw``, ``topk`` or ``nms``; an ONNX file keeps the one it was exported with."""
+    Fixed in the bundle; None lets any number through.
+    """
 
-    candidates: int | None = None
-    """How many a topk or nms head keeps; by default what suits the size, and the objects in the images that INT8 is
-    calibrated and judged on (``crowding.py``)."""
+    images: Images = option(None, metavar="PATH")
+    """Files, a folder or a glob of images for the parity check, as often as needed; INT8 without labels is judged on
+    them. Default: generated ones."""
+
+    head: str = option("topk", choices=HEADS)
+    """raw (every anchor and class), topk (the best of them) or nms (finished detections).
+
+    An ONNX file keeps the one it was exported with.
+    """
+
+    candidates: int | None = option(None, least=1)
+    """(anchor, class) pairs an image that a topk or nms head keeps before suppression; up to five an object. Default:
+    500 at 320 px, 1000 at 640, 2000 at 1280, and more where `data` is more crowded.
+
+    See ``crowding.py``.
+    """
 
     layout: str | None = None
-    """Also write the files the way a server reads them: ``triton`` or ``ovms``."""
+    """Also write what a server reads: triton (trt-*, ort-*) or ovms (ov-*, ort-*)."""
 
     target: Mapping[str, str] = field(default_factory=dict)
     """Options of the target's own, by name and as the command line spells their values (``Target.options``)."""
 
     quantize: QuantizeOptions = field(default_factory=QuantizeOptions)
     """Data, limits and seed of a narrower target; INT8 needs some data."""
+
+    def __post_init__(self) -> None:
+        check(self)
+        if self.head == "raw" and self.candidates is not None:
+            raise UsageError(
+                f"`candidates` {self.candidates}: the raw head keeps every anchor; leave one of the two out"
+            )

@@ -51,14 +51,14 @@ def of_build(source: Path, target: Target, out: Path, options: BuildOptions, set
     layouts.check(options.layout, target)
     own = own_options(target, options.target)
     if options.layout is not None and not own.complete:
-        raise UsageError(f"--layout {options.layout}: --no-engine leaves nothing to serve; drop one of them")
+        raise UsageError(f"`layout` {options.layout}: `no_engine` leaves nothing to serve; drop one of them")
     if options.head not in HEADS:
-        raise UsageError(f"--head {options.head}: forms are {', '.join(HEADS)}")
+        raise UsageError(f"`head` {options.head}: forms are {', '.join(HEADS)}")
     _check_head(target, options.head, options.candidates)
     if options.imgsz is not None:
         parse_imgsz(options.imgsz)
     if target.int8 and options.batch is None:
-        raise InputError(f"{source}: INT8 needs a fixed batch and size, not a dynamic shape; leave --dynamic-batch out")
+        raise InputError(f"{source}: INT8 needs a fixed batch and size, not a dynamic shape; leave `dynamic_batch` out")
     check_out(out)
     found = sources.describe(source)
     if found.info is None and found.task is not None:
@@ -101,7 +101,7 @@ def of_training(
     check_data(data)
     for place in images or ():
         if not glob.has_magic(place) and not Path(place).exists():
-            raise InputError(f"--images {place}: there is no such file or folder; give where the images of {data} are")
+            raise InputError(f"`images` {place}: there is no such file or folder; give where the images of {data} are")
     check_folder(out)
     named = model or "yolo12n"
     if Path(named).suffix == ".pt" or Path(named).exists():
@@ -111,7 +111,7 @@ def of_training(
     wanted = tasks.get(task).name if task else own
     taught = sources.describe(Path(teacher), "learning from").task if teacher else None
     if None not in (wanted, taught) and wanted != taught:
-        raise UsageError(f"--teacher {teacher}: a {taught} network cannot teach a {wanted} one")
+        raise UsageError(f"`teacher` {teacher}: a {taught} network cannot teach a {wanted} one")
 
 
 def check_data(data: Path) -> None:
@@ -168,18 +168,18 @@ def _check_graph(source: sources.Source, target: Target, imgsz: tuple[int, int] 
             )
     if imgsz not in (None, source.info.imgsz):
         height, width = source.info.imgsz
-        raise InputError(f"{path}: exported for {height},{width}; export it again with --imgsz")
+        raise InputError(f"{path}: exported for {height},{width}; export it again with `imgsz`")
 
 
 def _check_head(target: Target, head: str, candidates: int | None) -> None:
     """Raise UsageError unless the target has such a head, and one of so many candidates."""
     if head not in target.heads:
         has = " and ".join(target.heads)
-        raise UsageError(f"--head {head}: {target.name} has {has}, whose duplicates are suppressed afterwards")
+        raise UsageError(f"`head` {head}: {target.name} has {has}, whose duplicates are suppressed afterwards")
     most = target.most_candidates
     if most is not None and candidates is not None and candidates > most:
         raise UsageError(
-            f"--candidates {candidates}: {target.name} sorts no more than {most}; give fewer, or --head raw"
+            f"`candidates` {candidates}: {target.name} sorts no more than {most}; give fewer, or `head` raw"
         )
 
 
@@ -191,7 +191,7 @@ def own_options(target: Target, texts: Mapping[str, str] | None) -> TargetOption
         InputError: what the target is built with is not installed.
     """
     if texts and not fields(target.options):
-        raise UsageError(f"--option {next(iter(texts))}: {target.name} has no options of its own")
+        raise UsageError(f"`option` {next(iter(texts))}: {target.name} has no options of its own")
     chosen: TargetOptions = target.options.parse(texts) if texts else target.options()
     if chosen.complete:
         reason = target.missing()
@@ -209,9 +209,9 @@ def check_out(out: Path) -> None:
     """
     if out.is_dir() and not out.is_symlink():
         if any(out.iterdir()) and not is_bundle(out):
-            raise InputError(f"--out {out}: a folder with other files in it; give a new name or empty it")
+            raise InputError(f"`out` {out}: a folder with other files in it; give a new name or empty it")
     elif out.exists():
-        raise InputError(f"--out {out}: a file, where a bundle needs a folder; give another name")
+        raise InputError(f"`out` {out}: a file, where a bundle needs a folder; give another name")
     check_folder(out)
 
 
@@ -223,6 +223,6 @@ def check_folder(out: Path) -> None:
     """
     above = next(place for place in out.absolute().parents if place.exists())
     if not above.is_dir():
-        raise InputError(f"--out {out}: {above} is a file, no folder; give another name")
+        raise InputError(f"`out` {out}: {above} is a file, no folder; give another name")
     if not os.access(above, os.W_OK | os.X_OK):
-        raise InputError(f"--out {out}: the folder {above} cannot be written to; give another name")
+        raise InputError(f"`out` {out}: the folder {above} cannot be written to; give another name")

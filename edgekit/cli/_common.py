@@ -1,6 +1,6 @@
-"""What commands share: options that mean the same everywhere, the JSON document, the console, progress.
+"""What commands share: options that no dataclass declares, the JSON document, the console, progress.
 
-def command(source: Path, conf: Conf = 0.25, json: Json = False) -> None:
+def command(source: Path, classes: Classes = None, json: Json = False) -> None:
     \"\"\"Find objects in images and videos.\"\"\"
     for image in track(images, "predicting"):
         ...
@@ -15,6 +15,7 @@ import json
 import logging
 import math
 import os
+import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -33,30 +34,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-ImgSz = Annotated[
-    str | None,
-    typer.Option("--imgsz", metavar="N|H,W", help="Input size in pixels, multiples of 32. Default: the model's own."),
-]
-Conf = Annotated[float, typer.Option("--conf", min=0, max=1, help="Drop objects scored below this.")]
-Iou = Annotated[float, typer.Option("--iou", min=0, max=1, help="Suppress boxes overlapping a better one by more.")]
-MaxDet = Annotated[int, typer.Option("--max-det", min=1, help="Keep at most this many objects per image.")]
 Classes = Annotated[
     str | None, typer.Option("--classes", metavar="A,B", help="Keep these classes only: names or numbers, by commas.")
-]
-Agnostic = Annotated[bool, typer.Option("--agnostic", help="Let boxes suppress each other across classes.")]
-Batch = Annotated[int, typer.Option("--batch", min=1, help="Images per run.")]
-Head = Annotated[
-    str,
-    typer.Option("--head", help="raw (every anchor and class), topk (the best of them) or nms (finished detections)."),
-]
-Candidates = Annotated[
-    int | None,
-    typer.Option(
-        "--candidates",
-        min=1,
-        help="(anchor, class) pairs an image that a topk or nms head keeps before suppression; up to five an object. "
-        "Default: 500 at 320 px, 1000 at 640, 2000 at 1280, and more where --data is more crowded.",
-    ),
 ]
 # Named by the parameter, `images`: of bench and build, --images are other ones.
 CocoImages = Annotated[
@@ -76,29 +55,12 @@ LabelWords = Annotated[
         show_default=False,
     ),
 ]
-# Named by the parameter, `val`: of report, --val are other files.
-Val = Annotated[
-    Path | None,
-    typer.Option(metavar="DATA", help="Validate on this set instead of DATA's val split.", show_default=False),
-]
-ValFraction = Annotated[
-    float | None,
-    typer.Option(
-        "--val-fraction",
-        help="Where DATA has no val split: set this share of every class's images aside, chosen by their hash.",
-        show_default=False,
-    ),
-]
 Images = Annotated[
     list[str] | None,
     typer.Option(
         help="Images: a file, a folder or a glob, as often as needed. Default: generated ones.", show_default=False
     ),
 ]
-Device = Annotated[
-    str | None, typer.Option("--device", help="cpu, cuda:0, GPU, NPU: as the target knows it. Default: the target's.")
-]
-Threads = Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads. Default: the runtime's choice.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of everything random.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace what is already at --out.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
@@ -140,9 +102,15 @@ def console() -> Console:
     """The rich console on standard error, where tables, progress and messages go. Plain where that is no terminal."""
     from rich.console import Console
 
+    class Spelling(Console):
+        """One that prints the options in messages as they are typed."""
+
+        def print(self, *objects: Any, **how: Any) -> None:
+            super().print(*(spelt(each) if isinstance(each, str) else each for each in objects), **how)
+
     # Rich takes 80 columns where it cannot ask, which cuts tables written to a log.
     width = None if sys.stderr.isatty() or "COLUMNS" in os.environ else 160
-    return Console(stderr=True, width=width, highlight=False)
+    return Spelling(stderr=True, width=width, highlight=False)
 
 
 def track(items: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
@@ -159,14 +127,32 @@ def track(items: Iterable[T], description: str, total: int | None = None) -> Ite
     return iter(rich_track(items, description, total=total, console=console(), transient=True))
 
 
-def refuse_existing(out: Path, force: bool, option: str = "--out") -> None:
+def refuse_existing(out: Path, force: bool, option: str = "out") -> None:
     """Refuse to overwrite ``out`` unless ``--force`` was given.
 
     Raises:
         UsageError: something is there and ``force`` is false.
     """
     if not force and (out.exists() or out.is_symlink()):
-        raise UsageError(f"{option} {out}: already exists; give --force to replace it, or another name")
+        raise UsageError(f"`{option}` {out}: already exists; give `force` to replace it, or another name")
+
+
+def check_out(out: Path | None, force: bool) -> None:
+    """Refuse a file to write that is there or has no folder.
+
+    Raises:
+        UsageError: it does.
+    """
+    if out is None:
+        return
+    refuse_existing(out, force)
+    if not out.parent.is_dir():
+        raise UsageError(f"`out` {out}: there is no folder {out.parent}; make it first")
+
+
+def spelt(text: str) -> str:
+    """A message of the library with its options, `` `max_det` ``, as they are typed: ``--max-det``."""
+    return re.sub(r"(?<![\w`])`([a-z][a-z0-9_]*)`(?!`)", lambda found: "--" + found[1].replace("_", "-"), text)
 
 
 def note(sentence: str) -> None:
@@ -203,16 +189,6 @@ def reported() -> Iterator[None]:
         logger.propagate = before
 
 
-def check_head(head: str, candidates: int | None = None) -> None:
-    """Raise UsageError unless ``head`` is one of the forms outputs come in, and one that keeps ``candidates``."""
-    from edgekit.spec import HEADS
-
-    if head not in HEADS:
-        raise UsageError(f"--head {head}: forms are {', '.join(HEADS)}")
-    if head == "raw" and candidates is not None:
-        raise UsageError(f"--candidates {candidates}: the raw head keeps every anchor; leave one of the two out")
-
-
 def parse_classes(text: str | None, names: Sequence[str]) -> tuple[int, ...] | None:
     """``--classes person,3`` as labels of a model with these class names; None where the option was not given.
 
@@ -229,5 +205,5 @@ def parse_classes(text: str | None, names: Sequence[str]) -> tuple[int, ...] | N
             labels.append(int(part))
         else:
             some = ", ".join(names[:10]) + (" …" if len(names) > 10 else "")
-            raise UsageError(f"--classes {text}: the model has no class {part!r}; its {len(names)} classes are {some}")
+            raise UsageError(f"`classes` {text}: the model has no class {part!r}; its {len(names)} classes are {some}")
     return tuple(labels)

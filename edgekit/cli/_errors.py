@@ -1,10 +1,10 @@
 """The error boundary: known failures become one sentence and an exit code, unknown ones keep their traceback.
 
 with boundary():
-    raise InputError("cat.jpg: no such file")      # stderr: error: cat.jpg: no such file; exit code 2
+    raise UsageError("`max_det` 0: too few")      # stderr: error: --max-det 0: too few; exit code 2
 
-Library code knows options, not which command it serves: where a sentence speaks of an option that the command does not
-have, that is added.
+Library code knows options by their names in Python, not how they are typed nor which command it serves: the dashes are
+added here, and where a sentence speaks of an option that the command does not have, that is said.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from contextlib import contextmanager
 
 import typer
 
+from edgekit.cli._common import console, spelt
 from edgekit.errors import EdgekitError
 
 INTERRUPTED = 130  # 128 + SIGINT, what shells report
@@ -51,7 +52,8 @@ def boundary(name: str = "", function: Callable[..., None] | None = None) -> Ite
     except (typer.Exit, typer.Abort, typer.BadParameter):
         raise
     except EdgekitError as error:
-        _leave(str(error) + (_not_of(str(error), name, function) if function else ""), error.exit_code)
+        sentence = spelt(str(error))
+        _leave(sentence + (_not_of(sentence, name, function) if function else ""), error.exit_code)
     except KeyboardInterrupt:
         _leave("interrupted", INTERRUPTED)
     except BrokenPipeError:
@@ -70,7 +72,7 @@ def boundary(name: str = "", function: Callable[..., None] | None = None) -> Ite
 def _line(message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None) -> str:
     """A warning that is for the user without the line of code it comes from; others with its place."""
     if category is RuntimeWarning:
-        return f"warning: {message}\n"
+        return f"warning: {spelt(str(message))}\n"
     return f"{filename}:{lineno}: {category.__name__}: {message}\n"
 
 
@@ -93,8 +95,6 @@ def _not_of(sentence: str, name: str, function: Callable[..., None]) -> str:
 
 def _leave(sentence: str, code: int) -> None:
     """Print ``error: <sentence>`` and exit with ``code``."""
-    from edgekit.cli._common import console
-
     if _verbose:
         traceback.print_exc()
     console().print("[bold red]error:[/] ", end="")

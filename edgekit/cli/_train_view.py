@@ -7,10 +7,12 @@ with View(["tensorboard"]) as view:
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgekit.cli._common import console, note
+from edgekit.errors import UsageError
 
 if TYPE_CHECKING:
     from edgekit.train.setup import Run
@@ -24,7 +26,7 @@ class View:
         seconds: the same span.
     """
 
-    def __init__(self, logs: list[str]) -> None:
+    def __init__(self, logs: Sequence[str] = ()) -> None:
         self._logs = logs
         self._sinks: Any = None
         self._bar: Any = None
@@ -128,3 +130,13 @@ def _memory(run: Run) -> str:
 
     unit = 1 if sys.platform == "darwin" else 1024
     return f" | {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30:.1f} GiB"
+
+
+def check_new(folder: Path, resume: bool, force: bool) -> None:
+    """Refuse to begin where another run is.
+
+    Raises:
+        UsageError: there is one, and neither ``resume`` nor ``force`` was given.
+    """
+    if not resume and not force and (folder / "resume.pt").exists():
+        raise UsageError(f"`out` {folder}: holds a run; give `resume` to go on with it, `force` to start anew")

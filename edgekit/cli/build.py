@@ -2,203 +2,129 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from edgekit.bundle.options import BuildOptions
 from edgekit.cli import _plan_table
-from edgekit.cli._common import (
-    Batch,
-    Candidates,
-    Force,
-    Head,
-    ImgSz,
-    Json,
-    Seed,
-    check_head,
-    console,
-    emit_json,
-    refuse_existing,
-)
+from edgekit.cli._common import Force, Json, console, emit_json, refuse_existing
+from edgekit.cli._options import Only
 from edgekit.errors import UsageError
+from edgekit.quantize.options import QuantizeOptions
+from edgekit.system.options import check, option
 
 if TYPE_CHECKING:
-    from edgekit.quantize import QuantizeOptions
     from edgekit.runtime.manifest import Bundle
 
 NOTE = "note: "
 
 
+@dataclass(frozen=True)
+class GoalOptions:
+    """What is built for, or who says so."""
+
+    target: str | None = None
+    """What to build for; `edgekit doctor` lists the targets. auto measures which."""
+    objective: str | None = option(None, was=("wish",))
+    """Of --target auto: latency, throughput; with a bound, latency:20 (ms) or throughput:60."""
+    plan: Path | None = None
+    """A plan.json of --target auto: build its choice here, timing nothing."""
+    rebuild: Path | None = option(None, was=("from",))
+    """A trt-* bundle whose graph to build anew for this machine."""
+    dynamic_batch: bool = False
+    """Let any batch through."""
+
+
+@dataclass(frozen=True)
+class TargetWords:
+    """What targets have of their own, as it is typed."""
+
+    sm: str | None = option(None, metavar="A,B", section="Of the target")
+    """GPU architectures to build for: trt-rtx-* takes 75,86,89,120."""
+    workspace: int | None = option(None, least=1)
+    """Most MB of scratch a layer may use: trt-*."""
+    timing_cache: Path | None = None
+    """Folder that keeps kernels' times between builds: trt-*."""
+    no_engine: bool = False
+    """Pack the graph alone, for --rebuild on the machine it is for: trt-*."""
+    option: tuple[str, ...] = option((), metavar="NAME=VALUE")
+    """Another option of the target, as often as needed."""
+
+    def __post_init__(self) -> None:
+        check(self)
+
+    def texts(self) -> dict[str, str]:
+        """The target's own options by name, as ``BuildOptions.target`` takes them.
+
+        Raises:
+            UsageError: an ``--option`` that is no ``NAME=VALUE``, or given twice.
+        """
+        engine = "no" if self.no_engine else None
+        found = {"sm": self.sm, "workspace": self.workspace, "timing-cache": self.timing_cache, "engine": engine}
+        texts = {name: str(value) for name, value in found.items() if value is not None}
+        for pair in self.option:
+            name, equals, value = pair.partition("=")
+            if not equals or name in texts:
+                raise UsageError(f"`option` {pair}: give NAME=VALUE, each name once")
+            texts[name] = value
+        return texts
+
+
 def command(
     out: Annotated[Path, typer.Option(help="The bundle folder to write.")],
+    goal: GoalOptions,
+    options: Annotated[BuildOptions, Only("imgsz", "batch", "images", "head", "candidates", "layout")],
+    narrow: Annotated[
+        QuantizeOptions, Only("data", "calibration", "max_drop", "require_speedup", "weight_bits", "seed")
+    ],
+    own: TargetWords,
     model: Annotated[
         Path | None, typer.Argument(help="A checkpoint, an exported ONNX file, or a bundle that holds one.")
     ] = None,
-    target: Annotated[
-        str | None, typer.Option(help="What to build for; `edgekit doctor` lists the targets. auto measures which.")
-    ] = None,
-    wish: Annotated[
-        str | None,
-        typer.Option(help="Of --target auto: latency, throughput; with a bound, latency:20 (ms) or throughput:60."),
-    ] = None,
-    plan: Annotated[
-        Path | None, typer.Option(help="A plan.json of --target auto: build its choice here, timing nothing.")
-    ] = None,
-    imgsz: ImgSz = None,
-    batch: Batch = 1,
-    dynamic_batch: Annotated[bool, typer.Option("--dynamic-batch", help="Let any batch through.")] = False,
-    images: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Files, a folder or a glob of images for the parity check, as often as needed; INT8 without labels is "
-            "judged on them. Default: generated ones.",
-            show_default=False,
-        ),
-    ] = None,
-    head: Head = "topk",
-    candidates: Candidates = None,
-    source: Annotated[
-        Path | None, typer.Option("--from", help="A trt-* bundle whose graph to build anew for this machine.")
-    ] = None,
-    sm: Annotated[
-        str | None, typer.Option(metavar="A,B", help="GPU architectures to build for: trt-rtx-* takes 75,86,89,120.")
-    ] = None,
-    workspace: Annotated[int | None, typer.Option(min=1, help="Most MB of scratch a layer may use: trt-*.")] = None,
-    timing_cache: Annotated[
-        Path | None, typer.Option(help="Folder that keeps kernels' times between builds: trt-*.")
-    ] = None,
-    no_engine: Annotated[
-        bool, typer.Option("--no-engine", help="Pack the graph alone, for --from on the machine it is for: trt-*.")
-    ] = False,
-    option: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=VALUE", help="Another option of the target, as often as needed.")
-    ] = None,
-    layout: Annotated[
-        str | None, typer.Option(help="Also write what a server reads: triton (trt-*, ort-*) or ovms (ov-*, ort-*).")
-    ] = None,
-    data: Annotated[
-        list[Path] | None,
-        typer.Option(
-            help="What INT8 is calibrated and judged on: a labelled set (train, val), or pictures without labels: a "
-            "folder with all below it, a glob, a .txt list; as often as needed.",
-            show_default=False,
-        ),
-    ] = None,
-    calibration: Annotated[
-        Path | None,
-        typer.Option(help="A manifest of `edgekit calibrate`, which knows its set. Default: images chosen on the fly."),
-    ] = None,
-    max_drop: Annotated[
-        float,
-        typer.Option(
-            "--max-drop", min=0, help="Points of the metric or agreement that INT8, or auto's choice, may lose."
-        ),
-    ] = 0.5,
-    require_speedup: Annotated[
-        float | None, typer.Option("--require-speedup", min=0, help="Fail unless INT8 is so many times as fast.")
-    ] = None,
-    weight_bits: Annotated[
-        int | None,
-        typer.Option("--weight-bits", min=7, max=8, help="Of INT8. Default: 8, on CPUs without VNNI 7."),
-    ] = None,
-    seed: Seed = 0,
     force: Force = False,
     json: Json = False,
 ) -> None:
     """Build a bundle and prove that it computes what the checkpoint does; fails when it does not."""
     refuse_existing(out, force)
-    check_head(head, candidates)
-    from edgekit.quantize import QuantizeOptions
-    from edgekit.spec import parse_imgsz
-
-    size = parse_imgsz(imgsz) if imgsz else None
-    wishes = QuantizeOptions(
-        data or None,
-        calibration,
-        images,
-        seed=seed,
-        max_drop=max_drop,
-        require_speedup=require_speedup,
-        force=force,
-        weight_bits=weight_bits,
-    )
-    own = target_options(sm, workspace, timing_cache, no_engine, option)
-    same = None if dynamic_batch else batch
-    if plan is not None or target == "auto" or wish is not None:
-        others = {
-            "--from": source,
-            "--layout": layout,
-            "--dynamic-batch": dynamic_batch,
-            "--require-speedup": require_speedup,
-        }
-        form = head, candidates
-        bundle = _planned(model, out, target, wish, plan, size, batch, images, form, wishes, {**others, **own})
-    else:
-        bundle = _built(model, target, source, out, size, same, images, (head, candidates), own, layout, wishes)
+    narrow = replace(narrow, images=options.images, force=force)
+    wanted = replace(options, batch=None if goal.dynamic_batch else options.batch, target=own.texts(), quantize=narrow)
+    planned = goal.plan is not None or goal.target == "auto" or goal.objective is not None
+    bundle = (_planned if planned else _built)(model, out, goal, wanted)
     if json:
         emit_json({"out": out, **bundle.manifest})
     else:
         _print(out, bundle.manifest)
 
 
-def _built(
-    model: Path | None,
-    target: str | None,
-    source: Path | None,
-    out: Path,
-    size: tuple[int, int] | None,
-    batch: int | None,
-    images: list[str] | None,
-    form: tuple[str, int | None],
-    own: dict[str, str],
-    layout: str | None,
-    wishes: QuantizeOptions,
-) -> Bundle:
+def _built(model: Path | None, out: Path, goal: GoalOptions, options: BuildOptions) -> Bundle:
     from edgekit.bundle import build as building
-    from edgekit.bundle.options import BuildOptions
 
     with console().status("") as status:
-        if source is not None:
-            if model is not None or size is not None or form[1] is not None:
+        if goal.rebuild is not None:
+            if model is not None or options.imgsz is not None or options.candidates is not None:
                 raise UsageError(
-                    "--from takes neither MODEL nor --imgsz nor --candidates: a bundle's graph is built as it is"
+                    "`rebuild` takes neither MODEL nor `imgsz` nor `candidates`: a bundle's graph is built as it is"
                 )
-            return building.rebuild(source, out, target, own, layout, lambda step: status.update(step))
-        if model is None or target is None:
-            raise UsageError("give MODEL and --target, or --from BUNDLE")
-        options = BuildOptions(size, batch, images, *form, layout, own, wishes)
-        return building.build(model, target, out, options, partial(_say, status))
+            return building.rebuild(
+                goal.rebuild, out, goal.target, options.target, options.layout, lambda step: status.update(step)
+            )
+        if model is None or goal.target is None:
+            raise UsageError("give MODEL and `target`, or `rebuild`, a bundle")
+        return building.build(model, goal.target, out, options, partial(_say, status))
 
 
-def _planned(
-    model: Path | None,
-    out: Path,
-    target: str | None,
-    wish: str | None,
-    plan: Path | None,
-    size: tuple[int, int] | None,
-    batch: int,
-    images: list[str] | None,
-    form: tuple[str, int | None],
-    wishes: QuantizeOptions,
-    others: dict[str, Any],
-) -> Bundle:
+def _planned(model: Path | None, out: Path, goal: GoalOptions, options: BuildOptions) -> Bundle:
     """``--target auto``, or a plan of it replayed."""
-    from edgekit.bundle.options import BuildOptions
     from edgekit.plan import Wish, auto
 
-    mode = "--target auto" if plan is None else "--plan"
-    flags = {name: f"--{name}" for name in ("sm", "workspace", "timing-cache")} | {"engine": "--no-engine"}
-    given = [flags.get(name, name if name[:2] == "--" else f"--option {name}") for name, v in others.items() if v]
-    if plan is not None:
-        plans = {"--target": target, "--wish": wish, "--imgsz": size, "--candidates": form[1]}
-        given += [name for name, value in plans.items() if value]
-    if given:
-        raise UsageError(f"{mode} settles that itself: drop {' and '.join(given)}")
-    if plan is None and target != "auto":
-        raise UsageError("--wish goes with --target auto")
+    mode = "`target` auto" if goal.plan is None else "`plan`"
+    _check_settled(mode, goal, options)
+    if goal.plan is None and goal.target != "auto":
+        raise UsageError("`objective` goes with `target` auto")
     if model is None:
         raise UsageError(f"{mode}: give MODEL, a checkpoint or an exported ONNX file")
     with console().status("") as status:
@@ -210,10 +136,27 @@ def _planned(
             ):
                 console().print(line, markup=False, soft_wrap=True)
 
-        if plan is not None:
-            return auto.replay(model, plan, out, wishes, images, say)
-        wanted = Wish.parse(wish or "latency")
-        return auto.auto(model, out, wanted, BuildOptions(size, batch, images, *form, quantize=wishes), say)
+        if goal.plan is not None:
+            return auto.replay(model, goal.plan, out, options.quantize, options.images, say)
+        return auto.auto(model, out, Wish.parse(goal.objective or "latency"), options, say)
+
+
+def _check_settled(mode: str, goal: GoalOptions, options: BuildOptions) -> None:
+    """Refuse what the plan settles itself.
+
+    Raises:
+        UsageError: it was given.
+    """
+    given = [f"`{name}`" for name in ("rebuild", "dynamic_batch") if getattr(goal, name)]
+    given += ["`layout`"] if options.layout else []
+    given += ["`require_speedup`"] if options.quantize.require_speedup else []
+    names = {"sm": "`sm`", "workspace": "`workspace`", "timing-cache": "`timing_cache`", "engine": "`no_engine`"}
+    given += [names.get(name, f"`option` {name}") for name in options.target]
+    if goal.plan is not None:
+        given += [f"`{name}`" for name in ("target", "objective") if getattr(goal, name)]
+        given += [f"`{name}`" for name in ("imgsz", "candidates") if getattr(options, name)]
+    if given:
+        raise UsageError(f"{mode} settles that itself: drop {' and '.join(given)}")
 
 
 def _say(status: Any, line: str) -> None:
@@ -222,24 +165,6 @@ def _say(status: Any, line: str) -> None:
         console().print(line, markup=False, soft_wrap=True)
     else:
         status.update(line)
-
-
-def target_options(
-    sm: str | None, workspace: int | None, timing_cache: Path | None, no_engine: bool, option: list[str] | None
-) -> dict[str, str]:
-    """The target's own options by name, as ``edgekit.bundle.build`` takes them.
-
-    Raises:
-        UsageError: an ``--option`` that is no ``NAME=VALUE``, or given twice.
-    """
-    found = {"sm": sm, "workspace": workspace, "timing-cache": timing_cache, "engine": "no" if no_engine else None}
-    texts = {name: str(value) for name, value in found.items() if value is not None}
-    for pair in option or []:
-        name, equals, value = pair.partition("=")
-        if not equals or name in texts:
-            raise UsageError(f"--option {pair}: give NAME=VALUE, each name once")
-        texts[name] = value
-    return texts
 
 
 def _print(out: Path, manifest: dict[str, Any]) -> None:

@@ -2,12 +2,32 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from edgekit.cli._common import CocoImages, Force, Json, Seed, console, emit_json, refuse_existing
+from edgekit.system.options import check, option
+
+
+@dataclass(frozen=True)
+class CalibrateOptions:
+    """How many images are chosen, and of what."""
+
+    count: int = option(300, least=1)
+    """Images to choose."""
+    split: str = "train"
+    """Where to choose from: train, val or test."""
+    eval_split: str = option("val", was=("judged",))
+    """The split accuracy is measured on; its images are not used. Where there is none, a third of the images is kept
+    for it."""
+    task: str | None = None
+    """How to read the labels, where they leave doubt."""
+
+    def __post_init__(self) -> None:
+        check(self)
 
 
 def command(
@@ -19,16 +39,7 @@ def command(
         ),
     ],
     out: Annotated[Path, typer.Option(help="The manifest to write.")],
-    count: Annotated[int, typer.Option(min=1, help="Images to choose.")] = 300,
-    split: Annotated[str, typer.Option(help="Where to choose from: train, val or test.")] = "train",
-    judged: Annotated[
-        str,
-        typer.Option(
-            help="The split accuracy is measured on; its images are not used. Where there is none, a third of the "
-            "images is kept for it."
-        ),
-    ] = "val",
-    task: Annotated[str | None, typer.Option(help="How to read the labels, where they leave doubt.")] = None,
+    wanted: CalibrateOptions,
     images: CocoImages = None,
     seed: Seed = 0,
     force: Force = False,
@@ -42,11 +53,12 @@ def command(
     from edgekit.errors import UsageError
     from edgekit.quantize import calibration, sets
 
-    if split == judged:
-        raise UsageError(f"--split {split}: accuracy is judged on that one (--judged); calibrate on another")
+    split, eval_split = wanted.split, wanted.eval_split
+    if split == eval_split:
+        raise UsageError(f"`split` {split}: accuracy is judged on that one (`eval_split`); calibrate on another")
     preflight.check_folder(out)
-    dataset, judged_on, notes = sets.to_choose_from(data, task, split, judged, images, seed, force)
-    manifest = calibration.choose(dataset, count, seed, judged_on, force, data)
+    dataset, judged_on, notes = sets.to_choose_from(data, wanted.task, split, eval_split, images, seed, force)
+    manifest = calibration.choose(dataset, wanted.count, seed, judged_on, force, data)
     calibration.write(manifest, out)
     for note in [*notes, *sets.unreadable(manifest)]:
         console().print(f"note: {note}", markup=False, soft_wrap=True)
@@ -65,6 +77,6 @@ def command(
     for why, number in Counter(entry.why for entry in manifest.images).most_common():
         console().print(f"  {number:4} for {why}")
     if manifest.left_out:
-        console().print(f"left out: {manifest.left_out}, which are in the split {judged} too")
+        console().print(f"left out: {manifest.left_out}, which are in the split {eval_split} too")
     if manifest.warning:
         console().print(f"[yellow]warning:[/yellow] {manifest.warning}", soft_wrap=True)

@@ -7,7 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from edgekit.cli._common import Conf, Images, ImgSz, Json, console, emit_json
+from edgekit.cli._common import Images, Json, console, emit_json
+from edgekit.cli._options import Only
+from edgekit.runtime.options import OpenOptions, Options
 
 
 def command(
@@ -15,13 +17,10 @@ def command(
         Path, typer.Argument(help="The reference: a checkpoint, bundle or ONNX file, or another tool's model.")
     ],
     second: Annotated[Path, typer.Argument(help="The model to hold against it.")],
+    how: Annotated[OpenOptions, Only("task", "imgsz")],
+    keep: Annotated[Options, Only("conf")],
     images: Images = None,
     most: Annotated[int, typer.Option(min=1, help="Use at most this many images.")] = 16,
-    imgsz: ImgSz = None,
-    task: Annotated[
-        str | None, typer.Option(help="Of another tool's model that does not say: detect, segment, …")
-    ] = None,
-    conf: Conf = 0.25,
     json: Json = False,
 ) -> None:
     """Compare two models' outputs, detections and stages; exits 1 when they are not the same function."""
@@ -31,13 +30,13 @@ def command(
     from edgekit.verify.images import images_for
     from edgekit.verify.stages import sentence
 
-    size = parse_imgsz(imgsz) if imgsz else None
+    size = parse_imgsz(how.imgsz) if how.imgsz else None
     preflight.check_models([first, second])
     pictures = images_for(images, None, most)
     from edgekit.bundle.compare import compare
 
     with console().status("comparing"):
-        report = compare(first, second, pictures, conf, size, task)
+        report = compare(first, second, pictures, keep.conf, size, how.task)
     if json:
         emit_json(report)
     else:

@@ -7,19 +7,21 @@ from typing import Annotated
 
 import typer
 
-from edgekit.cli._common import Device, Json, console, emit_json
+from edgekit.cli._common import Json, console, emit_json
+from edgekit.cli._options import Only
+from edgekit.runtime.options import OpenOptions
 
 
 def check(
     folder: Annotated[Path, typer.Argument(help="A folder made by benchmarks/conformance.py.")],
-    device: Device = None,
+    how: Annotated[OpenOptions, Only("device")],
     json: Json = False,
 ) -> None:
     """Hold this installation to a conformance set; exits 1 where it does not conform."""
     from edgekit.bundle import conformance
     from edgekit.errors import GateError
 
-    report = conformance.check(folder, device)
+    report = conformance.check(folder, how.device)
     if json:
         emit_json(report)
     for failure in report["failures"]:

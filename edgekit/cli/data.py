@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from edgekit.cli._common import CocoImages, Force, Json, LabelWords, Seed, console, emit_json, refuse_existing
+from edgekit.system.options import option
 
 if TYPE_CHECKING:
     from edgekit.data import Dataset, Issue
@@ -21,43 +23,46 @@ SIZES = 4  # image sizes that are listed
 COLOURS = {"error": "red", "warning": "yellow", "note": "cyan"}
 
 
+@dataclass(frozen=True)
+class CheckOptions:
+    """What is checked, and drawn."""
+
+    task: str | None = None
+    """Read the labels for this task. Default: found out."""
+    split: tuple[str, ...] = option((), metavar="NAME")
+    """train, val or test; more than once. Default: all."""
+    sheet: Path | None = None
+    """Draw a contact sheet of labelled images (PNG or JPEG)."""
+    workers: int | None = option(None, least=1)
+    """Images read at once. Default: by the processors."""
+
+
 def check(
     data: Annotated[list[Path], typer.Argument(help="A data.yaml, a folder of class folders, or COCO JSON files.")],
-    task: Annotated[
-        str | None, typer.Option(help="Read the labels for this task. Default: found out.", show_default=False)
-    ] = None,
-    split: Annotated[
-        list[str] | None, typer.Option(help="train, val or test; more than once. Default: all.", show_default=False)
-    ] = None,
+    wanted: CheckOptions,
     images: CocoImages = None,
     label_options: LabelWords = "",
-    sheet: Annotated[
-        Path | None, typer.Option(help="Draw a contact sheet of labelled images (PNG or JPEG).", show_default=False)
-    ] = None,
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Images read at once. Default: by the processors.", show_default=False)
-    ] = None,
     seed: Seed = 0,
     force: Force = False,
     json: Json = False,
 ) -> None:
     """Read every image and label of a set and say what is wrong, file by file; exits 1 if there are errors."""
-    if sheet is not None:
-        refuse_existing(sheet, force, "--sheet")
+    if wanted.sheet is not None:
+        refuse_existing(wanted.sheet, force, "sheet")
     from edgekit.data import LabelOptions
     from edgekit.data.check import cores, examine, open_splits
     from edgekit.errors import GateError
 
-    datasets = open_splits(data, task, images, tuple(split or ()), LabelOptions.from_text(label_options))
+    datasets = open_splits(data, wanted.task, images, wanted.split, LabelOptions.from_text(label_options))
     with _progress(sum(map(len, datasets))) as advance:
-        report = examine(datasets, workers or cores(), advance)
+        report = examine(datasets, wanted.workers or cores(), advance)
     if json:
         emit_json(_document(data, datasets, report))
     else:
         _print_issues(report.issues)
         _print_splits(datasets, report)
-    if sheet is not None:
-        _draw(datasets, sheet, seed)
+    if wanted.sheet is not None:
+        _draw(datasets, wanted.sheet, seed)
     counts = Counter(issue.severity for issue in report.issues)
     if not report.ok:
         raise GateError(f"{_named(data)}: {_counted(counts)}; the first is {_first(report.issues)}")

@@ -7,51 +7,36 @@ from typing import Annotated
 
 import typer
 
-from edgekit.cli._common import (
-    Batch,
-    Candidates,
-    Force,
-    Head,
-    ImgSz,
-    Json,
-    check_head,
-    console,
-    emit_json,
-    refuse_existing,
-)
+from edgekit.bundle.options import BuildOptions
+from edgekit.cli._common import Force, Json, console, emit_json, refuse_existing
+from edgekit.cli._options import Only
 
 
 def command(
     checkpoint: Annotated[Path, typer.Argument(help="An edgekit or published checkpoint.")],
     out: Annotated[Path, typer.Option(help="The .onnx file to write.")],
-    imgsz: ImgSz = None,
-    batch: Batch = 1,
+    wanted: Annotated[BuildOptions, Only("imgsz", "batch", "head", "candidates")],
     dynamic_batch: Annotated[bool, typer.Option("--dynamic-batch", help="Let any batch through.")] = False,
     opset: Annotated[int, typer.Option(help="ONNX opset, 17 to 24.")] = 18,
-    head: Head = "topk",
-    candidates: Candidates = None,
     force: Force = False,
     json: Json = False,
 ) -> None:
     """Export a checkpoint to ONNX, decoding included; the file alone says what its outputs mean."""
     refuse_existing(out, force)
-    check_head(head, candidates)
+    from edgekit.bundle import preflight
     from edgekit.errors import UsageError, optional
-    from edgekit.spec import parse_imgsz
 
     if out.suffix != ".onnx":
-        raise UsageError(f"--out {out}: give a name ending in .onnx")
-    size = parse_imgsz(imgsz) if imgsz else None
-    from edgekit.bundle import preflight
-
-    preflight.of_export(checkpoint, out, head, None if dynamic_batch else batch, opset)
+        raise UsageError(f"`out` {out}: give a name ending in .onnx")
+    batch = None if dynamic_batch else wanted.batch
+    preflight.of_export(checkpoint, out, wanted.head, batch, opset)
     with optional("export", "train"):
         from edgekit import checkpoint as checkpoints
     with optional("export", "onnx"):
         from edgekit.graph.export import export
     with console().status(f"exporting {checkpoint}"):
-        loaded, same = checkpoints.load(checkpoint), None if dynamic_batch else batch
-        graph = export(loaded, out, size, same, opset, head, candidates=candidates)
+        loaded = checkpoints.load(checkpoint)
+        graph = export(loaded, out, wanted.imgsz, batch, opset, wanted.head, candidates=wanted.candidates)
     if json:
         emit_json(
             {

@@ -8,29 +8,35 @@ import signal
 import threading
 from collections import Counter
 from collections.abc import Generator, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from edgekit.cli._common import (
-    Agnostic,
-    Batch,
-    Classes,
-    Conf,
-    Device,
-    ImgSz,
-    Iou,
-    Json,
-    MaxDet,
-    Threads,
-    console,
-    emit_json,
-    note,
-    parse_classes,
-    track,
-)
+from edgekit.cli._common import Classes, Json, console, emit_json, note, parse_classes, track
+from edgekit.cli._options import Only, Without
+from edgekit.runtime.options import OpenOptions, Options
 from edgekit.spec import MAX_DET
+from edgekit.system.options import option
+
+
+@dataclass(frozen=True)
+class PredictOptions:
+    """What is read, and what becomes of the results."""
+
+    out: Path | None = None
+    """Folder for the annotated pictures and videos. Default: none are written."""
+    video: str = "mp4"
+    """What annotated videos are written as: mp4, h264 (where OpenCV has it) or gif."""
+    stride: int = option(1, least=1)
+    """Of videos and streams, use one in so many frames."""
+    frames: int | None = option(None, least=1)
+    """End after so many frames."""
+    patience: float = option(30.0, least=0)
+    """Seconds without a frame after which a stream is given up."""
+    batch: int = option(1, least=1)
+    """Images per run."""
 
 
 def command(
@@ -42,30 +48,10 @@ def command(
             "camera (0, /dev/video0) or stream (rtsp://…), which Ctrl-C or --frames ends."
         ),
     ],
-    out: Annotated[
-        Path | None, typer.Option(help="Folder for the annotated pictures and videos. Default: none are written.")
-    ] = None,
-    video: Annotated[
-        str, typer.Option(help="What annotated videos are written as: mp4, h264 (where OpenCV has it) or gif.")
-    ] = "mp4",
-    stride: Annotated[int, typer.Option(min=1, help="Of videos and streams, use one in so many frames.")] = 1,
-    frames: Annotated[int | None, typer.Option(min=1, help="End after so many frames.", show_default=False)] = None,
-    patience: Annotated[
-        float, typer.Option(min=0, help="Seconds without a frame after which a stream is given up.")
-    ] = 30.0,
-    task: Annotated[str | None, typer.Option(help="What a model of another tool is for, if it does not say.")] = None,
-    imgsz: ImgSz = None,
-    conf: Conf = 0.25,
-    iou: Iou = 0.7,
-    max_det: MaxDet = MAX_DET,
+    wanted: PredictOptions,
+    how: Annotated[OpenOptions, Without("streams")],
+    keep: Annotated[Options, Only("conf", "iou", "max_det", "agnostic")],
     classes: Classes = None,
-    agnostic: Agnostic = False,
-    batch: Batch = 1,
-    device: Device = None,
-    threads: Threads = None,
-    cache: Annotated[
-        Path | None, typer.Option(help="Folder that keeps what OpenVINO compiled, for a faster next start: ov-*.")
-    ] = None,
     json: Json = False,
 ) -> None:
     """Find objects in images, videos and streams; draw them, or print them as JSON."""
@@ -73,26 +59,25 @@ def command(
 
     from edgekit.bundle.loading import open_session
     from edgekit.errors import InputError, TruncatedWarning, UsageError
-    from edgekit.runtime.postprocess import Options
     from edgekit.runtime.predictor import Predictor
     from edgekit.runtime.sources import Sources
     from edgekit.runtime.writer import open_writer
 
-    if out is None and not json:
-        raise UsageError("predict: nothing to do with the results; give --out DIR, --json or both")
-    opened = _opened(source, stride, patience)
-    writer = open_writer(out, video) if out else None
-    session = open_session(model, device, threads, imgsz, foreign=True, task=task, cache=cache or False)
-    options = Options(conf, iou, max_det, parse_classes(classes, session.info.names), agnostic)
+    if wanted.out is None and not json:
+        raise UsageError("predict: nothing to do with the results; give `out`, a folder, `json` or both")
+    opened = _opened(source, wanted.stride, wanted.patience)
+    writer = open_writer(wanted.out, wanted.video) if wanted.out else None
+    session = open_session(model, how, foreign=True)
+    options = replace(keep, classes=parse_classes(classes, session.info.names))
     errors: list[InputError] = []
     truncated: Counter[str] = Counter()
     with (
-        Predictor(session, options, session.info.batch or batch) as predictor,
+        Predictor(session, options, session.info.batch or wanted.batch) as predictor,
         warnings.catch_warnings(),
         contextlib.closing(_answers(predictor, opened, errors)) as answers,
     ):
         warnings.simplefilter("ignore", TruncatedWarning)  # counted instead
-        documents = _taken(itertools.islice(answers, frames), writer, json, truncated)
+        documents = _taken(itertools.islice(answers, wanted.frames), writer, json, truncated)
     if json:
         emit_json(documents)
     for path in writer.paths if writer else ():

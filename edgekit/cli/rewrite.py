@@ -7,19 +7,21 @@ from typing import Annotated, Any
 
 import typer
 
-from edgekit.cli._common import Force, ImgSz, Json, console, emit_json, refuse_existing
+from edgekit.cli._common import Force, Json, console, emit_json, refuse_existing
+from edgekit.cli._options import Only
+from edgekit.runtime.options import OpenOptions
 
 
 def command(
     model: Annotated[Path, typer.Argument(help="An ONNX file of a YOLO12 model, edgekit's or anybody's.")],
     target: Annotated[str, typer.Option(help="Whose rules to apply; `edgekit doctor` lists the targets.")],
     out: Annotated[Path, typer.Option(help="The .onnx file to write.")],
+    how: Annotated[OpenOptions, Only("imgsz")],
     opset: Annotated[int | None, typer.Option(help="ONNX opset. Default: the target's.", show_default=False)] = None,
     with_rule: Annotated[list[str] | None, typer.Option("--with", metavar="RULE", help="Also apply this rule.")] = None,
     without: Annotated[
         list[str] | None, typer.Option("--without", metavar="RULE", help="Leave this rule of the target's out.")
     ] = None,
-    imgsz: ImgSz = None,
     force: Force = False,
     json: Json = False,
 ) -> None:
@@ -43,7 +45,7 @@ def command(
     recipe = recipe_for(targets.get(target).recipe, opset, with_rule or (), without or ())
     with failures_to(out), console().status(f"rewriting {model}"):
         result = rewrite_file(
-            model, out, recipe, catalog.attention_counts(), size=parse_imgsz(imgsz) if imgsz else None
+            model, out, recipe, catalog.attention_counts(), size=parse_imgsz(how.imgsz) if how.imgsz else None
         )
     facts = {
         "out": out,

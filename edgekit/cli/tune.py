@@ -2,106 +2,98 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgekit.cli._common import (
-    CocoImages,
-    Device,
-    Force,
-    ImgSz,
-    Json,
-    Seed,
-    Threads,
-    Val,
-    ValFraction,
-    console,
-    emit_json,
-)
+from edgekit.cli._common import CocoImages, Force, Json, console, emit_json
+from edgekit.cli._options import Only
+from edgekit.cli._train_view import View, check_new
 from edgekit.errors import UsageError
+from edgekit.spec import parse_activation
+from edgekit.system.options import check, option
+from edgekit.train.options import TrainOptions
 
 if TYPE_CHECKING:
     from edgekit.checkpoint import Checkpoint
     from edgekit.train.loop import Result
-    from edgekit.train.options import TrainOptions
+
+
+@dataclass(frozen=True)
+class TuneOptions:
+    """What is swapped, how it is learnt, and what both models are timed for."""
+
+    activation: str = "hardswish"
+    """hardswish, relu, leaky_relu:SLOPE or silu."""
+    epochs: int = option(10, least=1)
+    """Passes over the training images."""
+    lr: float = option(5e-4, above=0, below=1e6)
+    """Learning rate: low, for the model is trained already."""
+    batch: int = option(16, least=1)
+    """Images per run."""
+    teacher: Path | None = None
+    """Whose answers are kept to. Default: the model as it was."""
+    target: str | None = None
+    """What to time both for. Default: ov-fp16, else ort-fp32."""
+    budget: float = option(15.0, least=1)
+    """Seconds of timing per model, at most."""
+    resume: bool = False
+    """Go on with the run at --out, exactly where it was."""
+
+    def __post_init__(self) -> None:
+        check(self)
+        parse_activation(self.activation)
+
+    def training(self, model: Path, common: TrainOptions) -> TrainOptions:
+        """How ``model`` learns."""
+        return replace(
+            common,
+            epochs=self.epochs,
+            batch=self.batch,
+            nominal_batch=self.batch,  # a short run: every batch is a step
+            optimizer="adamw",
+            lr=self.lr,
+            warmup=1.0,
+            patience=0,
+            close_mosaic=max(self.epochs // 3, 1),
+            activation=self.activation,
+            teacher=str(self.teacher or model),
+        )
 
 
 def command(
     model: Annotated[Path, typer.Argument(help="The trained checkpoint.")],
     data: Annotated[Path, typer.Option(help="The set it was trained on, with train and val.")],
     out: Annotated[Path, typer.Option(help="The run's folder; best.pt in it is the tuned checkpoint.")],
-    activation: Annotated[str, typer.Option(help="hardswish, relu, leaky_relu:SLOPE or silu.")] = "hardswish",
-    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training images.")] = 10,
-    lr: Annotated[float, typer.Option(help="Learning rate: low, for the model is trained already.")] = 5e-4,
-    batch: Annotated[int, typer.Option(min=1, help="Images per run.")] = 16,
-    teacher: Annotated[
-        Path | None, typer.Option(help="Whose answers are kept to. Default: the model as it was.", show_default=False)
-    ] = None,
+    wanted: TuneOptions,
+    common: Annotated[TrainOptions, Only("val", "val_fraction", "imgsz", "seed", "device", "threads", "workers")],
     images: CocoImages = None,
-    val: Val = None,
-    val_fraction: ValFraction = None,
-    target: Annotated[
-        str | None, typer.Option(help="What to time both for. Default: ov-fp16, else ort-fp32.", show_default=False)
-    ] = None,
-    budget: Annotated[float, typer.Option(min=1, help="Seconds of timing per model, at most.")] = 15.0,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the run at --out, exactly where it was.")
-    ] = False,
-    workers: Annotated[int | None, typer.Option(help="Image readers. Default: one a core.", show_default=False)] = None,
-    imgsz: ImgSz = None,
-    device: Device = None,
-    threads: Threads = None,
-    seed: Seed = 0,
     force: Force = False,
     json: Json = False,
 ) -> None:
     """Swap a trained model's activation, let it learn from itself as it was, report accuracy and latency."""
-    from edgekit.spec import parse_activation, parse_imgsz
-    from edgekit.train.options import TrainOptions
-
-    parse_activation(activation)
-    if not resume and not force and (out / "resume.pt").exists():
-        raise UsageError(f"--out {out}: holds a run; give --resume to go on with it, --force to start anew")
+    check_new(out, wanted.resume, force)
     from edgekit.bundle import preflight
 
-    options = TrainOptions(
-        epochs=epochs,
-        batch=batch,
-        nominal=batch,  # a short run: every batch is a step
-        imgsz=parse_imgsz(imgsz) if imgsz else None,
-        seed=seed,
-        optimizer="adamw",
-        lr=lr,
-        warmup=1.0,
-        patience=0,
-        close_mosaic=max(epochs // 3, 1),
-        activation=activation,
-        teacher=str(teacher or model),
-        val=str(val) if val else None,
-        val_fraction=val_fraction,
-        device=device or "cpu",
-        threads=threads,
-        workers=workers,
-    )
-    goal = _target(target)
+    options = wanted.training(model, common)
+    goal = _target(wanted.target)
     preflight.check_models([model])
     preflight.of_training(data, str(model), None, options.teacher, images, out)
     from edgekit import checkpoint
-    from edgekit.cli._train_view import View
     from edgekit.train.loop import train
 
     older = checkpoint.load(model)
-    if older.spec.activation == activation:
-        raise UsageError(f"--activation {activation}: {model} has it already, so there is nothing to swap")
+    if older.spec.activation == wanted.activation:
+        raise UsageError(f"`activation` {wanted.activation}: {model} has it already, so there is nothing to swap")
     options = options.replace(imgsz=options.imgsz or older.imgsz)
-    with View([]) as view:
-        result = train(data, str(model), out, options, images=images, resume=resume, watch=view)
+    with View() as view:
+        result = train(data, str(model), out, options, images=images, resume=wanted.resume, watch=view)
     if result.evaluation is None:
         return  # the first of several processes speaks for all
-    report = _accuracy(older, result, options) | _latency(model, result, goal, budget, threads)
-    report = {"model": model, "tuned": result.best, "activation": [older.spec.activation, activation], **report}
+    report = _accuracy(older, result, options) | _latency(model, result, goal, wanted.budget, options.threads)
+    report = {"model": model, "tuned": result.best, "activation": [older.spec.activation, wanted.activation], **report}
     emit_json(report) if json else _print(report)
 
 

@@ -2,65 +2,60 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from edgekit.cli._common import (
-    Batch,
     CocoImages,
-    Device,
     Force,
-    ImgSz,
     Json,
     LabelWords,
-    Threads,
     console,
     emit_json,
     note,
     refuse_existing,
     write_json,
 )
+from edgekit.cli._options import Only, Without
+from edgekit.metrics.options import Options
+from edgekit.runtime.options import OpenOptions
+from edgekit.system.options import check, option
+
+
+@dataclass(frozen=True)
+class ValOptions:
+    """What is evaluated, and what is kept of it."""
+
+    split: str = "val"
+    """train, val or test."""
+    deployed_head: bool = option(False, was=("as_deployed",))
+    """Give a checkpoint the head its bundles have, not the raw one."""
+    batch: int = option(1, least=1)
+    """Images per run."""
+    save_json: Path | None = None
+    """Write the predictions as COCO results."""
+
+    def __post_init__(self) -> None:
+        check(self)
 
 
 def command(
     model: Annotated[Path, typer.Argument(help="A bundle, a checkpoint, an ONNX file, or another tool's model.")],
     data: Annotated[Path, typer.Argument(help="A data.yaml, a COCO JSON, or a folder of class folders.")],
-    split: Annotated[str, typer.Option(help="train, val or test.")] = "val",
+    wanted: ValOptions,
+    scoring: Annotated[Options, Without("imgsz")],
+    how: Annotated[OpenOptions, Only("task", "imgsz", "device", "threads")],
     images: CocoImages = None,
     label_options: LabelWords = "",
-    protocol: Annotated[
-        str, typer.Option(help="coco, or peer: as the tool that made the published checkpoints measures.")
-    ] = "coco",
-    rotated_iou: Annotated[
-        str, typer.Option("--rotated-iou", help="probiou or polygon, for oriented boxes.")
-    ] = "probiou",
-    as_deployed: Annotated[
-        bool, typer.Option("--as-deployed", help="Give a checkpoint the head its bundles have, not the raw one.")
-    ] = False,
-    save_json: Annotated[
-        Path | None, typer.Option("--save-json", help="Write the predictions as COCO results.", show_default=False)
-    ] = None,
-    max_det: Annotated[
-        int | None,
-        typer.Option(
-            "--max-det",
-            min=1,
-            help="Keep at most this many objects per image. Default: 300, and of a class COCO's 100 (keypoints 20).",
-        ),
-    ] = None,
-    task: Annotated[str | None, typer.Option(help="What a model of another tool is for, if it does not say.")] = None,
-    imgsz: ImgSz = None,
-    batch: Batch = 1,
-    device: Device = None,
-    threads: Threads = None,
     force: Force = False,
     json: Json = False,
 ) -> None:
     """Measure accuracy: COCO metrics, rotated mAP or top-1/top-5, per class, from checkpoints and artifacts alike."""
-    if save_json is not None:
-        refuse_existing(save_json, force, "--save-json")
+    if wanted.save_json is not None:
+        refuse_existing(wanted.save_json, force, "save_json")
     from edgekit import metrics
     from edgekit.bundle import preflight
     from edgekit.bundle.loading import open_session
@@ -68,18 +63,17 @@ def command(
     from edgekit.evaluate import evaluate, labels_for
     from edgekit.runtime.predictor import Predictor
 
-    scoring = metrics.Options(protocol, rotated_iou, max_det=max_det)
-    options = LabelOptions.from_text(label_options)
+    reading = LabelOptions.from_text(label_options)
     preflight.check_models([model])
     preflight.check_data(data)
-    session = open_session(model, device, threads, imgsz, "topk" if as_deployed else "raw", foreign=True, task=task)
-    with Predictor(session, batch=session.info.batch or batch) as predictor:
-        dataset = labels_for(session, open_dataset(data, session.info.task, split, images, options=options))
+    session = open_session(model, how, "topk" if wanted.deployed_head else "raw", foreign=True)
+    with Predictor(session, batch=session.info.batch or wanted.batch) as predictor:
+        dataset = labels_for(session, open_dataset(data, session.info.task, wanted.split, images, options=reading))
         with _bar(len(dataset)) as progress:
             evaluation = evaluate(predictor, dataset, scoring, progress)
     advice = metrics.threshold_curves(dataset, evaluation.predictions).best() if _detects(session.info) else []
-    if save_json is not None:
-        write_json(save_json, evaluation.predictions)
+    if wanted.save_json is not None:
+        write_json(wanted.save_json, evaluation.predictions)
     if json:
         document = {"model": str(model), "target": session.target, **evaluation.to_dict(), "operating_points": advice}
         emit_json({**document, "data": account_of(dataset).to_dict()})

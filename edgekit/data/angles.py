@@ -32,7 +32,7 @@ def angle_unit(path: Path, rows: Iterable[list[str]], stated: str | None, issues
     if max(angles) <= 2 * math.pi:
         raise UsageError(
             f"{path}: rows of a class and 5 numbers are oriented boxes by centre, size and angle, and no angle tells "
-            "degrees from radians; give --label-options angle=degrees or angle=radians (clockwise)"
+            "degrees from radians; give `label_options` angle=degrees or angle=radians (clockwise)"
         )
     sentence = f"angles up to {max(angles):g} are no radians: taken as degrees, clockwise from the x axis to the side w"
     issues.append(Issue(path, None, "angle", sentence, "warning", len(angles)))

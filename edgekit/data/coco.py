@@ -142,7 +142,7 @@ def _crowd(path: Path, every: Sequence[Json], options: LabelOptions, issues: lis
             annotation["iscrowd"] = 1
         sentence = (
             f"{len(marked)} of {len(every)} annotations are iscrowd, so neither learnt nor scored; if each is one "
-            "object (CVAT marks every mask so), give --label-options crowd=objects"
+            "object (CVAT marks every mask so), give `label_options` crowd=objects"
         )
         issues.append(Issue(path, None, "crowd", sentence, "note", len(marked)))
 
@@ -169,7 +169,7 @@ def _found(
     if not found:
         unread = next((f"; the first problem is {i}" for i in issues if i.kind == "unreadable"), "")
         raise InputError(
-            f"{path}: none of its {len(records)} images is in {places}; say where they are with --images{unread}"
+            f"{path}: none of its {len(records)} images is in {places}; say where they are with `images`{unread}"
         )
     return found
 

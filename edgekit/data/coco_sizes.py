@@ -74,7 +74,7 @@ def frame(record: Json, image: Path, true: Size, boxes_in_pixels: bool, options:
         if orientation(image) not in (0, *TURNED) or options.exif == "stored":
             raise BadRow("size", f"{sizes}, and EXIF does not turn it; left out, correct width and height")
         said = f"{sizes}, which EXIF turns; boxes are taken as fractions of the upright image"
-        advice = "if they were drawn on the image as stored, give --label-options exif=stored"
+        advice = "if they were drawn on the image as stored, give `label_options` exif=stored"
         return Frame(stated, lambda labels: rescaled(labels, true), f"{said}; {advice}")
     missed = abs(true[0] * stated[1] - true[1] * stated[0]) / min(stated)
     if missed > ANOTHER_SHAPE:

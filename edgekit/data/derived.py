@@ -177,7 +177,7 @@ def classes_named(words: Sequence[str], names: Sequence[str]) -> tuple[str, ...]
         elif number is not None and 0 <= number < len(names):
             chosen.add(names[number])
         else:
-            raise UsageError(f"--classes {word}: the set has no such class; its {len(names)} are {shorten(names, 20)}")
+            raise UsageError(f"`classes` {word}: the set has no such class; its {len(names)} are {shorten(names, 20)}")
     return tuple(name for name in names if name in chosen)
 
 
@@ -196,7 +196,7 @@ def narrowed(dataset: Dataset, classes: Sequence[str] | None, single: str | None
     if classes is None and single is None:
         return dataset
     if dataset.classifies and single is not None:
-        raise UsageError("--single-class: a classification set with one class leaves nothing to tell apart")
+        raise UsageError("`single_class`: a classification set with one class leaves nothing to tell apart")
     if unknown := [name for name in classes or () if name not in dataset.names]:
         raise InputError(f"{dataset.source}: has no class {unknown[0]!r}; its classes are {shorten(dataset.names, 20)}")
     kept = [i for i, name in enumerate(dataset.names) if classes is None or name in classes]

@@ -28,7 +28,7 @@ def divide(dataset: Dataset, fraction: float) -> tuple[Dataset, Dataset]:
         InputError: an image cannot be read, or there are too few to divide.
     """
     if not 0 < fraction < 1:
-        raise UsageError(f"--val-fraction {fraction:g}: must be between 0 and 1")
+        raise UsageError(f"`val_fraction` {fraction:g}: must be between 0 and 1")
     with ThreadPoolExecutor(4) as pool:
         hashes = list(pool.map(_sha256, dataset.samples))
     strata: dict[int, set[str]] = defaultdict(set)

@@ -96,7 +96,7 @@ def _read(
     if path.suffix.lower() == ".json":
         return read_coco(path, task, split, images, options)
     if images:
-        raise UsageError(f"--images goes with a COCO JSON; {path} says itself where its images are")
+        raise UsageError(f"`images` goes with a COCO JSON; {path} says itself where its images are")
     if path.is_dir():
         return read_folders(path, task, split)
     raise InputError(f"{path}: is no set of labelled images; give a data.yaml, a COCO JSON or a folder")
@@ -126,7 +126,7 @@ def _read_yaml(
     file = coco_file(path, settings, split)
     if file is None:
         if images:
-            raise UsageError(f"--images goes with a COCO JSON; {path} says itself where its images are")
+            raise UsageError(f"`images` goes with a COCO JSON; {path} says itself where its images are")
         return read_text(path, settings, task, split, options)
     listed = settings.get("images", [])
     listed = listed if isinstance(listed, list) else [listed]

@@ -1,6 +1,6 @@
 """What a label file leaves open, and the user says.
 
-    LabelOptions.parse({"angle": "degrees", "crowd": "objects"}, "--label-options")
+    LabelOptions.parse({"angle": "degrees", "crowd": "objects"}, "`label_options`")
     LabelOptions.from_text("angle=degrees,crowd=objects")
 
 The same names stand in a ``data.yaml``: ``label_options: {angle: degrees}``.
@@ -48,7 +48,7 @@ class LabelOptions:
         return cls(**{name: str(value) for name, value in values.items()})
 
     @classmethod
-    def from_text(cls, text: str, where: str = "--label-options") -> LabelOptions:
+    def from_text(cls, text: str, where: str = "`label_options`") -> LabelOptions:
         """From ``NAME=VALUE,…``.
 
         Raises:

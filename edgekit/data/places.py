@@ -92,7 +92,7 @@ def _named(entry: Path | str) -> Iterator[Path]:
     usable = [path for path in matches if path.is_dir() or is_image(path)]
     if not usable:
         what = "matches no images" if glob.has_magic(str(entry)) else "there is no such file or folder"
-        raise InputError(f"--images {entry}: {what}; give folders, files or patterns of images")
+        raise InputError(f"`images` {entry}: {what}; give folders, files or patterns of images")
     yield from usable
 
 

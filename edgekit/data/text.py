@@ -282,11 +282,11 @@ def _infer_task(path: Path, images: list[Path]) -> str:
         skew = sum(max(abs(r[0] + r[4] - r[2] - r[6]), abs(r[1] + r[5] - r[3] - r[7])) > 2 * ROUNDING for r in rows)
         if skew <= len(rows) // 10:
             return "obb"
-        raise UsageError(f"{path}: rows of 8 numbers could be oriented boxes or polygons; give --task obb or segment")
+        raise UsageError(f"{path}: rows of 8 numbers could be oriented boxes or polygons; give `task` obb or segment")
     if all(length >= 6 and length % 2 == 0 for length in lengths):
         return "segment"
     raise UsageError(
-        f"{path}: rows of {sorted(lengths)[0]} numbers after the class belong to no known task; give --task"
+        f"{path}: rows of {sorted(lengths)[0]} numbers after the class belong to no known task; give `task`"
     )
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import onnx
 
-from edgekit.errors import InputError
+from edgekit.errors import InputError, command_line
 from edgekit.spec import Json, Port
 
 METADATA_KEY = "edgekit"
@@ -30,7 +30,7 @@ def read_document(path: Path) -> Json:
             return _parse(entry.value, path)
     raise InputError(
         f"{path}: an ONNX file without edgekit's metadata, so its outputs cannot be told; "
-        "export it from the checkpoint with: edgekit export CKPT --out FILE.onnx"
+        f"export it from the checkpoint with: {command_line('export', 'CKPT', out='FILE.onnx')}"
     )
 
 

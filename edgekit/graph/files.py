@@ -94,10 +94,10 @@ def _sized(path: Path, model: onnx.ModelProto, size: tuple[int, int] | None) -> 
     batch, planes, *own = (d.dim_value for d in image.type.tensor_type.shape.dim)
     if all(own):
         if size not in (None, tuple(own)):
-            raise UsageError(f"--imgsz {size[0]},{size[1]}: {path} takes {own[0]},{own[1]}; export it for another size")
+            raise UsageError(f"`imgsz` {size[0]},{size[1]}: {path} takes {own[0]},{own[1]}; export it for another size")
         return model
     if size is None:
-        raise InputError(f"{path}: takes images of any size, which hides its attention; say which with --imgsz")
+        raise InputError(f"{path}: takes images of any size, which hides its attention; say which with `imgsz`")
     with optional("fixing an image size", "onnx"):
         import onnxsim
     with silent_stderr():  # it reports every value that it cannot compute beforehand

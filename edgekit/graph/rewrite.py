@@ -139,7 +139,7 @@ def recipe_for(name: str | None, opset: int | None = None, add: Iterable[str] = 
     latest = max(rules, key=lambda rule: rule.OPSET, default=Rule)
     if opset is not None and opset < latest.OPSET:
         raise UsageError(
-            f"--opset {opset}: the rule {latest.NAME} makes an operator of opset {latest.OPSET}; drop one of them"
+            f"`opset` {opset}: the rule {latest.NAME} makes an operator of opset {latest.OPSET}; drop one of them"
         )
     return Recipe(opset or max(base.opset, latest.OPSET), rules)
 

@@ -9,10 +9,28 @@ scored by is said in ``tasks/<task>/labels.py``; ``edgekit.evaluate.score`` asks
 
 from __future__ import annotations
 
-from edgekit.metrics.coco import ground_truth
-from edgekit.metrics.operating import Curves, confusion_matrix, threshold_curves
-from edgekit.metrics.predictions import Prediction
-from edgekit.metrics.scores import PROTOCOLS, ROTATED_IOUS, Options, Scores
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from edgekit.metrics.coco import ground_truth
+    from edgekit.metrics.operating import Curves, confusion_matrix, threshold_curves
+    from edgekit.metrics.options import PROTOCOLS, ROTATED_IOUS, Options
+    from edgekit.metrics.predictions import Prediction
+    from edgekit.metrics.scores import Scores
+
+# Name -> the file it lives in, read when the name is used: the command line needs the options alone, and quickly.
+_HOMES = {
+    "PROTOCOLS": "options",
+    "ROTATED_IOUS": "options",
+    "Curves": "operating",
+    "Options": "options",
+    "Prediction": "predictions",
+    "Scores": "scores",
+    "confusion_matrix": "operating",
+    "ground_truth": "coco",
+    "threshold_curves": "operating",
+}
 
 __all__ = [
     "PROTOCOLS",
@@ -25,3 +43,9 @@ __all__ = [
     "ground_truth",
     "threshold_curves",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from edgekit.errors import command_line
 from edgekit.metrics.coco import LIMITS
 from edgekit.metrics.labels import LabelledSet
-from edgekit.metrics.scores import Options
+from edgekit.metrics.options import Options
 
 
 def crowded(dataset: LabelledSet, max_det: int, options: Options) -> list[str]:
@@ -34,5 +35,5 @@ def _sentence(counts: list[int], limit: int, of_what: str, kept: str) -> str:
     images = "1 image holds" if len(over) == 1 else f"{len(over)} images hold"
     return (
         f"{images} more than {limit} {of_what} (the most: {max(over)}), but only {limit} {kept}, so some must count as "
-        f"missed; `edgekit val --max-det {max(over)}` counts them all"
+        f"missed; `{command_line('val', max_det=max(over))}` counts them all"
     )

@@ -13,41 +13,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from edgekit.errors import UsageError
 from edgekit.metrics.labels import LabelledSet
 from edgekit.spec import Json
 
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)  # COCO's ten
 RECALLS = np.linspace(0.0, 1.0, 101)  # COCO's 101 recall levels
-PROTOCOLS = ("coco", "peer")
-ROTATED_IOUS = ("probiou", "polygon")
-
-
-@dataclass(frozen=True)
-class Options:
-    """How to score.
-
-    Attributes:
-        protocol: ``coco``, or ``peer``: as the tool that made the published checkpoints measures.
-        rotated_iou: overlap of oriented boxes: ``probiou`` (Gaussian) or ``polygon`` (exact areas).
-        imgsz: (height, width) of the network's input; only the peer's mask protocol asks.
-        max_det: detections that are kept of an image, and count of a class in it; None: as many as the protocol says.
-    """
-
-    protocol: str = "coco"
-    rotated_iou: str = "probiou"
-    imgsz: tuple[int, int] = (640, 640)
-    max_det: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.max_det is not None and self.max_det < 1:
-            raise UsageError(f"--max-det {self.max_det}: must be a whole number of at least 1")
-        for flag, value, known in (
-            ("--protocol", self.protocol, PROTOCOLS),
-            ("--rotated-iou", self.rotated_iou, ROTATED_IOUS),
-        ):
-            if value not in known:
-                raise UsageError(f"{flag} {value}: choose from {', '.join(known)}")
 
 
 @dataclass(frozen=True)

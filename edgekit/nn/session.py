@@ -96,7 +96,7 @@ class TorchSession(Session):
             self.device = torch.device("cpu" if device is None or is_cpu(device) else device)
             self.net = shaped(fuse(net) if fold else net, info).eval().to(self.device)
         except (RuntimeError, AssertionError) as error:
-            raise UsageError(f"--device {device}: PyTorch cannot use it ({str(error).splitlines()[0]})") from error
+            raise UsageError(f"`device` {device}: PyTorch cannot use it ({str(error).splitlines()[0]})") from error
 
     def run(self, batch: np.ndarray) -> dict[str, np.ndarray]:
         """``[B, 3, H, W]`` float32 in 0..1 -> one array per role: float32, labels int64."""

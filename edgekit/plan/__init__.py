@@ -45,7 +45,7 @@ class Wish:
             bound = -1.0
         if goal not in GOALS or (bound is not None and not 0 < bound < 1e9):
             raise UsageError(
-                f"--wish {text}: give latency or throughput, or a bound: latency:20 (milliseconds at most), "
+                f"`objective` {text}: give latency or throughput, or a bound: latency:20 (milliseconds at most), "
                 "throughput:60 (images per second at least)"
             )
         return cls(goal, bound)

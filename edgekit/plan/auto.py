@@ -57,7 +57,7 @@ def auto(
         read_images(options.images)
     limit = options.quantize.max_drop
     if not entries:
-        raise InputError(f"--target auto: nothing can be built here ({'; '.join(left_out.values())})")
+        raise InputError(f"`target` auto: nothing can be built here ({'; '.join(left_out.values())})")
     with building.failures_to(out), building.workspace(out) as folder:
         with Contest(Job(source, options, sets), folder, wish, say, seconds) as contest:
             refused = contest.build(entries)
@@ -156,11 +156,11 @@ def _nobody(wish: Wish, limit: float, outcome: Outcome) -> str:
     row = nearest(outcome)
     if row is None or row.judged is None or row.judged.drop_points is None or row.time is None:
         reasons = "; ".join(dict.fromkeys(row.verdict for row in outcome.rows.values() if row.verdict))
-        return f"--target auto: no candidate could be judged ({reasons})"
+        return f"`target` auto: no candidate could be judged ({reasons})"
     drop = row.judged.drop_points
     return (
-        f"--max-drop {limit:g}: no candidate loses so little; the nearest is {row.candidate.name}, "
-        f"{wish.text(row.time.ms)}, which loses {drop:.2f} points (--max-drop {_above(drop):g} would take it)"
+        f"`max_drop` {limit:g}: no candidate loses so little; the nearest is {row.candidate.name}, "
+        f"{wish.text(row.time.ms)}, which loses {drop:.2f} points (`max_drop` {_above(drop):g} would take it)"
     )
 
 
@@ -171,7 +171,7 @@ def _above(points: float) -> float:
 
 def _too_slow(wish: Wish, row: Row, limit: float, outcome: Outcome) -> str:
     assert row.time is not None
-    asked = f"--wish {wish.goal}:{wish.bound:g}"
+    asked = f"`objective` {wish.goal}:{wish.bound:g}"
     text = f"{asked}: no candidate is so fast here; the nearest is {row.candidate.name} with {wish.text(row.time.ms)}"
     lossy = [
         (other.judged.drop_points, other.candidate.name)
@@ -179,6 +179,6 @@ def _too_slow(wish: Wish, row: Row, limit: float, outcome: Outcome) -> str:
         if other.time and wish.holds(other.time.ms) and other.judged and other.judged.drop_points is not None
     ]
     if not lossy:
-        return f"{text}; a smaller model or --imgsz would be faster"
+        return f"{text}; a smaller model or `imgsz` would be faster"
     lost, name = min(lossy)
-    return f"{text}; {name} is, but loses {lost:.2f} points (--max-drop {limit:g})"
+    return f"{text}; {name} is, but loses {lost:.2f} points (`max_drop` {limit:g})"

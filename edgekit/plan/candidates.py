@@ -55,7 +55,7 @@ def missing(name: str, data: bool) -> str | None:
     if target.gpu and not machine.gpus():
         return f"{name} runs on NVIDIA GPUs and none is seen here (nvidia-smi); use a machine with one"
     if target.int8 and not data:
-        return f"{name} is calibrated on images; give --data"
+        return f"{name} is calibrated on images; give `data`"
     return quantize.missing(target) if target.int8 else None
 
 

@@ -227,7 +227,7 @@ class Contest:
         if sets is not None:
             return accuracy.check_seen(accuracy.by_agreement(sets.unlabelled, reference, sets.on))
         if images:
-            return accuracy.check_seen(accuracy.by_agreement(read_images(images, JUDGED), reference, "--images"))
+            return accuracy.check_seen(accuracy.by_agreement(read_images(images, JUDGED), reference, "`images`"))
         return accuracy.by_agreement(parity.generated_images(), reference, "generated images")
 
     def _opened_sets(self, info: ModelInfo) -> Sets | None:

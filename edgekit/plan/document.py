@@ -113,18 +113,18 @@ def read(path: Path) -> Plan:
         InputError: it is not one, was written by a newer edgekit, or a value of its choice cannot be.
     """
     if not path.is_file():
-        raise InputError(f"--plan {path}: no such file; give the plan.json of a bundle that --target auto made")
+        raise InputError(f"`plan` {path}: no such file; give the plan.json of a bundle that `target` auto made")
     try:
         if path.stat().st_size > _MOST_BYTES:
             raise ValueError
         found = json.loads(path.read_text(encoding="utf-8"))
         kind, schema = found["kind"], found["schema"]
     except (ValueError, KeyError, TypeError, RecursionError, OSError) as error:
-        raise InputError(f"--plan {path}: not a plan; give the plan.json that --target auto made") from error
+        raise InputError(f"`plan` {path}: not a plan; give the plan.json that `target` auto made") from error
     if kind != "plan" or not _whole(schema, 1 << 30):
-        raise InputError(f"--plan {path}: not a plan; give the plan.json that --target auto made")
+        raise InputError(f"`plan` {path}: not a plan; give the plan.json that `target` auto made")
     if schema > SCHEMA:
-        raise InputError(f"--plan {path}: plan schema {schema}, but this edgekit reads up to {SCHEMA}; upgrade edgekit")
+        raise InputError(f"`plan` {path}: plan schema {schema}, but this edgekit reads up to {SCHEMA}; upgrade edgekit")
     _check_choice(path, found)
     plan: Plan = found
     return plan
@@ -133,10 +133,10 @@ def read(path: Path) -> Plan:
 def _check_choice(path: Path, found: Plan) -> None:
     choice, limit = found.get("choice"), found.get("max_drop_points")
     if not isinstance(choice, dict):
-        raise InputError(f"--plan {path}: it chose nothing; make another with --target auto")
+        raise InputError(f"`plan` {path}: it chose nothing; make another with `target` auto")
 
     def wrong(key: str) -> InputError:
-        return InputError(f"--plan {path}: its choice has {key} {choice.get(key)!r}; make another with --target auto")
+        return InputError(f"`plan` {path}: its choice has {key} {choice.get(key)!r}; make another with `target` auto")
 
     for key, known in (("target", targets.names()), ("head", HEADS)):
         if choice.get(key) not in known:
@@ -152,7 +152,7 @@ def _check_choice(path: Path, found: Plan) -> None:
         raise wrong("imgsz")
     parse_imgsz((size[0], size[1]))
     if isinstance(limit, bool) or not isinstance(limit, (int, float)) or not 0 <= limit <= 100:
-        raise InputError(f"--plan {path}: max_drop_points {limit!r} is not 0 to 100; make another with --target auto")
+        raise InputError(f"`plan` {path}: max_drop_points {limit!r} is not 0 to 100; make another with `target` auto")
 
 
 def _whole(value: Any, most: int) -> bool:
@@ -174,7 +174,7 @@ def check_needs(plan: Plan, path: Path, data: bool) -> None:
     reason = missing(plan["choice"]["target"], data)
     if reason:
         raise UsageError(
-            f"--plan {path}: it needs {plan['choice']['target']}: {reason}; or make a plan here: --target auto"
+            f"`plan` {path}: it needs {plan['choice']['target']}: {reason}; or make a plan here: `target` auto"
         )
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edgekit.errors import EdgekitError, InputError
+from edgekit.errors import EdgekitError, InputError, command_line
 from edgekit.published.inert_pickle import StandIn, Storage, printable, read_inert
 from edgekit.published.inert_values import count, json_dict, mapping, members, text
 from edgekit.published.modules import Module, described, is_module, is_tensor, named, unwrapped, walk
@@ -200,7 +200,7 @@ def _find_model(top: object, path: Path) -> tuple[str, StandIn]:
     if _tensors_of(top)[1]:
         raise InputError(
             f"{path}: holds only tensors (a state dict), not what they are of; say it: "
-            f"edgekit import {path} --model yolo12n --out FILE.pt"
+            + command_line("import", path, model="yolo12n", out="FILE.pt")
         )
     found = ", ".join(printable(key, 30) for key in list(entries)[:5] if isinstance(key, str)) or "none"
     raise InputError(

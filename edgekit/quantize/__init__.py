@@ -30,17 +30,17 @@ def needed(target: Target, options: QuantizeOptions) -> bool:
     """
     if target.int8 and not (options.sources or options.calibration):
         raise UsageError(
-            f"--target {target.name}: INT8 is calibrated and judged on images; give --data, a labelled set or pictures "
-            "without labels, or --calibration"
+            f"`target` {target.name}: INT8 is calibrated and judged on images; give `data`, a labelled set or pictures "
+            "without labels, or `calibration`"
         )
     narrows = bool(target.narrowing)
     if not narrows and (options.sources or options.calibration):
-        raise UsageError(f"--data and --calibration go with INT8 and trt-* targets, not with {target.name}")
+        raise UsageError(f"`data` and `calibration` go with INT8 and trt-* targets, not with {target.name}")
     if options.require_speedup is not None and (not target.floats or options.timing_s == 0):
         timed = " and ".join(other.name for other in every() if other.floats)
-        raise UsageError(f"--require-speedup goes with {timed}, which are timed here, not with {target.name}")
+        raise UsageError(f"`require_speedup` goes with {timed}, which are timed here, not with {target.name}")
     if options.weight_bits is not None and not target.int8:
-        raise UsageError(f"--weight-bits goes with INT8 targets, not with {target.name}")
+        raise UsageError(f"`weight_bits` goes with INT8 targets, not with {target.name}")
     if target.int8:
         weight_bits(target, options)
     return narrows
@@ -67,6 +67,6 @@ def weight_bits(target: Target, options: QuantizeOptions) -> int:
     """
     if options.weight_bits is not None:
         if options.weight_bits not in (7, 8):
-            raise UsageError(f"--weight-bits {options.weight_bits}: 8, or 7 for processors without VNNI")
+            raise UsageError(f"`weight_bits` {options.weight_bits}: 8, or 7 for processors without VNNI")
         return options.weight_bits
     return 8 if target.exact or adds_exactly() else 7

@@ -114,7 +114,7 @@ def choose(
         InputError: there are fewer than 16 that can be read.
     """
     if count < 1 or (count < LEAST and not force):
-        raise UsageError(f"--count {count}: fewer than {LEAST} images say nothing about ranges; --force takes them")
+        raise UsageError(f"`count` {count}: fewer than {LEAST} images say nothing about ranges; `force` takes them")
     rng = np.random.default_rng(seed)
     order = rng.permutation(len(dataset))[: max(CANDIDATES * count, 2000)]
     candidates = [dataset.samples[i] for i in order]
@@ -126,7 +126,7 @@ def choose(
         raise InputError(
             f"{dataset.source}: {len(candidates)} images of split {dataset.split} to calibrate on"
             f"{' (' + '; '.join(apart) + ')' if apart else ''}; "
-            f"at least {LEAST} are needed{' (--force takes fewer)' if candidates else ''}"
+            f"at least {LEAST} are needed{' (`force` takes fewer)' if candidates else ''}"
         )
     root = _root(dataset.source)
     entries = tuple(
@@ -306,7 +306,7 @@ def located(manifest: Manifest, roots: Iterable[Path]) -> list[Path]:
         if path is None:
             looked = f", nor under {', '.join(map(str, folders[1:]))}" if folders[1:] else ""
             raise InputError(
-                f"{places[0]}: a calibration image that is not there{looked}; give the --data it was chosen from"
+                f"{places[0]}: a calibration image that is not there{looked}; give the `data` it was chosen from"
             )
         found.append(path)
     return found

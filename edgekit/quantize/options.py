@@ -10,18 +10,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgekit.spec import Images
+from edgekit.system.options import check, option
 
 
 @dataclass(frozen=True)
 class QuantizeOptions:
     """Data, limits and seed of a model in fewer bits."""
 
-    data: Path | Sequence[Path] | None = None
-    """What INT8 is calibrated and judged on: a labelled set (images of ``train``, accuracy of ``val``), or pictures
-    without labels: a folder with all below it, a glob, a .txt list (``sets.py`` has the rules)."""
+    data: Path | Sequence[Path] | None = option(None, section="Eight bits")
+    """What INT8 is calibrated and judged on: a labelled set (train, val), or pictures without labels: a folder with all
+    below it, a glob, a .txt list; as often as needed.
+
+    ``sets.py`` has the rules.
+    """
 
     calibration: Path | None = None
-    """A manifest of ``edgekit calibrate``, which knows its set; images are chosen on the fly by default."""
+    """A manifest of ``edgekit calibrate``, which knows its set. Default: images chosen on the fly."""
 
     images: Images = None
     """Where there are no labels: images that agreement with the float model is measured on."""
@@ -29,20 +33,29 @@ class QuantizeOptions:
     count: int = 300
     """Images to choose on the fly."""
 
-    seed: int = 0
-    """Of the choice on the fly."""
+    seed: int = option(0, least=0)
+    """Seed of everything random.
 
-    max_drop: float = 0.5
-    """Points of the main metric, or of agreement, that may be lost."""
+    The choice on the fly is.
+    """
 
-    require_speedup: float | None = None
-    """The least speedup over the best floating-point bundle of the same runtime; None only records it."""
+    max_drop: float = option(0.5, least=0)
+    """Points of the metric or agreement that INT8, or auto's choice, may lose."""
+
+    require_speedup: float | None = option(None, least=0)
+    """Fail unless INT8 is so many times as fast.
+
+    As the best floating-point bundle of the same runtime; None only records it.
+    """
 
     force: bool = False
     """Calibrate on fewer than 16 images."""
 
     weight_bits: int | None = None
-    """7 or 8; by default what the target's kernels add exactly: 8, on CPUs without VNNI 7."""
+    """7 or 8. Default: 8, on CPUs without VNNI 7.
+
+    What the target's kernels add exactly.
+    """
 
     timing_s: float = 20.0
     """Seconds that the comparison of speed may take, at most; 0 leaves it out."""
@@ -50,6 +63,9 @@ class QuantizeOptions:
     judged: bool = True
     """False calibrates on a few images and looks at no accuracy: an artifact to time, whose speed depends on neither,
     or a random network, which has none to lose."""
+
+    def __post_init__(self) -> None:
+        check(self)
 
     @property
     def sources(self) -> tuple[Path, ...]:

@@ -130,7 +130,7 @@ def hold_out(dataset: Dataset, seed: int, force: bool = False) -> tuple[Dataset,
     whole, notes = some(dataset, seed)
     least = calibration.LEAST + LEAST_JUDGED
     if len(whole) < (2 if force else least):
-        more = "; --force takes fewer" if len(whole) > 1 else ""
+        more = "; `force` takes fewer" if len(whole) > 1 else ""
         raise InputError(
             f"{dataset.source}: different images that can be read: {len(whole)}; at least {least} are needed, "
             f"{calibration.LEAST} to calibrate on and {LEAST_JUDGED} others to judge on{more}"

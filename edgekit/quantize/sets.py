@@ -32,7 +32,7 @@ from edgekit.data.images import find_images
 from edgekit.data.splits import has_text_labels, splits_of
 from edgekit.data.text import label_path
 from edgekit.data.text import pictures as listed
-from edgekit.errors import InputError, UsageError
+from edgekit.errors import InputError, UsageError, command_line
 from edgekit.quantize import QuantizeOptions, calibration, pictures
 from edgekit.quantize.calibration import Manifest
 from edgekit.runtime.sources import is_video, open_sources, read_images
@@ -71,7 +71,7 @@ class Sets:
     def on(self) -> str:
         """What agreement is measured on, in words."""
         judged = self.judged
-        return "frames of --images" if judged is None else f"{judged.source.name}, {judged.split}"
+        return "frames of `images`" if judged is None else f"{judged.source.name}, {judged.split}"
 
     @property
     def unlabelled(self) -> list[Any]:
@@ -122,7 +122,7 @@ def _chosen(pool: Dataset | None, found: Sets, wishes: QuantizeOptions, sources:
     if pool is None:
         raise InputError(
             f"{sources[0]}: a COCO file is one split, the one accuracy is judged on; choose calibration images from "
-            "another (edgekit calibrate TRAIN.json --out FILE) and give --calibration FILE"
+            f"another ({command_line('calibrate', 'TRAIN.json', out='FILE')}) and give `calibration` FILE"
         )
     return calibration.choose(pool, wishes.count, wishes.seed, found.judged, wishes.force, sources)
 
@@ -146,14 +146,15 @@ def to_choose_from(
     if _is_coco(sources):
         return open_splits(sources, task, None, (split, split), beside)[1], None, []  # type: ignore[return-value]
     if beside:
-        raise UsageError(f"--images {beside[0]}: goes with a COCO JSON; {sources[0]} says itself where its images are")
+        raise UsageError(f"`images` {beside[0]}: goes with a COCO JSON; {sources[0]} says itself where its images are")
     first, second = open_splits(sources, task, None, (split, judged))
     if first is not None and second is not None:
         return first, second, left_out(first)
     whole = first or second
     assert whole is not None
     pool, held, notes = pictures.hold_out(whole, seed, force)
-    kept = f"{whole.source}: kept for judging: {len(held)} images; `edgekit build --calibration` finds them"
+    finds = command_line("build", calibration=True)
+    kept = f"{whole.source}: kept for judging: {len(held)} images; `{finds}` finds them"
     return pool, held, [*notes, *left_out(whole), kept]
 
 
@@ -203,7 +204,7 @@ def open_splits(
     labelled = next((each for each in sources if _described(each)), None)
     if len(sources) > 1 and labelled is not None:
         raise InputError(
-            f"{labelled}: a labelled set stands alone; give nothing else as --data, or its folder of images"
+            f"{labelled}: a labelled set stands alone; give nothing else as `data`, or its folder of images"
         )
     if len(sources) > 1 or (described is None and not place.is_dir()):
         return pictures.find(sources, task), None
@@ -283,7 +284,7 @@ def _parted(
         return whole, _of_images(wishes, files)
     if whole is None:
         raise InputError(
-            f"{wishes.calibration}: the set it was chosen from is not said or not there; give --data, or --images to "
+            f"{wishes.calibration}: the set it was chosen from is not said or not there; give `data`, or `images` to "
             "measure agreement with the float model on"
         )
     if train is not None and val is not None:
@@ -295,7 +296,7 @@ def _parted(
     if not len(rest):
         raise InputError(
             f"{whole.source}: all of its {len(whole)} images are in {wishes.calibration}, and none is left to judge "
-            "on; give others as --images, or calibrate with a smaller --count"
+            "on; give others as `images`, or calibrate with a smaller `count`"
         )
     return whole, _picked(rest, wishes)
 
@@ -349,6 +350,6 @@ def _located(manifest: Manifest, wishes: QuantizeOptions) -> tuple[Manifest, lis
     if len(kept) < calibration.LEAST and not wishes.force:
         raise InputError(
             f"{wishes.calibration}: {len(kept)} images; fewer than {calibration.LEAST} say nothing about ranges "
-            "(--force takes them)"
+            "(`force` takes them)"
         )
     return manifest, [path for path in files if path in readable], unreadable(manifest)

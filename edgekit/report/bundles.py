@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,45 +24,20 @@ from edgekit.bench.run import bench
 from edgekit.bundle.loading import open_session
 from edgekit.data.dataset import Dataset
 from edgekit.data.open import open_split
-from edgekit.errors import EdgekitError, InputError, UsageError
+from edgekit.errors import EdgekitError, InputError, UsageError, command_line
 from edgekit.report.pictures import differences
+from edgekit.report.request import Request
 from edgekit.report.table_results import set_name
 from edgekit.report.table_text import METRICS, machine_name
 from edgekit.report.verdict import verdict
 from edgekit.runtime.manifest import Bundle, read_bundle
 from edgekit.runtime.predictor import STAGES, Predictor
-from edgekit.spec import Images
 from edgekit.verify.images import images_for
 
 LOOKED_AT = 120  # images that differences are looked for in, at most
 
 Say = Callable[[str], None]
 Context = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Request:
-    """What to measure and what to take over.
-
-    Attributes:
-        data, split, images: labelled set for accuracy; ``images`` of a COCO JSON, or unlabelled ones without ``data``.
-        results: a file of ``bench --json`` to take times from.
-        val: files of ``val --json`` to take accuracy from.
-        budget_s: of the clock, per bundle; 0 measures no times.
-        max_drop: points that may be lost.
-        pictures: images shown, at most.
-        threads: of the CPU runtimes.
-    """
-
-    data: Path | None = None
-    split: str = "val"
-    images: Images = None
-    results: Path | None = None
-    val: tuple[Path, ...] = ()
-    budget_s: float = 20.0
-    max_drop: float = 1.0
-    pictures: int = 6
-    threads: int | None = None
 
 
 def compare(paths: Sequence[Path], request: Request, say: Say = lambda _: None) -> Context:
@@ -162,12 +136,12 @@ def _times(
             raise InputError(f"{request.results}: holds times of none of these bundles, but of {', '.join(places)}")
         notes += [f"{name}: no times in {request.results.name}" for name in opened if name not in found]
         return found
-    if request.budget_s <= 0 or not predictors:
-        notes.append("No times were measured (--budget 0).")
+    if request.budget <= 0 or not predictors:
+        notes.append("No times were measured (`budget` 0).")
         return {}
     say("timing, side by side")
     images = images_for(None if dataset else request.images, dataset)
-    options = ClockOptions(budget_s=request.budget_s * len(predictors))
+    options = ClockOptions(budget_s=request.budget * len(predictors))
     measured = bench(predictors, images, options, progress=lambda share, what: say(f"timing, {share:.0%}: {what}"))
     return {str(record["artifact"]): record for record in measured}
 
@@ -178,7 +152,7 @@ def _profiles(
     found = {}
     [image, *_] = images_for(None if dataset else request.images, dataset, 1)
     for name, predictor in predictors.items():
-        if request.budget_s > 0:
+        if request.budget > 0:
             say(f"profiling {name}")
             with suppress(UsageError):  # its runtime keeps no profile
                 found[name] = profile(predictor, [image])
@@ -211,7 +185,7 @@ def _accuracies(
                 found[name] = _scored(evaluate(predictor, dataset).to_dict(), dataset.task, set_name(dataset))
     if not found:
         notes.append(
-            "Accuracy was not measured: give a labelled set with --data, or results of edgekit val with --val."
+            "Accuracy was not measured: give a labelled set with `data`, or results of edgekit val with `val`."
         )
     return found
 
@@ -221,7 +195,7 @@ def _val_document(path: Path) -> dict[str, Any]:
         document = json.loads(path.read_text(encoding="utf-8"))
         document["model"], document["metrics"]["per_class"], document["images"], document["protocol"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: not results of edgekit val --json ({error})") from None
+        raise InputError(f"{path}: not results of {command_line('val', json=True)} ({error})") from None
     return dict(document)
 
 

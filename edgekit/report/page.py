@@ -64,7 +64,7 @@ def write(text: str, out: Path) -> int:
     data = text.encode("utf-8")
     if len(data) > MOST_BYTES:
         raise InputError(
-            f"{out}: the page would have {len(data) / 1e6:.1f} MB, 5 are allowed; show fewer with --pictures"
+            f"{out}: the page would have {len(data) / 1e6:.1f} MB, 5 are allowed; show fewer with `pictures`"
         )
     with replacing(out) as partial:
         partial.write_bytes(data)

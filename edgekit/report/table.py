@@ -76,9 +76,9 @@ class Plan:
 
     def __post_init__(self) -> None:
         for flag, given, known in (
-            ("--scales", self.scales, SCALES),
-            ("--targets", self.targets, targets.names()),
-            ("--family", (self.family,), FAMILIES),
+            ("`scales`", self.scales, SCALES),
+            ("`targets`", self.targets, targets.names()),
+            ("`family`", (self.family,), FAMILIES),
         ):
             if not given or len(set(given)) < len(given):
                 raise UsageError(f"{flag}: give at least one, each once; known: {', '.join(known)}")
@@ -86,9 +86,9 @@ class Plan:
             if wrong:
                 raise UsageError(f"{flag} {wrong[0]}: not known; known: {', '.join(known)}")
         if self.family == "turbo" and self.task != "detect":
-            raise UsageError(f"--family turbo --task {self.task}: edgekit has the turbo family for detect only")
+            raise UsageError(f"`family` turbo `task` {self.task}: edgekit has the turbo family for detect only")
         if self.weights is not None and not self.weights.is_dir():
-            raise UsageError(f"--weights {self.weights}: not a folder; give the one that holds the checkpoints")
+            raise UsageError(f"`weights` {self.weights}: not a folder; give the one that holds the checkpoints")
 
     def spec(self, scale: str) -> ModelSpec:
         """The published architecture of one row."""

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgekit import catalog, targets, tasks
-from edgekit.errors import InputError
+from edgekit.errors import InputError, command_line
 from edgekit.runtime.predictor import STAGES
 from edgekit.spec import SCALES, ModelSpec
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 KIND = "table"
+TABLE = command_line("table", out="FILE.json")
 
 Row = dict[str, Any]
 
@@ -107,7 +108,7 @@ def load(path: Path) -> dict[str, Any]:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not a readable results file ({error}); write one with bench --table --out") from None
+        raise InputError(f"{path}: not a readable results file ({error}); write one with {TABLE}") from None
     return check(document, str(path))
 
 
@@ -118,7 +119,7 @@ def check(document: Any, source: str) -> dict[str, Any]:
         InputError: not a table, another schema, or figures that cannot be.
     """
     if not isinstance(document, dict) or document.get("kind") != KIND:
-        raise InputError(f"{source}: not a table of results; write one with edgekit bench --table --out FILE.json")
+        raise InputError(f"{source}: not a table of results; write one with {TABLE}")
     if document.get("schema") != SCHEMA:
         raise InputError(f"{source}: table schema {document.get('schema')!r}, this edgekit reads {SCHEMA}")
     try:

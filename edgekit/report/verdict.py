@@ -53,11 +53,11 @@ def verdict(entries: Sequence[Entry], max_drop: float) -> Verdict:
     unknown = [e for e in faster if e["points"] is None]
     if unknown:
         text = f"{unknown[0]['name']} is {times(unknown[0])}× faster than {base['name']}; what it costs is not known"
-        return Verdict("open", text, sentences, ["accuracy was not measured: give --data to decide", *doubts])
+        return Verdict("open", text, sentences, ["accuracy was not measured: give `data` to decide", *doubts])
     if faster:
         first = faster[0]
         text = f"Keep {base['name']}: {first['name']} is {times(first)}× faster, but {points(first['points'])}"
-        sentences.append(f"{max_drop:g} points may be lost (--max-drop).")
+        sentences.append(f"{max_drop:g} points may be lost (`max_drop`).")
         return Verdict("keep", text, sentences, doubts)
     if timed:
         return Verdict("keep", f"Keep {base['name']}: nothing here is faster beyond doubt", sentences, doubts)

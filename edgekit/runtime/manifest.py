@@ -26,7 +26,7 @@ import math
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from edgekit.errors import GateError, InputError, UnsafeFileError
+from edgekit.errors import GateError, InputError, UnsafeFileError, command_line
 from edgekit.spec import HEADS, ROLES, Json, ModelInfo, sha256_file
 
 SCHEMA = 2
@@ -104,9 +104,8 @@ def read_bundle(path: Path, verify: bool = True) -> Bundle:
 def _read_manifest(path: Path) -> Json:
     where = path / MANIFEST
     if not where.is_file():
-        raise InputError(
-            f"{path}: not a bundle (no {MANIFEST}); make one with: edgekit build MODEL --target T --out DIR"
-        )
+        make = command_line("build", "MODEL", target="T", out="DIR")
+        raise InputError(f"{path}: not a bundle (no {MANIFEST}); make one with: {make}")
     if where.stat().st_size > _MOST_BYTES:
         raise InputError(f"{where}: {where.stat().st_size} bytes is more than a manifest can be; rebuild the bundle")
     try:

@@ -13,117 +13,38 @@ positive, are dropped, and so are boxes of which nothing lies inside the image.
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from numbers import Real
-from typing import SupportsIndex
 
 import cv2
 import numpy as np
 
 from edgekit.boxes import nms, regularise
-from edgekit.errors import InputError, UsageError
+from edgekit.errors import InputError
 from edgekit.image import Geometry
 from edgekit.masks import Crop, Masks
 from edgekit.results import Result
-from edgekit.spec import MAX_DET, NMS_IOU, ROLES, ModelInfo
+from edgekit.runtime.options import Options, rebuild
+from edgekit.spec import ROLES, ModelInfo
 
 Array = np.ndarray
 
 MOST_CANDIDATES = 30_000  # the best so many go into suppression; more only cost time
 ABSURD = 1e6  # no coordinate or coefficient of a working model comes near it
 SAME_BOX = 0.01  # pixels: boxes as near as this on all sides come from one anchor
-AN_OBJECT = 5  # candidates that an object answers with, two to five: benchmarks/results/candidates.json
-
-
-@dataclass(frozen=True)
-class Options:
-    """What to keep of what the model finds.
-
-    Attributes:
-        conf: scores must be above this, 0..1 (``--conf``).
-        iou: of two boxes of a class that overlap by more than this the better stays, 0..1 (``--iou``); for rotated
-            boxes the overlap is the probabilistic IoU.
-        max_det: most objects per image (``--max-det``).
-        classes: labels to keep, None for all (``--classes``).
-        agnostic: let boxes of different classes suppress each other (``--agnostic``).
-        multi_label: let one anchor answer with every class above ``conf``, not its best only; used when scoring.
-        clip: cut boxes off at the image's edge. Published figures score boxes as the network gives them, so
-            scoring does not.
-
-    Raises:
-        UsageError: a value is out of range.
-    """
-
-    conf: float = 0.25
-    iou: float = 0.7
-    max_det: int = MAX_DET
-    classes: tuple[int, ...] | None = None
-    agnostic: bool = False
-    multi_label: bool = False
-    clip: bool = True
-
-    def __post_init__(self) -> None:
-        for flag, value in (("--conf", self.conf), ("--iou", self.iou)):
-            if not isinstance(value, Real) or not 0 <= value <= 1:
-                raise UsageError(f"{flag} {value}: must be a number between 0 and 1")
-        object.__setattr__(self, "conf", float(self.conf))  # numpy's numbers are welcome
-        object.__setattr__(self, "iou", float(self.iou))
-        object.__setattr__(self, "max_det", _index("--max-det", self.max_det, 1))
-        if self.classes is not None:
-            given = (self.classes,) if isinstance(self.classes, int) else self.classes
-            object.__setattr__(self, "classes", tuple(_index("--classes", label, 0) for label in given))
-
-    def check(self, info: ModelInfo) -> None:
-        """Whether this model can do what is asked for. The default ``max_det`` is a limit that every head takes.
-
-        Raises:
-            UsageError: a class it does not have, more objects than its head keeps candidates, or another suppression
-                than the one inside its graph.
-        """
-        for label in self.classes or ():
-            if label >= len(info.names):
-                raise UsageError(f"--classes {label}: the model has the classes 0 to {len(info.names) - 1}")
-        if info.cuts and info.candidates is not None and info.candidates < self.max_det != MAX_DET:
-            raise UsageError(
-                f"--max-det {self.max_det}: the model's head keeps {info.candidates} candidates an image, which is the "
-                f"most objects it can give; {_rebuild(AN_OBJECT * self.max_det)}"
-            )
-        if info.head == "nms" and (self.agnostic or abs(self.iou - NMS_IOU) > 1e-6):
-            flag = "--agnostic" if self.agnostic else f"--iou {self.iou:g}"
-            raise UsageError(
-                f"{flag}: the model's graph has suppressed duplicates already, as it was made to; "
-                "build it with --head topk, or export it without nms, to choose"
-            )
-
-
-def _rebuild(candidates: int) -> str:
-    return f"build it with more: edgekit build MODEL --target T --candidates {candidates} --out DIR"
 
 
 def truncation(reason: str, info: ModelInfo, options: Options) -> str:
     """What ``Result.truncated`` means, and what to do: one sentence for ``candidates`` or ``max_det``."""
     if reason == "max_det":
-        return f"more objects were found than --max-det {options.max_det}, which keeps the best; give more to see all"
+        return f"more objects were found than `max_det` {options.max_det}, which keeps the best; give more to see all"
     if info.head == "raw":
-        return f"the {MOST_CANDIDATES} best candidates alone were looked at; raise --conf {options.conf:g}"
+        return f"the {MOST_CANDIDATES} best candidates alone were looked at; raise `conf` {options.conf:g}"
     kept = info.candidates
-    many, more = (f"{kept} ", _rebuild(4 * kept)) if kept else ("", "build it with more: --candidates N")
+    many, more = (f"{kept} ", rebuild(4 * kept)) if kept else ("", "build it with more `candidates`")
     return (
-        f"all {many}candidates that the model's head keeps lie above --conf {options.conf:g}, so there may be more "
-        f"objects; raise --conf, or {more}"
+        f"all {many}candidates that the model's head keeps lie above `conf` {options.conf:g}, so there may be more "
+        f"objects; raise `conf`, or {more}"
     )
-
-
-def _index(flag: str, value: SupportsIndex, smallest: int) -> int:
-    try:
-        number = operator.index(value)
-    except TypeError:
-        number = -1
-    if number < smallest or isinstance(value, bool):
-        raise UsageError(f"{flag} {value}: must be a whole number of at least {smallest}")
-    return number
 
 
 def postprocess(

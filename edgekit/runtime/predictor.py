@@ -34,7 +34,8 @@ import numpy as np
 from edgekit.errors import TruncatedWarning, UsageError
 from edgekit.image import Geometry, as_image, canvases, is_array, prepare, read_image
 from edgekit.results import Result
-from edgekit.runtime.postprocess import Options, postprocess, truncation
+from edgekit.runtime.options import Options
+from edgekit.runtime.postprocess import postprocess, truncation
 from edgekit.runtime.sources import is_address, read_address, shown
 from edgekit.runtime.stream import Stream
 from edgekit.spec import MAX_DET, ModelInfo, Session
@@ -62,7 +63,7 @@ class Predictor:
         fixed = session.info.batch
         if batch is not None and (batch < 1 or fixed not in (None, batch)):
             takes = "at least 1" if fixed is None else f"{fixed}, as the model was built"
-            raise UsageError(f"--batch {batch}: must be {takes}")
+            raise UsageError(f"`batch` {batch}: must be {takes}")
         self.session = session
         self.options = options or Options()
         self.options.check(session.info)

@@ -97,7 +97,7 @@ def open_sources(sources: Sequence[str | Path], stride: int = 1) -> Sources:
         UsageError: the stride is no whole number of at least 1.
     """
     if not isinstance(stride, int) or isinstance(stride, bool) or stride < 1:
-        raise UsageError(f"--stride {stride}: must be a whole number of at least 1")
+        raise UsageError(f"`stride` {stride}: must be a whole number of at least 1")
     paths = [path for source in sources for path in _resolve(str(source))]
     if not paths:
         raise InputError("no images given; name files, folders or globs of images or videos")

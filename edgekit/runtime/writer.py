@@ -158,9 +158,9 @@ def check_format(form: str) -> None:
         UsageError: they cannot, or there is no such form.
     """
     if form not in FORMATS:
-        raise UsageError(f"--video {form}: forms are {', '.join(FORMATS)}")
+        raise UsageError(f"`video` {form}: forms are {', '.join(FORMATS)}")
     if form == "gif" and not hasattr(cv2, "imwriteanimation"):
-        raise UsageError(f"--video gif: OpenCV {cv2.__version__} cannot write it; 4.11 and later can")
+        raise UsageError(f"`video` gif: OpenCV {cv2.__version__} cannot write it; 4.11 and later can")
     picture = np.zeros((64, 64, 3), np.uint8)
     with tempfile.TemporaryDirectory() as folder:
         try:
@@ -168,7 +168,7 @@ def check_format(form: str) -> None:
                 video.write(picture)
                 video.write(picture)
         except EdgekitError:
-            raise UsageError(f"--video {form}: this OpenCV has no encoder for it; leave it out for MPEG-4") from None
+            raise UsageError(f"`video` {form}: this OpenCV has no encoder for it; leave it out for MPEG-4") from None
 
 
 class Writer:
@@ -234,7 +234,7 @@ class Writer:
             number += 1
             path = self.folder / f"{source.stem}-{number}{suffix}"
         if path.resolve() == source.resolve():
-            raise UsageError(f"--out {self.folder}: would overwrite the source {source}; choose another folder")
+            raise UsageError(f"`out` {self.folder}: would overwrite the source {source}; choose another folder")
         self._taken.add(path.name.casefold())
         return path
 
@@ -256,5 +256,5 @@ def open_writer(folder: str | Path, form: str = "mp4") -> Writer:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"--out {folder}: cannot be made ({error.strerror or error})") from None
+        raise InputError(f"`out` {folder}: cannot be made ({error.strerror or error})") from None
     return Writer(folder, form)

@@ -103,7 +103,7 @@ def saturation(
         return None
     return (
         "its weights take eight bits, and this processor (without VNNI) adds their products in sixteen, which "
-        "saturate: accuracy is lower than the manifest says; build it with --weight-bits 7"
+        "saturate: accuracy is lower than the manifest says; build it with `weight_bits` 7"
     )
 
 
@@ -127,7 +127,7 @@ def warnings() -> list[str]:
     elif adds_exactly() is False:
         said.append(
             "this processor has no VNNI: sums of INT8 with weights of eight bits saturate; built here they take "
-            "seven, bundles built elsewhere need --weight-bits 7"
+            "seven, bundles built elsewhere need `weight_bits` 7"
         )
     return said
 

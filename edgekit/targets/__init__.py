@@ -64,7 +64,7 @@ def get(name: str) -> Target:
     """
     found = _registry().get(name)
     if found is None:
-        raise UsageError(f"--target {name}: there is no such target; targets are {', '.join(names())}")
+        raise UsageError(f"`target` {name}: there is no such target; targets are {', '.join(names())}")
     return found
 
 

@@ -64,7 +64,7 @@ def find_gpu(device: str | None = None) -> Gpu:
     count, version, handle = ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
     library.cuDeviceGetCount(ctypes.byref(count))
     if index >= count.value:
-        raise UsageError(f"--device {device or index}: the driver shows {count.value} GPU(s), counted from 0")
+        raise UsageError(f"`device` {device or index}: the driver shows {count.value} GPU(s), counted from 0")
     library.cuDriverGetVersion(ctypes.byref(version))
     library.cuDeviceGet(ctypes.byref(handle), index)
     name = ctypes.create_string_buffer(256)
@@ -79,7 +79,7 @@ def find_gpu(device: str | None = None) -> Gpu:
 def _index(device: str | None) -> int:
     text = (device or "cuda:0").lower().removeprefix("cuda").removeprefix("gpu").removeprefix(":") or "0"
     if not text.isdigit():
-        raise UsageError(f"--device {device}: TensorRT runs on NVIDIA GPUs; give cuda:0, cuda:1, …")
+        raise UsageError(f"`device` {device}: TensorRT runs on NVIDIA GPUs; give cuda:0, cuda:1, …")
     return int(text)
 
 

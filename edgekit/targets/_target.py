@@ -49,7 +49,7 @@ class TargetOptions:
             UsageError: no such option, or a value out of range.
         """
         for name in texts:
-            raise UsageError(f"--option {name}: there is none of that name")
+            raise UsageError(f"`option` {name}: there is none of that name")
         return cls()
 
 

@@ -36,31 +36,31 @@ _COMPLAINTS = (
     (
         r"FP32 GEMM is not supported",
         "this architecture has no float32 matrix products in TensorRT-RTX: build a -fp16 or -int8 target, whose graph "
-        "has them in half precision, or leave 75 out of --sm",
+        "has them in half precision, or leave 75 out of `sm`",
     ),
     (
         r"NonMaxSuppression|NMS",
-        "it has no such operator: build with --head topk, and duplicates are suppressed afterwards",
+        "it has no such operator: build with `head` topk, and duplicates are suppressed afterwards",
     ),
     (
         r"(?i)top-?k",
-        "it sorts at most 3840 candidates: export with --candidates 3840 or fewer",
+        "it sorts at most 3840 candidates: export with `candidates` 3840 or fewer",
     ),
     (
         r"(?i)insufficient (workspace|memory)|out of memory|workspace limit|requested size",
-        "a layer finds no kernel within the memory allowed: give more with --workspace MB",
+        "a layer finds no kernel within the memory allowed: give more with `workspace` MB",
     ),
     (
         r"(?i)\bDLA\b",
-        "the DLA cannot take a layer: leave out --option gpu-fallback=no, or --option dla",
+        "the DLA cannot take a layer: leave out `option` gpu-fallback=no, or `option` dla",
     ),
     (
         r"(?i)could not find any implementation|no implementation",
-        "no kernel for a layer: give more scratch with --workspace MB, or another target",
+        "no kernel for a layer: give more scratch with `workspace` MB, or another target",
     ),
     (
         r"graph_jit\.cpp",
-        "it wanted a GPU while building: TensorRT-RTX 1.7 needs one to leave weights out (--option strip-weights)",
+        "it wanted a GPU while building: TensorRT-RTX 1.7 needs one to leave weights out (`option` strip-weights)",
     ),
     (r"(?i)driver version is insufficient|no CUDA-capable device", "the NVIDIA driver is missing or too old"),
 )
@@ -125,7 +125,7 @@ def build(
         UsageError: an option this SDK or graph has no use for.
     """
     if info.head == "nms":
-        raise UsageError("--head nms: TensorRT targets have raw and topk, whose duplicates are suppressed afterwards")
+        raise UsageError("`head` nms: TensorRT targets have raw and topk, whose duplicates are suppressed afterwards")
     log = new_log(trt)
     builder = trt.Builder(log)
     network = builder.create_network(_creation_flags(trt, generation))
@@ -183,7 +183,7 @@ def _parse(
     where = f"the operator {operator or 'of node ' + str(error.node())}" + (f" ({name})" if name else "")
     fitting = _known(f"{operator} {error.desc()}")
     advice = fitting or (
-        f"export with --opset {generation.opset} or less, or let `edgekit build` make the graph from the checkpoint"
+        f"export with `opset` {generation.opset} or less, or let `edgekit build` make the graph from the checkpoint"
     )
     raise InputError(f"{path}: {generation.name} does not read {where}: {_short(error.desc())}; {advice}")
 
@@ -285,8 +285,8 @@ def _use_dla(
         config.set_flag(trt.BuilderFlag.GPU_FALLBACK)
     elif left:
         raise UsageError(
-            f"--option gpu-fallback=no: {len(left)} of {len(layers)} layers cannot run on a DLA, the first of them "
-            f"{left[0]}; let them run on the GPU, or leave out --option dla"
+            f"`option` gpu-fallback=no: {len(left)} of {len(layers)} layers cannot run on a DLA, the first of them "
+            f"{left[0]}; let them run on the GPU, or leave out `option` dla"
         )
     return left
 

@@ -208,13 +208,13 @@ class TensorRTOptions(TargetOptions):
         for name, text in texts.items():
             if name not in _PARSERS:
                 raise UsageError(
-                    f"--option {name}: TensorRT targets have no such option; they have {', '.join(_PARSERS)}"
+                    f"`option` {name}: TensorRT targets have no such option; they have {', '.join(_PARSERS)}"
                 )
             parser, meaning = _PARSERS[name]
             try:
                 fields[name.replace("-", "_")] = parser(text)
             except (ValueError, KeyError) as error:
-                raise UsageError(f"--{_flag(name)}{text}: must be {meaning}") from error
+                raise UsageError(f"{_named(name)}{text}: must be {meaning}") from error
         return cls(**fields)
 
     def changed(self) -> Json:
@@ -225,8 +225,12 @@ class TensorRTOptions(TargetOptions):
         return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
 
 
-def _flag(name: str) -> str:
-    return f"{name} " if name in ("sm", "workspace", "timing-cache") else f"option {name}="
+FLAGS = ("sm", "workspace", "timing-cache")  # options of the command itself; the others are given by its option
+
+
+def _named(name: str) -> str:
+    """An option as messages name it."""
+    return f"`{name.replace('-', '_')}` " if name in FLAGS else f"`option` {name}="
 
 
 def spelt(changed: Json) -> list[str]:
@@ -236,7 +240,8 @@ def spelt(changed: Json) -> list[str]:
         text = {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
         if isinstance(value, list):
             text = ",".join(map(str, value))
-        words.append(f"--{_flag(field.replace('_', '-'))}{text}")
+        name = field.replace("_", "-")
+        words.append(f"--{name} {text}" if name in FLAGS else f"--{'option'} {name}={text}")
     return words
 
 
@@ -250,15 +255,15 @@ def check(options: TensorRTOptions, generation: Generation) -> None:
         for name in ("hardware", "version_compatible", "dla", "timing_cache"):
             if getattr(options, name) != getattr(TensorRTOptions(), name):
                 raise UsageError(
-                    f"--{_flag(name.replace('_', '-')).strip('= ')}: TensorRT-RTX has no such thing; trt-* targets do"
+                    f"{_named(name.replace('_', '-')).strip('= ')}: TensorRT-RTX has no such thing; trt-* targets do"
                 )
     elif options.sm:
         raise UsageError(
-            "--sm: TensorRT builds for the GPU of the machine it runs on; only trt-rtx-* targets are built for others"
+            "`sm`: TensorRT builds for the GPU of the machine it runs on; only trt-rtx-* targets are built for others"
         )
     if options.strip_weights and not generation.strips:
-        raise UsageError(f"--option strip-weights: {generation.name} cannot; TensorRT 10 and later can")
+        raise UsageError(f"`option` strip-weights: {generation.name} cannot; TensorRT 10 and later can")
     if options.hardware == "same-sm" and generation.least < (10,):
-        raise UsageError(f"--option hardware=same-sm: {generation.name} has only same and ampere+")
+        raise UsageError(f"`option` hardware=same-sm: {generation.name} has only same and ampere+")
     if options.hardware != "same" and options.dla is not None:
-        raise UsageError("--option dla: an engine for a DLA runs on that Jetson alone; leave --option hardware out")
+        raise UsageError("`option` dla: an engine for a DLA runs on that Jetson alone; leave `option` hardware out")

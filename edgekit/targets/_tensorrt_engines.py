@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from edgekit.errors import GateError, InputError
+from edgekit.errors import GateError, InputError, command_line
 from edgekit.runtime.manifest import MANIFEST, is_bundle, read_bundle
 from edgekit.spec import Json, ModelInfo, sha256_file
 from edgekit.system.atomic import replacing
@@ -55,7 +55,7 @@ def check_architectures(sms: tuple[int, ...], known: tuple[int, ...], name: str)
     for sm in sms:
         if sm not in known:
             instead = _ELSEWHERE.get(sm) or (_BEFORE_TURING if sm < 75 else "give one of those")
-            raise InputError(f"--sm {sm}: {name} builds for {', '.join(map(str, known))}; {instead}")
+            raise InputError(f"`sm` {sm}: {name} builds for {', '.join(map(str, known))}; {instead}")
 
 
 def write(
@@ -201,8 +201,8 @@ def _number(version: str) -> tuple[int, ...]:
 
 def rebuild_command(folder: Path, target: str, row: Json) -> str:
     """What makes the same bundle anew, with the options of the engine ``row``, for the machine it is typed on."""
-    words = ["edgekit build --from", str(folder), "--target", target, "--out", f"{folder}-here"]
-    return " ".join([*words, *spelt(row.get("options", {}))])
+    again = command_line("build", rebuild=folder, target=target, out=f"{folder}-here")
+    return " ".join([again, *spelt(row.get("options", {}))])
 
 
 def reproduce(row: Json, info: ModelInfo) -> str:

@@ -162,7 +162,7 @@ class TensorRTSession(Session):
 
     def _set_shape(self, shape: tuple[int, ...]) -> None:
         if not self._context.set_input_shape(self._input, shape):
-            raise UsageError(f"{self.path}: it was not built for inputs of shape {list(shape)}; see --option batches")
+            raise UsageError(f"{self.path}: it was not built for inputs of shape {list(shape)}; see `option` batches")
 
     def run(self, batch: np.ndarray) -> dict[str, np.ndarray]:
         """``[B, 3, H, W]`` float32 in 0..1 -> one array per role, valid until the next call.

@@ -69,7 +69,7 @@ class OrtSession(Session):
         with optional(target, EXTRA):
             import onnxruntime
         if not is_cpu(device):
-            raise UsageError(f"--device {device}: {target} runs on cpu; use a trt-* target for NVIDIA GPUs")
+            raise UsageError(f"`device` {device}: {target} runs on cpu; use a trt-* target for NVIDIA GPUs")
         self.info, self.target, self.path, self.threads = info, target, path, threads
         self._runtime = onnxruntime
         try:

@@ -65,9 +65,9 @@ class OpenVinoOptions(TargetOptions):
         """
         for name, text in texts.items():
             if name != "input":
-                raise UsageError(f"--option {name}: OpenVINO targets have no such option; they have input")
+                raise UsageError(f"`option` {name}: OpenVINO targets have no such option; they have input")
             if text.lower() not in ("uint8", "float"):
-                raise UsageError(f"--option input={text}: must be uint8 or float")
+                raise UsageError(f"`option` input={text}: must be uint8 or float")
         return cls(**{name: text.lower() for name, text in texts.items()})
 
 
@@ -181,7 +181,7 @@ class OpenVinoSession(Session):
         kind, several, _ = name.partition(":")  # AUTO:GPU,CPU and GPU.1 are devices too
         known = {"AUTO", "HETERO"} | (set() if several else {d.split(".")[0] for d in core.available_devices})
         if kind.split(".")[0] not in known:
-            raise UsageError(f"--device {device}: OpenVINO sees {', '.join(core.available_devices)} here")
+            raise UsageError(f"`device` {device}: OpenVINO sees {', '.join(core.available_devices)} here")
         properties: Json = {"PERFORMANCE_HINT": "LATENCY"}
         if streams:
             properties = {"PERFORMANCE_HINT": "THROUGHPUT", "NUM_STREAMS": streams}
@@ -212,7 +212,7 @@ class OpenVinoSession(Session):
     def _check_float32(self) -> None:
         narrow = {p: n for p, n in self.precision_by_type().items() if p in ("bf16", "f16")}
         if narrow:
-            raise GateError(f"{self.path}: OpenVINO executes {narrow} instead of float32; use --target ov-fp16", narrow)
+            raise GateError(f"{self.path}: OpenVINO executes {narrow} instead of float32; use `target` ov-fp16", narrow)
 
     def _request(self) -> openvino.InferRequest:
         """This thread's infer request: calls of several threads share the compiled model and nothing else."""

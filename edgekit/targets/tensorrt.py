@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from edgekit.errors import InputError, not_installed
+from edgekit.errors import InputError, command_line, not_installed
 from edgekit.spec import Graph, Json, ModelInfo, Session
 from edgekit.system.versions import version
 from edgekit.targets import _tensorrt_builder as builder
@@ -29,8 +29,8 @@ from edgekit.targets._tensorrt_session import open_engine
 EXTRA = "tensorrt"
 
 _WITHOUT = (
-    "without it, trt-rtx-* targets are built anywhere, and `edgekit build --no-engine` packs the graph for "
-    "`edgekit build --from` on a machine that has it"
+    f"without it, trt-rtx-* targets are built anywhere, and `{command_line('build', no_engine=True)}` packs the "
+    f"graph for `{command_line('build', rebuild=True)}` on a machine that has it"
 )
 
 

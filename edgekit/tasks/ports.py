@@ -81,7 +81,7 @@ def check_head(name: str, head: str, batch: int | None) -> None:
     task = tasks.get(name)
     if head == "nms" and task.detects and ("boxes" not in task.roles or batch != 1):
         what = f"{task.name} boxes" if "boxes" not in task.roles else "a batch other than 1"
-        raise UsageError(f"--head nms: no runtime suppresses {what} inside the graph; use --head topk")
+        raise UsageError(f"`head` nms: no runtime suppresses {what} inside the graph; use `head` topk")
 
 
 def default_candidates(imgsz: tuple[int, int]) -> int:
@@ -99,9 +99,9 @@ def _kept(head: str, imgsz: tuple[int, int], classes: int, candidates: int | Non
     if head == "raw":
         if candidates is not None:
             raise UsageError(
-                f"--candidates {candidates}: the raw head keeps every anchor, and a classifier has none; leave it out"
+                f"`candidates` {candidates}: the raw head keeps every anchor, and a classifier has none; leave it out"
             )
         return None
     if candidates is not None and candidates < 1:
-        raise UsageError(f"--candidates {candidates}: must be a whole number of at least 1")
+        raise UsageError(f"`candidates` {candidates}: must be a whole number of at least 1")
     return min(candidates or default_candidates(imgsz), anchors(imgsz) * (1 if head == "nms" else classes))

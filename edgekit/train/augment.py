@@ -74,9 +74,9 @@ class Augment:
         for field in dataclasses.fields(self):
             value, most = getattr(self, field.name), ranges.get(field.name, 1.0)
             if not isinstance(value, (int, float)) or not 0 <= value <= most:
-                raise UsageError(f"--augment {field.name}={value}: must be a number from 0 to {most:g}")
+                raise UsageError(f"`augment` {field.name}={value}: must be a number from 0 to {most:g}")
         if self.scale >= 1:
-            raise UsageError(f"--augment scale={self.scale}: must be below 1, or an image could shrink to nothing")
+            raise UsageError(f"`augment` scale={self.scale}: must be below 1, or an image could shrink to nothing")
 
     @classmethod
     def none(cls) -> Augment:

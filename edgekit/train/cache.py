@@ -131,7 +131,7 @@ class Images:
             UsageError: ``ram`` is asked for and does not fit.
         """
         if cache not in MODES:
-            raise UsageError(f"--cache {cache}: choose from {', '.join(MODES)}")
+            raise UsageError(f"`cache` {cache}: choose from {', '.join(MODES)}")
         self._samples, self._size, self._crops, self._exact = dataset.samples, size, dataset.classifies, exact
         self.mode = cache
         if cache == "auto":
@@ -205,8 +205,8 @@ class Images:
         except (OSError, ValueError):
             if must:
                 raise UsageError(
-                    f"--cache ram: {len(self._samples)} images take {total / 1e9:.1f} GB, "
-                    f"{available_memory() / 1e9:.1f} GB are available; use --cache disk or none"
+                    f"`cache` ram: {len(self._samples)} images take {total / 1e9:.1f} GB, "
+                    f"{available_memory() / 1e9:.1f} GB are available; use `cache` disk or none"
                 ) from None
             self.mode = "none"
             return

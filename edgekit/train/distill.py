@@ -74,7 +74,7 @@ class Teacher:
         """
         unknown = set(gains or {}) - set(GAINS)
         if unknown:
-            raise UsageError(f"--gains {sorted(unknown)[0]}: not known; a teacher's are {', '.join(GAINS)}")
+            raise UsageError(f"`gains` {sorted(unknown)[0]}: not known; a teacher's are {', '.join(GAINS)}")
         self.gains = {**GAINS, **(gains or {})}
         loaded = checkpoint.load(path)
         self._order = _order(path, loaded, student, names)
@@ -193,18 +193,18 @@ def _order(path: Path, teacher: checkpoint.Checkpoint, student: ModelSpec, names
     """Where each of the student's classes is among the teacher's."""
     spec = teacher.spec
     if spec.task != student.task:
-        raise UsageError(f"--teacher {path}: is a {spec.task} network, and what learns is a {student.task} network")
+        raise UsageError(f"`teacher` {path}: is a {spec.task} network, and what learns is a {student.task} network")
     known = [name.casefold() for name in teacher.names]
     missing = [name for name in names if name.casefold() not in known]
     if missing or len(known) != len(names):
         which = f"knows no {missing[0]!r}" if missing else "knows others besides"
         raise UsageError(
-            f"--teacher {path}: {which}; its {len(known)} classes are {shorten(teacher.names)}, those to learn are "
+            f"`teacher` {path}: {which}; its {len(known)} classes are {shorten(teacher.names)}, those to learn are "
             f"{shorten(names)}"
         )
     if spec.keypoint_shape != student.keypoint_shape:
         raise UsageError(
-            f"--teacher {path}: has keypoints {list(spec.keypoint_shape or ())}, what learns has "
+            f"`teacher` {path}: has keypoints {list(spec.keypoint_shape or ())}, what learns has "
             f"{list(student.keypoint_shape or ())}"
         )
     return torch.tensor([known.index(name.casefold()) for name in names])

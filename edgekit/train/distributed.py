@@ -79,7 +79,7 @@ class World:
         if batch % self.size:
             above = (batch // self.size + 1) * self.size
             near = f"{above - self.size} or {above}" if batch > self.size else str(above)
-            raise UsageError(f"--batch {batch}: does not divide among {self.size} processes; give {near}")
+            raise UsageError(f"`batch` {batch}: does not divide among {self.size} processes; give {near}")
         return batch // self.size
 
     def sum(self, values: torch.Tensor) -> torch.Tensor:
@@ -134,7 +134,7 @@ class World:
             nn.SyncBatchNorm.convert_sync_batchnorm(net)  # in place, the tensors stay the same ones
         devices = [device.index] if device.type == "cuda" else None
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "`broadcast_buffers`", FutureWarning)  # its other name is too new to use
+            warnings.filterwarnings("ignore", ".broadcast_buffers", FutureWarning)  # its other name is too new to use
             return nn.parallel.DistributedDataParallel(
                 net, device_ids=devices, broadcast_buffers=False, gradient_as_bucket_view=True
             )
@@ -148,10 +148,10 @@ class World:
         if self.size == 1 or not name.startswith("cuda"):
             return name
         if name != "cuda":
-            raise UsageError(f"--device {name}: give --device cuda, and each of {self.size} processes takes its own")
+            raise UsageError(f"`device` {name}: give `device` cuda, and each of {self.size} processes takes its own")
         if self.local >= torch.cuda.device_count():
             raise UsageError(
-                f"--device cuda: this machine has {torch.cuda.device_count()} GPUs for {self.here} processes; start "
+                f"`device` cuda: this machine has {torch.cuda.device_count()} GPUs for {self.here} processes; start "
                 "one process a GPU"
             )
         return f"cuda:{self.local}"
@@ -188,7 +188,7 @@ def joined(device: str = "cpu") -> Iterator[World]:
         signal.signal(signal.SIGTERM, before)
 
 
-_AGAIN = "The run is over; what was last saved is in its folder: start all processes again with --resume"
+_AGAIN = "The run is over; what was last saved is in its folder: start all processes again with `resume`"
 
 
 def _of_environment() -> World:

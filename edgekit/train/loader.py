@@ -273,7 +273,7 @@ class Loader:
             return parts
         raise EdgekitError(
             f"data workers died {MOST_DEATHS} times over the same images, which mostly means that memory ran out: use "
-            "fewer --workers or --cache none"
+            "fewer `workers` or `cache` none"
         )
 
     def _replace_workers(self) -> None:

@@ -180,7 +180,7 @@ def _update(run: Run) -> None:
     if progress.in_a_row >= HOPELESS:
         raise GateError(
             f"{run.folder.path}: {HOPELESS} steps in a row gave gradients that are not finite (epoch "
-            f"{progress.epoch + 1}); take a lower --lr, --amp off, or a smaller --clip; the last good state is in "
+            f"{progress.epoch + 1}); take a lower `lr`, `amp` off, or a smaller `clip`; the last good state is in "
             "best.pt and resume.pt"
         )
 
@@ -249,7 +249,7 @@ def _enough(run: Run) -> str | None:
     progress, patience = run.progress, run.options.patience
     waited = progress.epoch - progress.best_epoch
     if patience and progress.best_epoch >= 0 and waited >= patience and progress.epoch < run.options.epochs:
-        return f"no better {run.metric} for {waited} epochs (--patience {patience})"
+        return f"no better {run.metric} for {waited} epochs (`patience` {patience})"
     return None
 
 
@@ -261,7 +261,7 @@ def _finish(run: Run, stopped: str | None, watch: Watcher) -> Result:
     """
     best = run.folder.path / "best.pt"
     if run.folder.failed:
-        raise InputError(f"{run.folder.failed}; free some space and run again with --resume")
+        raise InputError(f"{run.folder.failed}; free some space and run again with `resume`")
     found = None
     if run.world.is_main:
         net = checkpoint.load(best).net

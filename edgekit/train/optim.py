@@ -57,7 +57,7 @@ def plan(options: TrainOptions, classify: bool, classes: int, images: int, per_e
         lr = 0.002 * 5 / (4 + classes)
     elif lr is None:
         lr = 0.2 * images / 256 if classify and not automatic else 0.01
-    accumulate = max(round(options.nominal / images), 1)
+    accumulate = max(round(options.nominal_batch / images), 1)
     decay = options.weight_decay
     if decay is None:
         decay = 1e-4 if classify and kind == "sgd" else 5e-4
@@ -66,7 +66,7 @@ def plan(options: TrainOptions, classify: bool, classes: int, images: int, per_e
         lr=lr,
         lr_final=options.lr_final,
         momentum=options.momentum or (0.937 if kind == "sgd" else 0.9),
-        decay=decay * images * accumulate / options.nominal,
+        decay=decay * images * accumulate / options.nominal_batch,
         bias_lr=0.1 if kind == "sgd" and not classify else 0.0,
         steps=steps,
         warm=min(max(round(options.warmup * per_epoch), 100), steps // 2) if options.warmup else 0,

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from edgekit.errors import UsageError
-from edgekit.spec import parse_activation
+from edgekit.spec import parse_activation, parse_imgsz
+from edgekit.system.options import check, current, numbers, option, pairs, words
 
 OPTIMIZERS = ("auto", "sgd", "adamw")
 SCHEDULES = ("linear", "cosine")
@@ -21,134 +22,158 @@ AMP = ("auto", "off", "bf16", "fp16")
 CACHES = ("auto", "ram", "disk", "none")
 
 
+def _batch(text: str) -> int:
+    if text != "auto" and not text.isdigit():
+        raise ValueError("give a number of images, or auto")
+    return 0 if text == "auto" else int(text)
+
+
+def _augment(text: str) -> dict[str, float]:
+    return {"none": 1} if text == "none" else numbers(text)
+
+
 @dataclass(frozen=True)
 class TrainOptions:
-    """How a network is trained. Defaults are the published detector's (FACTS: 600 epochs apart).
+    """How a network is trained. Defaults are the published detector's (FACTS: 600 epochs apart)."""
 
-    Attributes:
-        epochs: passes over the training images.
-        batch: images per forward pass, of all processes together; 0 chooses the largest that fits memory, at most
-            ``nominal``.
-        nominal: images per optimiser step that rates and decay are meant for; gradients of smaller batches are
-            accumulated. A short run on a small set learns more with fewer.
-        imgsz: (height, width) of the input in pixels; None: the model's own.
-        seed: of initialisation, order and augmentation.
-        optimizer: ``sgd``, ``adamw`` or ``auto``: SGD for more than 10,000 batches, else AdamW with a learning rate of
-            0.002 · 5 / (4 + classes).
-        lr: learning rate at the start; None: the optimiser's (SGD 0.01, classification 0.2).
-        lr_final: the last learning rate as a fraction of the first.
-        momentum: of SGD; Adam's first beta. None: 0.937 (SGD), 0.9 (AdamW).
-        weight_decay: on weights of convolutions and linear layers, per ``nominal`` images; None: 5e-4, for
-            classification 1e-4.
-        warmup: epochs (at least 100 batches) during which rate, momentum and accumulation rise.
-        schedule: ``linear`` or ``cosine``; None: cosine for classification, else linear.
-        clip: largest norm of a step's gradient.
-        patience: epochs without a better main metric after which training stops; 0: never.
-        close_mosaic: the last epochs without mosaic and mixup.
-        freeze: number of first layers that do not learn.
-        freeze_norms: BatchNorms keep the statistics they have (their scales and shifts learn on): for batches too
-            small to have statistics of their own.
-        activation: of every convolution block: ``silu``, ``hardswish``, ``relu`` or ``leaky_relu:SLOPE``; None: the
-            checkpoint's, else silu.
-        teacher: a checkpoint whose answers are learnt besides the labels; see ``distill.py``.
-        qat: convolutions compute as INT8 kernels will round; see ``qat.py``. Of a trained checkpoint only.
-        class_weights: ``none`` or ``auto`` (rarer classes count more: one over the square root of the count).
-        augment: changes to the augmentation's numbers, e.g. ``{"mosaic": 0.5}``; ``{"none": 1}`` switches it off.
-        val: another set to validate on.
-        val_fraction: the share of the training images that is set aside to validate on; see ``data/divide.py``.
-        classes: names or label numbers of the only classes to learn; None: all.
-        single_class: all classes become one, ``object``.
-        label_options: what label files leave open, e.g. ``{"angle": "degrees"}``; see ``data/options.py``.
-        gains: changes to the weights of the loss's terms, e.g. ``{"box": 5.0}``; a teacher's begin with ``distill_``.
-        ema: decay of the average of weights that is validated and kept; ``ema_tau`` its time constant in steps.
-        val_every: validate every so many epochs (the last always).
-        save_minutes: also save the state inside an epoch when the last save is older.
-        device, threads, workers, cache, amp, compile, channels_last: where and how it is computed.
+    val: str | None = option(None, metavar="DATA", section="Labels")
+    """Validate on this set instead of DATA's val split."""
+    val_fraction: float | None = option(None, above=0, below=1)
+    """Where DATA has no val split: set this share of every class's images aside, chosen by their hash.
+
+    See ``data/divide.py``.
     """
-
-    epochs: int = 100
-    batch: int = 16
-    nominal: int = 64
-    imgsz: tuple[int, int] | None = None
-    seed: int = 0
-    optimizer: str = "auto"
-    lr: float | None = None
-    lr_final: float = 0.01
-    momentum: float | None = None
-    weight_decay: float | None = None
-    warmup: float = 3.0
-    schedule: str | None = None
-    clip: float = 10.0
-    patience: int = 100
-    close_mosaic: int = 10
-    freeze: int = 0
-    freeze_norms: bool = False
-    activation: str | None = None
-    teacher: str | None = None
-    qat: bool = False
-    class_weights: str = "none"
-    augment: Mapping[str, Any] = field(default_factory=dict)
-    gains: Mapping[str, float] = field(default_factory=dict)
-    val: str | None = None
-    val_fraction: float | None = None
-    classes: tuple[str, ...] | None = None
+    classes: tuple[str, ...] | None = option(None, parse=words, metavar="A,B")
+    """Keep these classes only: names or numbers, by commas."""
     single_class: bool = False
-    label_options: Mapping[str, str] = field(default_factory=dict)
+    """Learn all classes as one, ``object``."""
+    label_options: Mapping[str, str] = option(factory=dict, parse=pairs, metavar="NAME=VALUE,…")
+    """What labels leave open: crowd=objects, exif=stored, angle=degrees or radians."""
+
+    epochs: int = option(100, least=1, section="Schedule")
+    """Passes over the training images."""
+    batch: int = option(16, least=0, parse=_batch, metavar="N|auto")
+    """Images per run. Of all processes together; auto: what fits, at most `nominal_batch`.
+
+    0 stands for auto.
+    """
+    nominal_batch: int = option(64, least=1, was=("nominal",))
+    """Images per optimizer step; smaller batches are accumulated.
+
+    Rates and decay are meant for so many. A short run on a small set learns more with fewer.
+    """
+    imgsz: tuple[int, int] | None = option(None, parse=parse_imgsz, metavar="N|H,W")
+    """Input size in pixels, multiples of 32. Default: the model's own."""
+    patience: int = option(100, least=0)
+    """Stop after so many epochs without gain; 0: never."""
+    val_every: int = option(1, least=1)
+    """Validate every so many epochs.
+
+    The last always.
+    """
+    seed: int = option(0, least=0)
+    """Seed of everything random."""
+
+    optimizer: str = option("auto", choices=OPTIMIZERS, section="Optimizer")
+    """Auto: SGD for more than 10,000 batches, else AdamW.
+
+    With a learning rate of 0.002 · 5 / (4 + classes).
+    """
+    lr: float | None = option(None, above=0, below=1e6)
+    """Learning rate. Default: the optimizer's.
+
+    SGD 0.01, classification 0.2.
+    """
+    lr_final: float = option(0.01, above=0, below=1e6)
+    """Last learning rate over the first."""
+    momentum: float | None = option(None, above=0, below=1)
+    """SGD's, or Adam's beta 1. Default: .937 or .9."""
+    weight_decay: float | None = option(None, least=0, below=1e6)
+    """Default: 5e-4 (classification with SGD 1e-4).
+
+    On weights of convolutions and linear layers, per ``nominal_batch`` images.
+    """
+    warmup: float = option(3.0, least=0)
+    """Epochs in which rate and momentum rise (100 batches at least)."""
+    schedule: str | None = option(None, choices=SCHEDULES)
+    """Of the learning rate. Default: the task's.
+
+    Cosine for classification, else linear.
+    """
+    clip: float = option(10.0, above=0, below=1e6)
+    """Largest norm of a step's gradient."""
     ema: float = 0.9999
+    """Decay of the average of weights that is validated and kept."""
     ema_tau: float = 2000.0
-    val_every: int = 1
-    save_minutes: float = 10.0
-    device: str = "cpu"
-    threads: int | None = None
-    workers: int | None = None
-    cache: str = "auto"
-    amp: str = "auto"
+    """Time constant of ``ema`` in steps."""
+
+    freeze: int = option(0, least=0, section="What learns")
+    """First layers that do not learn."""
+    freeze_norms: bool = False
+    """BatchNorms keep their statistics.
+
+    Their scales and shifts learn on: for batches too small to have statistics of their own.
+    """
+    activation: str | None = None
+    """silu; hardswish, relu, leaky_relu:SLOPE (faster on CPUs). Default: the model's."""
+    teacher: str | None = option(None, metavar="CKPT")
+    """Also learn this model's answers.
+
+    See ``distill.py``.
+    """
+    qat: bool = False
+    """Of a trained model: learn on while convolutions round as INT8 will.
+
+    See ``qat.py``.
+    """
+    class_weights: str = option("none", choices=("none", "auto"))
+    """auto: rare classes count more.
+
+    One over the square root of the count.
+    """
+    gains: Mapping[str, float] = option(factory=dict, parse=numbers, metavar="NAME=VALUE,…")
+    """Weights of the loss's terms.
+
+    A teacher's begin with ``distill_``.
+    """
+    augment: Mapping[str, Any] = option(factory=dict, parse=_augment, metavar="NAME=VALUE,…")
+    """Changes to the augmentation, or none.
+
+    E.g. ``{"mosaic": 0.5}``; ``{"none": 1}`` switches it off.
+    """
+    close_mosaic: int = option(10, least=0)
+    """Last epochs without mosaic and mixup."""
+
+    device: str = option("cpu", section="Machine")
+    """cpu, cuda:0, GPU, NPU: as the target knows it."""
+    threads: int | None = option(None, least=1)
+    """CPU threads. Default: the runtime's choice."""
+    workers: int | None = option(None, least=0)
+    """Image readers. Default: one a core."""
+    cache: str = option("auto", choices=CACHES)
+    """Where decoded images are kept."""
+    amp: str = option("auto", choices=AMP)
+    """16-bit arithmetic."""
     compile: bool = False
+    """Let torch.compile optimise the network."""
     channels_last: bool = True
+    """Weights and images lie channels last in memory."""
+    save_minutes: float = 10.0
+    """Also save the state inside an epoch when the last save is older."""
 
     # What a resumed run may change: nothing of it changes what is learnt on one kind of device.
     WHERE = ("device", "threads", "workers", "cache", "compile", "channels_last", "save_minutes")
 
     def __post_init__(self) -> None:
-        for flag, value, known in (
-            ("--optimizer", self.optimizer, OPTIMIZERS),
-            ("--schedule", self.schedule or "linear", SCHEDULES),
-            ("--amp", self.amp, AMP),
-            ("--cache", self.cache, CACHES),
-            ("--class-weights", self.class_weights, ("none", "auto")),
-        ):
-            if value not in known:
-                raise UsageError(f"{flag} {value}: choose from {', '.join(known)}")
+        check(self)
         if self.activation:
             parse_activation(self.activation)
-        for flag, number, least in (
-            ("--epochs", self.epochs, 1),
-            ("--batch", self.batch, 0),
-            ("--nominal", self.nominal, 1),
-            ("--warmup", self.warmup, 0),
-            ("--patience", self.patience, 0),
-            ("--close-mosaic", self.close_mosaic, 0),
-            ("--freeze", self.freeze, 0),
-            ("--val-every", self.val_every, 1),
-            ("--workers", self.workers or 0, 0),
-        ):
-            if number < least:
-                raise UsageError(f"{flag} {number}: must be at least {least}")
-        if self.val_fraction is not None and not 0 < self.val_fraction < 1:
-            raise UsageError(f"--val-fraction {self.val_fraction:g}: must be between 0 and 1")
         if self.val is not None and self.val_fraction is not None:
-            raise UsageError("--val-fraction: sets training images aside, and --val gives others; drop one")
+            raise UsageError("`val_fraction`: sets training images aside, and `val` gives others; drop one")
         if self.teacher and self.compile:
-            raise UsageError("--compile: not together with --teacher, which looks into the network as it runs")
+            raise UsageError("`compile`: not together with `teacher`, which looks into the network as it runs")
         if not self.teacher and any(name.startswith("distill_") for name in self.gains):
-            raise UsageError("--gains distill_…: are a teacher's; give --teacher")
-        for flag, amount in (("--lr", self.lr), ("--clip", self.clip), ("--lr-final", self.lr_final)):
-            if amount is not None and not 0 < amount < 1e6:
-                raise UsageError(f"{flag} {amount:g}: must be above 0")
-        if self.momentum is not None and not 0 < self.momentum < 1:
-            raise UsageError(f"--momentum {self.momentum:g}: must be between 0 and 1")
-        if self.weight_decay is not None and not 0 <= self.weight_decay < 1e6:
-            raise UsageError(f"--weight-decay {self.weight_decay:g}: must not be negative")
+            raise UsageError("`gains` distill_…: are a teacher's; give `teacher`")
 
     def replace(self, **changes: Any) -> TrainOptions:
         return dataclasses.replace(self, **changes)
@@ -162,8 +187,7 @@ class TrainOptions:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> TrainOptions:
-        known = {f.name for f in dataclasses.fields(cls)}
-        values = {k: v for k, v in data.items() if k in known}
+        values = current(cls, data)
         if values.get("imgsz"):
             values["imgsz"] = tuple(values["imgsz"])
         if values.get("classes") is not None:
@@ -181,6 +205,5 @@ class TrainOptions:
             mine, theirs = getattr(self, f.name), getattr(stored, f.name)
             automatic = f.name == "batch" and mine == 0
             if f.name not in self.WHERE and not automatic and mine not in (getattr(plain, f.name), theirs):
-                flag = "--" + f.name.replace("_", "-")
-                raise UsageError(f"{flag} {mine}: the run was started with {theirs}, and --resume changes nothing")
+                raise UsageError(f"`{f.name}` {mine}: the run was started with {theirs}, and `resume` changes nothing")
         return stored.replace(**{name: getattr(self, name) for name in self.WHERE})

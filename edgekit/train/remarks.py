@@ -16,7 +16,7 @@ from edgekit.data.check import crosses_itself
 from edgekit.data.dataset import Dataset
 from edgekit.errors import InputError, shorten
 from edgekit.metrics.limits import crowded
-from edgekit.metrics.scores import Options
+from edgekit.metrics.options import Options
 from edgekit.spec import MAX_DET, sha256_file
 
 MOST_OUTLINES = 3000  # looked at; `edgekit data check` looks at all of them

@@ -88,7 +88,7 @@ def read_state(folder: Path) -> Json:
     """
     path = folder / "resume.pt"
     if not path.is_file():
-        raise InputError(f"--resume: {folder} holds no run to go on with (no resume.pt); start it without --resume")
+        raise InputError(f"`resume`: {folder} holds no run to go on with (no resume.pt); start it without `resume`")
     try:
         state: Json = torch.load(path, map_location="cpu", weights_only=True)
         schema = state["edgekit_run"]
@@ -107,6 +107,6 @@ def check_same(state: JsonView, prints: str, folder: Path, data: Path) -> None:
     """
     if state["data"] != prints:
         raise InputError(
-            f"--resume: {folder} was trained on {state['source']}, and what {data} holds now is not the same "
+            f"`resume`: {folder} was trained on {state['source']}, and what {data} holds now is not the same "
             "(classes, images or labels differ); give the data it began with, or start a new run"
         )

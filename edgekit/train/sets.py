@@ -28,19 +28,19 @@ def open_sets(
     Raises:
         InputError, UsageError: a set cannot be used, or there is nothing else to validate on.
     """
-    reading = LabelOptions.parse(options.label_options, "--label-options")
+    reading = LabelOptions.parse(options.label_options, "`label_options`")
     if options.val is None and options.val_fraction is None and is_one_split(data):
         what = "one COCO JSON" if data.is_file() else "class folders without train and val"
         raise UsageError(
-            f"{data}: {what}: what is validated on would be what is trained on; give --val OTHER, "
-            "--val-fraction 0.1 (sets a tenth of every class's images aside), or a data.yaml with train: and val: "
+            f"{data}: {what}: what is validated on would be what is trained on; give `val` OTHER, "
+            "`val_fraction` 0.1 (sets a tenth of every class's images aside), or a data.yaml with train: and val: "
             "(folders or JSON files)"
         )
     training = open_dataset(data, task, "train", images, options=reading, quiet=True)
     names = training.names
     if options.val_fraction is not None:
         if not is_one_split(data) and "val" in splits_of(data):
-            raise UsageError(f"--val-fraction {options.val_fraction:g}: {data} has a val split; drop the option")
+            raise UsageError(f"`val_fraction` {options.val_fraction:g}: {data} has a val split; drop the option")
         training, validating = divide(training, options.val_fraction)
     else:
         other = Path(options.val) if options.val is not None else data

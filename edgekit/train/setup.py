@@ -165,7 +165,7 @@ def set_up(request: Request, options: TrainOptions, watch: Watcher, world: World
     if state is not None:
         check_same(state, prints, request.out, request.data)
         _note_processes(state, world, watch)
-    asked = {"--model": model, "--task": task, "--resume": request.resume, "the data": prints}
+    asked = {"`model`": model, "`task`": task, "`resume`": request.resume, "the data": prints}
     world.agree(asked | _told(options))
     for sentence in remarks(training, validating):
         watch.note(sentence)
@@ -225,7 +225,7 @@ def _source(request: Request, state: JsonView | None) -> tuple[str, str | Checkp
     else:
         task = tasks.get(request.task or source.spec.task).name
     if request.data.exists() and request.data.resolve() == (request.out / NAME).resolve():
-        raise UsageError(f"--out {request.out}: holds {request.data}, which the run would replace; give another folder")
+        raise UsageError(f"`out` {request.out}: holds {request.data}, which the run would replace; give another folder")
     return model, source, task
 
 
@@ -268,16 +268,16 @@ def _of_run(state: JsonView, model: str | None, task: str | None) -> tuple[str, 
     Raises:
         UsageError: something else is asked for.
     """
-    for flag, given, stored in (("--model", model, state["model"]), ("--task", task, state["spec"]["task"])):
+    for flag, given, stored in (("`model`", model, state["model"]), ("`task`", task, state["spec"]["task"])):
         if given not in (None, stored):
-            raise UsageError(f"{flag} {given}: the run was started with {stored}, and --resume changes nothing")
+            raise UsageError(f"{flag} {given}: the run was started with {stored}, and `resume` changes nothing")
     return state["model"], state["spec"]["task"]
 
 
 def _told(options: TrainOptions) -> Json:
-    """Options that several processes must have in common, by flag."""
+    """Options that several processes must have in common, as messages name them."""
     plain = options.to_dict()
-    return {"--" + name.replace("_", "-"): value for name, value in plain.items() if name not in options.WHERE}
+    return {f"`{name}`": value for name, value in plain.items() if name not in options.WHERE}
 
 
 def _device(options: TrainOptions, world: World) -> torch.device:
@@ -288,7 +288,7 @@ def _device(options: TrainOptions, world: World) -> torch.device:
         device = torch.device(name)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise UsageError(f"--device {name}: cannot be used ({str(error).splitlines()[0]})") from error
+        raise UsageError(f"`device` {name}: cannot be used ({str(error).splitlines()[0]})") from error
     if device.index is not None:
         torch.cuda.set_device(device)
     return device
@@ -300,7 +300,7 @@ def _half(options: TrainOptions, device: torch.device) -> torch.dtype | None:
         return None
     if options.amp == "fp16":
         if device.type != "cuda":
-            raise UsageError(f"--amp fp16: needs a GPU, not {device}; take bf16 or off")
+            raise UsageError(f"`amp` fp16: needs a GPU, not {device}; take bf16 or off")
         return torch.float16
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
@@ -319,15 +319,17 @@ def _batch(options: TrainOptions, started: Checkpoint, device: torch.device, hal
     need = memory.needed(started.spec, size, half)
     fits = memory.largest(need, available) * world.size
     if options.batch > fits:
-        advice = f"--batch {fits} would" if fits else "not even one image would: take a smaller --imgsz or model"
+        advice = f"`batch` {fits} would" if fits else "not even one image would: take a smaller `imgsz` or model"
         raise UsageError(
-            f"--batch {options.batch}: {started.spec.name} at {size[0]}x{size[1]} needs about "
+            f"`batch` {options.batch}: {started.spec.name} at {size[0]}x{size[1]} needs about "
             f"{need.bytes(world.share(options.batch)) / 2**30:.1f} GiB, {available / 2**30:.1f} GiB are free; "
             f"{advice} fit"
         )
     if options.batch:
         return world.share(options.batch) * world.size
-    return world.least(max(min(memory.largest(need, available, 0.7), options.nominal // world.size), 1)) * world.size
+    return (
+        world.least(max(min(memory.largest(need, available, 0.7), options.nominal_batch // world.size), 1)) * world.size
+    )
 
 
 def _workers(options: TrainOptions, world: World) -> int:
@@ -364,7 +366,7 @@ def _prepared(net: torch.nn.Module, options: TrainOptions, device: torch.device,
     _freeze(net, options.freeze)
     if options.qat:
         if taken.source is None:
-            raise UsageError("--qat: fine-tunes a trained network; give its checkpoint as --model")
+            raise UsageError("`qat`: fine-tunes a trained network; give its checkpoint as `model`")
         qat.attach(net)
     return net
 
@@ -380,7 +382,7 @@ def _augment(options: TrainOptions, scale: str) -> Augment:
     known = {f.name for f in dataclasses.fields(base)}
     for name in changes:
         if name not in known:
-            raise UsageError(f"--augment {name}: not known; known: none, {', '.join(sorted(known))}")
+            raise UsageError(f"`augment` {name}: not known; known: none, {', '.join(sorted(known))}")
     return dataclasses.replace(base, **changes)
 
 
@@ -422,7 +424,7 @@ def _teacher(
     gains = {name: value for name, value in options.gains.items() if name.startswith("distill_")}
     teacher = Teacher(Path(options.teacher), started.spec, started.names, gains, device)
     if state is not None and state["teacher"] != teacher.sha256:
-        raise InputError(f"--teacher {options.teacher}: is not the file the run began with; put that one back")
+        raise InputError(f"`teacher` {options.teacher}: is not the file the run began with; put that one back")
     started.licence = started.licence or teacher.licence
     return teacher
 
@@ -430,6 +432,6 @@ def _teacher(
 def _freeze(net: torch.nn.Module, count: int) -> None:
     layers: Sequence[torch.nn.Module] = list(net.get_submodule("model").children())
     if count >= len(layers):
-        raise UsageError(f"--freeze {count}: the network has {len(layers)} layers, and the last must learn")
+        raise UsageError(f"`freeze` {count}: the network has {len(layers)} layers, and the last must learn")
     for layer in layers[:count]:
         layer.requires_grad_(False)

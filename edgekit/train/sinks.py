@@ -68,17 +68,17 @@ def open_sinks(names: Sequence[str], folder: Path, config: Mapping[str, Any]) ->
     """
     for name in names:
         if name not in SINKS:
-            raise UsageError(f"--log {name}: choose from {', '.join(SINKS)}")
+            raise UsageError(f"`log` {name}: choose from {', '.join(SINKS)}")
     opened: list[Sink] = []
     for name in dict.fromkeys(names):
         try:
-            with optional(f"--log {name}", package=name):
+            with optional(f"`log` {name}", package=name):
                 opened.append(SINKS[name](folder, _flat(config)))
         except Exception as error:
             Sinks(opened).close()
             if isinstance(error, MissingPackageError):
                 raise
-            raise InputError(f"--log {name}: could not be started ({_reason(error)})") from None
+            raise InputError(f"`log` {name}: could not be started ({_reason(error)})") from None
     return Sinks(opened)
 
 

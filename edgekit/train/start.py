@@ -50,7 +50,7 @@ class Taken:
         new = f"; starting at random: {', '.join(layers[:6])}{' …' if len(layers) > 6 else ''}" if layers else ""
         lost = (
             "; its BatchNorms had been folded and their statistics are lost, so that training begins by changing what "
-            "it computes: start from the file before it was fused, or keep them out of it with --freeze-norms"
+            "it computes: start from the file before it was fused, or keep them out of it with `freeze_norms`"
         )
         taken = f"{self.source}: {self.tensors} of {self.of} tensors taken over{rows}{new}"
         return taken + lost if self.fused else taken
@@ -92,7 +92,7 @@ def begin(
         return checkpoint.new(spec, tuple(names), (imgsz or (0,))[0] or None, seed), Taken()
     older = model
     if older.spec.family == "turbo" and task not in (None, "detect"):
-        raise UsageError(f"--task {task}: {older.path} is of the turbo family, which is supported for detect only")
+        raise UsageError(f"`task` {task}: {older.path} is of the turbo family, which is supported for detect only")
     kind = task or older.spec.task
     points = keypoints or (older.spec.keypoint_shape if kind == older.spec.task else None)
     spec = catalog.build_spec(older.spec.scale, kind, older.spec.family, len(names), points)

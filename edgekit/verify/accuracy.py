@@ -24,7 +24,7 @@ from edgekit.errors import InputError
 from edgekit.evaluate import evaluate
 from edgekit.metrics.matching import same_objects
 from edgekit.results import Result
-from edgekit.runtime.postprocess import Options
+from edgekit.runtime.options import Options
 from edgekit.runtime.predictor import Predictor
 from edgekit.spec import Session
 

@@ -16,7 +16,8 @@ import numpy as np
 
 from edgekit.metrics.matching import same_objects
 from edgekit.results import Result
-from edgekit.runtime.postprocess import Options, postprocess
+from edgekit.runtime.options import Options
+from edgekit.runtime.postprocess import postprocess
 from edgekit.runtime.predictor import Predictor
 from edgekit.spec import Session
 
@@ -54,7 +55,7 @@ def compared(
         report["warning"] = (
             f"in {len(full)} of {len(images)} images every candidate is above the confidence {conf:g}, and {cut_off} "
             f"objects are found by one of the two only (of {report['first']} and {report['second']}): crowds need more "
-            "candidates; build with --candidates"
+            "candidates; build with `candidates`"
         )
     return report
 

@@ -27,7 +27,8 @@ from edgekit import catalog
 from edgekit.errors import EdgekitError
 from edgekit.image import Geometry
 from edgekit.runtime.manifest import MANIFEST, manifest_of, read_bundle, write_manifest
-from edgekit.runtime.postprocess import Options, postprocess
+from edgekit.runtime.options import Options
+from edgekit.runtime.postprocess import postprocess
 from edgekit.spec import HEADS, ROLES, ModelInfo
 from edgekit.tasks import ports
 from tests.hostile.manifests import NO_OBJECT, WRONG, spoil

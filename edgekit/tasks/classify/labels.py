@@ -13,8 +13,9 @@ import numpy as np
 
 from edgekit.errors import InputError
 from edgekit.metrics.labels import LabelledSet
+from edgekit.metrics.options import Options
 from edgekit.metrics.predictions import Prediction, by_image
-from edgekit.metrics.scores import Options, Scores
+from edgekit.metrics.scores import Scores
 from edgekit.spec import Json
 
 

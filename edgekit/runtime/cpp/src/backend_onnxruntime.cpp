@@ -172,7 +172,7 @@ class OnnxRuntime : public Backend {
                 {nullptr, {api().ReleaseSession}},
                 {nullptr, {api().ReleaseMemoryInfo}}} {
     if (!is_cpu(settings.device))
-      throw Error(Error::Kind::usage, "--device " + settings.device + ": " + info.target +
+      throw Error(Error::Kind::usage, "`device` " + settings.device + ": " + info.target +
                                           " runs on cpu; use a trt-* target for NVIDIA GPUs");
     OrtEnv* environment = nullptr;
     shared_.check(api().CreateEnv(ORT_LOGGING_LEVEL_ERROR, "edgekit", &environment), "start");

@@ -23,7 +23,7 @@ std::string device_of(ov::Core& core, const std::string& wanted) {
   if (!several && std::any_of(devices.begin(), devices.end(), known)) return name;
   std::string seen;
   for (const std::string& device : devices) seen += (seen.empty() ? "" : ", ") + device;
-  throw Error(Error::Kind::usage, "--device " + wanted + ": OpenVINO sees " + seen + " here");
+  throw Error(Error::Kind::usage, "`device` " + wanted + ": OpenVINO sees " + seen + " here");
 }
 
 ov::AnyMap properties_of(const Info& info, const Settings& settings, const std::string& device) {

@@ -198,7 +198,7 @@ class TensorRt : public Backend {
     int gpus = 0;
     if (cudaGetDeviceCount(&gpus) != cudaSuccess || gpu_ >= gpus ||
         cudaGetDeviceProperties(&properties, gpu_) != cudaSuccess)
-      throw Error(Error::Kind::usage, "--device " + (settings.device.empty() ? "cuda:0" : settings.device) +
+      throw Error(Error::Kind::usage, "`device` " + (settings.device.empty() ? "cuda:0" : settings.device) +
                                           ": there is no such GPU here, or no driver for it");
     const int sm = 10 * properties.major + properties.minor;
     path_ = join(folder, "model.sm" + std::to_string(sm) + ".engine");
@@ -227,7 +227,7 @@ class TensorRt : public Backend {
   static int device_of(const std::string& device) {
     if (device.empty() || device == "cuda" || device == "gpu") return 0;
     const bool known = device.size() == 6 && device.compare(0, 5, "cuda:") == 0 && device[5] >= '0' && device[5] <= '9';
-    if (!known) throw Error(Error::Kind::usage, "--device " + device + ": trt-* bundles run on cuda:0, cuda:1 ...");
+    if (!known) throw Error(Error::Kind::usage, "`device` " + device + ": trt-* bundles run on cuda:0, cuda:1 ...");
     return device[5] - '0';
   }
 

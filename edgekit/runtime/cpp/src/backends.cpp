@@ -64,7 +64,7 @@ std::unique_ptr<Backend> open_backend(const std::string& folder, const Info& inf
   if (!one_of(target, targets)) {
     std::string known(targets);
     for (std::size_t at = 0; (at = known.find(' ', at)) != std::string::npos; at += 2) known.replace(at, 1, ", ");
-    throw Error(Error::Kind::usage, "--target " + target + ": there is no such target; targets are " + known);
+    throw Error(Error::Kind::usage, "`target` " + target + ": there is no such target; targets are " + known);
   }
   if (target.compare(0, 3, "ov-") == 0) {
 #ifdef EDGEKIT_WITH_OPENVINO

@@ -59,7 +59,7 @@ std::shared_ptr<const detail::ModelParts> open(const std::string& folder, const 
   if (!std::filesystem::exists(folder, failed))
     throw Error(Error::Kind::input, folder + ": no such file or folder; give a bundle");
   if (settings.threads < 0)
-    throw Error(Error::Kind::usage, "--threads " + std::to_string(settings.threads) + ": must be at least 1");
+    throw Error(Error::Kind::usage, "`threads` " + std::to_string(settings.threads) + ": must be at least 1");
   if (settings.streams < 0)
     throw Error(Error::Kind::usage, "streams " + std::to_string(settings.streams) + ": must be at least 1");
   auto parts = std::make_shared<detail::ModelParts>();

@@ -357,41 +357,41 @@ std::string rebuild(long long candidates) {
 void check_options(const Options& options, const Info& info) {
   const auto fail = [](const std::string& sentence) { throw Error(Error::Kind::usage, sentence); };
   if (!(options.conf >= 0 && options.conf <= 1))
-    fail("--conf " + shown(options.conf) + ": must be a number between 0 and 1");
+    fail("`conf` " + shown(options.conf) + ": must be a number between 0 and 1");
   if (!(options.iou >= 0 && options.iou <= 1))
-    fail("--iou " + shown(options.iou) + ": must be a number between 0 and 1");
+    fail("`iou` " + shown(options.iou) + ": must be a number between 0 and 1");
   if (options.max_det < 1)
-    fail("--max-det " + std::to_string(options.max_det) + ": must be a whole number of at least 1");
+    fail("`max_det` " + std::to_string(options.max_det) + ": must be a whole number of at least 1");
   for (const int label : options.classes) {
-    if (label < 0) fail("--classes " + std::to_string(label) + ": must be a whole number of at least 0");
+    if (label < 0) fail("`classes` " + std::to_string(label) + ": must be a whole number of at least 0");
     if (label >= static_cast<int>(info.names.size()))
-      fail("--classes " + std::to_string(label) + ": the model has the classes 0 to " +
+      fail("`classes` " + std::to_string(label) + ": the model has the classes 0 to " +
            std::to_string(info.names.size() - 1));
   }
   if (info.candidates > 0 && cuts(info) && options.max_det > info.candidates && options.max_det != Options().max_det)
-    fail("--max-det " + std::to_string(options.max_det) + ": the model's head keeps " +
+    fail("`max_det` " + std::to_string(options.max_det) + ": the model's head keeps " +
          std::to_string(info.candidates) + " candidates an image, which is the most objects it can give; " +
          rebuild(an_object * options.max_det));
   if (info.head == "nms" && (options.agnostic || std::fabs(options.iou - nms_iou) > 1e-6F))
-    fail((options.agnostic ? std::string("--agnostic") : "--iou " + shown(options.iou)) +
-         ": the model's graph has suppressed duplicates already, as it was made to; build it with --head topk, or "
+    fail((options.agnostic ? std::string("`agnostic`") : "`iou` " + shown(options.iou)) +
+         ": the model's graph has suppressed duplicates already, as it was made to; build it with `head` topk, or "
          "export it without nms, to choose");
 }
 
 std::vector<std::string> truncation(const Result& result, const Info& info, const Options& options) {
   std::vector<std::string> sentences;
   if (result.truncated_by_candidates && info.head == "raw") {
-    sentences.push_back("the " + std::to_string(most_candidates) + " best candidates alone were looked at; raise --conf " +
+    sentences.push_back("the " + std::to_string(most_candidates) + " best candidates alone were looked at; raise `conf` " +
                         shown(options.conf));
   } else if (result.truncated_by_candidates) {
     const bool said = info.candidates > 0;
     sentences.push_back("all " + (said ? std::to_string(info.candidates) + " " : "") +
-                        "candidates that the model's head keeps lie above --conf " + shown(options.conf) +
-                        ", so there may be more objects; raise --conf, or " +
-                        (said ? rebuild(4LL * info.candidates) : "build it with more: --candidates N"));
+                        "candidates that the model's head keeps lie above `conf` " + shown(options.conf) +
+                        ", so there may be more objects; raise `conf`, or " +
+                        (said ? rebuild(4LL * info.candidates) : "build it with more `candidates`"));
   }
   if (result.truncated_by_max_det)
-    sentences.push_back("more objects were found than --max-det " + std::to_string(options.max_det) +
+    sentences.push_back("more objects were found than `max_det` " + std::to_string(options.max_det) +
                         ", which keeps the best; give more to see all");
   return sentences;
 }

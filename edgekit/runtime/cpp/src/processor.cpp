@@ -55,7 +55,7 @@ std::string remark(const Info& info, const std::string& device) {
 #endif
   if (info.weight_bits != 8 || adds_exactly()) return {};
   return "its weights take eight bits, and this processor (without VNNI) adds their products in sixteen, which "
-         "saturate: accuracy is lower than the manifest says; build it with --weight-bits 7";
+         "saturate: accuracy is lower than the manifest says; build it with `weight_bits` 7";
 }
 
 }  // namespace edgekit::detail
