@@ -25,10 +25,13 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
+import clipping
 import numpy as np
 import onnx
 
@@ -47,9 +50,10 @@ SETS = {
     "table tennis": ("yolo12n-obb-table-tennis.pt", "table_tennis_obb/data.yaml", (16, 64, 256, 512)),
 }
 SIDE, USUAL = 320, 64
-# How an activation's range is made of those of the images: NNCF's names.
-RANGES = {"minmax": "MINMAX", "mean": "MEAN_MINMAX", "percentile": "MEAN_QUANTILE", "median": "MEDIAN_MINMAX"}
 CPU_RUNS = 8
+METHODS = (*ranges.METHODS, *clipping.METHODS)
+# How an activation's range is made of those of the images: NNCF's names.
+ESTIMATORS = {"minmax": "MINMAX", "mean": "MEAN_MINMAX", "percentile": "MEAN_QUANTILE"}
 LIMIT = "ONEDNN_MAX_CPU_ISA"  # what OpenVINO's kernels may use of the processor
 
 Row = dict[str, Any]
@@ -65,7 +69,7 @@ def plan() -> Iterator[Row]:
         return
     for name, (_, _, sizes) in SETS.items():
         for images in sizes:
-            for method in ranges.METHODS:
+            for method in METHODS:
                 yield {"by": "edgekit tensorrt", **usual, "set": name, "images": images, "method": method}
     yield {"by": "edgekit tensorrt", **usual, "method": "percentile", "bias": False}
     yield {"by": "edgekit tensorrt", **usual, "method": "percentile", "weight_bits": 7}
@@ -131,7 +135,7 @@ class Bench:
         judged = open_dataset(shared / "data" / data, info.task, "val", None, info.names)
         train = open_dataset(shared / "data" / data, info.task, "train", None, info.names)
         chosen = calibration.choose(train, max(sizes), 0, judged)
-        self.batches = calibration.batches(chosen, shared / "data" / data, info)
+        self.batches = calibration.tensors(calibration.located(chosen, [(shared / "data" / data).parent]), info)
         self.judge = accuracy.by_labels(judged)
         self.floats = {"ort": self.open("ort-int8", self.graphs["ort-int8"].path)}
         files = scratch / "ov-fp32"
@@ -168,7 +172,7 @@ class Bench:
         if (fuse, len(batches)) not in self.statistics:
             self.statistics[fuse, len(batches)] = ranges.collect(graph.path, batches, qdq.wanted(graph.path, fuse))
         found = self.statistics[fuse, len(batches)]
-        limits = ranges.limits(found, what["method"], symmetric=fuse == "tensorrt")
+        limits = clipping.limits(found, what["method"], symmetric=fuse == "tensorrt")
         means = {n: s.channel_means for n, s in found.items() if s.channel_means is not None} if what["bias"] else None
         out = self.scratch / "explicit.onnx"
         qdq.quantize(graph.path, out, limits, (), fuse, means, what["weight_bits"])
@@ -176,18 +180,11 @@ class Bench:
 
     def _nncf(self, what: Row, batches: list[np.ndarray]) -> Session:
         import nncf
-        from nncf.quantization.range_estimator import RangeEstimatorParametersSet
 
         out = self.scratch / "model.xml"
         graph: Graph = self.graphs["ov-int8"]
-        alpha = what.get("smoothing")
-        changes = {
-            "activations_range_estimator_params": getattr(RangeEstimatorParametersSet, RANGES[what["method"]]),
-            "disable_bias_correction": not what["bias"],
-            "disable_channel_alignment": not what.get("alignment", False),
-            "smooth_quant_alphas": nncf.AdvancedSmoothQuantParameters(convolution=-1 if alpha is None else alpha),
-        }
-        ir.quantize(graph.path, out, batches, (), what["weight_bits"], what["symmetric"], changes)
+        with mock.patch("nncf.quantize", partial(_changed, nncf.quantize, what)):
+            ir.quantize(graph.path, out, batches, (), what["weight_bits"])
         return self.open("ov-int8", out)
 
     def _static(self, what: Row, batches: list[np.ndarray]) -> Session:
@@ -220,6 +217,21 @@ class Bench:
         return self.open("ort-int8", out)
 
 
+def _changed(quantize: Callable[..., Any], what: Row, model: Any, dataset: Any, **options: Any) -> Any:
+    """NNCF as edgekit calls it but for what a row changes."""
+    import nncf
+
+    estimators = nncf.quantization.range_estimator.RangeEstimatorParametersSet
+    advanced = options["advanced_parameters"]
+    advanced.activations_range_estimator_params = getattr(estimators, ESTIMATORS[what["method"]])
+    advanced.disable_bias_correction = not what["bias"]
+    advanced.disable_channel_alignment = not what.get("alignment")
+    advanced.smooth_quant_alphas = nncf.AdvancedSmoothQuantParameters(convolution=what.get("smoothing", -1))
+    if what["symmetric"]:
+        options["preset"] = nncf.QuantizationPreset.PERFORMANCE
+    return quantize(model, dataset, **options)
+
+
 def _cpu_ms(session: Session, other: Session, batch: np.ndarray) -> tuple[float, float]:
     times: tuple[list[float], list[float]] = ([], [])
     for _ in range(CPU_RUNS):
@@ -242,7 +254,7 @@ def plot(rows: list[Row], out: Path) -> None:
     for axes, (name, (file, _, sizes)) in zip(panels, SETS.items(), strict=True):
         sized = [r for r in rows if r["what"]["by"] == "edgekit tensorrt" and r["what"]["set"] == name]
         sized = [r for r in sized if r["what"]["bias"] and r["what"]["weight_bits"] == 8]
-        for method in ranges.METHODS:
+        for method in METHODS:
             line = sorted((r["what"]["images"], r["drop_points"]) for r in sized if r["what"]["method"] == method)
             axes.plot(*zip(*line, strict=True), marker="o", label=method)
         axes.axhline(0, color="grey", linewidth=0.8)

@@ -79,7 +79,8 @@ class Bench:
         data = shared / "data" / DATA
         judged = open_dataset(data, info.task, "val", None, info.names)
         train = open_dataset(data, info.task, "train", None, info.names)
-        self.batches = calibration.batches(calibration.choose(train, IMAGES, 0, judged), data, info)
+        chosen = calibration.choose(train, IMAGES, 0, judged)
+        self.batches = calibration.tensors(calibration.located(chosen, [data.parent]), info)
         self.judge = accuracy.by_labels(judged)
         self.before = self.score(self.graph.path)
         self.names = [node.name for node in onnx.load(self.graph.path).graph.node]

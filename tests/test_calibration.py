@@ -45,6 +45,10 @@ def _info(side: int = 32, batch: int = 1) -> ModelInfo:
     return ModelInfo("classify", (side, side), "raw", ("a", "b"), (port,), (out,))
 
 
+def _batches(manifest: calibration.Manifest, folder: Path, batch: int = 1) -> list[np.ndarray]:
+    return calibration.tensors(calibration.located(manifest, [folder]), _info(batch=batch))
+
+
 def test_every_class_and_light_is_there_and_rare_ones_are_not_drowned(folders: Path) -> None:
     manifest = calibration.choose(_train(folders), 20, seed=3)
     paths = [entry.path for entry in manifest.images]
@@ -77,7 +81,7 @@ def test_images_beside_the_folder_of_the_annotations(folders: Path) -> None:
     assert calibration._relative(Path("/elsewhere/1.png"), annotations) == "/elsewhere/1.png"
     entry = calibration.Entry("../train/a/01.png", sha256_file(folders / "train" / "a" / "01.png"), "bright")
     manifest = calibration.Manifest("train.json", "train", "classify", 0, (entry,))
-    assert calibration.batches(manifest, annotations / "train.json", _info())[0].shape == (1, 3, 32, 32)
+    assert _batches(manifest, annotations)[0].shape == (1, 3, 32, 32)
 
 
 def test_a_coco_file_is_no_split_to_calibrate_on(folders: Path) -> None:
@@ -135,8 +139,8 @@ def test_few_images_are_warned_of_and_very_few_refused(folders: Path) -> None:
 
 def test_batches_are_what_the_artifact_takes(folders: Path) -> None:
     manifest = calibration.choose(_train(folders), 5, force=True)
-    singles = calibration.batches(manifest, folders, _info())
-    pairs = calibration.batches(manifest, folders, _info(batch=2))
+    singles = _batches(manifest, folders)
+    pairs = _batches(manifest, folders, batch=2)
     assert [b.shape for b in singles] == [(1, 3, 32, 32)] * 5 and [b.shape for b in pairs] == [(2, 3, 32, 32)] * 3
     np.testing.assert_array_equal(np.concatenate(pairs)[:5], np.concatenate(singles))
     np.testing.assert_array_equal(pairs[2][1], singles[0][0])  # filled up from the front
@@ -148,10 +152,10 @@ def test_images_that_changed_or_went_are_named(folders: Path) -> None:
     path = folders / manifest.images[3].path
     _image(path, 99, 999)
     with pytest.raises(GateError, match=f"{path.name}: not the image the calibration was made with"):
-        calibration.batches(manifest, folders, _info())
+        _batches(manifest, folders)
     path.unlink()
     with pytest.raises(InputError, match=f"{path.name}: a calibration image that is not there"):
-        calibration.batches(manifest, folders, _info())
+        _batches(manifest, folders)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
+from benchmarks import clipping
 from edgekit import checkpoint, targets
 from edgekit.errors import InputError, UsageError
 from edgekit.graph import narrow
@@ -74,14 +75,14 @@ def test_statistics_are_those_of_all_values_whatever_the_order() -> None:
     assert abs((forward.counts * forward.centres).sum() / every.size - every.mean()) < width
 
 
-@pytest.mark.parametrize("method", ranges.METHODS)
+@pytest.mark.parametrize("method", [*ranges.METHODS, *clipping.METHODS])
 def test_a_range_covers_what_matters_and_not_the_outlier(method: str) -> None:
     found = ranges.Statistics()
     values = np.random.default_rng(0).normal(0, 1, 200_000).astype(np.float32)
     for part in np.split(values, 40):  # small enough to be counted whole
         found.add(part)
     found.add(np.array([300.0], np.float32))
-    low, high = ranges.limits({"x": found}, method)["x"]
+    low, high = clipping.limits({"x": found}, method)["x"]
     assert low == -high
     if method == "minmax":
         assert high == 300

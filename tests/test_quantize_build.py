@@ -317,7 +317,8 @@ def quantized(model: Path, data: Path, tmp_path_factory: pytest.TempPathFactory)
     folder = tmp_path_factory.mktemp("ir,folder")  # a comma once ended the path
     graph = export(checkpoint.load(model), folder / "model.onnx", recipe=targets.get("ov-int8").recipe)
     chosen = calibration.choose(open_dataset(data, "classify", "train"), 16)
-    ir.quantize(graph.path, folder / "int8.xml", calibration.batches(chosen, data, graph.info)[:4])
+    images = calibration.tensors(calibration.located(chosen, [data])[:4], graph.info)
+    ir.quantize(graph.path, folder / "int8.xml", images)
     return folder
 
 

@@ -3,7 +3,7 @@
     manifest = choose(open_dataset("bccd/data.yaml", "detect", "train"), count=300, seed=0)
     write(manifest, Path("bccd.json"))
     manifest.sha256                     # goes into the bundle
-    batches(manifest, root, info)       # float32 [B, 3, H, W] each, as the artifact wants them
+    tensors(located(manifest, [folder]), info)      # float32 [B, 3, H, W] each, as the artifact wants them
 
 Images are drawn stratum by stratum: every class, dark and bright, flat and contrasty, small and large objects, always
 from the stratum that has the fewest so far. Labels are not needed: without them light and contrast are the strata. What
@@ -326,19 +326,6 @@ def tensors(files: Sequence[Path], info: ModelInfo) -> list[np.ndarray]:
         prepare([read_image(path) for path in group], info.imgsz, info.preprocess, info.batch or 0)[0].copy()
         for group in groups
     ]
-
-
-def batches(manifest: Manifest, root: Path, info: ModelInfo, most: int | None = None) -> list[np.ndarray]:
-    """``tensors`` of the manifest's first ``most`` images (default: all).
-
-    Args:
-        root: the set's ``data.yaml``, JSON or folder; the manifest's paths start at its folder.
-
-    Raises:
-        InputError: an image is missing or cannot be read.
-        GateError: an image is not the one that was chosen.
-    """
-    return tensors(located(dataclasses.replace(manifest, images=manifest.images[:most]), [_root(root)]), info)
 
 
 def write(manifest: Manifest, path: Path) -> None:

@@ -15,7 +15,8 @@ say little; ``benchmarks/results/int8-methods.json``). The network takes 0.54 of
 - biases are corrected for the mean error that rounding leaves behind (0.3 points);
 - ranges are those of all images: means of theirs are as good, means of their percentiles lose 0.6 points.
 
-SmoothQuant of convolutions and alignment of channels were tried too: the same figure to the last digit.
+SmoothQuant of convolutions and alignment of channels were tried too: the same figure to the last digit. What was tried
+and is not done stands in ``benchmarks/int8_methods.py``.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ import logging
 import re
 import shutil
 import tempfile
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -47,13 +48,7 @@ _SUFFIX = "/WithoutBiases"  # OpenVINO's name for a convolution whose bias becam
 
 
 def quantize(
-    graph: Path,
-    out: Path,
-    batches: Sequence[np.ndarray],
-    skip: Collection[str] = (),
-    weight_bits: int = 7,
-    symmetric: bool = False,
-    changes: Mapping[str, object] | None = None,
+    graph: Path, out: Path, batches: Sequence[np.ndarray], skip: Collection[str] = (), weight_bits: int = 7
 ) -> qdq.Placement:
     """Write ``graph`` as an INT8 IR, ``out`` and the ``.bin`` beside it.
 
@@ -63,8 +58,6 @@ def quantize(
         batches: float32 ``[B, 3, H, W]`` each.
         skip: groups (``groups.collect``) and nodes to leave in floating point.
         weight_bits: 7, or 8 for processors with VNNI only.
-        symmetric: of activations.
-        changes: to ``nncf.AdvancedQuantizationParameters``, to try other methods.
 
     Raises:
         MissingPackageError: openvino or nncf is not installed.
@@ -83,34 +76,28 @@ def quantize(
     left = _left_alone(model, skip, graph)
     left |= {name + _SUFFIX for name in qdq.last_convolutions(exported) if qdq.keeps_float(name)}
     known = {name for op in model.get_ops() if not _COUNTED.fullmatch(name := op.get_friendly_name())}
+    advanced = nncf.AdvancedQuantizationParameters(
+        overflow_fix=nncf.OverflowFix.ENABLE if weight_bits == 7 else nncf.OverflowFix.DISABLE,
+        disable_bias_correction=False,
+        disable_channel_alignment=True,
+        smooth_quant_alphas=nncf.AdvancedSmoothQuantParameters(convolution=-1),  # none
+        # Per image, whatever the artifact's batch: the ranges must not depend on it.
+        batchwise_statistics=len(batches[0]) > 1,
+        activations_range_estimator_params=nncf.quantization.range_estimator.RangeEstimatorParametersSet.MINMAX,
+    )
     with _quiet():
         quantized = nncf.quantize(
             model,
             nncf.Dataset(batches),
             subset_size=len(batches),
-            preset=nncf.QuantizationPreset.PERFORMANCE if symmetric else nncf.QuantizationPreset.MIXED,
+            preset=nncf.QuantizationPreset.MIXED,  # asymmetric activations
             target_device=nncf.TargetDevice.CPU,
             ignored_scope=nncf.IgnoredScope(names=sorted(left), validate=False),
-            advanced_parameters=_advanced(weight_bits, len(batches[0]) > 1, changes or {}),
+            advanced_parameters=advanced,
         )
     _make_repeatable(quantized, known)
     save(quantized, out)
     return _placement(quantized, left)
-
-
-def _advanced(weight_bits: int, batched: bool, changes: Mapping[str, Any]) -> Any:
-    import nncf
-
-    settings = {
-        "overflow_fix": nncf.OverflowFix.ENABLE if weight_bits == 7 else nncf.OverflowFix.DISABLE,
-        "disable_bias_correction": False,
-        "disable_channel_alignment": True,
-        "smooth_quant_alphas": nncf.AdvancedSmoothQuantParameters(convolution=-1),
-        # Per image, whatever the artifact's batch: the ranges must not depend on it.
-        "batchwise_statistics": batched,
-        "activations_range_estimator_params": nncf.quantization.range_estimator.RangeEstimatorParametersSet.MINMAX,
-    }
-    return nncf.AdvancedQuantizationParameters(**(settings | dict(changes)))
 
 
 def _left_alone(model: Any, skip: Collection[str], graph: Path) -> set[str]:

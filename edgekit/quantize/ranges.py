@@ -1,15 +1,10 @@
 """What values a graph's tensors take on calibration images, and which range of them INT8 should cover.
 
     statistics = collect(Path("model.onnx"), batches)
-    limits(statistics, "mse")["model.2.cv1.act/Mul"]        # (-0.278, 6.1)
+    limits(statistics, "percentile")["model.2.cv1.act/Mul"]        # (-6.1, 6.1)
 
-One pass keeps a histogram of every value. Methods:
-
-- ``minmax``: everything that was seen;
-- ``percentile``: all but one value in 10 000 on either side;
-- ``mse``: the range with the least squared error of rounding and clipping together;
-- ``entropy``: the one whose distribution after rounding is nearest to the original's (Kullback-Leibler divergence;
-  S. Migacz, "8-bit inference with TensorRT", GTC 2017).
+One pass keeps a histogram of every value. ``minmax`` is everything that was seen, ``percentile`` all but one value in
+10 000 on either side. Other methods lose as much or more (``benchmarks/clipping.py``).
 """
 
 from __future__ import annotations
@@ -24,10 +19,9 @@ import onnx
 
 from edgekit.errors import InputError, UsageError, optional
 
-METHODS = ("minmax", "percentile", "mse", "entropy")
+METHODS = ("minmax", "percentile")
 BINS = 4096  # over [-reach, reach]
 OUTSIDE = 1e-4  # share of values that `percentile` leaves out on either side
-STEPS = 80  # clipping thresholds that `mse` tries
 SAMPLED = 1 << 13  # values of one tensor and batch that enter its histogram, evenly spread; its extremes are exact
 
 Limits = dict[str, tuple[float, float]]
@@ -123,7 +117,7 @@ def _float_values(model: onnx.ModelProto) -> list[str]:
     return [name for name in made if kinds.get(name) == onnx.TensorProto.FLOAT]
 
 
-def limits(statistics: Mapping[str, Statistics], method: str = "mse", symmetric: bool = True) -> Limits:
+def limits(statistics: Mapping[str, Statistics], method: str, symmetric: bool = True) -> Limits:
     """Value → (low, high) that eight bits should cover; low is ``-high`` where ``symmetric``.
 
     Raises:
@@ -143,50 +137,4 @@ def _limit(s: Statistics, method: str, symmetric: bool) -> tuple[float, float]:
         low, high = min(low, 0.0), max(high, 0.0)
     if symmetric:
         low, high = -max(-low, high), max(-low, high)
-    if method == "mse":
-        low, high = _least_error(s, low, high)
-    elif method == "entropy":
-        low, high = _least_divergence(s, low, high)
     return (low, high) if high > low else (-1e-6, 1e-6)
-
-
-def _least_error(s: Statistics, low: float, high: float) -> tuple[float, float]:
-    """The fraction of the range with the least squared error: rounding inside, clipping outside."""
-    used = np.flatnonzero(s.counts)
-    centres, weights = s.centres[used], s.counts[used].astype(np.float64)
-    best, chosen = np.inf, (low, high)
-    for part in np.linspace(1.0, 0.2, STEPS):
-        # The short side of an activation such as SiLU's is no tail: it stays.
-        a, b = (part * low, part * high) if -low == high else (max(low, -part * max(high, -low)), part * high)
-        if b <= a:
-            continue
-        step = (b - a) / 255
-        inside = np.clip(centres, a, b)
-        error = float((weights * (np.round((inside - a) / step) * step + a - centres) ** 2).sum())
-        if error < best:
-            best, chosen = error, (float(a), float(b))
-    return chosen
-
-
-def _least_divergence(s: Statistics, low: float, high: float) -> tuple[float, float]:
-    half = BINS // 2
-    sizes = s.counts[half:] + s.counts[half - 1 :: -1]  # of absolute values
-    top = int(np.ceil(max(-low, high) / s.reach * half))
-    best, chosen = np.inf, top
-    for edge in range(128, top + 1, max((top - 128) // 64, 1)):
-        kept = sizes[:edge].astype(np.float64)
-        outside = sizes[edge:].sum()
-        clipped = kept.copy()
-        clipped[-1] += outside
-        bins = np.minimum(np.arange(edge) * 128 // edge, 127)
-        filled = (kept > 0).astype(np.float64)
-        share = np.bincount(bins, kept, 128) / np.maximum(np.bincount(bins, filled, 128), 1)
-        rough = share[bins] * filled
-        p, q = clipped / max(clipped.sum(), 1), rough / max(rough.sum(), 1)
-        both = (p > 0) & (q > 0)
-        missed = p[(p > 0) & (q == 0)].sum()
-        divergence = float((p[both] * np.log(p[both] / q[both])).sum() + missed * 20)
-        if divergence < best:
-            best, chosen = divergence, edge
-    reach = s.reach * chosen / half
-    return max(low, -reach), min(high, reach)
