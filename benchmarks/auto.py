@@ -26,10 +26,10 @@ from typing import Any
 from edgekit import targets
 from edgekit.bench import machine
 from edgekit.bundle.options import BuildOptions
-from edgekit.plan import Candidate, Wish
+from edgekit.plan import Candidate, Objective
 from edgekit.plan.candidates import candidates, order
 from edgekit.plan.choose import Judged, Time, choose
-from edgekit.plan.contest import Contest, Job
+from edgekit.plan.contest import Job, Tuner
 from edgekit.quantize import QuantizeOptions
 
 CASES = {"latency": "latency", "throughput": "throughput", "tight": "latency"}
@@ -38,7 +38,7 @@ MANY = 8  # images a run that only the hand tries
 STATE = "prepared.json"
 
 
-class _Kept(Contest):
+class _Kept(Tuner):
     """A contest that goes on from what earlier ones built."""
 
     def adopt(self, entries: list[Candidate], trials: dict[str, Path], bundles: dict[str, Path]) -> None:
@@ -76,7 +76,7 @@ def prepare(options: argparse.Namespace) -> None:
     """Every bundle, built and judged; a second INT8 where the tight limit asks for one. Resumes where it stopped."""
     folder: Path = options.folder
     folder.mkdir(parents=True, exist_ok=True)
-    entries, left_out = candidates(Wish("latency"), data=True)
+    entries, left_out = candidates(Objective("latency"), data=True)
     entries += _batched(entries, (*targets.get("ov-fp16").batches, MANY))
     state: dict[str, Any] = {
         "checkpoint": options.checkpoint.name,
@@ -117,7 +117,7 @@ def _prepare(entry: Candidate, limit: float, state: dict[str, Any], options: arg
     own.mkdir()
     size = (options.imgsz, options.imgsz)
     wishes = QuantizeOptions(data=options.data, calibration=options.calibration, max_drop=limit)
-    with _Kept(Job(options.checkpoint, BuildOptions(size, quantize=wishes)), own, Wish(), _say) as contest:
+    with _Kept(Job(options.checkpoint, BuildOptions(size, quantize=wishes)), own, Objective(), _say) as contest:
         known = state["bundles"].get(f"ort-fp32 {LIMIT:g}")
         if known:
             first = {"ort-fp32": folder / known["full"]}
@@ -135,7 +135,7 @@ def _prepare(entry: Candidate, limit: float, state: dict[str, Any], options: arg
 
 def measure(case: str, state: dict[str, Any], folder: Path, seconds: float) -> dict[str, Any]:
     """One case: ``auto``'s choice, the hand's, and everybody's figures by hand."""
-    wish, limit = Wish(CASES[case]), state["limits"][case]
+    wish, limit = Objective(CASES[case]), state["limits"][case]
     entries = [e for e in candidates(wish, data=True)[0] if _known(e, state, limit)["trial"]]
     outcome, judged = _auto(entries, wish, limit, state, folder)
     by_hand = [*entries, *(_batched(entries, (MANY,)) if case == "throughput" else ())]
@@ -176,7 +176,7 @@ def measure(case: str, state: dict[str, Any], folder: Path, seconds: float) -> d
 
 
 def _auto(
-    entries: list[Candidate], wish: Wish, limit: float, state: dict[str, Any], folder: Path
+    entries: list[Candidate], wish: Objective, limit: float, state: dict[str, Any], folder: Path
 ) -> tuple[Any, list[str]]:
     """``auto``'s own choice: its clock and its pruning, on what was built and judged before."""
     asked: list[str] = []

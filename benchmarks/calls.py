@@ -36,7 +36,7 @@ def main() -> None:
         return
     sys.path.insert(0, str(REPO))
     from edgekit.bench import machine
-    from edgekit.bench.watch import Watch
+    from edgekit.bench.watch import NoiseMonitor
     from edgekit.system.versions import versions
 
     with ExitStack() as stack:
@@ -50,7 +50,7 @@ def main() -> None:
         }
         for work in sides.values():
             work()
-        with Watch(helpers=[work.pid for work in sides.values()]) as watch:
+        with NoiseMonitor(helpers=[work.pid for work in sides.values()]) as watch:
             answers = take_turns(sides, options.rounds, watch.tick)
     document = {
         "schema": 1,

@@ -35,7 +35,7 @@ def main() -> None:
     options = _options()
     sys.path.insert(0, str(REPO))
     from edgekit.bench import machine
-    from edgekit.bench.watch import Watch
+    from edgekit.bench.watch import NoiseMonitor
     from edgekit.image import read_image
 
     images = [read_image(path) for path in options.images]
@@ -46,7 +46,7 @@ def main() -> None:
             for image in images:
                 call(image)
         times: dict[str, list[Times]] = {name: [] for name in sides}
-        with Watch(helpers=[process]) as watch:
+        with NoiseMonitor(helpers=[process]) as watch:
             for number in range(options.rounds):
                 for image in images:
                     for name in sorted(sides, key=lambda n: (list(sides).index(n) + number) % 3):
@@ -160,7 +160,7 @@ def _bare(options: argparse.Namespace) -> Callable[[Any], Times]:
         canvas = np.full((height, width, 3), 114, np.uint8)
         top, left = (height - size[1]) // 2, (width - size[0]) // 2
         canvas[top : top + size[1], left : left + size[0]] = cv2.resize(image, size)
-        batch = canvas[None] if read.info.takes_pixels else cv2.dnn.blobFromImage(canvas, 1 / 255, swapRB=True)
+        batch = canvas[None] if read.info.takes_uint8 else cv2.dnn.blobFromImage(canvas, 1 / 255, swapRB=True)
         request.infer([batch], share_inputs=True, share_outputs=True)
         return {"whole_ms": 1e3 * (time.perf_counter() - start)}
 

@@ -1,6 +1,6 @@
 """``make demo``: a small generated set, then edgekit used on it as a user would.
 
-The set is drawn: five kinds of shape in random size, colour, rotation and texture, over gradients, blobs and clutter,
+The set is drawn: five kinds of shape in random size, color, rotation and texture, over gradients, blobs and clutter,
 hiding each other in part, then blurred and made noisy. The mask of every shape is known, so the boxes are exact. A
 box encloses what is *visible* of a shape; no shape is covered to less than half, so nothing visible goes unlabelled.
 
@@ -41,14 +41,14 @@ Mask = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Shape:
-    """One shape to draw: class index, centre and radius in pixels, angle in radians, two BGR colours, texture."""
+    """One shape to draw: class index, centre and radius in pixels, angle in radians, two BGR colors, texture."""
 
     label: int
     x: float
     y: float
     radius: float
     angle: float
-    colour: tuple[int, int, int]
+    color: tuple[int, int, int]
     second: tuple[int, int, int]
     texture: str
 
@@ -190,21 +190,21 @@ def _random_shape(rng: np.random.Generator, size: int) -> Shape:
         y=float(rng.uniform(0.03, 0.97)) * size,
         radius=max(radius, 6.0),
         angle=float(rng.uniform(0, 2 * np.pi)),
-        colour=_colour(rng),
+        color=_colour(rng),
         second=_colour(rng),
         texture=str(rng.choice(["plain", "gradient", "stripes", "checks"])),
     )
 
 
 def _colour(rng: np.random.Generator) -> tuple[int, int, int]:
-    """A saturated BGR colour: backgrounds are pale or dark, so shapes stand out without being told by colour."""
+    """A saturated BGR color: backgrounds are pale or dark, so shapes stand out without being told by color."""
     hue, saturation, value = rng.integers(180), rng.integers(130, 256), rng.integers(110, 256)
     b, g, r = cv2.cvtColor(np.array([[[hue, saturation, value]]], np.uint8), cv2.COLOR_HSV2BGR)[0, 0]
     return int(b), int(g), int(r)
 
 
 def _texture(shape: Shape, mask: Mask) -> Image:
-    """``[K, 3]``: the shape's colour at each of the mask's K pixels, row by row."""
+    """``[K, 3]``: the shape's color at each of the mask's K pixels, row by row."""
     y, x = np.nonzero(mask)
     along = ((x - shape.x) * np.cos(shape.angle) + (y - shape.y) * np.sin(shape.angle)) / shape.radius
     across = ((y - shape.y) * np.cos(shape.angle) - (x - shape.x) * np.sin(shape.angle)) / shape.radius
@@ -214,7 +214,7 @@ def _texture(shape: Shape, mask: Mask) -> Image:
         "stripes": (np.floor(along * 4) % 2) * 0.5,
         "checks": ((np.floor(along * 3) + np.floor(across * 3)) % 2) * 0.5,
     }[shape.texture][:, None]
-    return np.round(np.array(shape.colour) * (1 - mix) + np.array(shape.second) * mix).astype(np.uint8)
+    return np.round(np.array(shape.color) * (1 - mix) + np.array(shape.second) * mix).astype(np.uint8)
 
 
 def _background(rng: np.random.Generator, size: int) -> Image:

@@ -38,7 +38,7 @@ def main() -> None:
 
     from edgekit.bench import machine
     from edgekit.bench.intervals import ratio_interval
-    from edgekit.bench.watch import Watch
+    from edgekit.bench.watch import NoiseMonitor
     from edgekit.runtime.manifest import read_bundle
 
     names = {"edgekit": Path(options.bundle).name}
@@ -50,7 +50,7 @@ def main() -> None:
             sides[name] = stack.enter_context(side(__file__, "peer", options.peer_python, "--one", export))
         for work in sides.values():
             work()
-        with Watch(helpers=[work.pid for work in sides.values()]) as watch:
+        with NoiseMonitor(helpers=[work.pid for work in sides.values()]) as watch:
             rounds = take_turns(sides, options.rounds, watch.tick)
     seconds = {name: np.array([run["seconds"] for run in runs]) for name, runs in rounds.items()}
     best = min((name for name in sides if name != "edgekit"), key=lambda name: float(np.median(seconds[name])))

@@ -48,7 +48,7 @@ def main() -> None:
 
 def compare(floats: Path, pixels: Path, images: list[Any], threads: int | None, budget_s: float) -> dict[str, Any]:
     read = {"float": read_bundle(floats), "pixels": read_bundle(pixels)}
-    if read["float"].info.takes_pixels or not read["pixels"].info.takes_pixels:
+    if read["float"].info.takes_uint8 or not read["pixels"].info.takes_uint8:
         raise SystemExit(f"--pair {floats} {pixels}: give the float bundle first, then the one of pixels")
     predictors = {name: loading.load(opened.path, threads=threads) for name, opened in read.items()}
     records = bench(predictors, images, ClockOptions(budget_s=budget_s), baseline="float")

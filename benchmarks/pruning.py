@@ -39,7 +39,7 @@ from edgekit.runtime.predictor import Predictor
 from edgekit.system.atomic import replacing
 from edgekit.train.loop import train
 from edgekit.train.options import TrainOptions
-from edgekit.train.setup import Silence
+from edgekit.train.setup import NullCallback
 
 GROUPS = ("bottlenecks", "mlp", "boxes", "classes")
 ROUND = 8
@@ -160,7 +160,7 @@ def timed(options: argparse.Namespace) -> dict[str, Any]:
     return {"settings": settings, "rows": rows, **about}
 
 
-class Held(Silence):
+class Held(NullCallback):
     """Holds channels of a run's network at zero, from its first batch on."""
 
     def __init__(self, name: str) -> None:

@@ -60,7 +60,7 @@ def main() -> None:
 def _race(options: argparse.Namespace) -> dict[str, Any]:
     import numpy as np
 
-    from edgekit.bench.watch import Watch
+    from edgekit.bench.watch import NoiseMonitor
 
     rates: dict[str, list[float]] = {"edgekit": [], "peer": []}
     objects: dict[str, int] = {}
@@ -71,7 +71,7 @@ def _race(options: argparse.Namespace) -> dict[str, Any]:
         sides = {"edgekit": edgekit, "peer": peer}
         for work in sides.values():
             work()
-        with Watch(helpers=[edgekit.pid, peer.pid]) as watch:
+        with NoiseMonitor(helpers=[edgekit.pid, peer.pid]) as watch:
             for number in range(options.rounds):
                 for name in sorted(sides, reverse=bool(number % 2)):
                     answer = sides[name]()
@@ -216,7 +216,7 @@ def _soak(options: argparse.Namespace) -> dict[str, Any]:
 
     with _load(options) as model:
         expected = {frame.tobytes()[:4096]: len(model(frame)[0]) for frame in frames}
-        camera = live.Live("rtsp://soak", patience=60, opened=lambda source: _Dying(frames, chance))
+        camera = live.LiveSource("rtsp://soak", patience=60, opened=lambda source: _Dying(frames, chance))
         end = time.monotonic() + options.soak
         with model.stream(camera, latest=False, workers=options.workers, on_error=skip) as answers:
             for number, (frame, result) in enumerate(answers):

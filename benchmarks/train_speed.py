@@ -50,7 +50,7 @@ def main() -> None:
         return
     sys.path.insert(0, str(REPO))
     from edgekit.bench import machine
-    from edgekit.bench.watch import Watch
+    from edgekit.bench.watch import NoiseMonitor
 
     rounds: dict[str, list[dict[str, float]]] = {"edgekit": [], "peer": []}
     with (
@@ -59,7 +59,7 @@ def main() -> None:
         side(__file__, "peer", options.peer_python, *_large(options, Path(folder))) as peer,
     ):
         sides = {"edgekit": edgekit, "peer": peer}
-        with Watch(helpers=[edgekit.pid, peer.pid]) as watch:
+        with NoiseMonitor(helpers=[edgekit.pid, peer.pid]) as watch:
             for number in range(options.rounds):
                 for name in sorted(sides, reverse=bool(number % 2)):
                     rounds[name].append(sides[name]())
@@ -153,12 +153,12 @@ def _edgekit(options: argparse.Namespace) -> None:
     from edgekit.train.loader import Loader
     from edgekit.train.loop import train
     from edgekit.train.options import TrainOptions
-    from edgekit.train.setup import Silence
+    from edgekit.train.setup import NullCallback
 
     size = (options.imgsz, options.imgsz)
     common = {"batch": options.batch, "workers": options.workers}
 
-    class Clock(Silence):
+    class Clock(NullCallback):
         def began(self, run: Any) -> None:
             self.start = time.perf_counter()
 

@@ -41,7 +41,7 @@ def main() -> None:
         return
     sys.path.insert(0, str(REPO))
     from edgekit.bench import machine
-    from edgekit.bench.watch import Watch
+    from edgekit.bench.watch import NoiseMonitor
 
     rounds: dict[str, list[dict[str, float]]] = {"edgekit": [], "peer": []}
     count = str(_count())
@@ -52,7 +52,7 @@ def main() -> None:
         sides = {"edgekit": edgekit, "peer": peer}
         for work in sides.values():
             work()  # caches, thread pools and lazy imports
-        with Watch(helpers=[edgekit.pid, peer.pid]) as watch:
+        with NoiseMonitor(helpers=[edgekit.pid, peer.pid]) as watch:
             for number in range(options.rounds):
                 for name in sorted(sides, reverse=bool(number % 2)):
                     rounds[name].append(sides[name]())

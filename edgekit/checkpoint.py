@@ -28,7 +28,7 @@ from edgekit.spec import Json, ModelInfo, ModelSpec, sha256_file
 from edgekit.system.atomic import replacing
 from edgekit.tasks import network, ports
 
-SCHEMA = 1
+SCHEMA = 2  # 1 spelt ``licence``
 
 
 @dataclass
@@ -39,7 +39,7 @@ class Checkpoint:
         net: the network in evaluation mode, float32, on the CPU.
         names: class names in label order.
         imgsz: (height, width) it was trained at, the default of every command.
-        licence: what the file states about its weights, or None.
+        license: what the file states about its weights, or None.
         sha256: of the file it was read from, or None for one made in memory.
         provenance: how it came to be (JSON-ready).
     """
@@ -47,7 +47,7 @@ class Checkpoint:
     net: YOLO12
     names: tuple[str, ...]
     imgsz: tuple[int, int]
-    licence: str | None = None
+    license: str | None = None
     sha256: str | None = None
     path: Path | None = None
     provenance: Json = field(default_factory=dict)
@@ -64,7 +64,7 @@ class Checkpoint:
         candidates: int | None = None,
     ) -> ModelInfo:
         """Ports and preprocessing at ``imgsz`` (default: the checkpoint's own), as ``ports.info`` has them."""
-        return ports.info(self.spec, self.names, imgsz or self.imgsz, batch, self.licence, head, candidates)
+        return ports.info(self.spec, self.names, imgsz or self.imgsz, batch, self.license, head, candidates)
 
 
 def new(spec: ModelSpec, names: tuple[str, ...] | None = None, imgsz: int | None = None, seed: int = 0) -> Checkpoint:
@@ -77,12 +77,12 @@ def new(spec: ModelSpec, names: tuple[str, ...] | None = None, imgsz: int | None
     return Checkpoint(net, names, (side, side), provenance={"origin": f"random initialisation, seed {seed}"})
 
 
-def settle(checkpoint: Checkpoint, batches: Iterable[torch.Tensor], calm: float = 1.0) -> None:
+def recalibrate(checkpoint: Checkpoint, batches: Iterable[torch.Tensor], damping: float = 1.0) -> None:
     """Set every BatchNorm's running statistics to those of ``batches`` (``[B, 3, H, W]`` in 0..1), in place.
 
     A randomly initialised network in evaluation mode answers nearly the same to every image; with the statistics of
     real images it behaves like a network, which is what a comparison of two runtimes needs. Untrained and undamped
-    it also amplifies rounding from layer to layer until that drowns the answer: ``calm`` above 1 multiplies the
+    it also amplifies rounding from layer to layer until that drowns the answer: ``damping`` above 1 multiplies the
     variances, so that signal and rounding fade together.
     """
     net = checkpoint.net
@@ -98,7 +98,7 @@ def settle(checkpoint: Checkpoint, batches: Iterable[torch.Tensor], calm: float 
     for norm in norms:
         norm.momentum = checkpoint.spec.norm_momentum
         if norm.running_var is not None:
-            norm.running_var *= calm
+            norm.running_var *= damping
 
 
 def load(path: str | Path, replayed: bool = True) -> Checkpoint:
@@ -161,7 +161,7 @@ def save(checkpoint: Checkpoint, path: str | Path) -> Path:
         "spec": checkpoint.spec.to_dict(),
         "names": list(checkpoint.names),
         "imgsz": list(checkpoint.imgsz),
-        "licence": checkpoint.licence,
+        "license": checkpoint.license,
         "provenance": checkpoint.provenance,
         "state_dict": checkpoint.net.state_dict(),
     }
@@ -189,7 +189,13 @@ def _load_own(path: Path) -> Checkpoint:
         raise InputError(f"{path}: made by a newer edgekit, or damaged ({error})") from error
     _check_names(names, spec, path)
     return Checkpoint(
-        net, names, imgsz, document.get("licence"), sha256_file(path), path, document.get("provenance", {})
+        net,
+        names,
+        imgsz,
+        document.get("license", document.get("licence")),
+        sha256_file(path),
+        path,
+        document.get("provenance", {}),
     )
 
 
@@ -219,7 +225,7 @@ def from_published(published: Published, path: Path, replayed: bool = True) -> C
         net,
         published.names,
         (sides[0], sides[1]) if usable else (tasks.get(spec.task).imgsz,) * 2,
-        published.licence,
+        published.license,
         sha256_file(path),
         path,
         provenance,

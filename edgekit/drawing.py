@@ -1,10 +1,10 @@
 """Drawing what was found on a picture. Numpy and cv2.
 
-Every ``draw_*`` changes a uint8 BGR image in place and takes a colour per object; ``line_width`` suits the image's
+Every ``draw_*`` changes a uint8 BGR image in place and takes a color per object; ``line_width`` suits the image's
 size. ``Result.plot`` calls them in the order that keeps everything readable: masks, boxes, keypoints.
 
-    colours = [colour(label) for label in result.labels]
-    draw_boxes(image, result.boxes, colours, ["dog 0.93", "cat 0.71"])
+    colors = [color(label) for label in result.labels]
+    draw_boxes(image, result.boxes, colors, ["dog 0.93", "cat 0.71"])
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from edgekit.lettering import legible
 from edgekit.masks import Masks
 
 Array = np.ndarray
-Colour = tuple[int, int, int]
+Color = tuple[int, int, int]
 
 WHITE, BLACK = (255, 255, 255), (0, 0, 0)
 VISIBLE = 0.5  # keypoints less certain than this are left out of the picture
@@ -36,8 +36,8 @@ SKELETON = {
 }
 
 
-def colour(index: int) -> Colour:
-    """A bright BGR colour, far from those of the neighbouring indices (hues a golden ratio of the circle apart)."""
+def color(index: int) -> Color:
+    """A bright BGR color, far from those of the neighbouring indices (hues a golden ratio of the circle apart)."""
     saturation, value = ((0.82, 1.0), (0.6, 1.0), (0.9, 0.8))[index // 8 % 3]
     red, green, blue = colorsys.hsv_to_rgb((0.025 + index * 0.6180339887) % 1, saturation, value)
     return round(blue * 255), round(green * 255), round(red * 255)
@@ -48,33 +48,33 @@ def line_width(image: Array) -> int:
     return max(round(sum(image.shape[:2]) / 2 * 0.003), 1)
 
 
-def draw_boxes(image: Array, boxes: Array, colours: Sequence[Colour], tags: Sequence[str], width: int = 0) -> None:
+def draw_boxes(image: Array, boxes: Array, colors: Sequence[Color], tags: Sequence[str], width: int = 0) -> None:
     """Boxes ``[N, 4]`` x1, y1, x2, y2, each with a tag (empty: none) above its top left corner."""
     width = width or line_width(image)
     corner = _pixels(boxes)
-    for (x1, y1, x2, y2), shade in zip(corner.tolist(), colours, strict=True):
+    for (x1, y1, x2, y2), shade in zip(corner.tolist(), colors, strict=True):
         cv2.rectangle(image, (x1, y1), (x2 - 1, y2 - 1), shade, width)
     # Best first in the arrays, so drawn last: its tag is the one that nothing covers.
-    for (x1, y1, *_), shade, tag in reversed(list(zip(corner.tolist(), colours, tags, strict=True))):
+    for (x1, y1, *_), shade, tag in reversed(list(zip(corner.tolist(), colors, tags, strict=True))):
         _tag(image, (x1, y1), tag, shade, width)
 
 
 def draw_rotated_boxes(
-    image: Array, boxes: Array, colours: Sequence[Colour], tags: Sequence[str], width: int = 0
+    image: Array, boxes: Array, colors: Sequence[Color], tags: Sequence[str], width: int = 0
 ) -> None:
     """Rotated boxes ``[N, 5]``, each with a tag at its topmost corner."""
     width = width or line_width(image)
     outlines = _pixels(corners(boxes))
-    for outline, shade in zip(outlines, colours, strict=True):
+    for outline, shade in zip(outlines, colors, strict=True):
         cv2.polylines(image, [outline], True, shade, width, cv2.LINE_AA)
-    for outline, shade, tag in reversed(list(zip(outlines, colours, tags, strict=True))):
+    for outline, shade, tag in reversed(list(zip(outlines, colors, tags, strict=True))):
         _tag(image, tuple(outline[outline[:, 1].argmin()].tolist()), tag, shade, width)
 
 
-def draw_masks(image: Array, masks: Masks, colours: Sequence[Colour], width: int = 0, opacity: float = 0.45) -> None:
+def draw_masks(image: Array, masks: Masks, colors: Sequence[Color], width: int = 0, opacity: float = 0.45) -> None:
     """Masks blended over the image, with their outlines."""
     width = width or line_width(image)
-    for crop, shade in zip(masks.crops, colours, strict=True):
+    for crop, shade in zip(masks.crops, colors, strict=True):
         if not crop.pixels.any():
             continue
         rows, columns = crop.pixels.shape
@@ -87,10 +87,10 @@ def draw_masks(image: Array, masks: Masks, colours: Sequence[Colour], width: int
         cv2.polylines(image, outlines, True, shade, max(width // 2, 1), cv2.LINE_AA)
 
 
-def draw_keypoints(image: Array, keypoints: Array, colours: Sequence[Colour], width: int = 0) -> None:
+def draw_keypoints(image: Array, keypoints: Array, colors: Sequence[Color], width: int = 0) -> None:
     """Keypoints ``[N, P, 3]`` x, y, visibility; with limbs where the points are COCO's 17 of a person."""
     width = width or line_width(image)
-    for points, shade in zip(keypoints, colours, strict=True):
+    for points, shade in zip(keypoints, colors, strict=True):
         seen = points[:, 2] >= VISIBLE
         places = [tuple(p) for p in _pixels(points[:, :2]).tolist()]
         for hue, limbs in SKELETON.items() if len(points) == 17 else ():
@@ -115,7 +115,7 @@ def draw_probabilities(image: Array, probs: Array, names: Sequence[str], top: in
     panel[:] = panel * 0.35
     for row, (index, line) in enumerate(zip(best, lines, strict=True)):
         top_y, full = pad + row * step, right - 2 * pad
-        shade = tuple(int(c * 0.75) for c in colour(int(index)))
+        shade = tuple(int(c * 0.75) for c in color(int(index)))
         end = pad + round(full * float(probs[index]))
         if end > pad:
             cv2.rectangle(image, (pad, top_y), (end, top_y + step - pad), shade, -1)
@@ -128,7 +128,7 @@ def _pixels(points: Array) -> Array:
     return pixels
 
 
-def _tag(image: Array, corner: tuple[int, int], text: str, shade: Colour, width: int) -> None:
+def _tag(image: Array, corner: tuple[int, int], text: str, shade: Color, width: int) -> None:
     """``text`` on a filled plate whose lower left corner is at ``corner``, moved as needed to stay on the image."""
     if not text:
         return
@@ -145,5 +145,5 @@ def _tag(image: Array, corner: tuple[int, int], text: str, shade: Colour, width:
     _text(image, text, (x + pad, y + plate_h - below), scale, WHITE if dark else BLACK, max(width // 2, 1))
 
 
-def _text(image: Array, text: str, at: tuple[int, int], scale: float, shade: Colour, thickness: int = 1) -> None:
+def _text(image: Array, text: str, at: tuple[int, int], scale: float, shade: Color, thickness: int = 1) -> None:
     cv2.putText(image, text, at, FONT, scale, shade, thickness, cv2.LINE_AA)

@@ -36,7 +36,7 @@ SUFFIXES = (
 )
 WEIGHT_ONE = 8192  # what the filter's weights add up to, nearly
 TIE = 0.5 + 1e-6  # rounding that does not depend on the last bit of a weight that is half way
-SMALLEST = 2  # pixels a side; anything less is a tracking pixel or a mistake, and leaves nothing to resize
+LEAST_SIDE = 2  # pixels a side; anything less is a tracking pixel or a mistake, and leaves nothing to resize
 
 # Whole numbers and fractions are told apart by their range. What lies between a white of 1 and this is neither: a
 # picture of 0 to 1 that resampling or exposure took beyond it, or one of 0 to 255 that is black.
@@ -112,7 +112,7 @@ def read_image(path: str | Path, reduce: int = 1) -> Array:
     """The image in a file as uint8 BGR ``[H, W, 3]``, turned upright by its EXIF orientation.
 
     Other numbers than 8 bits are scaled as ``as_image`` says (65535 becomes 255), grey ones get three equal channels,
-    and transparency is dropped: colours stay as stored, which is also what training loaders see. Of an animation or a
+    and transparency is dropped: colors stay as stored, which is also what training loaders see. Of an animation or a
     file of several pages the first is read. A JPEG that lacks nothing but the two bytes of its end is used.
 
     Args:
@@ -211,9 +211,9 @@ def as_image(value: object, name: str = "image") -> Array:
     channels = value.shape[2] if value.ndim == 3 else 1
     if value.ndim not in (2, 3) or channels not in (1, 3, 4):
         raise InputError(f"{name}: shape {value.shape} is no image; give [H, W], [H, W, 3] BGR or [H, W, 4] BGRA")
-    if min(value.shape[:2]) < SMALLEST:
+    if min(value.shape[:2]) < LEAST_SIDE:
         raise InputError(f"{name}: {value.shape[1]} x {value.shape[0]} pixels is too small; "
-                         f"an image has at least {SMALLEST} pixels a side")  # fmt: skip
+                         f"an image has at least {LEAST_SIDE} pixels a side")  # fmt: skip
     if value.dtype != np.uint8:
         value = _eight_bits(value, name)
     if channels == 1:
@@ -392,13 +392,13 @@ def fit(
     )
 
 
-def to_input(canvases: Sequence[Array], scale: float = 1 / 255, colour: str = "RGB", batch: int = 0) -> Array:
+def to_input(canvases: Sequence[Array], scale: float = 1 / 255, color: str = "RGB", batch: int = 0) -> Array:
     """Equal-sized uint8 BGR canvases as one contiguous float32 ``[B, 3, H, W]`` tensor, values times ``scale``.
 
     Args:
         canvases: at least one ``[H, W, 3]``.
         scale: factor on the 8-bit values.
-        colour: channel order of the tensor, ``RGB`` or ``BGR``.
+        color: channel order of the tensor, ``RGB`` or ``BGR``.
         batch: smallest B; places without a canvas are zero.
     """
     height, width = canvases[0].shape[:2]
@@ -407,7 +407,7 @@ def to_input(canvases: Sequence[Array], scale: float = 1 / 255, colour: str = "R
     for planes, canvas in zip(tensor[: len(canvases)], canvases, strict=True):
         # Splitting first makes every read contiguous: 0.5 ms at 640 px, where one strided pass takes 0.9.
         bgr = cv2.split(canvas)
-        for plane, channel in zip(planes, bgr[::-1] if colour == "RGB" else bgr, strict=True):
+        for plane, channel in zip(planes, bgr[::-1] if color == "RGB" else bgr, strict=True):
             np.multiply(channel, np.float32(scale), out=plane, dtype=np.float32)
     tensor[len(canvases) :] = 0
     return tensor
@@ -436,5 +436,5 @@ def prepare(
 ) -> tuple[Array, list[Geometry]]:
     """``fit`` every image and stack them with ``to_input``: float32 ``[B, 3, H, W]`` and a Geometry per image."""
     fitted = [fit(image, size, preprocess) for image in images]
-    tensor = to_input([canvas for canvas, _ in fitted], preprocess.scale, preprocess.colour, batch)
+    tensor = to_input([canvas for canvas, _ in fitted], preprocess.scale, preprocess.color, batch)
     return tensor, [geometry for _, geometry in fitted]

@@ -199,16 +199,16 @@ class Result:
         labels = [] if self.labels is None else self.labels.tolist()
         scores = [] if self.scores is None else self.scores.tolist()
         # One class only: tell objects apart instead.
-        colours = [drawing.colour(i if len(self.names) == 1 else label) for i, label in enumerate(labels)]
+        colors = [drawing.color(i if len(self.names) == 1 else label) for i, label in enumerate(labels)]
         texts = [f"{name} {score:.2f}" if tags else "" for name, score in zip(self.class_names, scores, strict=True)]
         if self.masks is not None:
-            drawing.draw_masks(picture, self.masks, colours, width)
+            drawing.draw_masks(picture, self.masks, colors, width)
         if self.boxes is not None:
-            drawing.draw_boxes(picture, self.boxes, colours, texts, width)
+            drawing.draw_boxes(picture, self.boxes, colors, texts, width)
         if self.rotated_boxes is not None:
-            drawing.draw_rotated_boxes(picture, self.rotated_boxes, colours, texts, width)
+            drawing.draw_rotated_boxes(picture, self.rotated_boxes, colors, texts, width)
         if self.keypoints is not None:
-            drawing.draw_keypoints(picture, self.keypoints, colours, width)
+            drawing.draw_keypoints(picture, self.keypoints, colors, width)
         return picture
 
     def save(self, path: str | Path, image: Array | None = None) -> None:

@@ -123,13 +123,13 @@ class Preprocess:
         mode: ``letterbox`` (aspect kept, centred, padded with ``fill``) or ``centre_crop`` (short side resized,
             centre cut out).
         fill: grey level of the padding, 0 to 255.
-        colour: channel order of the tensor: ``RGB``, or ``BGR`` where the input takes pixels.
+        color: channel order of the tensor: ``RGB``, or ``BGR`` where the input takes pixels.
         scale: factor on 8-bit values; 1 where the input takes pixels.
     """
 
     mode: str = "letterbox"
     fill: int = 114
-    colour: str = "RGB"
+    color: str = "RGB"
     scale: float = 1 / 255
 
 
@@ -144,7 +144,7 @@ class ModelInfo:
         names: class names in label order.
         inputs, outputs: the artifact's ports; batch is the first dimension of each (None: dynamic).
         preprocess: image to tensor.
-        licence: the licence the weights state, or None.
+        license: the license the weights state, or None.
         spec: the network (None for models edgekit did not make).
         candidates: (anchor, class) pairs an image that a ``topk`` head keeps before suppression, of an ``nms`` head
             anchors; None for ``raw``, which keeps all, and for files of older versions that do not say.
@@ -157,7 +157,7 @@ class ModelInfo:
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
     preprocess: Preprocess = field(default_factory=Preprocess)
-    licence: str | None = None
+    license: str | None = None
     spec: ModelSpec | None = None
     candidates: int | None = None
 
@@ -167,7 +167,7 @@ class ModelInfo:
         return self.inputs[0].shape[0]
 
     @property
-    def takes_pixels(self) -> bool:
+    def takes_uint8(self) -> bool:
         """Whether the input takes canvases as they are, uint8 ``[B, H, W, 3]`` BGR; else float32 ``[B, 3, H, W]``."""
         return self.inputs[0].dtype == "uint8"
 
@@ -211,7 +211,7 @@ class Session(abc.ABC):
     """A loaded model: what targets, the PyTorch session and models of other tools are used through.
 
     ``run`` takes float32 ``[B, 3, H, W]`` (values 0..1, RGB; B equal to ``info.batch`` where that is fixed) and
-    returns one array per role. Arrays may be reused by the next call unless copied. Where ``info.takes_pixels``, it
+    returns one array per role. Arrays may be reused by the next call unless copied. Where ``info.takes_uint8``, it
     also takes uint8 ``[B, H, W, 3]`` BGR, and rounds floats to those.
 
     Attributes:
@@ -247,7 +247,7 @@ class Session(abc.ABC):
         where the session has none."""
         return None
 
-    def taps(self, batch: np.ndarray, names: Sequence[str]) -> dict[str, np.ndarray]:
+    def intermediates(self, batch: np.ndarray, names: Sequence[str]) -> dict[str, np.ndarray]:
         """Values inside the model for one batch: by module path in PyTorch, by the value's name in artifacts.
 
         Names that are not there (a fusion may have swallowed them) are left out.

@@ -108,7 +108,7 @@ def settled(
     spec = catalog.spec(name, classes=names and len(names), keypoint_shape=keypoint_shape).replace(**changes)
     made = checkpoint.new(spec, names, seed=seeded(seed))
     made.imgsz = inputs.shape[2:]
-    checkpoint.settle(made, [_with_others(inputs)], calm=CALM)
+    checkpoint.recalibrate(made, [_with_others(inputs)], damping=CALM)
     with torch.no_grad():
         for branch in getattr(made.net.head, "cv3", ()):  # scores about one half instead of one in a thousand
             branch[-1].bias.zero_()
@@ -147,7 +147,7 @@ def proved(
         if not error[role] <= most / MARGIN:  # NaN is no less
             raise IllConditionedError(
                 f"{proof.by}: {role} in float32 are {error[role]:.2g} from double precision where the test allows "
-                f"{most:.2g}; they must be {MARGIN} times closer: settle the network on what it is fed"
+                f"{most:.2g}; they must be {MARGIN} times closer: recalibrate the network on what it is fed"
             )
         if role in ("scores", "class_probabilities") and np.median(_room(double[role])) < MARGIN * most:
             raise IllConditionedError(f"{proof.by}: {role} are saturated: most lie at 0 or 1, whatever the logits")

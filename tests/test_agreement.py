@@ -38,7 +38,7 @@ class Answers(Session):
     def run(self, batch: np.ndarray) -> dict[str, np.ndarray]:
         return self.outputs
 
-    def taps(self, batch: np.ndarray, names: list[str]) -> dict[str, np.ndarray]:
+    def intermediates(self, batch: np.ndarray, names: list[str]) -> dict[str, np.ndarray]:
         return {}
 
     def precision_by_type(self) -> dict[str, int]:

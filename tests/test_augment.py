@@ -258,7 +258,7 @@ def test_pixels_go_where_the_matrix_says(matrix):
 
 
 def source(count: int = 4):
-    """Images of one colour each with one box, and a fetch for them."""
+    """Images of one color each with one box, and a fetch for them."""
     rng = np.random.default_rng(0)
     images = [np.full((240, 320, 3), rng.integers(30, 220, 3), np.uint8) for _ in range(count)]
     for image in images:
@@ -344,7 +344,7 @@ def test_randaugment_operations_are_pillows():
     pil = image_lib.fromarray(np.ascontiguousarray(image[:, :, ::-1]))
     others = {
         "brightness": lambda s: ImageEnhance.Brightness(pil).enhance(1 + 0.9 * s),
-        "colour": lambda s: ImageEnhance.Color(pil).enhance(1 + 0.9 * s),
+        "color": lambda s: ImageEnhance.Color(pil).enhance(1 + 0.9 * s),
         "contrast": lambda s: ImageEnhance.Contrast(pil).enhance(1 + 0.9 * s),
         "sharpness": lambda s: ImageEnhance.Sharpness(pil).enhance(1 + 0.9 * s),
         "posterize": lambda s: ImageOps.posterize(pil, 8 - round(4 * s)),

@@ -24,7 +24,7 @@ def folder(tmp_path: Path) -> Path:
     path = tmp_path / "bundle"
     path.mkdir()
     (path / "model.onnx").write_bytes(b"weights")
-    info = ports.info(catalog.spec("yolo12n", classes=2), ("cat", "dog"), (64, 96), licence="MIT")
+    info = ports.info(catalog.spec("yolo12n", classes=2), ("cat", "dog"), (64, 96), license="MIT")
     write_manifest(path, manifest_of(info, "ort-fp32", path, parity={}, rewrites=[]))
     return path
 
@@ -33,7 +33,7 @@ def test_what_was_written_is_read_back(folder: Path) -> None:
     opened = read_bundle(folder)
     info = opened.info
     assert (opened.target, info.task, info.names, info.imgsz) == ("ort-fp32", "detect", ("cat", "dog"), (64, 96))
-    assert info.licence == "MIT" and info.spec is not None and info.spec.classes == 2
+    assert info.license == "MIT" and info.spec is not None and info.spec.classes == 2
     cells = 8 * 12 + 4 * 6 + 2 * 3
     assert [(p.role, p.shape) for p in info.outputs] == [("boxes", (1, cells, 4)), ("scores", (1, 2, cells))]
     assert ModelInfo.from_dict(info.to_dict()) == info

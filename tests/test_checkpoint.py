@@ -154,7 +154,7 @@ def test_an_interrupted_save_keeps_the_older_file(tmp_path: Path, monkeypatch: p
 def test_settling_gives_the_statistics_of_the_images() -> None:
     made = checkpoint.new(catalog.spec("yolo12n-cls", classes=2), ("a", "b"))
     batch = torch.rand(4, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-    checkpoint.settle(made, [batch])
+    checkpoint.recalibrate(made, [batch])
     first = made.net.model[0]
     with torch.no_grad():
         x = first.conv(batch)

@@ -19,7 +19,7 @@ import pytest
 
 from edgekit.bench import clock, intervals
 from edgekit.bench.clock import ClockOptions, Comparison, measure, settled, summary
-from edgekit.bench.watch import Counters, Watch
+from edgekit.bench.watch import Counters, NoiseMonitor
 from edgekit.errors import InputError, UsageError
 
 
@@ -50,13 +50,13 @@ class SimulatedMachine:
 
         return call
 
-    def watch(self, busy: Callable[[float], float] = lambda now: 0.0) -> Watch:
+    def watch(self, busy: Callable[[float], float] = lambda now: 0.0) -> NoiseMonitor:
         """A watch of two cores, one used by this process and ``busy(now)`` CPU seconds by others so far."""
 
         def read() -> Counters:
             return Counters(self.now, own_s=self.now, busy_s=self.now + busy(self.now), steal_s=0.0, preempted=0.0)
 
-        return Watch(read, cores=2, timer=self.timer)
+        return NoiseMonitor(read, cores=2, timer=self.timer)
 
 
 def run(machine: SimulatedMachine, options: ClockOptions, **times: Callable[[int], float]) -> Comparison:
@@ -360,7 +360,7 @@ def test_bad_options(wrong: dict[str, Any]) -> None:
 
 def test_a_real_hog_started_in_the_middle_is_flagged() -> None:
     hogs: list[subprocess.Popen[bytes]] = []
-    watch, began, data = Watch(), time.perf_counter(), bytes(1_000_000)
+    watch, began, data = NoiseMonitor(), time.perf_counter(), bytes(1_000_000)
 
     def call(item: int) -> None:
         hashlib.sha256(data).digest()

@@ -54,7 +54,7 @@ def test_import_writes_our_own_format(run: Run, shared: Path, tmp_path: Path) ->
     source, out = shared / "fixtures" / "yolo12n-bccd.pt", tmp_path / "mine.pt"
     code, printed, _ = run("import", source, "--out", out, "--json")
     document = json.loads(printed)
-    assert code == 0 and document["names"] == ["RBC", "WBC", "Platelets"] and "AGPL-3.0" in document["licence"]
+    assert code == 0 and document["names"] == ["RBC", "WBC", "Platelets"] and "AGPL-3.0" in document["license"]
     assert checkpoint.load(out).spec == checkpoint.load(source).spec
     code, _, error = run("import", source, "--out", out)
     assert code == 2 and "already exists; give --force" in error

@@ -79,7 +79,7 @@ def plain_info(size: tuple[int, int], preprocess: Preprocess | None = None) -> M
 def tensor(probe: Probe, folder: Path, image: np.ndarray, info: ModelInfo) -> tuple[np.ndarray, list[float]]:
     out = probe.scratch / "tensor"
     found = probe("prepare", folder, *probe.pixels(image), out)
-    if info.takes_pixels:
+    if info.takes_uint8:
         return np.fromfile(out, np.uint8).reshape(*info.imgsz, 3), found
     return np.fromfile(out, np.float32).reshape(3, *info.imgsz), found
 
@@ -370,7 +370,7 @@ def test_bad_options_are_refused_as_in_python(probe: Probe, head: str, change: d
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    info = ports.info(catalog.spec("yolo12n", classes=2), ("cat", "dog"), (64, 96), licence="MIT")
+    info = ports.info(catalog.spec("yolo12n", classes=2), ("cat", "dog"), (64, 96), license="MIT")
     return bundle_around(tmp_path / "bundle", info)
 
 

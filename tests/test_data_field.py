@@ -27,7 +27,7 @@ WIDTH, HEIGHT = 64, 48
 BOX = (8, 4, 40, 20)  # x, y, w, h in pixels: what is white on every picture
 
 
-def picture(suffix: str = ".png", box: tuple[int, ...] = BOX, mode: str = "colour") -> bytes:
+def picture(suffix: str = ".png", box: tuple[int, ...] = BOX, mode: str = "color") -> bytes:
     """A dark picture with a white rectangle, in the format of a suffix; ``mode``: also grey, alpha or 16 bits."""
     image = np.full((HEIGHT, WIDTH, 3), 30, np.uint8)
     x, y, w, h = box

@@ -23,7 +23,7 @@ VARIATIONS = 50
 ENDS = ("\n", "\r\n", "\r")
 JPEGS = (".jpg", ".JPG", ".jpeg", ".jpe", ".jfif", ".mpo")
 READ = (*JPEGS, ".png", ".bmp", ".gif", ".avif", ".jp2", ".tif", ".webp", ".ppm")
-MODES = {suffix: ("colour", "grey", "alpha", "16 bits") for suffix in (".png", ".tif")}
+MODES = {suffix: ("color", "grey", "alpha", "16 bits") for suffix in (".png", ".tif")}
 UNREAD = (".heic", ".tga", "")
 STEMS = ("plain", "with space", "图片", "br[ack]et", "ümlaut", os.fsdecode(b"bl\xe4"), "dots.in.it", "UPPER")
 FORMS = ("folder", "list", "coco", "coco in yaml", "classes")
@@ -70,7 +70,7 @@ class Variation:
         data = (
             b"\0\0\0\x18ftypheic"
             if suffix in UNREAD
-            else picture(suffix, mode=self.pick(MODES.get(suffix, ("colour",))))
+            else picture(suffix, mode=self.pick(MODES.get(suffix, ("color",))))
         )
         if size == "turned":
             data = with_exif(data, 6)

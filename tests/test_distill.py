@@ -201,10 +201,10 @@ def test_a_distilled_run_resumes_exactly_and_keeps_its_activation(shapes: Path, 
 def test_a_teachers_licence_goes_along(shapes: Path, tmp_path: Path) -> None:
     teacher = saved(tmp_path, names=demo.NAMES)
     licensed = checkpoint.load(teacher)
-    licensed.licence = "AGPL-3.0"
+    licensed.license = "AGPL-3.0"
     checkpoint.save(licensed, teacher)
     result = loop.train(shapes, "yolo12n", tmp_path / "run", SMALL.replace(epochs=1, teacher=str(teacher)))
-    assert checkpoint.load(result.best).licence == "AGPL-3.0"
+    assert checkpoint.load(result.best).license == "AGPL-3.0"
 
 
 def test_a_student_comes_nearer_to_its_teacher(tmp_path: Path) -> None:

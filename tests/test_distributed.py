@@ -29,7 +29,7 @@ from edgekit.tasks import network
 from edgekit.tasks.classify.loss import ClassifyLoss
 from edgekit.tasks.detect.loss import loss as detect_loss
 from edgekit.train import distributed, loop
-from edgekit.train.distributed import World, joined
+from edgekit.train.distributed import DistributedContext, joined
 from edgekit.train.options import TrainOptions
 from tests.conftest import REPO
 from tests.networks import noise, settled
@@ -186,7 +186,7 @@ def check_parts(make: Callable, part: Callable, whole: tuple) -> None:
 
 def test_one_process_alone_needs_nothing() -> None:
     with joined() as world:
-        assert world == World() and world.is_main and world.share(7) == 7
+        assert world == DistributedContext() and world.is_main and world.share(7) == 7
         assert world.from_main(lambda: 5) == 5 and world.gathered("a") == ["a"] and world.least(3) == 3
         values, net = torch.ones(2), torch.nn.Linear(1, 1)
         assert world.sum(values) is values and world.wrap(net, torch.device("cpu")) is net
@@ -197,24 +197,24 @@ def test_one_process_alone_needs_nothing() -> None:
 @pytest.mark.parametrize(("batch", "near"), [(15, "14 or 16"), (1, "2")])
 def test_a_batch_that_does_not_divide_is_refused(batch: int, near: str) -> None:
     with pytest.raises(UsageError, match=f"`batch` {batch}: does not divide among 2 processes; give {near}"):
-        World(0, 2, 0, 2).share(batch)
+        DistributedContext(0, 2, 0, 2).share(batch)
 
 
 def test_processes_that_were_told_different_things(monkeypatch: pytest.MonkeyPatch) -> None:
     told = [{"`epochs`": 3, "`lr`": None}, {"`epochs`": 3, "`lr`": None}, {"`epochs`": 4, "`lr`": None}]
-    monkeypatch.setattr(World, "gathered", lambda self, value: told)
+    monkeypatch.setattr(DistributedContext, "gathered", lambda self, value: told)
     with pytest.raises(UsageError, match="process 2 has `epochs` 4, process 0 has 3"):
-        World(0, 3, 0, 3).agree(told[0])
+        DistributedContext(0, 3, 0, 3).agree(told[0])
 
 
 def test_devices_of_several_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert World(3, 4, 1, 2).device("cuda") == "cuda:1"
-    assert World(3, 4, 1, 2).device("cpu") == "cpu"
+    assert DistributedContext(3, 4, 1, 2).device("cuda") == "cuda:1"
+    assert DistributedContext(3, 4, 1, 2).device("cpu") == "cpu"
     with pytest.raises(UsageError, match="2 GPUs for 3 processes"):
-        World(2, 3, 2, 3).device("cuda")
+        DistributedContext(2, 3, 2, 3).device("cuda")
     with pytest.raises(UsageError, match="`device` cuda:1: give `device` cuda"):
-        World(0, 2, 0, 2).device("cuda:1")
+        DistributedContext(0, 2, 0, 2).device("cuda:1")
 
 
 def test_a_world_that_does_not_come_up_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -266,6 +266,6 @@ def test_synchronous_norms_keep_their_tensors(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(torch.nn.parallel, "DistributedDataParallel", lambda net, **options: net)
     net = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 1), torch.nn.BatchNorm2d(2))
     held = copy.copy(net.state_dict(keep_vars=True))
-    wrapped = World(0, 2, 0, 2).wrap(net, torch.device("cuda:0"))
+    wrapped = DistributedContext(0, 2, 0, 2).wrap(net, torch.device("cuda:0"))
     assert isinstance(wrapped[1], torch.nn.SyncBatchNorm)
     assert all(value is held[name] for name, value in wrapped.state_dict(keep_vars=True).items())

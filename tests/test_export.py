@@ -84,7 +84,7 @@ def test_the_file_alone_says_what_it_is(exported, shared: Path) -> None:
     info = ModelInfo.from_dict(document["info"])
     assert info.names == ("RBC", "WBC", "Platelets")
     assert [(p.role, p.shape) for p in info.outputs] == [("boxes", (1, 2100, 4)), ("scores", (1, 3, 2100))]
-    assert info.licence is not None and info.licence.startswith("AGPL-3.0")
+    assert info.license is not None and info.license.startswith("AGPL-3.0")
     source = shared / "fixtures" / "yolo12n-bccd.pt"
     assert document["provenance"]["checkpoint_sha256"] == sha256_file(source)
     assert document["rewrites"] == [

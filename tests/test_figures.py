@@ -26,7 +26,7 @@ from edgekit.metrics.images import image_f1, worst_images
 from edgekit.metrics.labels import Labels
 from edgekit.nn.targets import Targets
 from edgekit.train import figures, sheets
-from edgekit.train.sinks import open_sinks
+from edgekit.train.sinks import open_loggers
 
 SIDE = 80
 TASKS = ("detect", "segment", "pose", "obb", "classify")
@@ -310,7 +310,7 @@ def fakes(monkeypatch: pytest.MonkeyPatch) -> dict[str, Fake]:
 
 
 def test_numbers_reach_every_sink(fakes: dict[str, Fake], tmp_path: Path) -> None:
-    sinks = open_sinks(
+    sinks = open_loggers(
         ["tensorboard", "mlflow", "wandb", "wandb"], tmp_path / "run7", {"epochs": 3, "augment": {"flip": 0.5}}
     )
     assert sinks.log(4, {"box": 1.5, "map50": None, "bad": math.nan, "note": "x"}) == []
@@ -324,7 +324,7 @@ def test_numbers_reach_every_sink(fakes: dict[str, Fake], tmp_path: Path) -> Non
 
 
 def test_a_sink_that_fails_is_turned_off_once(fakes: dict[str, Fake], tmp_path: Path) -> None:
-    sinks = open_sinks(["wandb", "mlflow"], tmp_path, {})
+    sinks = open_loggers(["wandb", "mlflow"], tmp_path, {})
     fakes["wandb"].fail = True
     (sentence,) = sinks.log(1, {"box": 1.0})
     assert "wandb" in sentence and "the network is gone" in sentence
@@ -334,16 +334,16 @@ def test_a_sink_that_fails_is_turned_off_once(fakes: dict[str, Fake], tmp_path: 
 
 def test_sinks_that_cannot_be_opened(fakes: dict[str, Fake], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UsageError, match="choose from tensorboard, mlflow, wandb"):
-        open_sinks(["mlflow", "aim"], tmp_path, {})
+        open_loggers(["mlflow", "aim"], tmp_path, {})
     assert fakes["mlflow"].calls == []
     fakes["mlflow"].fail = True
     with pytest.raises(InputError, match="could not be started"):
-        open_sinks(["mlflow"], tmp_path, {"epochs": 1})
+        open_loggers(["mlflow"], tmp_path, {"epochs": 1})
     for name in ("tensorboard", "mlflow", "wandb"):
         monkeypatch.setitem(sys.modules, name, None)
         with pytest.raises(MissingPackageError, match=f"pip install {name}"):
-            open_sinks([name], tmp_path, {})
-    assert open_sinks([], tmp_path, {}).log(1, {"box": 1.0}) == []
+            open_loggers([name], tmp_path, {})
+    assert open_loggers([], tmp_path, {}).log(1, {"box": 1.0}) == []
 
 
 @pytest.mark.parametrize("names", [("玫瑰", "雏菊"), ("роза", "мак"), ("गुलाब", "कमल")])

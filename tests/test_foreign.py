@@ -102,7 +102,7 @@ def test_the_host_code_runs_it(tmp_path: Path) -> None:
         (result,) = predictor(np.zeros((128, 128, 3), np.uint8))  # twice the model's size
         assert result.boxes.tolist() == [[44, 38, 84, 58]]
         assert result.class_names == ["dog"]
-        assert predictor.info.licence == "AGPL-3.0"
+        assert predictor.info.license == "AGPL-3.0"
         assert predictor.session.target == "onnxruntime"
 
 

@@ -82,7 +82,7 @@ def test_other_colour_modes_become_bgr(tmp_path: Path, mode: str) -> None:
     converted.save(path)
     expected = np.asarray(converted.convert("RGB"))[:, :, ::-1]
     np.testing.assert_array_equal(im.as_image(converted), expected)
-    if mode != "CMYK":  # Pillow and OpenCV turn CMYK into colours by different formulas
+    if mode != "CMYK":  # Pillow and OpenCV turn CMYK into colors by different formulas
         np.testing.assert_array_equal(im.read_image(path), expected)
 
 

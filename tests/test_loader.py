@@ -20,7 +20,7 @@ from edgekit.image import centre_crop, letterbox, read_image
 from edgekit.train import cache
 from edgekit.train.augment import Augment
 from edgekit.train.loader import Batch, Loader, Workers
-from edgekit.train.samples import Maker
+from edgekit.train.samples import SampleBuilder
 
 SETS = {
     "detect": "bccd/data.yaml",
@@ -251,7 +251,7 @@ def test_dead_workers_are_replaced(small):
 
 @linux
 def test_a_job_that_kills_every_worker_ends_with_advice(small, monkeypatch):
-    monkeypatch.setattr(Maker, "part", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+    monkeypatch.setattr(SampleBuilder, "part", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
     with pytest.raises(EdgekitError, match="memory ran out"):
         next(loader(small, workers=1).epoch(0))
 
@@ -346,7 +346,7 @@ def test_available_memory_is_something():
 
 
 def test_recent_images_are_shared_and_the_newest_wins() -> None:
-    recent = cache.Recent(room=300, slots=4)
+    recent = cache.ImageCache(room=300, slots=4)
     images = {i: np.random.default_rng(i).integers(0, 256, (10, 10 - i, 3), dtype=np.uint8) for i in range(6)}
     assert recent.get(0) is None
     for i in range(6):

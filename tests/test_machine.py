@@ -16,7 +16,7 @@ import pytest
 
 from edgekit.bench import machine
 from edgekit.bench.cold import process_memory
-from edgekit.bench.watch import Watch
+from edgekit.bench.watch import NoiseMonitor
 
 XEON = "\n\n".join(
     f"""processor	: {n}
@@ -125,7 +125,7 @@ def test_an_older_driver_is_asked_by_the_older_name(monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.usefixtures("two_gpus")
 def test_a_gpu_held_back_is_a_disturbance() -> None:
-    with Watch(gpu=True) as watch:
+    with NoiseMonitor(gpu=True) as watch:
         time.sleep(0.3)
         watch.tick()
     assert len(watch.gpu_states) == 4
@@ -135,7 +135,7 @@ def test_a_gpu_held_back_is_a_disturbance() -> None:
 def test_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pynvml", Nvml())
     assert machine.gpus() == []
-    with Watch(gpu=True) as watch:
+    with NoiseMonitor(gpu=True) as watch:
         pass
     assert watch.gpu_states == []
 

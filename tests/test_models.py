@@ -165,8 +165,8 @@ def test_own_checkpoint_round_trip_keeps_every_bit(shared: Path, tmp_path: Path)
     first = checkpoint.load(shared / "fixtures" / "yolo12n-pose-person.pt")
     second = checkpoint.load(checkpoint.save(first, tmp_path / "mine.pt"))
     assert second.spec == first.spec
-    assert (second.names, second.imgsz, second.licence) == (first.names, first.imgsz, first.licence)
-    assert second.licence is not None and "AGPL-3.0" in second.licence
+    assert (second.names, second.imgsz, second.license) == (first.names, first.imgsz, first.license)
+    assert second.license is not None and "AGPL-3.0" in second.license
     for key, value in first.net.state_dict().items():
         assert torch.equal(value, second.net.state_dict()[key]), key
 

@@ -86,7 +86,7 @@ ALLOWED = {
     "test_variations.py::test_what_decides_nothing_is_no_matter": EXACT,
 }
 
-MAKERS = {("checkpoint", "new"), ("checkpoint", "settle"), ("network", "build")}
+MAKERS = {("checkpoint", "new"), ("checkpoint", "recalibrate"), ("network", "build")}
 LAYERS = {"Conv2d", "ConvTranspose2d", "Linear", "Sequential", "BatchNorm1d", "BatchNorm2d", "YOLO12"}
 OPERATORS = {"Conv", "ConvTranspose", "MatMul", "Gemm"}
 
@@ -174,7 +174,7 @@ def test_a_network_with_the_statistics_of_other_images_is_named() -> None:
     from edgekit import catalog, checkpoint
 
     made = checkpoint.new(catalog.spec("yolo12n", classes=3), seed=networks.seeded(0))
-    checkpoint.settle(made, [torch.from_numpy(noise(4, 3, 64, 64))])
+    checkpoint.recalibrate(made, [torch.from_numpy(noise(4, 3, 64, 64))])
     with pytest.raises(IllConditionedError, match="test_networks.py::.*other_images"):
         networks.prove(made.net, pictures(), {"boxes": 1e-3, "scores": 1e-4})
 

@@ -34,9 +34,9 @@ def model() -> checkpoint.Checkpoint:
     head's last convolutions scaled to logits of a trained one's size."""
     made = checkpoint.new(catalog.spec("yolo12n", classes=2), ("a", "b"), imgsz=SIDE)
     batch = np.concatenate([parity.batch_of(image, made.info()) for image in parity.generated_images(4)])
-    checkpoint.settle(made, [torch.from_numpy(batch)], calm=1.1)
+    checkpoint.recalibrate(made, [torch.from_numpy(batch)], damping=1.1)
     lasts = [f"model.21.cv{kind}.{level}.2" for kind in (2, 3) for level in range(3)]
-    for path, logits in TorchSession(made.net, made.info(batch=None), fold=False).taps(batch, lasts).items():
+    for path, logits in TorchSession(made.net, made.info(batch=None), fold=False).intermediates(batch, lasts).items():
         last = made.net.get_submodule(path)
         spread = logits.std((0, 2, 3)).mean() if ".cv2." in path else logits.std()
         last.weight.data *= 2.0 / float(spread)
@@ -212,4 +212,4 @@ def test_what_rounding_does_not_explain_is_a_fault(
 def _order(reference: TorchSession, batch: np.ndarray) -> list[tuple[str, Any]]:
     """Modules that put out one tensor, in the order they are complete; what a convolution is made of is none."""
     names = [name for name, _ in reference.net.named_modules() if name.rpartition(".")[2] not in ("conv", "bn", "act")]
-    return list(reference.taps(batch, names).items())
+    return list(reference.intermediates(batch, names).items())

@@ -47,7 +47,7 @@ def test_canvases_are_drawn_into_memory_that_held_others(mode: str) -> None:
     rng = np.random.default_rng(0)
     images = [rng.integers(0, 256, (h, w, 3), np.uint8) for h, w in ((50, 80), (64, 96), (200, 60), (9, 300))]
     memory = rng.integers(0, 256, (5, 64, 96, 3), np.uint8)
-    preprocess = Preprocess(mode=mode, fill=7, colour="BGR", scale=1)
+    preprocess = Preprocess(mode=mode, fill=7, color="BGR", scale=1)
     found, geometries = canvases(images, (64, 96), preprocess, 5, memory)
     assert found is memory and not found[4].any()
     for image, canvas, geometry in zip(images, found, geometries, strict=False):
@@ -207,8 +207,8 @@ def test_real_networks_give_the_same(exported: Callable[[str], Path], tmp_path: 
     assert np.abs(found["boxes"] - wanted["boxes"]).max() < 2e-3
     assert pixels.precision_by_type() == floats.precision_by_type()
     tapped = (
-        pixels.taps(to_input([canvas]), ["model.0.conv/Conv"]),
-        floats.taps(to_input([canvas]), ["model.0.conv/Conv"]),
+        pixels.intermediates(to_input([canvas]), ["model.0.conv/Conv"]),
+        floats.intermediates(to_input([canvas]), ["model.0.conv/Conv"]),
     )
     np.testing.assert_allclose(*(t["model.0.conv/Conv"] for t in tapped), rtol=0, atol=1e-4)
     assert [row[0] for row in pixels.profile(canvas[None], 1)]
@@ -261,7 +261,7 @@ def test_the_manifest_says_so(tmp_path: Path) -> None:
     opened = read_bundle(pixels)
     assert opened.manifest["schema"] == 2 and read_bundle(plain).manifest["schema"] == 1
     assert opened.info.inputs == (Port("images", "images", (1, *SIZE, 3), "uint8"),)
-    assert (opened.info.preprocess.colour, opened.info.preprocess.scale) == ("BGR", 1.0)
+    assert (opened.info.preprocess.color, opened.info.preprocess.scale) == ("BGR", 1.0)
     config = layouts.triton_config("tiny", targets.get("ov-fp32").servers["triton"], opened.info)
     assert 'name: "images", data_type: TYPE_UINT8, dims: [ 1, 64, 96, 3 ]' in config
     served = openvino.Core().read_model(pixels / "model.xml").inputs[0]
@@ -272,7 +272,7 @@ def test_a_build_takes_pixels_unless_told_otherwise(exported: Callable[[str], Pa
     path = exported("yolo12n-cls-flowers5")
     pixels = building.build(path, "ov-fp32", tmp_path / "pixels", BuildOptions(layout="triton"))
     floats = building.build(path, "ov-fp32", tmp_path / "floats", BuildOptions(target={"input": "float"}))
-    assert pixels.info.takes_pixels and not floats.info.takes_pixels
+    assert pixels.info.takes_uint8 and not floats.info.takes_uint8
     assert pixels.manifest["parity"]["class_probabilities"]["max_abs"] < 1e-4
     assert "TYPE_UINT8" in next(pixels.path.rglob("config.pbtxt")).read_text()
     image = parity.generated_images(1)[0]
@@ -291,6 +291,6 @@ def test_other_options_are_refused(options: dict[str, str], says: str) -> None:
 def test_only_three_planes_become_pixels() -> None:
     info = ModelInfo("detect", RESULT_SIZE, "raw", ("a",), (Port("images", "images", (1, 1, *RESULT_SIZE)),), ())
     assert takes_in(info) is info
-    colour = dataclasses.replace(info, inputs=(Port("images", "images", (None, 3, *RESULT_SIZE)),))
-    assert takes_in(colour, OpenVinoOptions("float")) is colour
-    assert takes_in(takes_in(colour)) == takes_in(colour) and takes_in(colour).batch is None
+    color = dataclasses.replace(info, inputs=(Port("images", "images", (None, 3, *RESULT_SIZE)),))
+    assert takes_in(color, OpenVinoOptions("float")) is color
+    assert takes_in(takes_in(color)) == takes_in(color) and takes_in(color).batch is None

@@ -15,7 +15,7 @@ import pytest
 
 from edgekit.cli import _plan_table
 from edgekit.errors import EdgekitError, InputError, UsageError
-from edgekit.plan import Candidate, Wish, document, picture
+from edgekit.plan import Candidate, Objective, document, picture
 from edgekit.plan import candidates as candidates_module
 from edgekit.plan.candidates import candidates, order
 from edgekit.plan.choose import CLEAR, Judged, Outcome, Time, choose, nearest, unmet
@@ -24,7 +24,7 @@ from tests.records import change_targets
 FIVE = ("ort-fp32", "ov-fp32", "ov-fp16", "ort-int8", "ov-int8")
 
 
-class World:
+class DistributedContext:
     """Candidates with true times (ms) and drops (points), a clock with an error, and a note of who was asked what."""
 
     def __init__(self, truth: dict[str, tuple[float, float | None]], error: float = 0.01, seed: int = 0) -> None:
@@ -57,7 +57,7 @@ def plain(*names: str) -> list[Candidate]:
 
 
 def test_the_fastest_within_the_limit_wins_and_only_what_could_win_is_judged() -> None:
-    world = World(
+    world = DistributedContext(
         {"ort-fp32": (30, 0), "ov-fp32": (20, 0), "ov-fp16": (19, 0.01), "ort-int8": (25, 0.2), "ov-int8": (10, 0.1)}
     )
     outcome = world.choose(plain(*FIVE))
@@ -69,14 +69,14 @@ def test_the_fastest_within_the_limit_wins_and_only_what_could_win_is_judged() -
 
 
 def test_one_that_loses_too_much_gives_way_to_the_next() -> None:
-    world = World(
+    world = DistributedContext(
         {"ort-fp32": (30, 0), "ov-fp32": (20, 0), "ov-fp16": (15, 0.3), "ort-int8": (25, 0.2), "ov-int8": (10, 0.9)}
     )
     outcome = world.choose(plain(*FIVE))
     assert (outcome.winner, world.judged) == ("ov-fp16", ["ov-int8", "ov-fp16"])
     assert outcome.rows["ov-int8"].verdict == "loses 0.90 points, 0.5 allowed"
     assert outcome.rows["ov-int8"].front and outcome.rows["ov-fp16"].front
-    tight = World(world.truth)
+    tight = DistributedContext(world.truth)
     assert tight.choose(plain(*FIVE), 0.0).winner == "ov-fp32"
     assert tight.judged == ["ov-int8", "ov-fp16", "ov-fp32"]
 
@@ -88,18 +88,18 @@ def test_what_the_clock_cannot_tell_apart_is_decided_by_accuracy_then_precision(
         "ov-fp16": (10, 0.2),
         "ov-int8": (10.01, 0.2),
     }
-    world = World(truth, 0.02, seed)
+    world = DistributedContext(truth, 0.02, seed)
     outcome = world.choose(plain(*truth))
     assert outcome.winner == "ov-fp32"
     assert sorted(world.judged) == sorted(truth), "as fast as the best: each could have won"
     assert world.timed[-1][1], "those left are timed once more, for longer"
     assert "within the clock's error of ov-fp32, which loses less" in outcome.rows["ov-int8"].verdict
-    even = World({"ov-fp32": (10, 0), "ov-fp16": (10, 0.01), "ov-int8": (10, 0.02)}, 0.02, seed)
+    even = DistributedContext({"ov-fp32": (10, 0), "ov-fp16": (10, 0.01), "ov-int8": (10, 0.02)}, 0.02, seed)
     assert even.choose(plain(*truth)).winner == "ov-fp32"
 
 
 def test_a_difference_the_clock_can_tell_wins_over_accuracy() -> None:
-    world = World({"ov-fp32": (10.5, 0), "ov-int8": (10, 0.4)}, 0.005)
+    world = DistributedContext({"ov-fp32": (10.5, 0), "ov-int8": (10, 0.4)}, 0.005)
     outcome = world.choose(plain("ov-fp32", "ov-int8"))
     assert outcome.winner == "ov-int8"
     assert outcome.rows["ov-fp32"].verdict.endswith("times as long as ov-int8")
@@ -108,7 +108,7 @@ def test_a_difference_the_clock_can_tell_wins_over_accuracy() -> None:
 def test_streams_of_one_target_drop_each_other_before_anything_is_judged() -> None:
     entries = [Candidate("ov-fp32"), Candidate("ov-fp32", 1, 2, 2), Candidate("ov-int8"), Candidate("ov-int8", 1, 2, 2)]
     truth = dict(zip([e.name for e in entries], [(20, 0), (14, 0), (12, 2), (9, 2)], strict=True))
-    world = World(truth)
+    world = DistributedContext(truth)
     outcome = world.choose(entries)
     assert outcome.winner == "ov-fp32, 2 streams"
     assert world.judged == ["ov-int8", "ov-fp32"], "forms of a bundle share its accuracy: judged once"
@@ -118,7 +118,7 @@ def test_streams_of_one_target_drop_each_other_before_anything_is_judged() -> No
 
 def test_a_batch_that_loses_too_much_gives_way_to_the_same_target_without() -> None:
     """Another batch is another bundle, calibrated by itself."""
-    world = World({"ov-fp16": (14, 0), "ov-int8": (12, 0.4), "ov-int8, batch 4": (9, 0.6)})
+    world = DistributedContext({"ov-fp16": (14, 0), "ov-int8": (12, 0.4), "ov-int8, batch 4": (9, 0.6)})
     entries = [Candidate("ov-fp16"), Candidate("ov-int8"), Candidate("ov-int8", 4)]
     assert world.choose(entries).winner == "ov-int8"
     assert world.judged == ["ov-int8, batch 4", "ov-int8"]
@@ -126,7 +126,7 @@ def test_a_batch_that_loses_too_much_gives_way_to_the_same_target_without() -> N
 
 def test_a_bundle_that_got_slower_when_it_was_built_in_full_may_lose() -> None:
     """INT8 with groups put back is slower than its trial was: it is timed again as it is."""
-    world = World({"ov-fp16": (12, 0), "ov-int8": (10, 0.1)}, 0.005)
+    world = DistributedContext({"ov-fp16": (12, 0), "ov-int8": (10, 0.1)}, 0.005)
     judge = world.judge
 
     def full(entry: Candidate) -> Judged:
@@ -138,7 +138,7 @@ def test_a_bundle_that_got_slower_when_it_was_built_in_full_may_lose() -> None:
 
 def test_figures_of_those_dropped_early_are_as_if_of_the_last_race() -> None:
     """The machine becomes three times slower after the first race; what was slower by half stays slower by half."""
-    world = World({"ort-fp32": (15, 0), "ov-fp16": (10.1, 0.01), "ov-int8": (10, 0.1)}, 0.001)
+    world = DistributedContext({"ort-fp32": (15, 0), "ov-fp16": (10.1, 0.01), "ov-int8": (10, 0.1)}, 0.001)
     clock = world.clock
 
     def slowing(names: Sequence[str], baseline: str, last: bool) -> dict[str, Time]:
@@ -155,22 +155,22 @@ def test_figures_of_those_dropped_early_are_as_if_of_the_last_race() -> None:
 
 
 def test_without_a_winner_the_nearest_is_known() -> None:
-    world = World({"ov-fp16": (12, 0.7), "ov-int8": (10, 3.0), "ort-int8": (30, None)})
+    world = DistributedContext({"ov-fp16": (12, 0.7), "ov-int8": (10, 3.0), "ort-int8": (30, None)})
     outcome = world.choose(plain("ov-fp16", "ov-int8", "ort-int8"))
     assert outcome.winner is None and sorted(world.judged) == sorted(["ov-fp16", "ov-int8", "ort-int8"])
     near = nearest(outcome)
     assert near is not None and near.candidate.name == "ov-fp16"
     assert outcome.rows["ort-int8"].verdict == "parity is off"
-    nobody = World({"ov-fp16": (12, None)}).choose(plain("ov-fp16"))
+    nobody = DistributedContext({"ov-fp16": (12, None)}).choose(plain("ov-fp16"))
     assert nobody.winner is None and nearest(nobody) is None
 
 
 def test_clearly_slower_means_further_apart_than_both_intervals() -> None:
     slower = 1 + CLEAR
-    near = World({"ov-fp32": (10, 0), "ov-fp16": (10 * (slower + 0.01), 0)}, 0.03)
+    near = DistributedContext({"ov-fp32": (10, 0), "ov-fp16": (10 * (slower + 0.01), 0)}, 0.03)
     near.choose(plain("ov-fp32", "ov-fp16"))
     assert len(near.judged) == 2
-    far = World({"ov-fp32": (10, 0), "ov-fp16": (10 * (slower + 0.08), 0)}, 0.02)
+    far = DistributedContext({"ov-fp32": (10, 0), "ov-fp16": (10 * (slower + 0.08), 0)}, 0.02)
     far.choose(plain("ov-fp32", "ov-fp16"))
     assert len(far.judged) == 1
 
@@ -185,7 +185,7 @@ def test_pruning_never_changes_who_wins(seed: int, limit: float) -> None:
         name: (float(ms), float(drop))
         for name, ms, drop in zip(FIVE, times, rng.choice([0, 0.2, 0.5, 2], 5), strict=True)
     }
-    outcome = World(truth, 0.01, seed).choose(plain(*FIVE), limit)
+    outcome = DistributedContext(truth, 0.01, seed).choose(plain(*FIVE), limit)
     fitting = {name: ms for name, (ms, drop) in truth.items() if drop is not None and drop <= limit}
     assert outcome.winner == (min(fitting, key=lambda name: fitting[name]) if fitting else None)
 
@@ -194,34 +194,36 @@ def test_pruning_never_changes_who_wins(seed: int, limit: float) -> None:
 
 
 def test_wishes() -> None:
-    assert Wish.parse("latency") == Wish("latency") and Wish.parse("throughput:60") == Wish("throughput", 60)
-    assert Wish.parse("latency:20").holds(20) and not Wish.parse("latency:20").holds(20.1)
-    assert Wish.parse("throughput:50").holds(20) and not Wish.parse("throughput:50").holds(20.1)
-    assert Wish("throughput").text(20) == "50 images/s"
+    assert Objective.parse("latency") == Objective("latency") and Objective.parse("throughput:60") == Objective(
+        "throughput", 60
+    )
+    assert Objective.parse("latency:20").holds(20) and not Objective.parse("latency:20").holds(20.1)
+    assert Objective.parse("throughput:50").holds(20) and not Objective.parse("throughput:50").holds(20.1)
+    assert Objective("throughput").text(20) == "50 images/s"
     for text in ("", "speed", "latency:", "latency:-3", "latency:x", "throughput:nan", "latency:0"):
         with pytest.raises(UsageError, match="`objective`"):
-            Wish.parse(text)
-    outcome = World({"ov-fp32": (12, 0)}).choose(plain("ov-fp32"))
-    assert unmet(Wish("latency", 5), outcome) and not unmet(Wish("latency", 50), outcome)
+            Objective.parse(text)
+    outcome = DistributedContext({"ov-fp32": (12, 0)}).choose(plain("ov-fp32"))
+    assert unmet(Objective("latency", 5), outcome) and not unmet(Objective("latency", 50), outcome)
 
 
 def test_what_can_run_here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(candidates_module.machine, "gpus", lambda: [])
     change_targets(monkeypatch, missing=lambda: None)
-    found, left_out = candidates(Wish("latency"), data=True)
+    found, left_out = candidates(Objective("latency"), data=True)
     assert [c.name for c in found] == ["ort-fp32", "ov-fp32", "ov-fp16", "ort-int8", "ov-int8"]
     assert {t for t in left_out if t.startswith("trt")} == set(left_out)
     assert "NVIDIA" in left_out["trt-fp16"]
-    found, left_out = candidates(Wish("latency"), data=False)
+    found, left_out = candidates(Objective("latency"), data=False)
     assert "`data`" in left_out["ov-int8"] and [c.target for c in found] == ["ort-fp32", "ov-fp32", "ov-fp16"]
-    found, _ = candidates(Wish("throughput"), data=False, cores=4)
+    found, _ = candidates(Objective("throughput"), data=False, cores=4)
     forms = [(1, None), (2, 4), (4, 4)]
     assert [(c.streams, c.threads) for c in found if c.target == "ort-fp32"] == forms
     assert [(c.batch, c.streams, c.threads) for c in found if c.target == "ov-fp32"] == [
         (batch, *form) for batch in (1, 4) for form in forms
     ]
     monkeypatch.setattr(candidates_module.machine, "gpus", lambda: [{"model": "a GPU"}])
-    found, left_out = candidates(Wish("throughput"), data=True, cores=2)
+    found, left_out = candidates(Objective("throughput"), data=True, cores=2)
     assert not left_out and {c.batch for c in found if c.target == "trt-fp16"} == {1, 8}
 
 
@@ -233,11 +235,11 @@ def test_a_missing_quantizer_leaves_one_target_out(monkeypatch: pytest.MonkeyPat
 # ---- the document -----------------------------------------------------------------------------------------------
 
 
-LATENCY = Wish("latency")
+LATENCY = Objective("latency")
 
 
-def made(wish: Wish = LATENCY, **more: Any) -> dict[str, Any]:
-    world = World({"ov-fp32": (20, 0), "ov-fp16": (15, 0.3), "ov-int8": (10, 0.9)})
+def made(wish: Objective = LATENCY, **more: Any) -> dict[str, Any]:
+    world = DistributedContext({"ov-fp32": (20, 0), "ov-fp16": (15, 0.3), "ov-int8": (10, 0.9)})
     outcome = world.choose(plain("ov-fp32", "ov-fp16", "ov-int8"))
     about = {"metric": "map50_95", "kind": "labels", "on": "data.yaml, split val", "images": 8, "float": 0.5}
     race = {"reliable": True, "disturbances": [], "rounds": 30}
@@ -311,7 +313,7 @@ def test_what_a_plan_needs_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_front_is_drawn_in_both_ways(tmp_path: Path) -> None:
-    for wish in (Wish("latency"), Wish("throughput")):
+    for wish in (Objective("latency"), Objective("throughput")):
         plan = made(wish)
         picture.draw(plan, tmp_path / "plan.svg")
         drawn = ElementTree.parse(tmp_path / "plan.svg").getroot()

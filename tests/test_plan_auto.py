@@ -15,7 +15,7 @@ from edgekit.bundle import loading
 from edgekit.bundle.options import BuildOptions
 from edgekit.cli import main
 from edgekit.errors import GateError, InputError
-from edgekit.plan import Candidate, Wish, auto
+from edgekit.plan import Candidate, Objective, auto
 from edgekit.quantize import QuantizeOptions
 from edgekit.runtime.manifest import Bundle, read_bundle, write_manifest
 from tests.tiny import tiny_bundle
@@ -45,7 +45,7 @@ def world(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
 
 def run(world: Any, out: Path, limit: float = 0.5, wish: str = "latency") -> Bundle:
     options = BuildOptions(quantize=QuantizeOptions(max_drop=limit))
-    return auto.auto(world["source"], out, Wish.parse(wish), options, seconds=QUICK)
+    return auto.auto(world["source"], out, Objective.parse(wish), options, seconds=QUICK)
 
 
 def test_the_folder_is_the_winner_s_bundle_and_the_plan(world: Any, tmp_path: Path) -> None:
@@ -147,7 +147,7 @@ def test_a_model_that_is_not_there_is_said_once(
 def test_bad_data_ends_it_before_more_is_built(world: Any, tmp_path: Path) -> None:
     wishes = QuantizeOptions(data=tmp_path / "absent" / "data.yaml")
     with pytest.raises(InputError, match=r"absent"):
-        auto.auto(world["source"], tmp_path / "out", Wish(), BuildOptions(quantize=wishes), seconds=QUICK)
+        auto.auto(world["source"], tmp_path / "out", Objective(), BuildOptions(quantize=wishes), seconds=QUICK)
     assert world["built"] == []
 
 
@@ -163,7 +163,7 @@ def test_photographs_without_labels_are_calibrated_and_judged_on(
     monkeypatch.setattr(auto, "candidates", lambda *words: (offered.append(words), (world["offered"], {}))[1])
     wishes = QuantizeOptions(data=photos)
     asked = BuildOptions(quantize=wishes)
-    plan = auto.auto(world["source"], tmp_path / "out", Wish(), asked, seconds=QUICK).manifest["plan"]
+    plan = auto.auto(world["source"], tmp_path / "out", Objective(), asked, seconds=QUICK).manifest["plan"]
     about = plan["accuracy"]
     assert (about["metric"], about["kind"], about["images"], about["float"]) == ("agreement", "agreement", 10, 1.0)
     assert "photos" in about["on"] and [words[1] for words in offered] == [True]  # so INT8 may take part
@@ -173,14 +173,14 @@ def test_photographs_without_labels_are_calibrated_and_judged_on(
     plan = auto.auto(
         world["source"],
         tmp_path / "few",
-        Wish(),
+        Objective(),
         BuildOptions(quantize=QuantizeOptions(photos, force=True)),
         seconds=QUICK,
     ).manifest
     assert plan["plan"]["accuracy"]["images"] == 6
     world["built"].clear()
     with pytest.raises(InputError, match="20; at least 24 are needed"):
-        auto.auto(world["source"], tmp_path / "none", Wish(), BuildOptions(quantize=wishes), seconds=QUICK)
+        auto.auto(world["source"], tmp_path / "none", Objective(), BuildOptions(quantize=wishes), seconds=QUICK)
     assert world["built"] == []
 
 

@@ -45,7 +45,7 @@ REFUSED = {
     "bits of a float": ("build {detect} --target ort-fp32 --weight-bits 7 --out {new}", "--weight-bits"),
     "an odd size": ("build {detect} --target ort-fp32 --imgsz 100 --out {new}", "--imgsz 100"),
     "a dynamic INT8": ("build {detect} --target ort-int8 --data {photos} --dynamic-batch --out {new}", "fixed batch"),
-    "no such option": ("build {detect} --target ov-fp32 --option colour=red --out {new}", "colour"),
+    "no such option": ("build {detect} --target ov-fp32 --option color=red --out {new}", "color"),
     "an option of another": ("build {detect} --target ort-fp32 --option sm=86 --out {new}", "--option sm"),
     "no such layout": ("build {detect} --target ort-fp32 --layout tar --out {new}", "--layout tar"),
     "a head in batches": ("build {detect} --target ort-fp32 --head nms --batch 2 --out {new}", "--head nms"),

@@ -131,7 +131,7 @@ def test_what_the_file_states(name: str, published: Any) -> None:
     assert set(areas.values()) == {1, 4}
     assert {path.split(".")[1]: area for path, area in areas.items()} == {"6": 4, "8": 1}
     assert model.keypoint_shape == ((17, 3) if task == "pose" else None)
-    assert model.licence == (None if "turbo" in name else "AGPL-3.0 (https://ultralytics.com/license)")
+    assert model.license == (None if "turbo" in name else "AGPL-3.0 (https://ultralytics.com/license)")
     assert model.which == "model" and model.epoch == -1
     assert model.version == ("8.3.63" if "turbo" in name else "8.4.190")
     assert model.date is not None and model.date.startswith("2026-")
@@ -239,7 +239,7 @@ def test_a_model_made_by_hand(tmp_path: Path) -> None:
     assert list(model.state) == ["model.0.weight", "model.0.steps"]
     assert model.state["model.0.steps"].shape == () and model.state["model.0.steps"] == 7
     assert (model.task, model.classes, model.names, model.strides) == ("detect", 2, ("cell", "plate"), (8, 16, 32))
-    assert (model.licence, model.epoch, model.version, model.date) == ("MIT", 7, "1", "today")
+    assert (model.license, model.epoch, model.version, model.date) == ("MIT", 7, "1", "today")
     assert model.train_args == {"lr": 0.5}
     assert {path: module.name for path, module in model.modules.items()} == {
         "": "DetectionModel",
@@ -425,7 +425,7 @@ def test_strange_metadata_is_left_out(tmp_path: Path) -> None:
     model = network(yaml=None, args=None)
     model.state["_modules"]["model"].state["_modules"].pairs["1"].state.update(head)
     read = read_published(save(tmp_path / "m.pt", model, **top))
-    assert (read.licence, read.epoch, read.version, read.date, read.train_args) == (None, None, None, None, {})
+    assert (read.license, read.epoch, read.version, read.date, read.train_args) == (None, None, None, None, {})
     assert (read.classes, read.strides, read.keypoint_shape) == (None, (), None)
 
 

@@ -156,11 +156,11 @@ def test_opening_eight_bits_where_sums_saturate_is_warned_of(
 def _judged(monkeypatch: pytest.MonkeyPatch, after: Any) -> None:
     """The float model scores 0.9, an artifact what ``after`` says of its graph."""
 
-    def by_labels(dataset: Any) -> accuracy.Judge:
+    def by_labels(dataset: Any) -> accuracy.Evaluator:
         def score(session: Any) -> float:
             return 0.9 if session.target == "ort-fp32" else after(onnx.load(session.path))
 
-        return accuracy.Judge("top1", "labels", 8, "data", score)
+        return accuracy.Evaluator("top1", "labels", 8, "data", score)
 
     monkeypatch.setattr(accuracy, "by_labels", by_labels)
 

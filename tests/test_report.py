@@ -100,9 +100,9 @@ def check_page(text: str) -> Page:
     return found
 
 
-def luminance(colour: str) -> float:
+def luminance(color: str) -> float:
     """Relative luminance (WCAG 2.2)."""
-    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    parts = [int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)]
     linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
@@ -152,7 +152,7 @@ def found_of(*entries: dict[str, Any], **changes: Any) -> dict[str, Any]:
         "max_drop": 1.0,
         "pairs": [{"name": entries[-1]["name"], "pairs": [pair], "differ": 1, "looked": 20}],
         "classes": bundles._classes(entries), "machine": {"cpu": {"model": "A CPU"}}, "machine_name": "A CPU, 2 cores",
-        "notes": ["a note"], "licences": ["AGPL-3.0"], **changes,
+        "notes": ["a note"], "licenses": ["AGPL-3.0"], **changes,
     }  # fmt: skip
 
 
@@ -281,12 +281,12 @@ def test_contrast_is_enough_in_both_modes() -> None:
         dict(re.findall(r"--(\w+): (#[0-9a-f]{6})", part))
         for part in screen.split("@media (prefers-color-scheme: dark)")
     )
-    for colours in (light, dark):
+    for colors in (light, dark):
         for text in ("ink", "soft", "link", "good", "bad"):
             for ground in ("paper", "card"):
-                assert contrast(colours[text], colours[ground]) >= 4.5, (text, ground)
+                assert contrast(colors[text], colors[ground]) >= 4.5, (text, ground)
         for shape in ("c0", "c1", "c2", "c3", "c4", "c5"):
-            assert contrast(colours[shape], colours["paper"]) >= 3, shape
+            assert contrast(colors[shape], colors["paper"]) >= 3, shape
 
 
 def test_a_page_too_large_is_refused(tmp_path: Path) -> None:

@@ -261,8 +261,8 @@ def test_masks_tint_their_pixels_only() -> None:
 
 
 def test_neighbouring_colours_differ() -> None:
-    colours = np.array([drawing.colour(i) for i in range(80)], int)
-    assert (np.abs(colours[1:] - colours[:-1]).sum(1) > 100).all()
+    colors = np.array([drawing.color(i) for i in range(80)], int)
+    assert (np.abs(colors[1:] - colors[:-1]).sum(1) > 100).all()
 
 
 @pytest.mark.parametrize("shape", [(2, 2), (2, 300), (300, 2), (3000, 20)])

@@ -49,7 +49,7 @@ class Shown(Session):
     def run(self, batch: Any) -> dict[str, Any]:
         return {}
 
-    def taps(self, batch: Any, names: list[str]) -> dict[str, np.ndarray]:
+    def intermediates(self, batch: Any, names: list[str]) -> dict[str, np.ndarray]:
         model = onnx.ModelProto.FromString(self.model.SerializeToString())
         known = {name for node in model.graph.node for name in node.output}
         wanted = [name for name in names if name in known]
@@ -302,7 +302,7 @@ def test_every_stage_of_a_network_can_be_compared_after_every_recipe(
     info = detector.info(head="topk")
     reference = TorchSession(detector.net, info, fold=False)
     paths = [stage for stage, _ in lineage.stages]
-    shown = set(reference.taps(batch, paths))
+    shown = set(reference.intermediates(batch, paths))
     gone = {stage for stage, value in lineage.stages if value not in made and value not in lineage.became}
     copies = {f"model.{layer}" for layer in (9, 10, 12, 13)} if target.startswith("ov") else set()
     assert shown & gone == copies

@@ -158,7 +158,7 @@ def test_permuted_channels_are_the_same_stage() -> None:
         def run(self, batch: np.ndarray) -> dict[str, np.ndarray]:
             return {}
 
-        def taps(self, batch: np.ndarray, names: list[str]) -> dict[str, np.ndarray]:
+        def intermediates(self, batch: np.ndarray, names: list[str]) -> dict[str, np.ndarray]:
             return {n: self.values[n] for n in names}
 
         def precision_by_type(self) -> dict[str, int]:

@@ -20,8 +20,8 @@ import pytest
 from edgekit.errors import InputError, UsageError
 from edgekit.image import write_image
 from edgekit.runtime import live
-from edgekit.runtime.belt import Belt
-from edgekit.runtime.live import Live, is_live
+from edgekit.runtime.belt import OrderedPipeline
+from edgekit.runtime.live import LiveSource, is_live
 from edgekit.runtime.predictor import Predictor
 from edgekit.runtime.sources import open_sources
 from tests.test_predictor import FakeSession, scene, square
@@ -275,7 +275,7 @@ def test_a_camera_that_dies_is_opened_again(monkeypatch: pytest.MonkeyPatch) -> 
     empty = np.zeros((0, 0, 3), np.uint8)
     lives = [Capture(s) for s in ([scene(0), scene(1)], None, [], [scene(2), empty, None, scene(8)], [scene(3)])]
     rest = iter(lives)
-    camera = Live("rtsp://me:secret@camera/1", patience=0.2, opened=lambda source: next(rest, Capture(None)))
+    camera = LiveSource("rtsp://me:secret@camera/1", patience=0.2, opened=lambda source: next(rest, Capture(None)))
     bad = []
     seen = []
     with pytest.raises(InputError, match=r"rtsp://camera/1: no frame for 0.2 seconds") as caught:
@@ -353,7 +353,7 @@ def test_threads_share_one_compiled_model(tmp_path: Path, target: str) -> None:
 
 
 def test_the_belt_hands_out_by_the_batch() -> None:
-    belt = Belt(depth=4, window=8, latest=False)
+    belt = OrderedPipeline(depth=4, window=8, latest=False)
     for i in range(3):
         belt.offer(i)
     belt.end()

@@ -43,8 +43,8 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def flowers(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two classes told apart by colour."""
-    root = tmp_path_factory.mktemp("colours")
+    """Two classes told apart by color."""
+    root = tmp_path_factory.mktemp("colors")
     rng = np.random.default_rng(0)
     for split, count in (("train", 6), ("val", 3)):
         for name, channel in (("blue", 0), ("red", 2)):

@@ -69,7 +69,7 @@ def test_only_matrices_decay_and_every_parameter_is_in_one_group() -> None:
 
 def test_the_average_is_the_average() -> None:
     net = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 1), torch.nn.BatchNorm2d(2))
-    average = optim.Average(net, 0.9, 4.0)
+    average = optim.EMA(net, 0.9, 4.0)
     value = float(average.net[0].weight[0])  # type: ignore[index, arg-type]
     for step in range(1, 6):
         with torch.no_grad():
@@ -149,7 +149,7 @@ def test_a_detector_lends_its_trunk_to_another_task(tmp_path: Path) -> None:
 
 def test_a_published_licence_goes_along(shared: Path) -> None:
     newer, taken = start.begin(start.opened(str(shared / "fixtures/yolo12n-bccd.pt")), None, ("RBC",), None, 0)
-    assert newer.licence and newer.licence == taken.licence and taken.sha256
+    assert newer.license and newer.license == taken.license and taken.sha256
 
 
 @pytest.mark.parametrize(

@@ -17,10 +17,10 @@ import psutil
 import pytest
 
 from edgekit.bench import watch as module
-from edgekit.bench.watch import Counters, Watch, cpu_seconds, gpu_disturbances, read_counters
+from edgekit.bench.watch import Counters, NoiseMonitor, cpu_seconds, gpu_disturbances, read_counters
 
 
-def watched(change: Callable[[float, Counters], Counters], seconds: float = 10.0, cores: int = 4) -> Watch:
+def watched(change: Callable[[float, Counters], Counters], seconds: float = 10.0, cores: int = 4) -> NoiseMonitor:
     """A watch over ``seconds`` during which this process uses one core and ``change`` alters the counters."""
     now = [0.0]
 
@@ -28,7 +28,7 @@ def watched(change: Callable[[float, Counters], Counters], seconds: float = 10.0
         quiet = Counters(now[0], own_s=now[0], busy_s=now[0], steal_s=0.0, preempted=0.0, throttled_s=0.0, mhz=2000.0)
         return change(now[0], quiet)
 
-    watch = Watch(read, cores=cores, timer=lambda: now[0])
+    watch = NoiseMonitor(read, cores=cores, timer=lambda: now[0])
     with watch:
         for step in range(1, int(seconds * 100) + 1):
             now[0] = step / 100

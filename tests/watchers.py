@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from edgekit.train.setup import Silence
+from edgekit.train.setup import NullCallback
 
 
 class Interrupted(Exception):
     """Raised where a run is cut off."""
 
 
-class Watching(Silence):
+class Watching(NullCallback):
     """Keeps what is said in ``notes``; ends the run once ``count`` batches are through (0: never)."""
 
     def __init__(self, count: int = 0) -> None:

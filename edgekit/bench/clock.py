@@ -33,7 +33,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from edgekit.bench.intervals import median_interval, ratio_interval
-from edgekit.bench.watch import Watch
+from edgekit.bench.watch import NoiseMonitor
 from edgekit.errors import InputError, UsageError
 from edgekit.system.garbage import no_garbage_collection
 
@@ -141,7 +141,7 @@ def measure(
     baseline: str | None = None,
     progress: Progress | None = None,
     timer: Callable[[], float] = time.perf_counter,
-    watch: Watch | None = None,
+    watch: NoiseMonitor | None = None,
 ) -> Comparison:
     """Time every contestant on the same items, taking turns (see the module's text).
 
@@ -152,7 +152,7 @@ def measure(
         baseline: whom ratios are against; the first contestant by default.
         progress: called now and then, between calls, with the share of the budget used and a sentence.
         timer: seconds; replaced by a simulated clock in tests.
-        watch: counts disturbance; a fresh ``Watch()`` by default.
+        watch: counts disturbance; a fresh ``NoiseMonitor()`` by default.
 
     Raises:
         InputError: no contestants, no items, or an unknown baseline.
@@ -164,7 +164,7 @@ def measure(
     if baseline not in contestants:
         raise InputError(f"the baseline {baseline!r} is not among what is timed: {', '.join(contestants)}")
     race = _Race(contestants, items, options, timer)
-    watch = watch or Watch()
+    watch = watch or NoiseMonitor()
     started = timer()
     gc.collect()
     with no_garbage_collection():  # one in the middle of a call would be charged to whoever was running
@@ -301,7 +301,7 @@ def _warm_up(race: _Race, until: float) -> dict[str, Any]:
     return {"calls": calls, "unsettled": unsettled}
 
 
-def _run(race: _Race, baseline: str, started: float, watch: Watch, progress: Progress | None) -> str:
+def _run(race: _Race, baseline: str, started: float, watch: NoiseMonitor, progress: Progress | None) -> str:
     """Rounds until the intervals are narrow, or the budget or the rounds are used up; returns which."""
     options, next_look = race.options, race.options.min_rounds
     while race.rounds < options.max_rounds:

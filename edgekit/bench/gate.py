@@ -26,7 +26,7 @@ Record = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Verdict:
+class GateResult:
     """Outcome of the gate: ``failures`` (none: passed) and ``notes`` to read beside it."""
 
     failures: list[str] = field(default_factory=list)
@@ -76,7 +76,9 @@ def check_results(document: Any, source: str = "results") -> list[Record]:
     return document
 
 
-def against(old: Sequence[Record], new: Sequence[Record], max_slowdown: float, *, any_machine: bool = False) -> Verdict:
+def against(
+    old: Sequence[Record], new: Sequence[Record], max_slowdown: float, *, any_machine: bool = False
+) -> GateResult:
     """Compare the medians of whole calls, record by record (same artifact and target).
 
     Args:
@@ -109,7 +111,7 @@ def against(old: Sequence[Record], new: Sequence[Record], max_slowdown: float, *
         (failures if slower else notes).append(sentence)
         notes += [f"compared across machines: {d}" for d in differences]
         notes += [f"software changed: {change}" for change in changed_versions(a["machine"], b["machine"])]
-    return Verdict(failures, list(dict.fromkeys(notes)))
+    return GateResult(failures, list(dict.fromkeys(notes)))
 
 
 def _compare(title: str, old: Record, new: Record, max_slowdown: float) -> tuple[str, bool]:

@@ -21,7 +21,7 @@ from edgekit.bench import machine
 from edgekit.bench.clock import SCHEMA, ClockOptions, Comparison, measure
 from edgekit.bench.cold import cold_start
 from edgekit.bench.throughput import Config, Stream, grid, throughput
-from edgekit.bench.watch import Watch
+from edgekit.bench.watch import NoiseMonitor
 from edgekit.errors import UsageError
 from edgekit.runtime.predictor import STAGES, Predictor
 
@@ -58,7 +58,7 @@ def bench(
     if len(predictors) > 1:
         options = replace(options, rest_s=REST_S, lead_in=1)
     calls = {name: _call(predictor) for name, predictor in predictors.items()}
-    watch = Watch(gpu=any(p.session.gpu for p in predictors.values()))
+    watch = NoiseMonitor(gpu=any(p.session.gpu for p in predictors.values()))
     comparison = measure(calls, images, options, baseline=baseline, progress=progress, watch=watch)
     about = machine.describe()
     return [_record(name, predictors[name], comparison, about) for name in predictors]

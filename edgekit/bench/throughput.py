@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.bench.watch import Watch
+from edgekit.bench.watch import NoiseMonitor
 from edgekit.errors import InputError
 
 Config = dict[str, Any]
@@ -79,7 +79,7 @@ def throughput(
         if not streams:
             raise InputError(f"the configuration {config} has no streams")
         batch = int(config.get("batch", 1))
-        with Watch() as watch:
+        with NoiseMonitor() as watch:
             spans, start, stop = _drive(streams, items, batch, seconds, warmup_s, watch)
         rates = batch * window_rates(spans, np.linspace(start, stop, windows + 1))
         rows.append({"config": config, "streams": len(streams), **_figures(rates, spans, start, stop, watch)})
@@ -99,7 +99,7 @@ def window_rates(spans: Sequence[Span], edges: NDArray[np.float64]) -> NDArray[n
 
 
 def _drive(
-    streams: Sequence[Stream], items: Sequence[Any], batch: int, seconds: float, warmup_s: float, watch: Watch
+    streams: Sequence[Stream], items: Sequence[Any], batch: int, seconds: float, warmup_s: float, watch: NoiseMonitor
 ) -> tuple[list[Span], float, float]:
     """Run every stream in its own thread; (spans of all calls, start and end of the counted time)."""
     stop = threading.Event()
@@ -140,7 +140,7 @@ def _drive(
 
 
 def _figures(
-    rates: NDArray[np.float64], spans: Sequence[Span], start: float, stop: float, watch: Watch
+    rates: NDArray[np.float64], spans: Sequence[Span], start: float, stop: float, watch: NoiseMonitor
 ) -> dict[str, Any]:
     calls = [1e3 * (end - begin) for begin, end in spans if start <= begin < stop] or [
         1e3 * (end - begin) for begin, end in spans

@@ -1,10 +1,10 @@
 """What else the machine did while something was timed: the evidence for or against believing the times.
 
-``Watch`` reads counters at the start, at every ``tick`` that comes at least a quarter of a second after the last, and
-at the end; nothing runs in the background. What the system does not offer (other systems than Linux offer less) is
+``NoiseMonitor`` reads counters at the start, at every ``tick`` at least a quarter of a second after the last, and at the
+end; nothing runs in the background. What the system does not offer (other systems than Linux offer less) is
 listed in ``unmeasured`` instead of passing for quiet.
 
-    with Watch() as watch:
+    with NoiseMonitor() as watch:
         for item in items:
             work(item)
             watch.tick()
@@ -79,7 +79,7 @@ class Counters:
     mhz: float | None = None
 
 
-class Watch:
+class NoiseMonitor:
     """Counts disturbance between entering and leaving a ``with`` block.
 
     Args:
@@ -107,7 +107,7 @@ class Watch:
         self.gpu_states: list[Json] = []
         self._gpu = gpu
 
-    def __enter__(self) -> Watch:
+    def __enter__(self) -> NoiseMonitor:
         self.readings = [self.read()]
         return self
 

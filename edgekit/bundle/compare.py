@@ -61,7 +61,7 @@ def compare(
         same_form = {p.role: p.shape[1:] for p in a.info.outputs} == {p.role: p.shape[1:] for p in b.info.outputs}
         batches = [parity.batch_of(image, b.info) for image in images]
         narrow = stages.narrowest(b)
-        rounded = None if is_foreign(first) else narrowed(a, narrow, folder, b.info.takes_pixels)
+        rounded = None if is_foreign(first) else narrowed(a, narrow, folder, b.info.takes_uint8)
         roles = parity.compare(a, b, batches, narrow, rounded) if same_form else None
         allowed = (roles or {}).get("scores", {}).get("tolerance", parity.tolerances_for(narrow)["scores"])
         detections = agreement.compared(asked, b, images, conf, allowed)

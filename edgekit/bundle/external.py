@@ -140,8 +140,8 @@ class ForeignSession(Session):
         if not (-_SLACK <= low <= high <= 1 + _SLACK and sums_to_one):
             raise InputError(f"{self.path}: its scores ({low:.3g} to {high:.3g}) are no probabilities; {_SAY}")
 
-    def taps(self, batch: np.ndarray, names: Sequence[str]) -> dict[str, np.ndarray]:
-        return self._session.taps(batch, names)
+    def intermediates(self, batch: np.ndarray, names: Sequence[str]) -> dict[str, np.ndarray]:
+        return self._session.intermediates(batch, names)
 
     def profile(self, batch: np.ndarray, runs: int) -> list[tuple[str, str, float]] | None:
         return self._session.profile(batch, runs)
@@ -224,7 +224,7 @@ class _Said:
         """(points, values each); (0, 0) for a task without."""
         return (self._pair("kpt_shape") or task.keypoint_shape or (0, 0)) if "keypoints" in task.roles else (0, 0)
 
-    def licence(self) -> str | None:
+    def license(self) -> str | None:
         text = self.metadata.get("license")
         return text if isinstance(text, str) else None
 
@@ -337,7 +337,7 @@ def _info(task: tasks.Task, said: _Said, image: Port, outputs: list[Port], path:
         inputs=(image,),
         outputs=tuple(Port(role, role, shapes[role]) for role in roles),
         preprocess=task.preprocess,
-        licence=said.licence(),
+        license=said.license(),
     )
 
 

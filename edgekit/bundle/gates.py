@@ -48,7 +48,7 @@ class Artifact:
     parts: Json
 
 
-def judge_of(graph: Graph, sets: Sets, say: Say) -> tuple[accuracy.Judge, float]:
+def judge_of(graph: Graph, sets: Sets, say: Say) -> tuple[accuracy.Evaluator, float]:
     """The judge, and what the floating-point model scores.
 
     Raises:
@@ -71,7 +71,7 @@ def judge_of(graph: Graph, sets: Sets, say: Say) -> tuple[accuracy.Judge, float]
 def within_limit(
     quantizer: Quantizer,
     build: Callable[[Graph, Json], Artifact],
-    judge: accuracy.Judge,
+    judge: accuracy.Evaluator,
     before: float,
     limit: float,
     say: Say,
@@ -114,7 +114,7 @@ def within_limit(
     return accepted[0], {"put_back": [], **row}
 
 
-def _row(judge: accuracy.Judge, sets: Sets, limit: float, before: float, after: float) -> Json:
+def _row(judge: accuracy.Evaluator, sets: Sets, limit: float, before: float, after: float) -> Json:
     row = {
         "metric": judge.metric,
         "kind": judge.kind,

@@ -44,7 +44,7 @@ def _bundle(path: Path) -> Json:
         reproduce = targets.get(opened.target).reproduce
         if reproduce is not None:
             facts["reproduce"] = [reproduce(engine, opened.info) for engine in manifest["engines"]]
-    facts["licence"] = manifest.get("licence")
+    facts["license"] = manifest.get("license")
     for name in ("stages", "lineage"):  # for programs; a page long
         facts.pop(name, None)
     return facts
@@ -81,7 +81,7 @@ def _checkpoint(path: Path) -> Json:
         "task": loaded.spec.task,
         "imgsz": list(loaded.imgsz),
         "names": list(loaded.names),
-        "licence": loaded.licence,
+        "license": loaded.license,
         "spec": loaded.spec.to_dict(),
         "provenance": loaded.provenance,
     }

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class View:
-    """The watcher of `edgekit train`; see ``edgekit.train.setup.Watcher``.
+    """The watcher of `edgekit train`; see ``edgekit.train.setup.Callback``.
 
     Attributes:
         images_per_s: over everything between the first batch and the end, validation included.
@@ -82,9 +82,9 @@ class View:
             soft_wrap=True,
         )
         if self._logs:
-            from edgekit.train.sinks import open_sinks
+            from edgekit.train.sinks import open_loggers
 
-            self._sinks = open_sinks(self._logs, run.folder.path, options.to_dict())
+            self._sinks = open_loggers(self._logs, run.folder.path, options.to_dict())
         if self._bar:
             done = run.progress.epoch * run.batches + run.progress.step
             self._row = self._bar.add_task("", total=numbers.steps, completed=done, state="")

@@ -119,7 +119,7 @@ def _built(model: Path | None, out: Path, goal: GoalOptions, options: BuildOptio
 
 def _planned(model: Path | None, out: Path, goal: GoalOptions, options: BuildOptions) -> Bundle:
     """``--target auto``, or a plan of it replayed."""
-    from edgekit.plan import Wish, auto
+    from edgekit.plan import Objective, auto
 
     mode = "`target` auto" if goal.plan is None else "`plan`"
     _check_settled(mode, goal, options)
@@ -138,7 +138,7 @@ def _planned(model: Path | None, out: Path, goal: GoalOptions, options: BuildOpt
 
         if goal.plan is not None:
             return auto.replay(model, goal.plan, out, options.quantize, options.images, say)
-        return auto.auto(model, out, Wish.parse(goal.objective or "latency"), options, say)
+        return auto.auto(model, out, Objective.parse(goal.objective or "latency"), options, say)
 
 
 def _check_settled(mode: str, goal: GoalOptions, options: BuildOptions) -> None:
@@ -189,8 +189,8 @@ def _print(out: Path, manifest: dict[str, Any]) -> None:
         crowding = manifest.get("crowding")
         why = f", for {crowding['objects']} objects of {crowding['an_object']:.1f} candidates each" if crowding else ""
         console().print(f"candidates an image: {manifest['candidates']}{why}")
-    if manifest.get("licence"):
-        console().print(f"licence of the weights: {manifest['licence']}")
+    if manifest.get("license"):
+        console().print(f"license of the weights: {manifest['license']}")
     _print_quantization(manifest)
     _print_engines(manifest)
     if "plan" in manifest:

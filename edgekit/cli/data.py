@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 SHOWN = 8  # issues of a kind that are listed one by one
 SIZES = 4  # image sizes that are listed
-COLOURS = {"error": "red", "warning": "yellow", "note": "cyan"}
+COLORS = {"error": "red", "warning": "yellow", "note": "cyan"}
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def _first(issues: Sequence[Issue]) -> Issue:
 
 def _counted(counts: Counter[str]) -> str:
     """``2 errors, 1 warning``."""
-    return ", ".join(f"{counts[s]:,} {s}{'' if counts[s] == 1 else 's'}" for s in COLOURS if counts[s])
+    return ", ".join(f"{counts[s]:,} {s}{'' if counts[s] == 1 else 's'}" for s in COLORS if counts[s])
 
 
 def _document(data: Sequence[Path], datasets: Sequence[Dataset], report: Report) -> dict[str, Any]:
@@ -134,7 +134,7 @@ def _print_issues(issues: Sequence[Issue]) -> None:
     from edgekit.data.issues import KINDS
 
     out = console()
-    for severity, shade in COLOURS.items():
+    for severity, shade in COLORS.items():
         for kind, meaning in KINDS.items():
             found = [issue for issue in issues if (issue.severity, issue.kind) == (severity, kind)]
             if not found:

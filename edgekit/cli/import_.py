@@ -51,16 +51,16 @@ def command(
                 "classes": loaded.spec.classes,
                 "names": loaded.names,
                 "imgsz": loaded.imgsz,
-                "licence": loaded.licence,
+                "license": loaded.license,
                 "checkpoint_sha256": loaded.sha256,
                 "out": out,
             }
         )
     else:
-        licence = f"; licence of the weights: {loaded.licence}" if loaded.licence else ""
+        license = f"; license of the weights: {loaded.license}" if loaded.license else ""
         console().print(
             f"{out}: {loaded.spec.name} ({loaded.spec.family}, {loaded.spec.activation}), {loaded.spec.classes} "
-            f"classes{_origin(loaded)}{licence}"
+            f"classes{_origin(loaded)}{license}"
         )
 
 

@@ -14,7 +14,7 @@ def command(
     path: Annotated[Path, typer.Argument(help="A bundle, a checkpoint or an ONNX file.")],
     json: Json = False,
 ) -> None:
-    """Say what an artifact is: task, ports, precision, licence, rewrites, parity, provenance, files."""
+    """Say what an artifact is: task, ports, precision, license, rewrites, parity, provenance, files."""
     from edgekit.bundle.inspection import inspect
 
     facts = inspect(path)

@@ -103,13 +103,13 @@ def _note_truncated(truncated: Counter[str], info: Any, options: Any) -> None:
 
 
 def _opened(source: list[str], stride: int, patience: float) -> Any:
-    """``Sources``, or ``Live`` for a camera or stream, which goes alone.
+    """``Sources``, or ``LiveSource`` for a camera or stream, which goes alone.
 
     Raises:
         UsageError: a camera or stream beside other sources.
     """
     from edgekit.errors import UsageError
-    from edgekit.runtime.live import Live, is_live
+    from edgekit.runtime.live import LiveSource, is_live
     from edgekit.runtime.sources import open_sources, shown
 
     named: list[Any] = [int(s) if s.isdecimal() and not Path(s).exists() else s for s in source]
@@ -118,15 +118,15 @@ def _opened(source: list[str], stride: int, patience: float) -> Any:
         return open_sources(source, stride)
     if len(named) > 1:
         raise UsageError(f"predict: {shown(str(live[0]))} has no end, so it goes alone, without other sources")
-    return Live(live[0], patience, stride=stride)
+    return LiveSource(live[0], patience, stride=stride)
 
 
 def _answers(predictor: Any, opened: Any, errors: list[Any]) -> Generator[tuple[Any, Any], None, None]:
     """Every frame with its result, in order, or the newest of a live source. What cannot be used goes to ``errors``."""
-    from edgekit.runtime.live import Live
+    from edgekit.runtime.live import LiveSource
 
     with predictor.stream(opened, on_error=lambda frame: errors.append(frame.error)) as stream:
-        if isinstance(opened, Live):
+        if isinstance(opened, LiveSource):
             yield from _until_asked(stream, errors)
         else:
             yield from track(stream, "predicting", opened.total)

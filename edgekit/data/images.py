@@ -19,7 +19,7 @@ from edgekit.data.issues import Issue
 from edgekit.errors import InputError
 from edgekit.image import SUFFIXES, read_image
 
-# Pictures that OpenCV does not read, or not as 8-bit colour, by their suffix.
+# Pictures that OpenCV does not read, or not as 8-bit color, by their suffix.
 UNREAD = tuple(
     ".3fr .arw .cr2 .cr3 .dcm .dng .exr .hdr .heic .heif .ico .jxl .nef .orf .pcx .pfm .psd .raf .ras .raw .rw2 .sr "
     ".svg .tga .xcf".split(" ")

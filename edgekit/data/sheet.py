@@ -17,7 +17,7 @@ import numpy as np
 
 from edgekit.boxes import rotated_from_corners
 from edgekit.data.dataset import Dataset, Sample
-from edgekit.drawing import FONT, colour, draw_boxes, draw_keypoints, draw_masks, draw_rotated_boxes
+from edgekit.drawing import FONT, color, draw_boxes, draw_keypoints, draw_masks, draw_rotated_boxes
 from edgekit.errors import InputError
 from edgekit.image import read_image
 from edgekit.lettering import legible
@@ -29,7 +29,7 @@ GAP = 6
 CAPTION = 20  # height of the line of text above a tile
 PAPER, INK, PALE = (255, 255, 255), (40, 40, 40), (236, 236, 236)
 TAGGED = 12  # objects on an image up to which each gets its class's name
-LISTED = 24  # classes up to which a legend names their colours
+LISTED = 24  # classes up to which a legend names their colors
 
 Tile = tuple[np.ndarray, str]
 
@@ -82,13 +82,13 @@ def draw_objects(image: np.ndarray, labels: Labels, names: Sequence[str], tags: 
     Args:
         image: the picture, which may be a smaller version of the labels' image.
         labels: in any unit; they are scaled to the picture.
-        names: of the classes. Where there is one class only, objects differ in colour instead.
+        names: of the classes. Where there is one class only, objects differ in color instead.
         tags: a text per object; default: its class's name where there are few objects, crowd regions always.
     """
     height, width = image.shape[:2]
     labels = labels.scaled(width, height)
     classes = labels.classes.tolist()
-    shades = [colour(i if len(names) == 1 else label) for i, label in enumerate(classes)]
+    shades = [color(i if len(names) == 1 else label) for i, label in enumerate(classes)]
     if tags is None:
         plain = [names[c] if len(classes) <= TAGGED and len(names) > 1 else "" for c in classes]
         tags = ["crowd" if crowd else tag for crowd, tag in zip(labels.crowd, plain, strict=True)]
@@ -178,7 +178,7 @@ def _legend(names: Sequence[str], shown: Sequence[int], width: int) -> np.ndarra
         (long, _), _ = cv2.getTextSize(text, FONT, 0.5, 1)
         if x + long + 40 > width and x > GAP:
             x, y = GAP, y + 26
-        places.append((x, y, text, colour(label)))
+        places.append((x, y, text, color(label)))
         x += long + 46
     strip = np.full((y + 30, width, 3), PAPER, np.uint8)
     for x, y, text, shade in places:

@@ -110,7 +110,7 @@ def _described(
             "checkpoint_sha256": checkpoint.sha256,
             "checkpoint": checkpoint.provenance,
             "family": checkpoint.spec.family,
-            "licence": checkpoint.licence,
+            "license": checkpoint.license,
             "versions": installed,
         },
         "lineage": lineage,

@@ -104,7 +104,7 @@ class TorchSession(Session):
             outputs = self.net(torch.from_numpy(batch).to(self.device, self._works_in))
         return {r: (v.float() if v.is_floating_point() else v).cpu().numpy() for r, v in outputs.items()}
 
-    def taps(self, batch: np.ndarray, paths: Sequence[str]) -> dict[str, np.ndarray]:
+    def intermediates(self, batch: np.ndarray, paths: Sequence[str]) -> dict[str, np.ndarray]:
         """The outputs of the modules at ``paths`` (those that exist), for finding where two models part."""
         found: dict[str, np.ndarray] = {}
 

@@ -20,7 +20,7 @@ GOALS = ("latency", "throughput")
 
 
 @dataclass(frozen=True)
-class Wish:
+class Objective:
     """What the plan is to be fast at.
 
     Attributes:
@@ -32,7 +32,7 @@ class Wish:
     bound: float | None = None
 
     @classmethod
-    def parse(cls, text: str) -> Wish:
+    def parse(cls, text: str) -> Objective:
         """``latency``, ``throughput``, ``latency:20`` (milliseconds at most) or ``throughput:60`` (images/s at least).
 
         Raises:

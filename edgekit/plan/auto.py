@@ -1,6 +1,6 @@
 """``edgekit build --target auto``: the fastest of what this machine can run, within a limit on accuracy.
 
-    made = auto(Path("yolo12n.pt"), Path("yolo12n-here"), Wish("latency"), BuildOptions(quantize=...))
+    made = auto(Path("yolo12n.pt"), Path("yolo12n-here"), Objective("latency"), BuildOptions(quantize=...))
     made.manifest["plan"]["why"]          # 'ov-int8: 21.3 ms, loses 0.11 points; next is ov-fp16, 28.9 ms'
 
 The folder is the winning bundle as ``edgekit build --target T`` makes it, with ``plan`` in its manifest, ``plan.json``
@@ -21,10 +21,10 @@ from edgekit.bundle import preflight
 from edgekit.bundle.options import BuildOptions
 from edgekit.bundle.source import describe
 from edgekit.errors import GateError, InputError
-from edgekit.plan import Candidate, Wish, document, picture
+from edgekit.plan import Candidate, Objective, document, picture
 from edgekit.plan.candidates import candidates, order
 from edgekit.plan.choose import Outcome, Row, choose, nearest, unmet
-from edgekit.plan.contest import Contest, Job
+from edgekit.plan.contest import Job, Tuner
 from edgekit.quantize import QuantizeOptions
 from edgekit.quantize.sets import Sets
 from edgekit.runtime.manifest import Bundle, manifest_of, read_bundle, write_manifest
@@ -35,7 +35,7 @@ Say = Callable[[str], None]
 
 
 def auto(
-    source: Path, out: Path, wish: Wish, options: BuildOptions, say: Say = lambda _: None, seconds: float = 1.0
+    source: Path, out: Path, wish: Objective, options: BuildOptions, say: Say = lambda _: None, seconds: float = 1.0
 ) -> Bundle:
     """Build, time and judge candidates, and leave the winner's bundle in ``out``.
 
@@ -59,7 +59,7 @@ def auto(
     if not entries:
         raise InputError(f"`target` auto: nothing can be built here ({'; '.join(left_out.values())})")
     with building.failures_to(out), building.workspace(out) as folder:
-        with Contest(Job(source, options, sets), folder, wish, say, seconds) as contest:
+        with Tuner(Job(source, options, sets), folder, wish, say, seconds) as contest:
             refused = contest.build(entries)
             left_out |= refused
             entries = [entry for entry in entries if entry.bundle not in refused]
@@ -81,7 +81,9 @@ def auto(
     return read_bundle(out, verify=False)
 
 
-def _candidates(source: Path, wish: Wish, options: BuildOptions) -> tuple[list[Candidate], dict[str, str], Sets | None]:
+def _candidates(
+    source: Path, wish: Objective, options: BuildOptions
+) -> tuple[list[Candidate], dict[str, str], Sets | None]:
     """What can be built here, why the rest cannot, and what is calibrated and judged on."""
     known, asked = describe(source), options.quantize
     given = bool(asked.sources or asked.calibration)
@@ -146,13 +148,13 @@ def how_to_load(out: Path, choice: Candidate) -> str:
     return f'edgekit.load("{out}"{extra})'
 
 
-def _race(contest: Contest) -> dict[str, Any]:
+def _race(contest: Tuner) -> dict[str, Any]:
     last = contest.last
     assert last is not None
     return {"reliable": last.reliable, "disturbances": last.disturbances, "rounds": last.rounds}
 
 
-def _nobody(wish: Wish, limit: float, outcome: Outcome) -> str:
+def _nobody(wish: Objective, limit: float, outcome: Outcome) -> str:
     row = nearest(outcome)
     if row is None or row.judged is None or row.judged.drop_points is None or row.time is None:
         reasons = "; ".join(dict.fromkeys(row.verdict for row in outcome.rows.values() if row.verdict))
@@ -169,7 +171,7 @@ def _above(points: float) -> float:
     return -(-points * 100 // 1) / 100
 
 
-def _too_slow(wish: Wish, row: Row, limit: float, outcome: Outcome) -> str:
+def _too_slow(wish: Objective, row: Row, limit: float, outcome: Outcome) -> str:
     assert row.time is not None
     asked = f"`objective` {wish.goal}:{wish.bound:g}"
     text = f"{asked}: no candidate is so fast here; the nearest is {row.candidate.name} with {wish.text(row.time.ms)}"

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from edgekit import quantize, targets
 from edgekit.bench import machine
-from edgekit.plan import Candidate, Wish
+from edgekit.plan import Candidate, Objective
 from edgekit.targets import Target
 from edgekit.targets._target import PRECISIONS
 
@@ -25,7 +25,7 @@ def order() -> list[str]:
 
 
 def candidates(
-    wish: Wish, data: bool, batch: int = 1, cores: int | None = None
+    wish: Objective, data: bool, batch: int = 1, cores: int | None = None
 ) -> tuple[list[Candidate], dict[str, str]]:
     """Candidates that can be built and run here, and the other targets with the reason.
 
@@ -59,7 +59,7 @@ def missing(name: str, data: bool) -> str | None:
     return quantize.missing(target) if target.int8 else None
 
 
-def _forms(target: Target, wish: Wish, batch: int, cores: int) -> list[Candidate]:
+def _forms(target: Target, wish: Objective, batch: int, cores: int) -> list[Candidate]:
     if wish.goal == "latency":
         return [Candidate(target.name, batch)]
     batches = dict.fromkeys((batch, *target.batches))

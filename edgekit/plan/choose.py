@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from edgekit.plan import Candidate, Wish
+from edgekit.plan import Candidate, Objective
 
 CLEAR = 0.03
 SAME_POINTS = 0.05  # differences of accuracy below this are no reason to prefer one
@@ -119,7 +119,7 @@ def nearest(outcome: Outcome) -> Row | None:
     return min(lossy, key=lambda row: (_drop(row), _ms(row)), default=None)
 
 
-def unmet(wish: Wish, outcome: Outcome) -> bool:
+def unmet(wish: Objective, outcome: Outcome) -> bool:
     """Whether even the winner is outside the wish's bound."""
     return outcome.winner is not None and not wish.holds(_ms(outcome.rows[outcome.winner]))
 

@@ -1,6 +1,6 @@
 """Builds, times and judges candidates as ``choose.py`` asks for it.
 
-    with Contest(job, folder, pictures, wish, say) as contest:
+    with Tuner(job, folder, pictures, wish, say) as contest:
         outcome = choose(entries, contest.clock, contest.judge, limit)
         contest.bundles["ov-int8"]          # the winner's folder, built as `edgekit build --target ov-int8` builds it
 
@@ -29,7 +29,7 @@ from edgekit.bundle import loading
 from edgekit.bundle.exports import Exports, with_candidates
 from edgekit.bundle.options import BuildOptions
 from edgekit.errors import EdgekitError, GateError
-from edgekit.plan import Candidate, Wish
+from edgekit.plan import Candidate, Objective
 from edgekit.plan.choose import Judged, Time
 from edgekit.quantize import QuantizeOptions
 from edgekit.quantize.pictures import JUDGED
@@ -58,10 +58,12 @@ class Job:
     sets: Sets | None = None
 
 
-class Contest:
+class Tuner:
     """Bundles in a scratch folder, the sessions that are open, and what was measured."""
 
-    def __init__(self, job: Job, folder: Path, wish: Wish, say: Say = lambda _: None, seconds: float = 1.0) -> None:
+    def __init__(
+        self, job: Job, folder: Path, wish: Objective, say: Say = lambda _: None, seconds: float = 1.0
+    ) -> None:
         self.job, self.folder, self.wish, self.say, self.seconds = job, folder, wish, say, seconds
         self.bundles: dict[str, Path] = {}  # built in full
         self._exports = Exports(folder)
@@ -69,14 +71,14 @@ class Contest:
         self.trials: dict[str, Path] = {}  # of every bundle what is timed until it is built in full
         self._open: dict[str, tuple[Path, ExitStack, list[Predictor]]] = {}
         self._entries: dict[str, Candidate] = {}
-        self._judge: accuracy.Judge | None = None
+        self._judge: accuracy.Evaluator | None = None
         self._before = 0.0
         self._about: dict[str, Any] = {}
         self._sets = job.sets
         self._pictures: list[np.ndarray] = []
         self._reference: str | None = None  # the bundle that is the float model itself
 
-    def __enter__(self) -> Contest:
+    def __enter__(self) -> Tuner:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -206,7 +208,7 @@ class Contest:
                 return Judged(least["after"], least["drop_points"], str(error))
             return Judged(None, None, str(error))
 
-    def judge_of(self, path: Path) -> accuracy.Judge:
+    def judge_of(self, path: Path) -> accuracy.Evaluator:
         """Labels where there are some, else agreement with the float model; the float model is scored once."""
         if self._judge is None:
             info = read_bundle(path, verify=False).info
@@ -220,7 +222,7 @@ class Contest:
             reference.close()
         return self._judge
 
-    def _made(self, reference: Session, info: ModelInfo) -> accuracy.Judge:
+    def _made(self, reference: Session, info: ModelInfo) -> accuracy.Evaluator:
         sets, images = self._opened_sets(info), self.job.options.images
         if sets is not None and sets.labelled is not None:
             return accuracy.by_labels(sets.labelled)

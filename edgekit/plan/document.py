@@ -24,7 +24,7 @@ from typing import Any
 from edgekit import targets
 from edgekit.bench import machine
 from edgekit.errors import InputError, UsageError
-from edgekit.plan import Candidate, Wish
+from edgekit.plan import Candidate, Objective
 from edgekit.plan.candidates import missing
 from edgekit.plan.choose import Outcome, Row
 from edgekit.spec import HEADS, ModelInfo, parse_imgsz
@@ -38,7 +38,7 @@ Plan = dict[str, Any]
 
 
 def document(
-    wish: Wish,
+    wish: Objective,
     limit: float,
     outcome: Outcome,
     left_out: Mapping[str, str],
@@ -74,7 +74,7 @@ def document(
     return found
 
 
-def why(wish: Wish, outcome: Outcome) -> str:
+def why(wish: Objective, outcome: Outcome) -> str:
     """One sentence for the winner: its figure, what it loses, and the runner-up or those that were faster."""
     winner = outcome.rows[str(outcome.winner)]
     assert winner.time is not None and winner.judged is not None

@@ -72,7 +72,7 @@ class Published:
         classes: number of classes the head states, else the one of its configuration, else None.
         keypoint_shape: (points, values per point) where the head has keypoints.
         strides: strides of the head's levels in pixels, as stored; empty where the file has none.
-        licence: the licence the file states, verbatim, or None.
+        license: the license the file states, verbatim, or None.
         version: version of the package that wrote the file, or None.
         date: when it was written, as the file says, or None.
         epoch: epochs done (-1 in stripped files), or None.
@@ -88,7 +88,7 @@ class Published:
     classes: int | None = None
     keypoint_shape: tuple[int, int] | None = None
     strides: tuple[float, ...] = ()
-    licence: str | None = None
+    license: str | None = None
     version: str | None = None
     date: str | None = None
     epoch: int | None = None
@@ -127,7 +127,7 @@ def read_published(path: str | Path) -> Published:
             classes=count(head.get("nc")) or count(config.get("nc")),
             keypoint_shape=_keypoint_shape(head.get("kpt_shape"), config.get("kpt_shape")),
             strides=tensors.floats(head.get("stride")) or tensors.floats(root.get("stride")),
-            licence=text(top.get("license")) or text(top.get("licence")),
+            license=text(top.get("license")) or text(top.get("licence")),
             version=text(top.get("version")),
             date=text(top.get("date")),
             epoch=count(top.get("epoch"), least=-1),

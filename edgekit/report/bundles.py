@@ -81,7 +81,7 @@ def compare(paths: Sequence[Path], request: Request, say: Say = lambda _: None) 
         "machine": about,
         "machine_name": machine_name(about),
         "notes": notes,
-        "licences": sorted({found.info.licence for found in opened if found.info.licence}),
+        "licenses": sorted({found.info.license for found in opened if found.info.license}),
     }
 
 

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 WIDTH, HEIGHT = 480, 300
 LEFT, RIGHT, TOP, BOTTOM = 66, 18, 34, 46
-SERIES = 6  # colours of the style sheet, .s0 to .s5
+SERIES = 6  # colors of the style sheet, .s0 to .s5
 
 _numbers = itertools.count(1)
 

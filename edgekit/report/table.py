@@ -40,7 +40,7 @@ from edgekit.verify import parity
 
 NO_WEIGHTS = "no weights were given: the network is random, which serves for times only"
 NO_DATA = "no labelled set was given"
-CALM = 1.25  # of a random network, see checkpoint.settle: its answers must survive the parity check
+CALM = 1.25  # of a random network, see checkpoint.recalibrate: its answers must survive the parity check
 
 _FOLDERS = re.compile(r"(?<![\w.])(?:[A-Za-z]:)?(?:[\\/][^\\/\s:;,'\"()]+)+[\\/](?=[^\s])")
 
@@ -278,7 +278,7 @@ def _weights(plan: Plan, spec: ModelSpec, folder: Path) -> tuple[Path, dict[str,
     own = _checkpoints().load(found[0])
     if (own.spec.scale, own.spec.task, own.spec.family) != (spec.scale, spec.task, spec.family):
         raise InputError(f"{found[0].name} holds a {own.spec.name} ({own.spec.family}), not a {spec.name}")
-    return found[0], {"file": found[0].name, "sha256": sha256_file(found[0]), "licence": own.licence}
+    return found[0], {"file": found[0].name, "sha256": sha256_file(found[0]), "license": own.license}
 
 
 def _random(spec: ModelSpec, size: tuple[int, int], path: Path) -> Path:
@@ -291,7 +291,7 @@ def _random(spec: ModelSpec, size: tuple[int, int], path: Path) -> Path:
         return path
     made = checkpoint.new(spec, imgsz=size[0])
     batch, _ = prepare(parity.generated_images(), size, made.info().preprocess, 0)
-    checkpoint.settle(made, [torch.from_numpy(np.ascontiguousarray(batch))], calm=CALM)
+    checkpoint.recalibrate(made, [torch.from_numpy(np.ascontiguousarray(batch))], damping=CALM)
     checkpoint.save(made, path)
     return path
 

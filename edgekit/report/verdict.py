@@ -3,7 +3,7 @@
     found = verdict(entries, max_drop=1.0)
     found.headline            # 'Ship ov-int8: 1.6× faster than ov-fp16, −0.2 points'
 
-Of the models that are faster than the baseline beyond doubt (the whole interval of the ratio), the fastest that loses
+Of the models that are faster than the baseline beyond warning (the whole interval of the ratio), the fastest that loses
 no more than ``max_drop`` points is shipped; if there is none, the baseline stays.
 """
 
@@ -20,16 +20,16 @@ Entry = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """``kind`` is ``ship``, ``keep`` or ``open``; ``sentences`` explain the ``headline``, ``doubts`` weaken it."""
+class Recommendation:
+    """``kind`` is ``ship``, ``keep`` or ``open``; ``sentences`` explain the ``headline``, ``warnings`` weaken it."""
 
     kind: str
     headline: str
     sentences: list[str] = field(default_factory=list)
-    doubts: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
 
 
-def verdict(entries: Sequence[Entry], max_drop: float) -> Verdict:
+def verdict(entries: Sequence[Entry], max_drop: float) -> Recommendation:
     """Judge models; the first is the baseline.
 
     Args:
@@ -39,9 +39,9 @@ def verdict(entries: Sequence[Entry], max_drop: float) -> Verdict:
         max_drop: points that may be lost.
     """
     base, others = entries[0], entries[1:]
-    doubts = _doubts(entries)
+    warnings = _doubts(entries)
     if not others:
-        return Verdict("open", _alone(base), [], doubts)
+        return Recommendation("open", _alone(base), [], warnings)
     timed = [e for e in others if e["ratio"]]
     faster = sorted((e for e in timed if e["ratio"]["high"] < 1), key=lambda e: float(e["ratio"]["ratio"]))
     sentences = [_sentence(e, base) for e in others]
@@ -49,19 +49,21 @@ def verdict(entries: Sequence[Entry], max_drop: float) -> Verdict:
     if fit:
         best = fit[0]
         text = f"Ship {best['name']}: {times(best)}× faster than {base['name']}, {points(best['points'])}"
-        return Verdict("ship", text, sentences, doubts)
+        return Recommendation("ship", text, sentences, warnings)
     unknown = [e for e in faster if e["points"] is None]
     if unknown:
         text = f"{unknown[0]['name']} is {times(unknown[0])}× faster than {base['name']}; what it costs is not known"
-        return Verdict("open", text, sentences, ["accuracy was not measured: give `data` to decide", *doubts])
+        return Recommendation("open", text, sentences, ["accuracy was not measured: give `data` to decide", *warnings])
     if faster:
         first = faster[0]
         text = f"Keep {base['name']}: {first['name']} is {times(first)}× faster, but {points(first['points'])}"
         sentences.append(f"{max_drop:g} points may be lost (`max_drop`).")
-        return Verdict("keep", text, sentences, doubts)
+        return Recommendation("keep", text, sentences, warnings)
     if timed:
-        return Verdict("keep", f"Keep {base['name']}: nothing here is faster beyond doubt", sentences, doubts)
-    return Verdict("open", "No times were measured, so there is no verdict on speed", sentences, doubts)
+        return Recommendation(
+            "keep", f"Keep {base['name']}: nothing here is faster beyond warning", sentences, warnings
+        )
+    return Recommendation("open", "No times were measured, so there is no verdict on speed", sentences, warnings)
 
 
 def times(entry: Entry) -> str:

@@ -19,7 +19,7 @@ Item = TypeVar("Item")
 Outcome = TypeVar("Outcome")
 
 
-class Belt(Generic[Item, Outcome]):
+class OrderedPipeline(Generic[Item, Outcome]):
     """See the module. All methods may be called from any thread; ``stop`` lets go of everybody who waits."""
 
     def __init__(self, depth: int, window: int, latest: bool) -> None:

@@ -4,7 +4,7 @@ A live source is a camera's number, an address with a scheme (``rtsp://``, ``htt
 an ``http`` address whose name is an image's or a video's is none (``edgekit.runtime.sources`` reads it).
 Its frames have no end; where they stop coming it is opened again, with pauses that grow, until ``patience`` runs out.
 
-    for frame in Live("rtsp://camera/1").frames(stop):
+    for frame in LiveSource("rtsp://camera/1").frames(stop):
         ...
 """
 
@@ -48,7 +48,7 @@ class Capture(Protocol):
     def release(self) -> None: ...
 
 
-class Live:
+class LiveSource:
     """A camera or network stream.
 
     Args:

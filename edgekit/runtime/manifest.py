@@ -2,8 +2,8 @@
 
 | key | what it holds |
 |---|---|
-| ``schema`` | 1, or 2 where the input takes pixels; newer code reads older schemas, older code refuses newer ones |
-| ``task target imgsz head names preprocess inputs outputs licence spec candidates`` | the ``ModelInfo`` |
+| ``schema`` | 3; newer code reads older schemas, older code refuses newer ones. 1 and 2 spelt ``licence``, ``colour`` |
+| ``task target imgsz head names preprocess inputs outputs license spec candidates`` | the ``ModelInfo`` |
 | ``files`` | relative path -> sha256 of every file but the manifest |
 | ``rewrites parity provenance`` | what was done to the graph, how far it is from PyTorch, where it came from |
 | ``graph_parity weights_parity`` | the same of the exported graph and of the stored weights, executed in float32 |
@@ -29,9 +29,10 @@ from pathlib import Path, PurePosixPath
 from edgekit.errors import GateError, InputError, UnsafeFileError, command_line
 from edgekit.spec import HEADS, ROLES, Json, ModelInfo, sha256_file
 
-SCHEMA = 2
+SCHEMA = 3
+_RESPELT = 3  # the first schema with ``license`` and ``color``
 MANIFEST = "manifest.json"
-_INFO_KEYS = ("task", "imgsz", "head", "names", "inputs", "outputs", "preprocess", "licence", "spec", "candidates")
+_INFO_KEYS = ("task", "imgsz", "head", "names", "inputs", "outputs", "preprocess", "license", "spec", "candidates")
 _MOST_BYTES = 32 << 20  # of a manifest
 _MOST_ELEMENTS = 1 << 31  # of one tensor
 _DTYPES = ("float32", "float16", "int64", "int32", "uint8", "int8")
@@ -55,7 +56,7 @@ def manifest_of(info: ModelInfo, target: str, folder: Path, **parts: object) -> 
     """The manifest of the files now in ``folder``. ``parts`` are further top-level keys; None leaves one out."""
     files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST)
     return {
-        "schema": SCHEMA if info.takes_pixels else 1,
+        "schema": SCHEMA,
         "target": target,
         **info.to_dict(),
         "files": {p.relative_to(folder).as_posix(): sha256_file(p) for p in files},
@@ -119,7 +120,16 @@ def _read_manifest(path: Path) -> Json:
         raise InputError(f"{where}: bundle schema {schema}, but this edgekit reads up to {SCHEMA}; upgrade edgekit")
     if not isinstance(manifest.get("target"), str) or not isinstance(manifest.get("files"), dict):
         raise InputError(f"{where}: it lacks 'target' or 'files'; rebuild the bundle")
-    return dict(manifest)
+    return dict(manifest) if schema >= _RESPELT else _respelt(manifest)
+
+
+def _respelt(manifest: Json) -> Json:
+    """A manifest of schema 1 or 2 with the keys of schema 3."""
+    modern = {"license" if key == "licence" else key: value for key, value in manifest.items()}
+    given = modern.get("preprocess")
+    if isinstance(given, dict):
+        modern["preprocess"] = {"color" if key == "colour" else key: value for key, value in given.items()}
+    return modern
 
 
 def _check_info(info: ModelInfo, where: Path) -> None:
@@ -152,12 +162,12 @@ def _check_info(info: ModelInfo, where: Path) -> None:
             fail(f"the port {port.name!r} has the shape {list(dims)}")
         if math.prod(d or 1 for d in dims) > _MOST_ELEMENTS:
             fail(f"the port {port.name!r} has an absurd shape, {list(dims)}")
-    shape, pixels = info.inputs[0].shape, info.takes_pixels
+    shape, pixels = info.inputs[0].shape, info.takes_uint8
     if len(shape) != 4 or (shape[1:] != (*sides, 3) if pixels else shape[2:] != sides):
         fail(f"the input's shape {list(shape)} does not agree with imgsz {list(sides)}")
-    prep, colour = info.preprocess, "BGR" if pixels else "RGB"
-    if prep.mode not in ("letterbox", "centre_crop") or not _whole(prep.fill, 0, 255) or prep.colour != colour:
-        fail(f"preprocess {prep.mode!r}, fill {prep.fill!r}, colour {prep.colour!r} is not something edgekit does")
+    prep, color = info.preprocess, "BGR" if pixels else "RGB"
+    if prep.mode not in ("letterbox", "centre_crop") or not _whole(prep.fill, 0, 255) or prep.color != color:
+        fail(f"preprocess {prep.mode!r}, fill {prep.fill!r}, color {prep.color!r} is not something edgekit does")
     if not isinstance(prep.scale, (int, float)) or not math.isfinite(prep.scale) or prep.scale <= 0:
         fail(f"preprocess scale {prep.scale!r} is not a positive number")
     if pixels and prep.scale != 1:

@@ -85,7 +85,7 @@ class Predictor:
 
     def _preprocess(self, images: Sequence[Array], memory: Array | None) -> tuple[Array, list[Geometry]]:
         info = self.info
-        if info.takes_pixels:
+        if info.takes_uint8:
             return canvases(images, info.imgsz, info.preprocess, info.batch or 0, memory)
         return prepare(images, info.imgsz, info.preprocess, info.batch or 0)
 

@@ -23,9 +23,9 @@ from typing import TYPE_CHECKING
 from edgekit.errors import InputError, UsageError
 from edgekit.image import as_image, is_array
 from edgekit.results import Result
-from edgekit.runtime.belt import Belt
+from edgekit.runtime.belt import OrderedPipeline
 from edgekit.runtime.frames import Frame
-from edgekit.runtime.live import Live, is_live
+from edgekit.runtime.live import LiveSource, is_live
 from edgekit.runtime.sources import Sources, open_sources
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 JOIN_S = 10.0  # threads that do not end in this time (a driver that hangs) are left to the end of the process
 
 Answer = tuple[Frame, Result]
-Frames = Belt[Frame, tuple[Frame, Result | BaseException]]
+Frames = OrderedPipeline[Frame, tuple[Frame, Result | BaseException]]
 
 
 class Stream:
@@ -42,8 +42,8 @@ class Stream:
 
     Args:
         predictor: the model.
-        source: a file, folder or glob (or several), a camera's number, an address, ``Live``, ``Sources``, or anything
-            that can be iterated and gives images or Frames.
+        source: a file, folder or glob (or several), a camera's number, an address, ``LiveSource``, ``Sources``, or
+            anything that can be iterated and gives images or Frames.
         workers: threads that predict; by default one more than the runtime takes images at once, to keep it busy.
         depth: frames that wait to be worked on.
         latest: drop waiting frames for newer ones; by default for live sources only.
@@ -77,7 +77,7 @@ class Stream:
                 raise UsageError(f"stream: {name} {value} must be a whole number of at least 1")
         predictor.check(options)
         opened = _open(source, patience)
-        live = isinstance(opened, Live)
+        live = isinstance(opened, LiveSource)
         newest = live if latest is None else latest
         batch = predictor.batch
         workers = workers or 1 + predictor.session.streams
@@ -150,11 +150,11 @@ class Stream:
         await asyncio.to_thread(self.close)
 
 
-def _open(source: object, patience: float) -> Live | Iterable[object]:
-    if isinstance(source, (Live, Sources)):
+def _open(source: object, patience: float) -> LiveSource | Iterable[object]:
+    if isinstance(source, (LiveSource, Sources)):
         return source
     if is_live(source):
-        return Live(source, patience)
+        return LiveSource(source, patience)
     if isinstance(source, (str, Path)):
         return open_sources([source])
     if isinstance(source, (list, tuple)) and source and all(isinstance(s, (str, Path)) for s in source):
@@ -164,10 +164,10 @@ def _open(source: object, patience: float) -> Live | Iterable[object]:
     return source
 
 
-def _read(source: Live | Iterable[object], belt: Frames, stop: threading.Event) -> None:
+def _read(source: LiveSource | Iterable[object], belt: Frames, stop: threading.Event) -> None:
     """The reading thread."""
     try:
-        for index, item in enumerate(source.frames(stop) if isinstance(source, Live) else source):
+        for index, item in enumerate(source.frames(stop) if isinstance(source, LiveSource) else source):
             if stop.is_set() or not belt.offer(item if isinstance(item, Frame) else _frame(item, index)):
                 return
         belt.end()

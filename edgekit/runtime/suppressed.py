@@ -35,8 +35,8 @@ class Suppressed(Session):
         made = self._session.rounded(weights, values, first)
         return None if made is None else Suppressed(made)
 
-    def taps(self, batch: np.ndarray, names: Sequence[str]) -> dict[str, np.ndarray]:
-        return self._session.taps(batch, names)
+    def intermediates(self, batch: np.ndarray, names: Sequence[str]) -> dict[str, np.ndarray]:
+        return self._session.intermediates(batch, names)
 
     def precision_by_type(self) -> dict[str, int]:
         return self._session.precision_by_type()

@@ -331,7 +331,7 @@ class TensorRTSession(Session):
         shape = tuple(self._context.get_tensor_shape(name))
         return DeviceArray(self._device[name], shape, self._types[name], stream, self)
 
-    def taps(self, batch: np.ndarray, names: Sequence[str]) -> dict[str, np.ndarray]:
+    def intermediates(self, batch: np.ndarray, names: Sequence[str]) -> dict[str, np.ndarray]:
         """Nothing: an engine keeps no values but its outputs."""
         return {}
 

@@ -92,7 +92,7 @@ class OrtSession(Session):
         outputs = self._session.run(self._names, {self.info.inputs[0].name: batch})
         return dict(zip(self._roles, outputs, strict=True))
 
-    def taps(self, batch: np.ndarray, names: Sequence[str]) -> dict[str, np.ndarray]:
+    def intermediates(self, batch: np.ndarray, names: Sequence[str]) -> dict[str, np.ndarray]:
         """The values called ``names`` inside the graph (those that exist), computed without graph optimization."""
         import onnx
 

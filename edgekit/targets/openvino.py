@@ -86,17 +86,17 @@ def _openvino(target: str) -> Any:
 def _takes(target: Target, info: ModelInfo, options: OpenVinoOptions) -> ModelInfo:
     """What the artifact of a graph with ``info`` will take and give."""
     batch, planes, height, width = info.inputs[0].shape
-    if options.input == "float" or info.takes_pixels or planes != 3:
+    if options.input == "float" or info.takes_uint8 or planes != 3:
         return info
     port = replace(info.inputs[0], shape=(batch, height, width, 3), dtype="uint8")
-    return info.replace(inputs=(port,), preprocess=replace(info.preprocess, colour="BGR", scale=1.0))
+    return info.replace(inputs=(port,), preprocess=replace(info.preprocess, color="BGR", scale=1.0))
 
 
 def _build(target: Target, graph: Graph, folder: Path, options: OpenVinoOptions) -> None:
     """Convert the graph, an ONNX file or an IR, to an IR with the input that ``graph.info`` describes; ``fp16``
     compresses the weights."""
     openvino = _openvino(target.name)
-    if graph.path.suffix == ".xml" and not graph.info.takes_pixels:
+    if graph.path.suffix == ".xml" and not graph.info.takes_uint8:
         for suffix in (".xml", ".bin"):
             shutil.copyfile(graph.path.with_suffix(suffix), (folder / MODEL).with_suffix(suffix))
         return
@@ -104,7 +104,7 @@ def _build(target: Target, graph: Graph, folder: Path, options: OpenVinoOptions)
         model = openvino.Core().read_model(str(graph.path))
     except Exception as error:
         raise InputError(f"{graph.path}: OpenVINO cannot read it ({str(error).splitlines()[0]})") from error
-    if graph.info.takes_pixels:
+    if graph.info.takes_uint8:
         take_pixels(model)
     save(model, folder / MODEL, target.precision == "fp16")
 
@@ -223,7 +223,7 @@ class OpenVinoSession(Session):
     def memory(self) -> np.ndarray | None:
         """What this thread's request reads where it lies, to be filled and given to ``run``: uint8 ``[B, H, W, 3]``;
         None where the input is float, or of any batch."""
-        if not self.info.takes_pixels or self.info.batch is None:
+        if not self.info.takes_uint8 or self.info.batch is None:
             return None
         if self._own.memory is None:
             self._own.memory = np.zeros([d or 1 for d in self.info.inputs[0].shape], np.uint8)
@@ -231,7 +231,7 @@ class OpenVinoSession(Session):
 
     def _taken(self, batch: np.ndarray) -> np.ndarray:
         """The batch as the compiled model takes it: floats become the pixels that they are or are nearest to."""
-        if not self.info.takes_pixels or batch.dtype == np.uint8:
+        if not self.info.takes_uint8 or batch.dtype == np.uint8:
             return batch
         pixels = np.rint(np.asarray(batch, np.float32)[:, ::-1] * 255).clip(0, 255).astype(np.uint8)
         return np.ascontiguousarray(pixels.transpose(0, 2, 3, 1))
@@ -242,7 +242,7 @@ class OpenVinoSession(Session):
         results = self._request().infer([self._taken(batch)], share_inputs=True, share_outputs=True)
         return {role: results[port] for role, port in self._ports}
 
-    def taps(self, batch: np.ndarray, names: Sequence[str]) -> dict[str, np.ndarray]:
+    def intermediates(self, batch: np.ndarray, names: Sequence[str]) -> dict[str, np.ndarray]:
         """The values called ``names`` inside the model (those that still exist), at this session's precision."""
         model = self._core.read_model(str(self.path))
         known = {name for op in model.get_ops() for port in op.outputs() for name in port.get_names()}

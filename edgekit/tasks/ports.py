@@ -20,7 +20,7 @@ def info(
     names: tuple[str, ...],
     imgsz: tuple[int, int],
     batch: int | None = 1,
-    licence: str | None = None,
+    license: str | None = None,
     head: str = "raw",
     candidates: int | None = None,
 ) -> ModelInfo:
@@ -66,7 +66,7 @@ def info(
         inputs=(Port("images", "images", (batch, 3, height, width)),),
         outputs=tuple(Port(r, r, shapes[r], "int64" if r == "labels" else "float32") for r in roles),
         preprocess=task.preprocess,
-        licence=licence,
+        license=license,
         spec=spec,
         candidates=kept,
     )

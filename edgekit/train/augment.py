@@ -41,7 +41,7 @@ class Augment:
         mosaic: probability that a sample is a mosaic of four images.
         mixup: probability that a mosaic is blended with a second one.
         copy_paste: probability of each outlined object to be pasted mirrored where it covers little (segment).
-        hsv_h: largest shift of the hue, as a fraction of the colour circle.
+        hsv_h: largest shift of the hue, as a fraction of the color circle.
         hsv_s, hsv_v: largest relative change of saturation and of value.
         degrees: largest rotation either way.
         translate: largest shift, as a fraction of the input.
@@ -322,9 +322,9 @@ def _random_crop(rng: np.random.Generator, smallest: float, height: int, width: 
 
 
 def finish(rng: np.random.Generator, augment: Augment, canvas: Array, planes: Array, classify: bool = False) -> None:
-    """Random colours, then the canvas as RGB in ``planes`` uint8 ``[3, H, W]``.
+    """Random colors, then the canvas as RGB in ``planes`` uint8 ``[3, H, W]``.
 
-    Where ``classify``, RandAugment's operations change the colours already, so there is no jitter on top of them; and
+    Where ``classify``, RandAugment's operations change the colors already, so there is no jitter on top of them; and
     erasing comes last.
     """
     jitter = (augment.hsv_h, augment.hsv_s, augment.hsv_v) if not (classify and augment.randaugment) else (0.0,) * 3

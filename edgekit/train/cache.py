@@ -6,7 +6,7 @@
 
 An image is what ``prepared`` makes of its file, whatever the mode. The memory of ``ram`` is anonymous and shared:
 processes forked after construction fill it together, each image the first time someone asks for it. So is the
-``Recent`` memory of ``none``, which spares a mosaic three of its four decodings.
+``ImageCache`` memory of ``none``, which spares a mosaic three of its four decodings.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def _ratio(height: int, width: int, size: tuple[int, int], crops: bool) -> float
     return max(across, down) * _CROP if crops else min(across, down)
 
 
-class Recent:
+class ImageCache:
     """A shared memory of images used lately: a slot for every index modulo ``slots``, the newest image wins.
 
     Copies are made under a lock. A process may die holding one: ``renew_locks`` when the others have been ended.
@@ -159,13 +159,13 @@ class Images:
                 self._recent.put(index, image)
         return image
 
-    def _lately(self) -> Recent | None:
+    def _lately(self) -> ImageCache | None:
         """Room for the images that mosaics share, if there is memory for it; classification has no mosaics."""
         if self._crops:
             return None
         room = (self._size[0] + 1) * (self._size[1] + 1) * 3
         try:
-            return Recent(room) if room * SLOTS <= SHARE * available_memory() else None
+            return ImageCache(room) if room * SLOTS <= SHARE * available_memory() else None
         except (OSError, ValueError):
             return None
 

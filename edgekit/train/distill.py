@@ -49,7 +49,7 @@ class Teacher:
     """A network that answers in training's form with its statistics at rest, and what a student is told by it.
 
     Attributes:
-        sha256, licence: of its file.
+        sha256, license: of its file.
         reduce: as a loss's: sums over processes.
     """
 
@@ -78,7 +78,7 @@ class Teacher:
         self.gains = {**GAINS, **(gains or {})}
         loaded = checkpoint.load(path)
         self._order = _order(path, loaded, student, names)
-        self.net, self.sha256, self.licence = loaded.net.requires_grad_(False).to(device), loaded.sha256, loaded.licence
+        self.net, self.sha256, self.license = loaded.net.requires_grad_(False).to(device), loaded.sha256, loaded.license
         self.net.eval()
         self.net.head.training = True  # the head alone, not what is inside it: raw answers, statistics at rest
         self.reduce: Callable[[torch.Tensor], torch.Tensor] = lambda total: total

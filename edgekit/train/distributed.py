@@ -52,7 +52,7 @@ class _ToldToEnd(BaseException):
 
 
 @dataclass(frozen=True)
-class World:
+class DistributedContext:
     """The processes of a run. The default is one process alone, for which everything here does nothing.
 
     Attributes:
@@ -158,7 +158,7 @@ class World:
 
 
 @contextmanager
-def joined(device: str = "cpu") -> Iterator[World]:
+def joined(device: str = "cpu") -> Iterator[DistributedContext]:
     """The processes torchrun started, connected until the block ends; one alone where it did not.
 
     Raises:
@@ -191,10 +191,10 @@ def joined(device: str = "cpu") -> Iterator[World]:
 _AGAIN = "The run is over; what was last saved is in its folder: start all processes again with `resume`"
 
 
-def _of_environment() -> World:
+def _of_environment() -> DistributedContext:
     names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
     if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
-        return World()
+        return DistributedContext()
     try:
         rank, size = (int(os.environ[name]) for name in names[:2])
         local, here = (int(os.environ.get(name, other)) for name, other in zip(names[2:], (rank, size), strict=True))
@@ -203,10 +203,10 @@ def _of_environment() -> World:
     if not 0 <= rank < size:
         said = ", ".join(f"{name}={os.environ.get(name)}" for name in names[:2])
         raise UsageError(f"the environment says {said}, which is no process of a run; start it with torchrun")
-    return World(rank, size, local, here)
+    return DistributedContext(rank, size, local, here)
 
 
-def _connect(world: World, device: str) -> None:
+def _connect(world: DistributedContext, device: str) -> None:
     try:
         store, rank, size = next(rendezvous("env://", timeout=timedelta(seconds=START_S)))
         store.set_timeout(timedelta(seconds=START_S))

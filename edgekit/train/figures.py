@@ -20,15 +20,15 @@ from typing import Any
 import numpy as np
 
 from edgekit.data.dataset import Dataset
-from edgekit.drawing import colour
+from edgekit.drawing import color
 from edgekit.errors import optional
 from edgekit.metrics import Curves, Prediction, confusion_matrix, threshold_curves
 from edgekit.system.atomic import replacing
 from edgekit.train import scripts
 
-# Okabe and Ito's palette, which colour-blind readers can tell apart; classes keep the colours of edgekit/drawing.py.
+# Okabe and Ito's palette, which color-blind readers can tell apart; classes keep the colors of edgekit/drawing.py.
 BLUE, ORANGE, GREEN, GREY, INK = "#0072B2", "#D55E00", "#009E73", "#B8B8B8", "#222222"
-FEW, MANY = 10, 20  # classes: up to FEW drawn boldly, beyond MANY thin and grey with the mean alone in colour
+FEW, MANY = 10, 20  # classes: up to FEW drawn boldly, beyond MANY thin and grey with the mean alone in color
 STYLE: Any = {
     "font.size": 10,
     "axes.titlesize": 11,
@@ -208,8 +208,8 @@ def _class_lines(axis: Any, x: np.ndarray, rows_CX: np.ndarray, names: Sequence[
 
 
 def class_colour(label: int) -> tuple[float, float, float]:
-    """The colour a class has in pictures, a little darker, because paper is white; red, green, blue in 0 to 1."""
-    blue, green, red = colour(label)
+    """The color a class has in pictures, a little darker, because paper is white; red, green, blue in 0 to 1."""
+    blue, green, red = color(label)
     return red / 255 * 0.85, green / 255 * 0.85, blue / 255 * 0.85
 
 

@@ -45,7 +45,7 @@ from edgekit.nn.targets import Targets
 from edgekit.train.augment import Augment
 from edgekit.train.cache import Images
 from edgekit.train.geometry import Array
-from edgekit.train.samples import Maker, Part
+from edgekit.train.samples import Part, SampleBuilder
 
 AHEAD = 3  # batches under way
 MOST_DEATHS = 3  # of workers over one batch, before it is given up
@@ -143,7 +143,7 @@ class Loader:
         self.rank, self.world = rank, world
         self.skipped: list[str] = []
         self.images = Images(dataset, imgsz, augment.is_none, cache, cache_dir)
-        self._maker = Maker(dataset, imgsz, augment, seed, self.images)
+        self._maker = SampleBuilder(dataset, imgsz, augment, seed, self.images)
         self._seen: set[int] = set()
         self._masks = "mask_coefficients" in dataset.roles
         self._turn = 0
@@ -349,7 +349,7 @@ class _Ring:
 class _Work:
     """What a worker does."""
 
-    maker: Maker
+    maker: SampleBuilder
     ring: _Ring
 
     def __call__(self, job: _Job) -> Part:

@@ -29,7 +29,7 @@ from edgekit.train import distributed, optim, qat, report, start
 from edgekit.train.figures import results_csv
 from edgekit.train.loader import Batch
 from edgekit.train.options import TrainOptions
-from edgekit.train.setup import Request, Run, Silence, Watcher, set_up
+from edgekit.train.setup import Callback, NullCallback, Request, Run, set_up
 
 HOPELESS = 20  # steps in a row that were not finite
 LOOKS = 20  # batches after which a GPU is asked for their losses
@@ -62,7 +62,7 @@ class Result:
     best_epoch: int
     skipped_steps: int
     unread: list[str]
-    taken: start.Taken
+    taken: start.TransferReport
     stopped: str | None = None
 
 
@@ -74,7 +74,7 @@ def train(
     task: str | None = None,
     images: Sequence[Path | str] | None = None,
     resume: bool = False,
-    watch: Watcher | None = None,
+    watch: Callback | None = None,
 ) -> Result:
     """Train ``model`` on the set at ``data``; everything is written to the folder ``out``.
 
@@ -91,11 +91,11 @@ def train(
         GateError: the loss stopped being finite for good, or another process of the run died.
     """
     with distributed.joined(options.device) as world:
-        watch = watch if watch and world.is_main else Silence()
+        watch = watch if watch and world.is_main else NullCallback()
         return _train(set_up(Request(data, model, out, task, images, resume), options, watch, world), watch)
 
 
-def _train(run: Run, watch: Watcher) -> Result:
+def _train(run: Run, watch: Callback) -> Result:
     progress, stopped = run.progress, None
     watch.began(run)
     try:
@@ -193,7 +193,7 @@ def _mend_statistics(run: Run) -> None:
             buffer.copy_(kept[name])
 
 
-def _end_epoch(run: Run, watch: Watcher) -> None:
+def _end_epoch(run: Run, watch: Callback) -> None:
     """Validate, note the figures, and save: checkpoints first, the state that vouches for them last."""
     progress, options = run.progress, run.options
     run.folder.failed = None
@@ -221,7 +221,7 @@ def _save_weights(run: Run, name: str) -> None:
         run.average.net,  # type: ignore[arg-type]
         run.started.names,
         run.started.imgsz,
-        run.started.licence,
+        run.started.license,
         provenance={
             "origin": "edgekit train",
             "start": str(run.taken),
@@ -230,14 +230,14 @@ def _save_weights(run: Run, name: str) -> None:
             "data_sha256": run.prints,
             "epoch": run.progress.epoch,
             "teacher_sha256": run.teacher.sha256 if run.teacher else None,
-            "teacher_licence": run.teacher.licence if run.teacher else None,
+            "teacher_license": run.teacher.license if run.teacher else None,
             "options": run.options.to_dict(),
         },
     )
     run.folder.keep(name, lambda path: checkpoint.save(made, path))
 
 
-def _validate(run: Run, net: torch.nn.Module, watch: Watcher) -> Evaluation:
+def _validate(run: Run, net: torch.nn.Module, watch: Callback) -> Evaluation:
     info = run.started.info(run.started.imgsz, None)
     session = TorchSession(net, info, run.folder.path, str(run.device))
     with Predictor(session, batch=run.loader.batch) as predictor:
@@ -253,7 +253,7 @@ def _enough(run: Run) -> str | None:
     return None
 
 
-def _finish(run: Run, stopped: str | None, watch: Watcher) -> Result:
+def _finish(run: Run, stopped: str | None, watch: Callback) -> Result:
     """Measure the best checkpoint once more, from its file.
 
     Raises:

@@ -119,7 +119,7 @@ def accumulation(numbers: Plan, step: int) -> int:
     return max(1, round(1 + (numbers.accumulate - 1) * step / numbers.warm))
 
 
-class Average:
+class EMA:
     """Exponential moving average of weights and BatchNorm statistics, in a network of its own.
 
     The decay rises with the number of updates, ``decay · (1 − exp(−updates / tau))``, so that the random start is

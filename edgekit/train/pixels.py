@@ -1,4 +1,4 @@
-"""What changes pixels and no label: colour jitter, RandAugment and random erasing. uint8 images, numpy and cv2.
+"""What changes pixels and no label: color jitter, RandAugment and random erasing. uint8 images, numpy and cv2.
 
 rgb = random_hsv(rng, bgr, 0.015, 0.7, 0.4)
 image = randaugment(rng, image, operations=2, magnitude=9)
@@ -143,7 +143,7 @@ OPERATIONS: dict[str, Callable[[Array, float], Array]] = {
     "translate y": lambda image, s: _affine(image, [[1, 0, 0], [0, 1, round(150 / 331 * image.shape[0] * s)]]),
     "rotate": _rotate,
     "brightness": lambda image, s: _table(image, _LEVELS * (1 + 0.9 * s)),
-    "colour": lambda image, s: _blend(image, _grey(image), s),
+    "color": lambda image, s: _blend(image, _grey(image), s),
     "contrast": _contrast,
     "sharpness": _sharpness,
     "posterize": _posterize,
@@ -159,7 +159,7 @@ _SIGNED = {
     "translate y",
     "rotate",
     "brightness",
-    "colour",
+    "color",
     "contrast",
     "sharpness",
 }

@@ -45,7 +45,7 @@ class Part:
     unread: tuple[tuple[int, str], ...]
 
 
-class Maker:
+class SampleBuilder:
     """Makes samples of a set."""
 
     def __init__(self, dataset: Dataset, size: tuple[int, int], augment: Augment, seed: int, images: Images) -> None:

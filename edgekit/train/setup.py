@@ -26,14 +26,14 @@ from edgekit.system.processor import is_cpu
 from edgekit.train import memory, optim, qat, sets, start
 from edgekit.train.augment import Augment
 from edgekit.train.distill import Teacher
-from edgekit.train.distributed import World
+from edgekit.train.distributed import DistributedContext
 from edgekit.train.loader import Loader
 from edgekit.train.options import TrainOptions
 from edgekit.train.remarks import remarks
 from edgekit.train.run import Folder, check_same, fingerprint, read_state
 
 
-class Watcher(Protocol):
+class Callback(Protocol):
     """Who looks on. Every call may do nothing."""
 
     def note(self, sentence: str) -> None: ...
@@ -43,7 +43,7 @@ class Watcher(Protocol):
     def ended_epoch(self, run: Run, row: Mapping[str, float]) -> None: ...
 
 
-class Silence:
+class NullCallback:
     """A watcher that looks away."""
 
     def __getattr__(self, name: str) -> Callable[..., None]:
@@ -85,18 +85,18 @@ class Run:
     options: TrainOptions
     numbers: optim.Plan
     started: Checkpoint
-    taken: start.Taken
+    taken: start.TransferReport
     train: Dataset
     val: Dataset
     prints: str
     net: torch.nn.Module
     forward: Callable[[torch.Tensor], dict[str, torch.Tensor]]
-    average: optim.Average
+    average: optim.EMA
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     loss: Any
     teacher: Teacher | None
-    world: World
+    world: DistributedContext
     loader: Loader
     device: torch.device
     half: torch.dtype | None
@@ -154,7 +154,7 @@ class Request:
     resume: bool = False
 
 
-def set_up(request: Request, options: TrainOptions, watch: Watcher, world: World) -> Run:
+def set_up(request: Request, options: TrainOptions, watch: Callback, world: DistributedContext) -> Run:
     """Open the data, make or restore the network and all that trains it."""
     state = read_state(request.out) if request.resume else None
     model, source, task = _source(request, state)
@@ -178,7 +178,7 @@ def set_up(request: Request, options: TrainOptions, watch: Watcher, world: World
     loader = _loader(training, started.spec.scale, options, world)
     net = _prepared(started.net, options, device, taken)
     numbers = optim.plan(options, training.classifies, len(training.names), options.batch, len(loader))
-    average = optim.Average(net, options.ema, options.ema_tau)
+    average = optim.EMA(net, options.ema, options.ema_tau)
     together = world.wrap(net, device)
     run = Run(
         model=model,
@@ -229,7 +229,7 @@ def _source(request: Request, state: JsonView | None) -> tuple[str, str | Checkp
     return model, source, task
 
 
-def _note_processes(state: JsonView, world: World, watch: Watcher) -> None:
+def _note_processes(state: JsonView, world: DistributedContext, watch: Callback) -> None:
     before = state.get("processes", 1)
     if before != world.size:
         watch.note(
@@ -238,7 +238,7 @@ def _note_processes(state: JsonView, world: World, watch: Watcher) -> None:
         )
 
 
-def _write_beginning(run: Run, request: Request, part: Derived, watch: Watcher) -> None:
+def _write_beginning(run: Run, request: Request, part: Derived, watch: Callback) -> None:
     """What a new run leaves in its folder before it begins."""
     run.folder.keep_json("options.json", {"model": run.model, "data": str(request.data), **run.options.to_dict()})
     sets.write(part, run.folder)
@@ -248,7 +248,7 @@ def _write_beginning(run: Run, request: Request, part: Derived, watch: Watcher) 
 
 def _begin(
     model: str | Checkpoint, task: str, training: Dataset, options: TrainOptions, state: JsonView | None
-) -> tuple[Checkpoint, start.Taken]:
+) -> tuple[Checkpoint, start.TransferReport]:
     """The network to train; of a resumed run as it began, its weights follow."""
     if state is None:
         return start.begin(
@@ -256,9 +256,9 @@ def _begin(
         )
     spec = ModelSpec.from_dict(state["spec"])
     source = state["taken"]["source"]
-    taken = start.Taken(**{**state["taken"], "source": Path(source) if source else None})
+    taken = start.TransferReport(**{**state["taken"], "source": Path(source) if source else None})
     fresh = checkpoint.new(spec, tuple(state["names"]), (options.imgsz or (0,))[0] or None)
-    fresh.licence = taken.licence
+    fresh.license = taken.license
     return fresh, taken
 
 
@@ -280,7 +280,7 @@ def _told(options: TrainOptions) -> Json:
     return {f"`{name}`": value for name, value in plain.items() if name not in options.WHERE}
 
 
-def _device(options: TrainOptions, world: World) -> torch.device:
+def _device(options: TrainOptions, world: DistributedContext) -> torch.device:
     if options.threads:
         torch.set_num_threads(options.threads)
     name = "cpu" if is_cpu(options.device) else world.device(options.device)
@@ -308,7 +308,9 @@ def _half(options: TrainOptions, device: torch.device) -> torch.dtype | None:
     return torch.bfloat16 if fast or options.amp == "bf16" else None
 
 
-def _batch(options: TrainOptions, started: Checkpoint, device: torch.device, half: bool, world: World) -> int:
+def _batch(
+    options: TrainOptions, started: Checkpoint, device: torch.device, half: bool, world: DistributedContext
+) -> int:
     """The batch asked for, if it fits; the largest useful one for 0. Of all processes together.
 
     Raises:
@@ -332,14 +334,14 @@ def _batch(options: TrainOptions, started: Checkpoint, device: torch.device, hal
     )
 
 
-def _workers(options: TrainOptions, world: World) -> int:
+def _workers(options: TrainOptions, world: DistributedContext) -> int:
     if options.workers is not None:
         return options.workers
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(max(cores // world.here, 1), 8)
 
 
-def _loader(training: Dataset, scale: str, options: TrainOptions, world: World) -> Loader:
+def _loader(training: Dataset, scale: str, options: TrainOptions, world: DistributedContext) -> Loader:
     assert options.imgsz is not None
     return Loader(
         training,
@@ -354,7 +356,9 @@ def _loader(training: Dataset, scale: str, options: TrainOptions, world: World) 
     )
 
 
-def _prepared(net: torch.nn.Module, options: TrainOptions, device: torch.device, taken: start.Taken) -> torch.nn.Module:
+def _prepared(
+    net: torch.nn.Module, options: TrainOptions, device: torch.device, taken: start.TransferReport
+) -> torch.nn.Module:
     """The network where it is trained: layers frozen, convolutions rounding.
 
     Raises:
@@ -392,7 +396,7 @@ def _loss(
     options: TrainOptions,
     device: torch.device,
     teacher: Teacher | None,
-    world: World,
+    world: DistributedContext,
 ) -> Any:
     """The task's loss, a teacher's terms included; sums go over all processes."""
     weights = None
@@ -425,7 +429,7 @@ def _teacher(
     teacher = Teacher(Path(options.teacher), started.spec, started.names, gains, device)
     if state is not None and state["teacher"] != teacher.sha256:
         raise InputError(f"`teacher` {options.teacher}: is not the file the run began with; put that one back")
-    started.licence = started.licence or teacher.licence
+    started.license = started.license or teacher.license
     return teacher
 
 

@@ -19,7 +19,7 @@ import torch
 from edgekit.boxes import corners
 from edgekit.data.dataset import Dataset
 from edgekit.data.sheet import TAGGED, caption, choose, draw_objects, mosaic, shrunk
-from edgekit.drawing import colour as class_colour
+from edgekit.drawing import color as class_colour
 from edgekit.drawing import draw_masks, draw_probabilities
 from edgekit.errors import InputError
 from edgekit.image import read_image

@@ -1,6 +1,6 @@
 """Other places a run's numbers go to when asked: TensorBoard, MLflow, Weights & Biases.
 
-    sinks = open_sinks(["tensorboard"], folder, config)
+    sinks = open_loggers(["tensorboard"], folder, config)
     for sentence in sinks.log(epoch, {"map50_95": 0.41}):      # empty unless one has just failed
         warn(sentence)
     sinks.close()
@@ -22,7 +22,7 @@ from edgekit.errors import InputError, MissingPackageError, UsageError, optional
 Metrics = Mapping[str, Any]
 
 
-class Sink(NamedTuple):
+class Logger(NamedTuple):
     """One place: how to hand it a step's numbers, and how to finish."""
 
     name: str
@@ -30,10 +30,10 @@ class Sink(NamedTuple):
     close: Callable[[], Any]
 
 
-class Sinks:
+class Loggers:
     """All places a run's numbers go to; empty where none was asked for."""
 
-    def __init__(self, sinks: Sequence[Sink]) -> None:
+    def __init__(self, sinks: Sequence[Logger]) -> None:
         self._open = list(sinks)
 
     def log(self, step: int, metrics: Metrics) -> list[str]:
@@ -47,7 +47,7 @@ class Sinks:
         self._open = []
         return failed
 
-    def _each(self, call: Callable[[Sink], Any]) -> list[str]:
+    def _each(self, call: Callable[[Logger], Any]) -> list[str]:
         failed = []
         for sink in list(self._open):
             try:
@@ -58,7 +58,7 @@ class Sinks:
         return failed
 
 
-def open_sinks(names: Sequence[str], folder: Path, config: Mapping[str, Any]) -> Sinks:
+def open_loggers(names: Sequence[str], folder: Path, config: Mapping[str, Any]) -> Loggers:
     """The sinks of these names for the run in ``folder``, each told the run's ``config``.
 
     Raises:
@@ -69,20 +69,20 @@ def open_sinks(names: Sequence[str], folder: Path, config: Mapping[str, Any]) ->
     for name in names:
         if name not in SINKS:
             raise UsageError(f"`log` {name}: choose from {', '.join(SINKS)}")
-    opened: list[Sink] = []
+    opened: list[Logger] = []
     for name in dict.fromkeys(names):
         try:
             with optional(f"`log` {name}", package=name):
                 opened.append(SINKS[name](folder, _flat(config)))
         except Exception as error:
-            Sinks(opened).close()
+            Loggers(opened).close()
             if isinstance(error, MissingPackageError):
                 raise
             raise InputError(f"`log` {name}: could not be started ({_reason(error)})") from None
-    return Sinks(opened)
+    return Loggers(opened)
 
 
-def _tensorboard(folder: Path, config: dict[str, Any]) -> Sink:
+def _tensorboard(folder: Path, config: dict[str, Any]) -> Logger:
     importlib.import_module("tensorboard")  # torch's writer would say ImportError for many other reasons
     writer = importlib.import_module("torch.utils.tensorboard").SummaryWriter(str(folder / "tensorboard"))
     writer.add_text("config", "\n".join(f"    {key}: {value}" for key, value in config.items()))
@@ -92,22 +92,22 @@ def _tensorboard(folder: Path, config: dict[str, Any]) -> Sink:
             writer.add_scalar(key, value, step)
         writer.flush()
 
-    return Sink("tensorboard", log, writer.close)
+    return Logger("tensorboard", log, writer.close)
 
 
-def _mlflow(folder: Path, config: dict[str, Any]) -> Sink:
+def _mlflow(folder: Path, config: dict[str, Any]) -> Logger:
     mlflow = importlib.import_module("mlflow")
     mlflow.start_run(run_name=folder.name)
     mlflow.log_params(config)
-    return Sink("mlflow", lambda step, numbers: mlflow.log_metrics(numbers, step=step), mlflow.end_run)
+    return Logger("mlflow", lambda step, numbers: mlflow.log_metrics(numbers, step=step), mlflow.end_run)
 
 
-def _wandb(folder: Path, config: dict[str, Any]) -> Sink:
+def _wandb(folder: Path, config: dict[str, Any]) -> Logger:
     run = importlib.import_module("wandb").init(project="edgekit", name=folder.name, dir=str(folder), config=config)
-    return Sink("wandb", lambda step, numbers: run.log(numbers, step=step), run.finish)
+    return Logger("wandb", lambda step, numbers: run.log(numbers, step=step), run.finish)
 
 
-SINKS: dict[str, Callable[[Path, dict[str, Any]], Sink]] = {
+SINKS: dict[str, Callable[[Path, dict[str, Any]], Logger]] = {
     "tensorboard": _tensorboard,
     "mlflow": _mlflow,
     "wandb": _wandb,

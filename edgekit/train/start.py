@@ -21,12 +21,12 @@ from edgekit.tasks import network
 
 
 @dataclass(frozen=True)
-class Taken:
+class TransferReport:
     """What a new network has from an older one.
 
     Attributes:
         source: the file, or None for a random start.
-        sha256, licence: of that file.
+        sha256, license: of that file.
         tensors: how many of ``of`` tensors were taken over whole.
         classes: classes whose rows were taken over by name.
         fresh: tensors that start at random.
@@ -35,7 +35,7 @@ class Taken:
 
     source: Path | None = None
     sha256: str | None = None
-    licence: str | None = None
+    license: str | None = None
     tensors: int = 0
     of: int = 0
     classes: tuple[str, ...] = ()
@@ -74,7 +74,7 @@ def begin(
     seed: int,
     imgsz: tuple[int, int] | None = None,
     activation: str | None = None,
-) -> tuple[Checkpoint, Taken]:
+) -> tuple[Checkpoint, TransferReport]:
     """A checkpoint to train from: ``model`` is a published name, or a checkpoint that was read (see ``opened``).
 
     Args:
@@ -89,7 +89,7 @@ def begin(
     if isinstance(model, str):
         spec = catalog.spec(model, task, len(names), keypoints)
         spec = spec.replace(activation=activation or spec.activation)
-        return checkpoint.new(spec, tuple(names), (imgsz or (0,))[0] or None, seed), Taken()
+        return checkpoint.new(spec, tuple(names), (imgsz or (0,))[0] or None, seed), TransferReport()
     older = model
     if older.spec.family == "turbo" and task not in (None, "detect"):
         raise UsageError(f"`task` {task}: {older.path} is of the turbo family, which is supported for detect only")
@@ -103,11 +103,11 @@ def begin(
         torch.manual_seed(seed)
         net = network.build(spec).eval()
     taken = _take(net, older, names)
-    started = Checkpoint(net, tuple(names), imgsz or older.imgsz, older.licence)
+    started = Checkpoint(net, tuple(names), imgsz or older.imgsz, older.license)
     return started, taken
 
 
-def _take(net: torch.nn.Module, older: Checkpoint, names: Sequence[str]) -> Taken:
+def _take(net: torch.nn.Module, older: Checkpoint, names: Sequence[str]) -> TransferReport:
     """Copies every tensor that agrees in name and shape, and class rows by name where only their number differs."""
     mine, theirs = net.state_dict(), older.net.state_dict()
     pairs = [
@@ -134,4 +134,4 @@ def _take(net: torch.nn.Module, older: Checkpoint, names: Sequence[str]) -> Take
         fresh.append(key)
     shared = tuple(names[new] for new, _ in pairs) if by_name else ()
     fused = bool(older.provenance.get("fused"))
-    return Taken(older.path, older.sha256, older.licence, whole, len(mine), shared, tuple(fresh), fused)
+    return TransferReport(older.path, older.sha256, older.license, whole, len(mine), shared, tuple(fresh), fused)

@@ -33,7 +33,7 @@ LEAST_SEEN = 8  # images with something on them, below which agreement is warned
 
 
 @dataclass(frozen=True)
-class Judge:
+class Evaluator:
     """``score(session)`` is a fraction; ``metric`` says of what, ``kind`` is ``labels`` or ``agreement``. Of agreement
     ``seen`` is how many of the ``images`` the float model sees something on. ``skipped`` has a sentence for each image
     that turned out not to be readable, after the first ``score``."""
@@ -54,7 +54,7 @@ class Judge:
         return f"the float model sees something on {self.seen} of {self.images} images of {self.on}: too few to rely on"
 
 
-def by_labels(dataset: Dataset) -> Judge:
+def by_labels(dataset: Dataset) -> Evaluator:
     """The task's main metric (mAP 50-95 of boxes, masks or keypoints; top-1) on a labelled split."""
     metric = tasks.get(dataset.task).metric
 
@@ -66,10 +66,10 @@ def by_labels(dataset: Dataset) -> Judge:
         return float(evaluation.scores.metrics[metric])
 
     on = f"{dataset.source.name}, split {dataset.split}"
-    return Judge(metric, "labels", len(dataset), on, score, skipped=skipped)
+    return Evaluator(metric, "labels", len(dataset), on, score, skipped=skipped)
 
 
-def by_agreement(images: Sequence[Any], reference: Session, on: str) -> Judge:
+def by_agreement(images: Sequence[Any], reference: Session, on: str) -> Evaluator:
     """Agreement with ``reference`` on ``images`` (uint8 BGR, or paths, which are read when needed); 1 where both see
     the same."""
     expected = _answers(reference, images)
@@ -80,10 +80,10 @@ def by_agreement(images: Sequence[Any], reference: Session, on: str) -> Judge:
         counted = [share for share in shares if share is not None]
         return float(np.mean(counted)) if counted else 1.0
 
-    return Judge("agreement", "agreement", len(images), on, score, seen)
+    return Evaluator("agreement", "agreement", len(images), on, score, seen)
 
 
-def check_seen(judge: Judge) -> Judge:
+def check_seen(judge: Evaluator) -> Evaluator:
     """``judge``, unless it could prove nothing.
 
     Raises:

@@ -256,7 +256,7 @@ def batch_of(image: np.ndarray, info: ModelInfo) -> np.ndarray:
     Of a fixed batch every place holds it, moved round by another share of its width: empty places, where nothing is
     seen, would be judged by noise, and equal ones would hide that places are mixed up.
     """
-    wanted = dataclasses.replace(info.preprocess, colour="RGB", scale=1 / 255) if info.takes_pixels else info.preprocess
+    wanted = dataclasses.replace(info.preprocess, color="RGB", scale=1 / 255) if info.takes_uint8 else info.preprocess
     places = info.batch or 1
     images = [np.roll(image, place * image.shape[1] // places, axis=1) for place in range(places)]
     return prepare(images, info.imgsz, wanted, places)[0]
@@ -273,12 +273,12 @@ def generated_images(count: int = 3, side: int = 480, seed: int = 0) -> list[np.
         coarse = rng.integers(0, 256, (6, 6, 3), dtype=np.uint8)
         image = cv2.resize(coarse, (side, side), interpolation=cv2.INTER_CUBIC)
         for _ in range(24):
-            colour = tuple(int(c) for c in rng.integers(0, 256, 3))
+            color = tuple(int(c) for c in rng.integers(0, 256, 3))
             x, y, r = (int(v) for v in rng.integers([0, 0, 6], [side, side, side // 4]))
             if rng.random() < 0.5:
-                cv2.circle(image, (x, y), r, colour, -1, cv2.LINE_AA)
+                cv2.circle(image, (x, y), r, color, -1, cv2.LINE_AA)
             else:
-                cv2.rectangle(image, (x - r, y - r // 2), (x + r, y + r // 2), colour, -1)
+                cv2.rectangle(image, (x - r, y - r // 2), (x + r, y + r // 2), color, -1)
         noise = rng.normal(0, 6, image.shape)
         images.append(np.clip(image + noise, 0, 255).astype(np.uint8))
     return images

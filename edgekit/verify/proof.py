@@ -112,7 +112,7 @@ class Proof:
         """``weights_parity`` for the manifest: half-precision weights executed in float32, against the reference with
         its own weights rounded to half; nothing where the target does not store such, or they cannot be had."""
         twin = self.target.float32
-        half = self.reference.narrowed("w16", info.takes_pixels) if twin else None
+        half = self.reference.narrowed("w16", info.takes_uint8) if twin else None
         if twin is None or half is None:
             return {}
         try:
@@ -164,7 +164,7 @@ class Proof:
     def _held(
         self, reference: Any, session: Session, precision: str, name: str, against: str = "the checkpoint"
     ) -> Report:
-        own = reference.narrowed(precision, session.info.takes_pixels)
+        own = reference.narrowed(precision, session.info.takes_uint8)
         batches = self._batches = self._batches or [parity.batch_of(each, session.info) for each in self.pictures]
         report = parity.compare(reference, session, batches, precision, own)
         try:

@@ -108,7 +108,7 @@ def _look(session: Session, batch: np.ndarray, lineage: Lineage, paths: Sequence
     """The stages at ``paths`` as far as the session shows them."""
     names = {path: name for path, name in lineage.stages if path in set(paths)}
     wanted = list(dict.fromkeys(leaf for name in names.values() for leaf in _leaves(name, lineage.became)))
-    values = session.taps(batch, wanted)
+    values = session.intermediates(batch, wanted)
     seen = {path: _assembled(name, lineage.became, values) for path, name in names.items()}
     return {path: each for path, each in seen.items() if each is not None}
 

@@ -100,7 +100,7 @@ def seeds() -> list[bytes]:
     """What was found, every manifest of the table and a sound one, and tensors that make sense."""
     found = [base64.b64decode(text) for text in FINDS]
     found += [text.encode() for text in NO_OBJECT if len(text) < 1000]
-    info = ports.info(catalog.spec("yolo12n-seg", classes=2), ("cat", "dog"), (64, 96), licence="MIT")
+    info = ports.info(catalog.spec("yolo12n-seg", classes=2), ("cat", "dog"), (64, 96), license="MIT")
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         (folder / "model.onnx").write_bytes(b"weights")

@@ -40,7 +40,7 @@ def pixels(*keys: Any) -> Change:
 
     def change(manifest: dict[str, Any]) -> None:
         manifest["inputs"][0].update(dtype="uint8", shape=[1, 64, 96, 3])
-        manifest["preprocess"].update(colour="BGR", scale=1.0)
+        manifest["preprocess"].update(color="BGR", scale=1.0)
         if len(keys) == 2:
             manifest[keys[0]].pop(keys[1])
         else:
@@ -64,7 +64,7 @@ WRONG: dict[str, tuple[Change, str]] = {
     "role with a quote": (put("outputs", 0, "role", "it's"), "unknown role"),
     "role of lines": (put("outputs", 0, "role", "a\nb\x01"), "unknown role"),
     "role twice": (put("outputs", 1, "role", "boxes"), "'boxes' is given twice"),
-    "unknown field": (put("outputs", 0, "colour", "red"), "no field 'colour'"),
+    "unknown field": (put("outputs", 0, "color", "red"), "no field 'color'"),
     "unknown fields": (lambda m: m["outputs"][0].update(zeal=1, axe=2), "no field 'axe'"),
     "field missing": (lambda m: m["outputs"][0].pop("shape"), "lacks the field 'shape'"),
     "absurd shape": (put("outputs", 0, "shape", [1, 10**7, 10**6]), "absurd shape|has the shape"),
@@ -91,7 +91,7 @@ WRONG: dict[str, tuple[Change, str]] = {
     "too many names": (lambda m: m.update(names=["a"] * 70000), "class names"),
     "unknown preprocessing": (put("preprocess", "mode", "warp"), "preprocess"),
     "fill of 256": (put("preprocess", "fill", 256), "fill 256"),
-    "colour BGR": (put("preprocess", "colour", "BGR"), "colour 'BGR'"),
+    "color BGR": (put("preprocess", "color", "BGR"), "color 'BGR'"),
     "scale of zero": (put("preprocess", "scale", 0), "scale 0"),
     "scale below zero": (put("preprocess", "scale", -0.25), "scale -0.25"),
     "scale is no number": (put("preprocess", "scale", float("nan")), "scale nan"),
@@ -99,8 +99,8 @@ WRONG: dict[str, tuple[Change, str]] = {
     "pixels in planes": (put("inputs", 0, "dtype", "uint8"), "does not agree with imgsz"),
     "pixels of four bytes": (pixels("inputs", 0, "shape", [1, 64, 96, 4]), "does not agree with imgsz"),
     "pixels of another size": (pixels("inputs", 0, "shape", [1, 96, 64, 3]), "does not agree with imgsz"),
-    "pixels in RGB": (pixels("preprocess", "colour", "RGB"), "colour 'RGB'"),
-    "pixels of no colour": (pixels("preprocess", "colour"), "colour 'RGB'"),
+    "pixels in RGB": (pixels("preprocess", "color", "RGB"), "color 'RGB'"),
+    "pixels of no color": (pixels("preprocess", "color"), "color 'RGB'"),
     "pixels scaled": (pixels("preprocess", "scale", 0.5), "scale 0.5 is not 1"),
     "pixels of no scale": (pixels("preprocess", "scale"), "scale 0.00392156862745098 is not 1"),
     "candidates of none": (put("candidates", 0), "candidates 0 is no number"),

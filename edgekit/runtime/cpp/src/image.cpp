@@ -29,7 +29,7 @@ struct Planes {  // float32 [3, height, width], RGB, scaled
   float* data;
   int height, width;
   float scale;
-  static std::size_t first(std::size_t c, std::size_t count) { return c * count; }  // of colour c in a row of its own
+  static std::size_t first(std::size_t c, std::size_t count) { return c * count; }  // of color c in a row of its own
   float* at(int y, int x, int c) const {
     return data + (static_cast<std::ptrdiff_t>(c) * height + y) * width + x;
   }

@@ -78,11 +78,14 @@ class Check {
     return list.items;
   }
 
+  // Of schemas before 3, which spelt two keys otherwise: licence, colour.
+  bool older() const { return root_.find("schema")->whole < 3; }
+
   Info build() const {
     const auto& inputs = ports("inputs");
     const auto& outputs = ports("outputs");
     const Value& preprocess = get("preprocess");
-    members(preprocess, "Preprocess", "mode fill colour scale", "");
+    members(preprocess, "Preprocess", older() ? "mode fill colour scale" : "mode fill color scale", "");
     spec();
     for (const Value& port : outputs) role(port);
     Info info;
@@ -99,7 +102,8 @@ class Check {
     prepared(preprocess, info);
     kept(info);
     info.target = get("target").text;
-    if (get("licence").is(Type::text)) info.licence = get("licence").text;
+    const Value& license = get(older() ? "licence" : "license");
+    if (license.is(Type::text)) info.license = license.text;
     const Value* quantization = root_.find("quantization");
     const bool told = quantization != nullptr && quantization->is(Type::object);
     const Value* bits = told ? quantization->find("weight_bits") : nullptr;
@@ -193,15 +197,15 @@ class Check {
   void prepared(const Value& given, Info& info) const {
     const bool pixels = info.takes_pixels();
     const char* order = pixels ? "BGR" : "RGB";
-    const Value *mode = given.find("mode"), *fill = given.find("fill"), *colour = given.find("colour"),
+    const Value *mode = given.find("mode"), *fill = given.find("fill"), *color = given.find(older() ? "colour" : "color"),
                 *scale = given.find("scale");
     const bool known = (mode == nullptr || (mode->is(Type::text) && one_of(mode->text, "letterbox centre_crop"))) &&
                        (fill == nullptr || whole(*fill, 0, 255)) &&
-                       (colour == nullptr ? !pixels : colour->is(Type::text) && colour->text == order);
+                       (color == nullptr ? !pixels : color->is(Type::text) && color->text == order);
     if (!known)
       fail("preprocess " + (mode == nullptr ? "'letterbox'" : json::shown(*mode)) + ", fill " +
-           (fill == nullptr ? "114" : json::shown(*fill)) + ", colour " +
-           (colour == nullptr ? "'RGB'" : json::shown(*colour)) + " is not something edgekit does");
+           (fill == nullptr ? "114" : json::shown(*fill)) + ", color " +
+           (color == nullptr ? "'RGB'" : json::shown(*color)) + " is not something edgekit does");
     if (mode != nullptr) info.mode = mode->text;
     if (fill != nullptr) info.fill = static_cast<int>(fill->whole);
     if (scale == nullptr && pixels) fail("preprocess scale 0.00392156862745098 is not 1, as it must be for pixels");

@@ -9,7 +9,7 @@
 
 namespace edgekit {
 
-constexpr int newest_schema = 2;
+constexpr int newest_schema = 3;
 
 Info read_manifest(const std::string& folder, bool verify);
 

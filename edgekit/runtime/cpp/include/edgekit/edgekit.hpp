@@ -85,7 +85,7 @@ struct Port {
 
 // What an application may want to know of a model: the manifest, checked.
 struct Info {
-  std::string task, target, head, licence;
+  std::string task, target, head, license;
   int height = 0, width = 0;       // of the input
   std::vector<std::string> names;  // of the classes, in label order
   std::string mode = "letterbox";  // or "centre_crop"
