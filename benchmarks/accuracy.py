@@ -24,9 +24,9 @@ from edgekit.bundle.build import build
 from edgekit.bundle.loading import open_session
 from edgekit.bundle.options import BuildOptions
 from edgekit.data import open_dataset
-from edgekit.evaluate import evaluate
 from edgekit.runtime.predictor import Predictor
-from edgekit.system.versions import versions
+from edgekit.runtime.versions import versions
+from edgekit.verify.evaluate import evaluate
 
 KEYS = ("map50_95", "map50", "mask_map50_95", "pose_map50_95", "top1")
 TARGETS = ("pytorch", "ort-fp32", "ov-fp32", "ov-fp16")  # those of eight bits are judged by benchmarks/int8.py

@@ -24,12 +24,12 @@ from pathlib import Path
 from typing import Any
 
 from edgekit import targets
+from edgekit.autotune import Candidate, Objective
+from edgekit.autotune.candidates import candidates, order
+from edgekit.autotune.select import Judged, Time, choose
+from edgekit.autotune.tuner import Job, Tuner
 from edgekit.bench import machine
 from edgekit.bundle.options import BuildOptions
-from edgekit.plan import Candidate, Objective
-from edgekit.plan.candidates import candidates, order
-from edgekit.plan.choose import Judged, Time, choose
-from edgekit.plan.contest import Job, Tuner
 from edgekit.quantize import QuantizeOptions
 
 CASES = {"latency": "latency", "throughput": "throughput", "tight": "latency"}

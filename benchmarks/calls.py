@@ -36,8 +36,8 @@ def main() -> None:
         return
     sys.path.insert(0, str(REPO))
     from edgekit.bench import machine
-    from edgekit.bench.watch import NoiseMonitor
-    from edgekit.system.versions import versions
+    from edgekit.bench.noise import NoiseMonitor
+    from edgekit.runtime.versions import versions
 
     with ExitStack() as stack:
         sides = {

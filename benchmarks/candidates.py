@@ -29,17 +29,17 @@ from edgekit.bench.run import bench
 from edgekit.bundle import loading
 from edgekit.data import open_dataset
 from edgekit.errors import TruncatedWarning
-from edgekit.evaluate import evaluate
 from edgekit.graph.export import export
-from edgekit.image import read_image
 from edgekit.nn.session import TorchSession
 from edgekit.quantize import QuantizeOptions
 from edgekit.quantize.candidates import Quantizer
 from edgekit.quantize.sets import open_sets
+from edgekit.runtime.image import read_image
 from edgekit.runtime.manifest import manifest_of, write_manifest
 from edgekit.runtime.options import Options
 from edgekit.runtime.predictor import STAGES, Predictor
-from edgekit.system.versions import versions
+from edgekit.runtime.versions import versions
+from edgekit.verify.evaluate import evaluate
 
 COUNTS = {320: (300, 500), 640: (300, 1000, 2000), 1280: (300, 2000)}
 ALL = 10_000  # objects, more than any image here has

@@ -35,8 +35,8 @@ def main() -> None:
     options = _options()
     sys.path.insert(0, str(REPO))
     from edgekit.bench import machine
-    from edgekit.bench.watch import NoiseMonitor
-    from edgekit.image import read_image
+    from edgekit.bench.noise import NoiseMonitor
+    from edgekit.runtime.image import read_image
 
     images = [read_image(path) for path in options.images]
     with tempfile.TemporaryDirectory() as scratch:

@@ -24,7 +24,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from edgekit.doctor import target_states
+from edgekit.bench.doctor import target_states
 from edgekit.errors import EdgekitError, InputError
 from edgekit.runtime.writer import VideoFile
 

@@ -38,7 +38,7 @@ def main() -> None:
 
     from edgekit.bench import machine
     from edgekit.bench.intervals import ratio_interval
-    from edgekit.bench.watch import NoiseMonitor
+    from edgekit.bench.noise import NoiseMonitor
     from edgekit.runtime.manifest import read_bundle
 
     names = {"edgekit": Path(options.bundle).name}

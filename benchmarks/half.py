@@ -21,7 +21,7 @@ from edgekit.data import open_dataset
 from edgekit.graph import narrow
 from edgekit.graph.export import export
 from edgekit.quantize import fp16
-from edgekit.system.versions import versions
+from edgekit.runtime.versions import versions
 from edgekit.verify import accuracy
 
 TARGET = "trt-rtx-fp16"

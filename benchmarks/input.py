@@ -20,10 +20,10 @@ from edgekit.bench import machine
 from edgekit.bench.clock import ClockOptions
 from edgekit.bench.run import bench
 from edgekit.bundle import loading
-from edgekit.image import read_image
+from edgekit.runtime.image import read_image
 from edgekit.runtime.manifest import read_bundle
 from edgekit.runtime.predictor import STAGES
-from edgekit.system.versions import versions
+from edgekit.runtime.versions import versions
 
 
 def main() -> None:

@@ -22,7 +22,7 @@ from edgekit.bundle.options import BuildOptions
 from edgekit.errors import GateError
 from edgekit.quantize import QuantizeOptions
 from edgekit.runtime.manifest import read_bundle
-from edgekit.system.versions import versions
+from edgekit.runtime.versions import versions
 
 MANIFEST = ("accuracy", "speed", "calibration", "quantization")
 GRAPH_ALONE = {"engine": "no"}  # accuracy is that of the graph; engines are benchmarks/rtx_build.py's

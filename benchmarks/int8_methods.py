@@ -41,8 +41,8 @@ from edgekit.data import open_dataset
 from edgekit.graph.export import export
 from edgekit.nn import layers
 from edgekit.quantize import calibration, groups, ir, qdq, ranges
+from edgekit.runtime.versions import versions
 from edgekit.spec import Graph, Session
-from edgekit.system.versions import versions
 from edgekit.verify import accuracy
 
 SETS = {

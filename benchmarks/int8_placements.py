@@ -38,8 +38,8 @@ from edgekit.errors import EdgekitError
 from edgekit.graph.export import export
 from edgekit.nn import layers
 from edgekit.quantize import calibration, fp16, groups, qdq, ranges
+from edgekit.runtime.versions import versions
 from edgekit.spec import Graph
-from edgekit.system.versions import versions
 from edgekit.targets import onnxruntime
 from edgekit.targets._tensorrt_common import TensorRTOptions
 from edgekit.verify import accuracy

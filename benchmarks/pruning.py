@@ -30,16 +30,16 @@ from edgekit import checkpoint, targets
 from edgekit.bench.clock import ClockOptions
 from edgekit.bench.run import bench
 from edgekit.data import open_dataset
-from edgekit.evaluate import evaluate
 from edgekit.graph.export import export
-from edgekit.image import read_image
 from edgekit.nn.blocks import ABlock, Bottleneck, Conv
 from edgekit.nn.session import TorchSession
+from edgekit.runtime.atomic import replacing
+from edgekit.runtime.image import read_image
 from edgekit.runtime.predictor import Predictor
-from edgekit.system.atomic import replacing
 from edgekit.train.loop import train
 from edgekit.train.options import TrainOptions
 from edgekit.train.setup import NullCallback
+from edgekit.verify.evaluate import evaluate
 
 GROUPS = ("bottlenecks", "mlp", "boxes", "classes")
 ROUND = 8

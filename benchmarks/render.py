@@ -15,7 +15,7 @@ from pathlib import Path
 
 from edgekit.errors import EdgekitError
 from edgekit.report import table_results, table_text
-from edgekit.system.atomic import replacing
+from edgekit.runtime.atomic import replacing
 
 REPO = Path(__file__).resolve().parents[1]
 BEGIN, END = "<!-- tables: benchmarks/render.py -->", "<!-- end of tables -->"

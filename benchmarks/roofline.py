@@ -40,7 +40,7 @@ from edgekit.bench import machine
 from edgekit.bench.clock import WHOLE, ClockOptions, measure
 from edgekit.bench.run import REST_S
 from edgekit.bundle import loading
-from edgekit.image import read_image
+from edgekit.runtime.image import read_image
 from edgekit.runtime.predictor import Predictor
 from edgekit.spec import Session
 

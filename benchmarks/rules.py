@@ -35,10 +35,11 @@ from onnxscript import ir
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from edgekit import catalog, checkpoint, targets
+from edgekit import checkpoint, targets
 from edgekit.bench import machine
 from edgekit.bench.clock import ClockOptions, measure
 from edgekit.bench.run import REST_S
+from edgekit.checkpoint import catalog
 from edgekit.graph import export as exporting
 from edgekit.graph.document import describe
 from edgekit.graph.files import rewrite_file

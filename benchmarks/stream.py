@@ -60,7 +60,7 @@ def main() -> None:
 def _race(options: argparse.Namespace) -> dict[str, Any]:
     import numpy as np
 
-    from edgekit.bench.watch import NoiseMonitor
+    from edgekit.bench.noise import NoiseMonitor
 
     rates: dict[str, list[float]] = {"edgekit": [], "peer": []}
     objects: dict[str, int] = {}

@@ -17,11 +17,11 @@ import numpy as np
 
 from edgekit import checkpoint, metrics
 from edgekit.data import open_dataset
-from edgekit.evaluate import evaluate
 from edgekit.nn.session import TorchSession
 from edgekit.runtime.options import Options
 from edgekit.runtime.predictor import Predictor
 from edgekit.runtime.sources import open_sources
+from edgekit.verify.evaluate import evaluate
 
 SETS = {"coco_mix": "data/coco_mix/val2017", "bccd": "data/bccd/images/val"}
 OWN = {

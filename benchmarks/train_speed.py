@@ -50,7 +50,7 @@ def main() -> None:
         return
     sys.path.insert(0, str(REPO))
     from edgekit.bench import machine
-    from edgekit.bench.watch import NoiseMonitor
+    from edgekit.bench.noise import NoiseMonitor
 
     rounds: dict[str, list[dict[str, float]]] = {"edgekit": [], "peer": []}
     with (

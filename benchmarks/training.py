@@ -30,9 +30,9 @@ from edgekit import tasks
 from edgekit.bench import machine
 from edgekit.bundle.loading import open_session
 from edgekit.data import open_dataset
-from edgekit.evaluate import evaluate
+from edgekit.runtime.atomic import replacing
 from edgekit.runtime.predictor import Predictor
-from edgekit.system.atomic import replacing
+from edgekit.verify.evaluate import evaluate
 
 KEPT = ("map50_95", "map50", "mask_map50", "pose_map50")
 

@@ -41,7 +41,7 @@ def main() -> None:
         return
     sys.path.insert(0, str(REPO))
     from edgekit.bench import machine
-    from edgekit.bench.watch import NoiseMonitor
+    from edgekit.bench.noise import NoiseMonitor
 
     rounds: dict[str, list[dict[str, float]]] = {"edgekit": [], "peer": []}
     count = str(_count())
@@ -114,9 +114,9 @@ def _edgekit(options: argparse.Namespace) -> None:
     from edgekit import tasks
     from edgekit.bundle.loading import open_session
     from edgekit.data import open_dataset
-    from edgekit.evaluate import Evaluation, evaluate
     from edgekit.runtime import postprocess
     from edgekit.runtime.predictor import Predictor
+    from edgekit.verify.evaluate import Evaluation, evaluate
 
     session = _Replay(open_session(options.checkpoint, threads=options.threads, imgsz=options.imgsz))
     predictor = Predictor(session, batch=options.batch)

@@ -32,7 +32,7 @@ _HOMES = {
     "ModelSpec": "edgekit.spec",
     "Port": "edgekit.spec",
     "Preprocess": "edgekit.spec",
-    "Result": "edgekit.results",
+    "Result": "edgekit.runtime.results",
 }
 
 __all__ = ["__version__", "load", *_HOMES]

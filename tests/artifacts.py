@@ -14,8 +14,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgekit import targets
 from edgekit.quantize import qdq
+from edgekit.runtime import processor
 from edgekit.runtime.manifest import manifest_of, write_manifest
-from edgekit.system import processor
 from tests.networks import noise, settled
 
 MODELS = {"classifier": "yolo12n-cls", "detector": "yolo12n"}

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from edgekit.errors import EdgekitError, MissingPackageError
-from edgekit.system import processor
+from edgekit.runtime import processor
 from tests import networks
 
 Run = Callable[..., tuple[int, str, str]]

@@ -21,11 +21,11 @@ import pytest
 
 from edgekit.bundle.conformance import DOCUMENT, differences
 from edgekit.errors import EdgekitError, GateError, InputError, UnsafeFileError, UsageError
-from edgekit.image import read_image
-from edgekit.masks import Crop, Masks
-from edgekit.results import Result
 from edgekit.runtime import places
+from edgekit.runtime.image import read_image
 from edgekit.runtime.manifest import manifest_of, read_bundle, write_manifest
+from edgekit.runtime.masks import Crop, Masks
+from edgekit.runtime.results import Result
 from edgekit.spec import ModelInfo
 
 KEYS = ("boxes", "rotated_boxes", "keypoints", "masks", "probs")

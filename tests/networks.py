@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgekit.image import prepare
+from edgekit.runtime.image import prepare
 from edgekit.spec import Preprocess
 from edgekit.verify import parity
 
@@ -103,7 +103,8 @@ def settled(
     """
     import torch
 
-    from edgekit import catalog, checkpoint
+    from edgekit import checkpoint
+    from edgekit.checkpoint import catalog
 
     spec = catalog.spec(name, classes=names and len(names), keypoint_shape=keypoint_shape).replace(**changes)
     made = checkpoint.new(spec, names, seed=seeded(seed))

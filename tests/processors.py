@@ -28,7 +28,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from edgekit.system import processor
+from edgekit.runtime import processor
 
 REPO = Path(__file__).resolve().parents[1]
 INSTALL = "apt-get install qemu-user-static"

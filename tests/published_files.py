@@ -20,7 +20,7 @@ from unittest import mock
 import torch
 from torch import nn
 
-from edgekit import catalog
+from edgekit.checkpoint import catalog
 from edgekit.nn import attention, blocks, boxhead
 from edgekit.tasks import network
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from edgekit.errors import InputError, UsageError
-from edgekit.system.atomic import replacing
+from edgekit.runtime.atomic import replacing
 
 
 def test_what_a_library_leaves_unfinished_does_not_take_the_name(tmp_path: Path) -> None:
@@ -61,11 +61,11 @@ WRITERS = {
         "target.save(model, path)",
     ),
     "best.pt": (
-        "import torch\nimport zipfile\nfrom edgekit.system.atomic import replacing",
+        "import torch\nimport zipfile\nfrom edgekit.runtime.atomic import replacing",
         "with replacing(path, zipfile.is_zipfile) as partial: torch.save(torch.rand(60000), partial)",
     ),
     "a.png": (
-        "from edgekit.image import write_image",
+        "from edgekit.runtime.image import write_image",
         "write_image(path, np.random.default_rng(0).integers(0, 256, (300, 300, 3)).astype(np.uint8))",
     ),
 }

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgekit.errors import UsageError
-from edgekit.image import letterbox
-from edgekit.masks import encode_rle
 from edgekit.metrics.labels import Labels, shoelace
+from edgekit.runtime.image import letterbox
+from edgekit.runtime.masks import encode_rle
 from edgekit.train import augment as augmentation
 from edgekit.train import pixels
 from edgekit.train.augment import Augment

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgekit.boxes import box_iou, corners, enclosing, nms, probiou, regularise
+from edgekit.runtime.boxes import box_iou, corners, enclosing, nms, probiou, regularise
 
 
 def slow_iou(a: np.ndarray, b: np.ndarray) -> float:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from edgekit import catalog
+from edgekit.checkpoint import catalog
 from edgekit.errors import EdgekitError, GateError, InputError, UnsafeFileError
 from edgekit.runtime.manifest import manifest_of, read_bundle, write_manifest
 from edgekit.spec import ModelInfo

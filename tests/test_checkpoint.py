@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 import torch
 
-from edgekit import catalog, checkpoint
+from edgekit import checkpoint
+from edgekit.checkpoint import catalog
+from edgekit.checkpoint.published import Module, Published, read_published
+from edgekit.checkpoint.published.recognition import recognise
 from edgekit.errors import InputError
-from edgekit.published import Module, Published, read_published
-from edgekit.published.recognition import recognise
 from tests.published_files import published_model, save_published
 
 PATH = Path("some.pt")

@@ -19,7 +19,7 @@ import pytest
 
 from edgekit.bench import clock, intervals
 from edgekit.bench.clock import ClockOptions, Comparison, measure, settled, summary
-from edgekit.bench.watch import Counters, NoiseMonitor
+from edgekit.bench.noise import Counters, NoiseMonitor
 from edgekit.errors import InputError, UsageError
 
 

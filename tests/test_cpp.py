@@ -21,18 +21,18 @@ import numpy as np
 import pytest
 
 from benchmarks.conformance import OPTIONS
-from edgekit import catalog, checkpoint, targets
+from edgekit import checkpoint, targets
 from edgekit.bundle import loading
 from edgekit.bundle.conformance import TOLERANCES, differences
+from edgekit.checkpoint import catalog
 from edgekit.errors import EdgekitError, TruncatedWarning
-from edgekit.image import Geometry, as_image, fit, prepare, read_image
-from edgekit.results import Result
-from edgekit.runtime import places
+from edgekit.runtime import places, processor
+from edgekit.runtime.image import Geometry, as_image, fit, prepare, read_image
 from edgekit.runtime.manifest import manifest_of, read_bundle, write_manifest
 from edgekit.runtime.options import Options
 from edgekit.runtime.postprocess import postprocess, truncation
+from edgekit.runtime.results import Result
 from edgekit.spec import Graph, ModelInfo, Port, Preprocess
-from edgekit.system import processor
 from edgekit.tasks import ports
 from tests.hostile.fuzz import seeds
 from tests.hostile.manifests import NO_OBJECT, WRONG, spoil

@@ -14,13 +14,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgekit import catalog, checkpoint, metrics, targets
+from edgekit import checkpoint, metrics, targets
 from edgekit.bundle import build as building
 from edgekit.bundle import crowding, loading
 from edgekit.bundle.options import BuildOptions
+from edgekit.checkpoint import catalog
 from edgekit.data.dataset import Dataset, Sample
 from edgekit.errors import InputError, TruncatedWarning, UsageError
-from edgekit.evaluate import evaluate, score
 from edgekit.graph.export import export
 from edgekit.metrics.labels import Labels
 from edgekit.metrics.limits import crowded
@@ -31,6 +31,7 @@ from edgekit.runtime.predictor import Predictor
 from edgekit.spec import ModelInfo, Port, Session, anchors
 from edgekit.tasks import ports
 from edgekit.verify import parity
+from edgekit.verify.evaluate import evaluate, score
 from edgekit.verify.parity import generated_images
 from tests.conftest import Run
 from tests.networks import pictures, settled

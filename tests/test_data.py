@@ -12,11 +12,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from edgekit.boxes import corners, rotated_from_corners
 from edgekit.data import Dataset, Issue, account_of, check, open_dataset
 from edgekit.data.images import image_size
 from edgekit.errors import EdgekitError, InputError, UsageError
-from edgekit.masks import encode_rle
+from edgekit.runtime.boxes import corners, rotated_from_corners
+from edgekit.runtime.masks import encode_rle
 
 # ---- making small sets ------------------------------------------------------------------------------------------
 

@@ -18,9 +18,9 @@ from edgekit.data.check import open_splits
 from edgekit.data.splits import has_text_labels
 from edgekit.data.turned import turned_mask
 from edgekit.errors import InputError, UsageError
-from edgekit.image import SUFFIXES, read_image
-from edgekit.masks import decode_rle, encode_rle
 from edgekit.quantize import calibration
+from edgekit.runtime.image import SUFFIXES, read_image
+from edgekit.runtime.masks import decode_rle, encode_rle
 from edgekit.train.run import fingerprint
 
 WIDTH, HEIGHT = 64, 48

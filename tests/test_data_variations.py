@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from edgekit.data import Dataset, account_of, open_dataset
-from edgekit.image import read_image
+from edgekit.runtime.image import read_image
 from tests.test_data_field import BOX, ENCODINGS, HEIGHT, WIDTH, picture, white, with_exif, write
 
 VARIATIONS = 50

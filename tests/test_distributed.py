@@ -22,7 +22,8 @@ import pytest
 import torch
 
 from benchmarks import demo
-from edgekit import catalog, checkpoint
+from edgekit import checkpoint
+from edgekit.checkpoint import catalog
 from edgekit.errors import GateError, UsageError
 from edgekit.nn.targets import Targets
 from edgekit.tasks import network

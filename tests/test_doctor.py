@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy
 import pytest
 
-from edgekit import doctor, targets
+from edgekit import targets
+from edgekit.bench import doctor
 from tests.records import change_targets
 
 if sys.version_info >= (3, 11):

@@ -14,10 +14,10 @@ from edgekit import metrics, targets
 from edgekit.bundle.loading import open_session
 from edgekit.data import open_dataset
 from edgekit.errors import InputError, UsageError
-from edgekit.evaluate import evaluate
 from edgekit.graph.document import read_document
 from edgekit.runtime.predictor import Predictor
 from edgekit.spec import Graph, ModelInfo, Port, Session, sha256_file
+from edgekit.verify.evaluate import evaluate
 from tests.test_models import CHECKPOINTS
 
 TASKS = ["detect", "segment", "pose", "obb", "classify"]

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from edgekit.image import read_image, write_image
+from edgekit.runtime.image import read_image, write_image
 from edgekit.runtime.sources import open_sources
 from tests.test_sources import make_video
 

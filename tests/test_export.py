@@ -11,7 +11,8 @@ import onnx
 import pytest
 import torch
 
-from edgekit import catalog, checkpoint, targets
+from edgekit import checkpoint, targets
+from edgekit.checkpoint import catalog
 from edgekit.errors import GateError, InputError
 from edgekit.graph.document import read_document
 from edgekit.graph.export import export

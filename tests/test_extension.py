@@ -98,8 +98,8 @@ def trained(edgekit: Copy, dotted: Path) -> Path:
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("torch")
-    from edgekit import catalog
     from edgekit import checkpoint as checkpoints
+    from edgekit.checkpoint import catalog
 
     made = checkpoints.new(catalog.spec("yolo12n-cls", classes=2), NAMES, imgsz=64)
     return checkpoints.save(made, tmp_path_factory.mktemp("model") / "model.pt")

@@ -17,16 +17,16 @@ import pytest
 pytest.importorskip("torch")
 import torch
 
-from edgekit.boxes import corners
 from edgekit.data.dataset import Dataset, Sample
 from edgekit.errors import InputError, MissingPackageError, UsageError
-from edgekit.masks import encode_rle
 from edgekit.metrics import confusion_matrix, threshold_curves
 from edgekit.metrics.images import image_f1, worst_images
 from edgekit.metrics.labels import Labels
 from edgekit.nn.targets import Targets
-from edgekit.train import figures, sheets
-from edgekit.train.sinks import open_loggers
+from edgekit.runtime.boxes import corners
+from edgekit.runtime.masks import encode_rle
+from edgekit.train import plots, previews
+from edgekit.train.loggers import open_loggers
 
 SIDE = 80
 TASKS = ("detect", "segment", "pose", "obb", "classify")
@@ -96,7 +96,7 @@ def make(tmp_path: Path, task: str, classes: int = 3, images: int = 6, seed: int
 
 def test_results_are_written_as_rows(tmp_path: Path) -> None:
     history = [{"epoch": 1, "box": 2.5}, {"epoch": 2, "box": 1.25, "map50": 0.5}]
-    figures.results_csv(history, tmp_path / "results.csv")
+    plots.results_csv(history, tmp_path / "results.csv")
     with open(tmp_path / "results.csv", newline="") as file:
         assert list(csv.DictReader(file)) == [
             {"epoch": "1", "box": "2.5", "map50": ""},
@@ -111,10 +111,10 @@ def test_curves_of_any_history(tmp_path: Path) -> None:
         for e in range(1, 8)
     ]
     for name, history in {"full": full, "one": full[:1], "none": [], "nan": [{"epoch": 1, "box": math.nan}]}.items():
-        figures.curves(history, tmp_path / "new folder" / f"{name}.png")
+        plots.curves(history, tmp_path / "new folder" / f"{name}.png")
         looks_drawn(tmp_path / "new folder" / f"{name}.png")
     assert looks_drawn(tmp_path / "new folder" / "full.png").shape[1] == 1100
-    panels = figures._panels(full)
+    panels = plots._panels(full)
     assert panels == {"mAP": ["map50", "map50_95"], "box": ["box"], "cls": ["cls"], "learning rate": ["lr"]}
 
 
@@ -123,7 +123,7 @@ def test_without_matplotlib_a_sentence(tmp_path: Path, monkeypatch: pytest.Monke
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(MissingPackageError, match=r"edgekit\[train\]"):
-        figures.curves([], tmp_path / "a.png")
+        plots.curves([], tmp_path / "a.png")
     assert not list(tmp_path.iterdir())
 
 
@@ -134,12 +134,12 @@ def test_without_matplotlib_a_sentence(tmp_path: Path, monkeypatch: pytest.Monke
 def test_every_task_has_its_figures(tmp_path: Path, task: str) -> None:
     dataset, predictions = make(tmp_path, task)
     if task in ("obb", "classify"):
-        written = figures.evaluation_figures(dataset, predictions, tmp_path / "out")
+        written = plots.evaluation_figures(dataset, predictions, tmp_path / "out")
         assert len(written) == (1 if task == "classify" else 5)
         for path in written:
             looks_drawn(path)
     for worst in (False, True):
-        sheets.predictions_sheet(dataset, predictions, tmp_path / "sheet.png", count=4, worst=worst)
+        previews.predictions_sheet(dataset, predictions, tmp_path / "sheet.png", count=4, worst=worst)
         looks_drawn(tmp_path / "sheet.png", 1630)
 
 
@@ -147,9 +147,9 @@ def test_every_task_has_its_figures(tmp_path: Path, task: str) -> None:
 def test_one_class_and_many(tmp_path: Path, classes: int) -> None:
     dataset, predictions = make(tmp_path, "detect", classes, images=60)
     odd = dataclasses.replace(dataset, names=tuple(f"_${c}$ 日本 with a very long name indeed" for c in range(classes)))
-    figures.confusion(odd, predictions, tmp_path / "confusion.png")
-    figures.pr_curve(threshold_curves(odd, predictions), tmp_path / "pr.png")
-    figures.label_statistics(odd, tmp_path / "labels.png")
+    plots.confusion(odd, predictions, tmp_path / "confusion.png")
+    plots.pr_curve(threshold_curves(odd, predictions), tmp_path / "pr.png")
+    plots.label_statistics(odd, tmp_path / "labels.png")
     for name in ("confusion", "pr", "labels"):
         looks_drawn(tmp_path / f"{name}.png")
 
@@ -159,13 +159,13 @@ def test_nothing_found_and_nothing_there(tmp_path: Path) -> None:
     bare = dataclasses.replace(
         dataset, samples=tuple(dataclasses.replace(s, labels=Labels.empty()) for s in dataset.samples)
     )
-    for path in figures.evaluation_figures(bare, [], tmp_path / "out"):
+    for path in plots.evaluation_figures(bare, [], tmp_path / "out"):
         looks_drawn(path)
-    figures.pr_curve(threshold_curves(dataset, []), tmp_path / "pr.png")
-    figures.label_statistics(bare, tmp_path / "labels.png")
-    sheets.predictions_sheet(bare, [], tmp_path / "sheet.png")
+    plots.pr_curve(threshold_curves(dataset, []), tmp_path / "pr.png")
+    plots.label_statistics(bare, tmp_path / "labels.png")
+    previews.predictions_sheet(bare, [], tmp_path / "sheet.png")
     with pytest.raises(InputError):
-        figures.evaluation_figures(dataset, [{"image_id": 99}], tmp_path / "out")
+        plots.evaluation_figures(dataset, [{"image_id": 99}], tmp_path / "out")
 
 
 def test_confusion_is_returned_as_counted_by_hand(tmp_path: Path) -> None:
@@ -177,7 +177,7 @@ def test_confusion_is_returned_as_counted_by_hand(tmp_path: Path) -> None:
     found = [(0, 0.9, [0, 0, 10, 10]), (0, 0.8, [20, 20, 10, 9]), (1, 0.7, [60, 60, 5, 5]), (1, 0.2, [40, 40, 10, 10])]
     rows = [{"image_id": 1, "category_id": c, "score": s, "bbox": b} for c, s, b in found]
     expected = [[1, 0, 0], [1, 0, 1], [0, 1, 0]]  # the last pair lies under the confidence of 0.25
-    assert figures.confusion(dataset, rows, tmp_path / "c.png").tolist() == expected
+    assert plots.confusion(dataset, rows, tmp_path / "c.png").tolist() == expected
     assert image_f1(dataset, rows).tolist() == pytest.approx([2 * 1 / 6])
 
 
@@ -228,7 +228,7 @@ def test_classification_confuses_by_the_likeliest_class(tmp_path: Path) -> None:
     matrix = np.zeros((3, 3), int)
     for sample, row in zip(dataset.samples, rows, strict=True):
         matrix[sample.labels.class_id, row["probs"].index(max(row["probs"]))] += 1
-    np.testing.assert_array_equal(figures.confusion(dataset, rows, tmp_path / "c.png"), matrix)
+    np.testing.assert_array_equal(plots.confusion(dataset, rows, tmp_path / "c.png"), matrix)
     score, place = worst_images(dataset, rows, 1)[0]
     truth = [row["probs"][s.labels.class_id] for s, row in zip(dataset.samples, rows, strict=True)]
     assert score == min(truth) and place == truth.index(score)
@@ -237,7 +237,7 @@ def test_classification_confuses_by_the_likeliest_class(tmp_path: Path) -> None:
 def test_a_curve_is_refused_that_is_none(tmp_path: Path) -> None:
     dataset, rows = make(tmp_path, "detect")
     with pytest.raises(KeyError):
-        figures.threshold_curve(threshold_curves(dataset, rows), "accuracy", tmp_path / "a.png")
+        plots.threshold_curve(threshold_curves(dataset, rows), "accuracy", tmp_path / "a.png")
 
 
 # ---- batches ----------------------------------------------------------------------------------------------------
@@ -262,7 +262,7 @@ def test_a_batch_shows_its_labels(tmp_path: Path, task: str) -> None:
     )
     grey = torch.full((3, 3, 64, 64), 90, dtype=torch.uint8)
     grey[:, 0] = 140  # RGB: reddish
-    sheets.batch_sheet(grey, targets, ("cat", "dog"), tmp_path / "batch.png")
+    previews.batch_sheet(grey, targets, ("cat", "dog"), tmp_path / "batch.png")
     picture = looks_drawn(tmp_path / "batch.png", 1630)
     plain = (np.abs(picture.astype(int) - [90, 90, 140]).max(2) < 3).sum() / 400**2  # tiles nothing is drawn on
     assert plain > 2.999 if task == "classify" else 1 < plain < 2.99
@@ -271,8 +271,8 @@ def test_a_batch_shows_its_labels(tmp_path: Path, task: str) -> None:
 def test_labels_of_a_batch_come_through(tmp_path: Path) -> None:
     rotated = torch.tensor([[30.0, 20.0, 16.0, 8.0, 0.5]])
     targets = Targets((64, 96), 2, torch.tensor([1]), torch.tensor([0]), torch.tensor([[20.0, 10, 40, 30]]), rotated)
-    labels = sheets._labels_of(targets, 1)
-    assert labels.size == (96, 64) and len(sheets._labels_of(targets, 0)) == 0
+    labels = previews._labels_of(targets, 1)
+    assert labels.size == (96, 64) and len(previews._labels_of(targets, 0)) == 0
     assert labels.corners is not None
     np.testing.assert_allclose(labels.corners[0], corners(rotated[0].numpy().astype(float)[None])[0])
 
@@ -355,8 +355,8 @@ def test_names_in_any_script_can_be_told_apart(tmp_path: Path, names: tuple[str,
     for number, shown in enumerate((names, names[::-1])):
         named = dataclasses.replace(dataset, names=shown)
         files = [tmp_path / f"{name}{number}.png" for name in ("confusion", "curve")]
-        figures.confusion(named, predictions, files[0])  # names below and beside the axes
-        figures.threshold_curve(threshold_curves(named, predictions), "recall", files[1])  # in a legend
+        plots.confusion(named, predictions, files[0])  # names below and beside the axes
+        plots.threshold_curve(threshold_curves(named, predictions), "recall", files[1])  # in a legend
         seen.append([looks_drawn(path) for path in files])
     for picture, other in zip(*seen, strict=True):  # signs for missing letters would be the same for both
         assert picture.shape == other.shape and (picture != other).any()

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from edgekit import catalog, checkpoint, targets
+from edgekit import checkpoint, targets
+from edgekit.checkpoint import catalog
 from edgekit.errors import UsageError
 from edgekit.graph.export import export
 from edgekit.nn.boxhead import best_pairs

@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgekit import image as im
-from edgekit import jpeg
 from edgekit.errors import InputError
+from edgekit.runtime import image as im
+from edgekit.runtime import jpeg
 from edgekit.spec import Preprocess
 
 Image = pytest.importorskip("PIL.Image", reason="needs Pillow, which writes the test files")

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edgekit.checkpoint.published.inert_pickle import MAX_STEPS, Reference, StandIn, Storage, read_inert
 from edgekit.errors import EdgekitError, InputError, UnsafeFileError
-from edgekit.published.inert_pickle import MAX_STEPS, Reference, StandIn, Storage, read_inert
 from tests.hostile.checkpoints import FORBIDDEN_NAMES, Call, Name, New, Persistent, Raw, assemble, attacks
 
 ATTACKS = sorted(attacks(Path("/nowhere")))
@@ -231,7 +231,7 @@ def test_only_one_pickle_of_a_stream_is_read() -> None:
 
 def test_every_opcode_of_python_is_known_or_refused() -> None:
     """A new Python may add opcodes: then this says so, rather than a user."""
-    from edgekit.published import inert_pickle
+    from edgekit.checkpoint.published import inert_pickle
 
     known = inert_pickle._PUSHES | set(inert_pickle._ACTIONS) | {"STOP"}
     assert {op.name for op in pickletools.opcodes} - known == {"NEXT_BUFFER", "READONLY_BUFFER"}

@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch")
 
 from torch import nn  # noqa: E402
 
-from edgekit import catalog  # noqa: E402
+from edgekit.checkpoint import catalog  # noqa: E402
 from edgekit.nn import blocks, layers  # noqa: E402
 from edgekit.nn.attention import Attend  # noqa: E402
 from edgekit.nn.boxhead import BoxBranches  # noqa: E402

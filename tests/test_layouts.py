@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from edgekit import catalog, checkpoint, targets
+from edgekit import checkpoint, targets
 from edgekit.bundle import build as building
 from edgekit.bundle import layouts
 from edgekit.bundle.options import BuildOptions
+from edgekit.checkpoint import catalog
 from edgekit.errors import UsageError
 from edgekit.runtime.manifest import read_bundle
 from edgekit.spec import ModelInfo

@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 import pytest
 
-from edgekit.drawing import FONT, draw_boxes, draw_probabilities
-from edgekit.lettering import has_glyph, legible
+from edgekit.runtime.drawing import FONT, draw_boxes, draw_probabilities
+from edgekit.runtime.lettering import has_glyph, legible
 
 MODERN = int(cv2.__version__.split(".")[0]) >= 5  # brings glyphs for most scripts
 

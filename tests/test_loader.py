@@ -16,7 +16,7 @@ import torch
 
 from edgekit.data.open import open_dataset
 from edgekit.errors import EdgekitError, InputError, UsageError
-from edgekit.image import centre_crop, letterbox, read_image
+from edgekit.runtime.image import centre_crop, letterbox, read_image
 from edgekit.train import cache
 from edgekit.train.augment import Augment
 from edgekit.train.loader import Batch, Loader, Workers

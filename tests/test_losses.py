@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch.autograd import gradcheck
 
-from edgekit.boxes import probiou as host_probiou
 from edgekit.errors import InputError
 from edgekit.nn import losses
 from edgekit.nn.boxloss import BoxLoss
 from edgekit.nn.targets import Targets
+from edgekit.runtime.boxes import probiou as host_probiou
 from edgekit.tasks.classify.loss import ClassifyLoss
 from edgekit.tasks.obb.loss import OrientedLoss, frame_distances, nearest_angle
 from edgekit.tasks.obb.net import rotated_from_distances

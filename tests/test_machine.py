@@ -16,7 +16,7 @@ import pytest
 
 from edgekit.bench import machine
 from edgekit.bench.cold import process_memory
-from edgekit.bench.watch import NoiseMonitor
+from edgekit.bench.noise import NoiseMonitor
 
 XEON = "\n\n".join(
     f"""processor	: {n}

@@ -15,11 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgekit.boxes import corners
 from edgekit.data import Dataset, Labels, Sample, open_dataset
 from edgekit.errors import InputError, UsageError
-from edgekit.evaluate import score
-from edgekit.masks import encode_rle
 from edgekit.metrics import Options, confusion_matrix, ground_truth, threshold_curves
 from edgekit.metrics.coco import coco_scores
 from edgekit.metrics.matching import (
@@ -33,7 +30,10 @@ from edgekit.metrics.matching import (
 )
 from edgekit.metrics.overlap import box_overlap, keypoint_similarity
 from edgekit.metrics.rotated import polygon_iou, probabilistic_iou
-from edgekit.results import Result
+from edgekit.runtime.boxes import corners
+from edgekit.runtime.masks import encode_rle
+from edgekit.runtime.results import Result
+from edgekit.verify.evaluate import score
 
 Prediction = dict[str, Any]
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools

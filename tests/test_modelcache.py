@@ -11,8 +11,8 @@ import pytest
 
 from edgekit.bundle import loading
 from edgekit.errors import InputError, UsageError
-from edgekit.modelcache import NOTE, checked, folder_for
 from edgekit.runtime.manifest import read_bundle
+from edgekit.runtime.modelcache import NOTE, checked, folder_for
 from tests.tiny import SIZE, tiny_bundle
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (*SIZE, 3), dtype=np.uint8)

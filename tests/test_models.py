@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from edgekit import catalog, checkpoint
+from edgekit import checkpoint
+from edgekit.checkpoint import catalog
 from edgekit.errors import InputError, UsageError
 from edgekit.nn.attention import area_attention
 from edgekit.nn.blocks import fuse

@@ -171,7 +171,8 @@ def test_a_fixture_made_ill_conditioned_is_named(name: str, tolerance: dict, fac
 def test_a_network_with_the_statistics_of_other_images_is_named() -> None:
     """As the fixture was that failed on some processors only: settled on noise, asked about pictures."""
     torch = pytest.importorskip("torch")
-    from edgekit import catalog, checkpoint
+    from edgekit import checkpoint
+    from edgekit.checkpoint import catalog
 
     made = checkpoint.new(catalog.spec("yolo12n", classes=3), seed=networks.seeded(0))
     checkpoint.recalibrate(made, [torch.from_numpy(noise(4, 3, 64, 64))])

@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 import torch
 
-from edgekit import catalog, checkpoint
+from edgekit import checkpoint
 from edgekit.bundle import build as building
+from edgekit.checkpoint import catalog
 from edgekit.errors import GateError
 from edgekit.nn.session import TorchSession
 from edgekit.verify import parity, stages

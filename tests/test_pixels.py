@@ -22,7 +22,7 @@ from edgekit.bundle import layouts, loading
 from edgekit.bundle.options import BuildOptions
 from edgekit.errors import UsageError
 from edgekit.graph.document import read_document
-from edgekit.image import canvases, centre_crop, letterbox, to_input
+from edgekit.runtime.image import canvases, centre_crop, letterbox, to_input
 from edgekit.runtime.manifest import read_bundle
 from edgekit.runtime.predictor import Predictor
 from edgekit.spec import Graph, ModelInfo, Port, Preprocess

@@ -13,12 +13,12 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
+from edgekit.autotune import Candidate, Objective, document, picture
+from edgekit.autotune import candidates as candidates_module
+from edgekit.autotune.candidates import candidates, order
+from edgekit.autotune.select import CLEAR, Judged, Outcome, Time, choose, nearest, unmet
 from edgekit.cli import _plan_table
 from edgekit.errors import EdgekitError, InputError, UsageError
-from edgekit.plan import Candidate, Objective, document, picture
-from edgekit.plan import candidates as candidates_module
-from edgekit.plan.candidates import candidates, order
-from edgekit.plan.choose import CLEAR, Judged, Outcome, Time, choose, nearest, unmet
 from tests.records import change_targets
 
 FIVE = ("ort-fp32", "ov-fp32", "ov-fp16", "ort-int8", "ov-int8")

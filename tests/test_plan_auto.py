@@ -10,12 +10,12 @@ import cv2
 import numpy as np
 import pytest
 
+from edgekit.autotune import Candidate, Objective, auto
 from edgekit.bundle import build as building
 from edgekit.bundle import loading
 from edgekit.bundle.options import BuildOptions
 from edgekit.cli import main
 from edgekit.errors import GateError, InputError
-from edgekit.plan import Candidate, Objective, auto
 from edgekit.quantize import QuantizeOptions
 from edgekit.runtime.manifest import Bundle, read_bundle, write_manifest
 from tests.tiny import tiny_bundle
@@ -186,7 +186,7 @@ def test_photographs_without_labels_are_calibrated_and_judged_on(
 
 def test_a_plan_is_replayed_without_a_clock(world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = run(world, tmp_path / "out")
-    monkeypatch.setattr("edgekit.plan.contest.measure", None)
+    monkeypatch.setattr("edgekit.autotune.tuner.measure", None)
     monkeypatch.setattr("edgekit.bench.clock.measure", None)
     world["built"].clear()
     again = auto.replay(world["source"], tmp_path / "out" / "plan.json", tmp_path / "there", QuantizeOptions())

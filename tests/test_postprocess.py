@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgekit.boxes import box_iou, probiou, regularise
 from edgekit.errors import InputError, UsageError
-from edgekit.image import Geometry, letterbox
+from edgekit.runtime.boxes import box_iou, probiou, regularise
+from edgekit.runtime.image import Geometry, letterbox
 from edgekit.runtime.options import Options
 from edgekit.runtime.postprocess import assemble_masks, best_first, postprocess
 from edgekit.spec import ModelInfo

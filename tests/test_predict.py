@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from edgekit.bundle.loading import load
-from edgekit.image import write_image
+from edgekit.runtime.image import write_image
 from edgekit.runtime.sources import open_sources
 from tests.conftest import Run
 from tests.test_predictor import FakeSession, Predictor, scene, square

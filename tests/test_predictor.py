@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from edgekit.errors import InputError, UsageError
-from edgekit.image import letterbox, read_image, to_input, write_image
+from edgekit.runtime.image import letterbox, read_image, to_input, write_image
 from edgekit.runtime.options import Options
 from edgekit.runtime.predictor import Predictor
 from edgekit.spec import ModelInfo, Port, Preprocess, Session

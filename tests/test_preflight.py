@@ -12,12 +12,13 @@ import cv2
 import numpy as np
 import pytest
 
-from edgekit import catalog, checkpoint, targets
+from edgekit import checkpoint, targets
 from edgekit.bundle import preflight
 from edgekit.bundle.options import BuildOptions
 from edgekit.bundle.source import describe
+from edgekit.checkpoint import catalog
 from edgekit.errors import UsageError
-from edgekit.system.processor import is_cpu
+from edgekit.runtime.processor import is_cpu
 
 # One process for all: it says after each request how it ended and which of the heavy packages it took.
 RUNNER = """

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from edgekit.errors import UsageError
-from edgekit.system import processor
-from edgekit.system.processor import adds_exactly, check_environment, saturation
+from edgekit.runtime import processor
+from edgekit.runtime.processor import adds_exactly, check_environment, saturation
 
 HASWELL = "processor\t: 0\nmodel name\t: Intel Core i7-4770\nflags\t\t: fpu sse4_2 avx f16c fma avx2\n"
 CASCADE_LAKE = "processor\t: 0\nflags\t\t: fpu avx2 avx512f avx512bw avx512vl avx512_vnni\n"
@@ -68,7 +68,7 @@ def test_openvino_int8_on_arm_is_said_to_be_fp16(monkeypatch: pytest.MonkeyPatch
 
 
 def test_doctor_says_what_the_processor_cannot(monkeypatch: pytest.MonkeyPatch) -> None:
-    from edgekit import doctor
+    from edgekit.bench import doctor
 
     monkeypatch.setattr("platform.machine", lambda: "x86_64")
     monkeypatch.setattr(processor, "adds_exactly", lambda *_: False)

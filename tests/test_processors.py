@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from edgekit.bundle import loading
-from edgekit.system import processor
+from edgekit.runtime import processor
 from tests import artifacts, processors
 from tests.native import EMULATOR, Probe, compile_tests
 from tests.processors import ENVIRONMENTS, REPO, Environment

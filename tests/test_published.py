@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from edgekit.checkpoint.published import Published, is_edgekit_checkpoint, read_published
+from edgekit.checkpoint.published.inert_pickle import read_inert
+from edgekit.checkpoint.published.inert_values import json_dict, number
 from edgekit.errors import InputError
-from edgekit.published import Published, is_edgekit_checkpoint, read_published
-from edgekit.published.inert_pickle import read_inert
-from edgekit.published.inert_values import json_dict, number
 from tests.hostile.checkpoints import Call, Name, New, Raw, assemble, module, network, ordered, tensor, write_archive
 from tests.hostile.checkpoints import parameter as param
 
@@ -155,7 +155,7 @@ def test_keys_and_shapes_equal_the_stored_list(name: str, published: Any, shared
 def test_no_torch_and_no_package_of_the_file_is_imported(shared: Path) -> None:
     code = (
         "import sys; before = set(sys.modules)\n"
-        "from edgekit.published import read_published\n"
+        "from edgekit.checkpoint.published import read_published\n"
         f"read_published({str(shared / 'fixtures' / 'yolo12n-cls-flowers5.pt')!r})\n"
         "print(sorted({m.split('.')[0] for m in set(sys.modules) - before}))"
     )

@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from benchmarks import demo
-from edgekit import catalog, checkpoint
+from edgekit import checkpoint
+from edgekit.checkpoint import catalog
 from edgekit.errors import UsageError
 from edgekit.nn.blocks import fuse
 from edgekit.quantize import qdq

@@ -22,11 +22,11 @@ from edgekit.data import open_dataset
 from edgekit.errors import EdgekitError, GateError, InputError, UsageError
 from edgekit.graph.export import export
 from edgekit.quantize import QuantizeOptions, calibration, ir, needed
-from edgekit.results import Result
+from edgekit.runtime import processor
 from edgekit.runtime.manifest import Bundle, write_manifest
+from edgekit.runtime.processor import adds_exactly
+from edgekit.runtime.results import Result
 from edgekit.spec import sha256_file
-from edgekit.system import processor
-from edgekit.system.processor import adds_exactly
 from edgekit.verify import accuracy
 from tests.networks import pictures, settled
 from tests.test_quantize import plant as bad_group

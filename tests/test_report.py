@@ -27,7 +27,7 @@ from edgekit.cli import _app
 from edgekit.errors import InputError, UsageError
 from edgekit.report import bundles, charts, page, pictures
 from edgekit.report.verdict import verdict
-from edgekit.results import Result
+from edgekit.runtime.results import Result
 from tests import networks
 
 BROWSERS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome", "chrome")

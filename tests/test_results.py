@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgekit import drawing
-from edgekit.boxes import corners
 from edgekit.errors import InputError
-from edgekit.image import read_image, write_image
-from edgekit.masks import Crop, Masks, decode_rle, encode_rle, pack_counts, unpack_counts
-from edgekit.results import Result
+from edgekit.runtime import drawing
+from edgekit.runtime.boxes import corners
+from edgekit.runtime.image import read_image, write_image
+from edgekit.runtime.masks import Crop, Masks, decode_rle, encode_rle, pack_counts, unpack_counts
+from edgekit.runtime.results import Result
 
 NAMES = ("cat", "dog", "owl")
 

@@ -16,7 +16,8 @@ import pytest
 from onnx import helper
 from onnxscript import ir
 
-from edgekit import catalog, targets
+from edgekit import targets
+from edgekit.checkpoint import catalog
 from edgekit.errors import GateError, InputError, UsageError
 from edgekit.graph import rewrite as rewriting
 from edgekit.graph.equality import differences

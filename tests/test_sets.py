@@ -15,7 +15,7 @@ import pytest
 from edgekit.errors import GateError, InputError, UsageError
 from edgekit.quantize import QuantizeOptions, calibration
 from edgekit.quantize.sets import Sets, open_sets
-from edgekit.results import Result
+from edgekit.runtime.results import Result
 from edgekit.spec import sha256_file
 from edgekit.verify import accuracy
 

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from edgekit.errors import EdgekitError, InputError, UsageError
-from edgekit.image import read_image, write_image
+from edgekit.runtime.image import read_image, write_image
 from edgekit.runtime.sources import Frame, open_sources
 from edgekit.runtime.writer import VideoFile, held_rate, open_writer
 

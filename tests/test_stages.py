@@ -12,15 +12,16 @@ import torch
 from torch import nn
 
 from benchmarks import conformance as making
-from edgekit import catalog, checkpoint, targets
+from edgekit import checkpoint, targets
 from edgekit.bundle import build as building
 from edgekit.bundle import compare, conformance
+from edgekit.checkpoint import catalog
 from edgekit.errors import GateError, InputError, UsageError
 from edgekit.graph.document import read_document
 from edgekit.graph.export import export
-from edgekit.image import prepare
 from edgekit.nn import layers
 from edgekit.nn.session import TorchSession
+from edgekit.runtime.image import prepare
 from edgekit.spec import ModelInfo, Port, Preprocess, Session
 from edgekit.verify import parity, stages
 from edgekit.verify.rounding import FACTORS

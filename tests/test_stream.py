@@ -18,10 +18,10 @@ import numpy as np
 import pytest
 
 from edgekit.errors import InputError, UsageError
-from edgekit.image import write_image
 from edgekit.runtime import live
-from edgekit.runtime.belt import OrderedPipeline
+from edgekit.runtime.image import write_image
 from edgekit.runtime.live import LiveSource, is_live
+from edgekit.runtime.pipeline import OrderedPipeline
 from edgekit.runtime.predictor import Predictor
 from edgekit.runtime.sources import open_sources
 from tests.test_predictor import FakeSession, scene, square

@@ -18,16 +18,17 @@ import cv2
 import numpy as np
 import pytest
 
-from edgekit import catalog, checkpoint
+from edgekit import checkpoint
 from edgekit.bundle.loading import open_session
+from edgekit.checkpoint import catalog
 from edgekit.cli import _app
 from edgekit.data import open_dataset
 from edgekit.errors import InputError, UsageError
-from edgekit.evaluate import evaluate
 from edgekit.quantize import calibration
 from edgekit.report import table, table_results, table_text
 from edgekit.runtime.predictor import Predictor
 from edgekit.tasks import network
+from edgekit.verify.evaluate import evaluate
 from tests import networks
 
 MACHINE = {

@@ -17,11 +17,13 @@ import numpy as np
 import pytest
 
 import edgekit
-from edgekit import boxes, catalog, targets
-from edgekit import image as host
+from edgekit import targets
 from edgekit.bundle import inspection, loading
+from edgekit.checkpoint import catalog
 from edgekit.errors import EdgekitError, GateError, InputError, UsageError
 from edgekit.graph.rewrite import recipe_for
+from edgekit.runtime import boxes
+from edgekit.runtime import image as host
 from edgekit.runtime.manifest import manifest_of, write_manifest
 from edgekit.runtime.predictor import Predictor
 from edgekit.spec import ModelInfo

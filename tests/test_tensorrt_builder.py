@@ -16,7 +16,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from edgekit import catalog, targets
+from edgekit import targets
+from edgekit.checkpoint import catalog
 from edgekit.errors import InputError, UsageError
 from edgekit.spec import Graph, ModelInfo
 from edgekit.targets import _cuda, tensorrt

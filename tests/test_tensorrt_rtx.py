@@ -17,9 +17,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from edgekit import catalog, checkpoint, targets
+from edgekit import checkpoint, targets
 from edgekit.bundle import build as building
 from edgekit.bundle.options import BuildOptions
+from edgekit.checkpoint import catalog
 from edgekit.errors import EdgekitError, InputError, UsageError
 from edgekit.graph.document import read_document
 from edgekit.graph.export import export

@@ -16,9 +16,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edgekit.checkpoint.published import is_edgekit_checkpoint, read_published, torch_archive
+from edgekit.checkpoint.published.torch_archive import open_archive
 from edgekit.errors import EdgekitError, InputError, UnsafeFileError
-from edgekit.published import is_edgekit_checkpoint, read_published, torch_archive
-from edgekit.published.torch_archive import open_archive
 from tests.hostile.checkpoints import STORAGES, Call, Name, assemble, attacks, network, write_archive
 
 GOOD = assemble({"model": network()})

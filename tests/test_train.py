@@ -26,10 +26,10 @@ from edgekit.bundle.loading import open_session
 from edgekit.cli import main
 from edgekit.data import open_dataset
 from edgekit.errors import EdgekitError, GateError, InputError, UsageError
-from edgekit.evaluate import evaluate
 from edgekit.runtime.predictor import Predictor
 from edgekit.train import loop, setup
 from edgekit.train.options import TrainOptions
+from edgekit.verify.evaluate import evaluate
 from tests.watchers import Interrupted, Watching
 
 SMALL = TrainOptions(epochs=3, batch=4, imgsz=(64, 64), workers=0, patience=0, close_mosaic=1, seed=5)

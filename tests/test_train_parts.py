@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from edgekit import catalog, checkpoint
+from edgekit import checkpoint
+from edgekit.checkpoint import catalog
 from edgekit.errors import InputError, UsageError
 from edgekit.tasks import network
 from edgekit.train import memory, optim, start

@@ -246,7 +246,7 @@ def test_a_run_on_one_file_keeps_its_sets_when_it_goes_on(tmp_path: Path) -> Non
 
 
 def test_what_is_trained_on_and_validated_on_is_said(tmp_path: Path) -> None:
-    from edgekit.train.remarks import remarks
+    from edgekit.train.dataset_warnings import remarks
 
     path = coco_set(tmp_path)
     training, validating, _ = sets.open_sets(path, "detect", None, TrainOptions(val=str(path)))

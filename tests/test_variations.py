@@ -19,12 +19,13 @@ import pytest
 import torch
 from torch import nn
 
-from edgekit import catalog, checkpoint
+from edgekit import checkpoint
+from edgekit.checkpoint import catalog
+from edgekit.checkpoint.published import Module, Published, read_published, recognition
 from edgekit.errors import InputError, UnsafeFileError, UsageError
 from edgekit.nn import replay
 from edgekit.nn.blocks import Conv, activation
 from edgekit.nn.yolo12 import YOLO12
-from edgekit.published import Module, Published, read_published, recognition
 from edgekit.spec import ModelSpec
 from edgekit.tasks import network
 from edgekit.train.options import TrainOptions

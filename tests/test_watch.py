@@ -16,8 +16,8 @@ from typing import Any
 import psutil
 import pytest
 
-from edgekit.bench import watch as module
-from edgekit.bench.watch import Counters, NoiseMonitor, cpu_seconds, gpu_disturbances, read_counters
+from edgekit.bench import noise as module
+from edgekit.bench.noise import Counters, NoiseMonitor, cpu_seconds, gpu_disturbances, read_counters
 
 
 def watched(change: Callable[[float, Counters], Counters], seconds: float = 10.0, cores: int = 4) -> NoiseMonitor:

@@ -33,9 +33,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from edgekit.bench.intervals import median_interval, ratio_interval
-from edgekit.bench.watch import NoiseMonitor
+from edgekit.bench.noise import NoiseMonitor
 from edgekit.errors import InputError, UsageError
-from edgekit.system.garbage import no_garbage_collection
+from edgekit.runtime.garbage import no_garbage_collection
 
 SCHEMA = 1  # of a result's JSON; `gate` refuses any other
 WHOLE = "whole_ms"

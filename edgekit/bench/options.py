@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgekit.errors import UsageError
+from edgekit.runtime.fields import check, option, words
 from edgekit.spec import parse_imgsz
-from edgekit.system.options import check, option, words
 
 
 def _share(text: str) -> float:

@@ -20,8 +20,8 @@ import numpy as np
 from edgekit.bench import machine
 from edgekit.bench.clock import SCHEMA, ClockOptions, Comparison, measure
 from edgekit.bench.cold import cold_start
+from edgekit.bench.noise import NoiseMonitor
 from edgekit.bench.throughput import Config, Stream, grid, throughput
-from edgekit.bench.watch import NoiseMonitor
 from edgekit.errors import UsageError
 from edgekit.runtime.predictor import STAGES, Predictor
 

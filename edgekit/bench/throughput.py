@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.bench.watch import NoiseMonitor
+from edgekit.bench.noise import NoiseMonitor
 from edgekit.errors import InputError
 
 Config = dict[str, Any]

@@ -28,8 +28,8 @@ from edgekit.errors import GateError, UsageError
 from edgekit.quantize import needed
 from edgekit.quantize.sets import Sets, open_sets
 from edgekit.runtime.manifest import MANIFEST, Bundle, manifest_of, read_bundle, write_manifest
+from edgekit.runtime.versions import versions
 from edgekit.spec import Graph, Json, ModelInfo, Session
-from edgekit.system.versions import versions
 from edgekit.targets import Target, TargetOptions
 from edgekit.verify import parity
 from edgekit.verify.proof import Proof, Report, plain, spreads

@@ -18,8 +18,8 @@ import numpy as np
 
 from edgekit.bundle.loading import load
 from edgekit.errors import InputError
-from edgekit.masks import decode_rle
-from edgekit.results import Result
+from edgekit.runtime.masks import decode_rle
+from edgekit.runtime.results import Result
 
 SCHEMA = 1
 DOCUMENT = "conformance.json"

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 
 from edgekit.data.dataset import Dataset, Sample
 from edgekit.errors import InputError
-from edgekit.image import read_image
+from edgekit.runtime.image import read_image
 from edgekit.runtime.options import AN_OBJECT, Options
 from edgekit.runtime.postprocess import postprocess
 from edgekit.runtime.predictor import Predictor

@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgekit import modelcache, targets
+from edgekit import targets
 from edgekit.errors import InputError, UsageError, command_line, optional
+from edgekit.runtime import modelcache
 from edgekit.runtime.manifest import Bundle, is_bundle, read_bundle
 from edgekit.runtime.options import OpenOptions, Options
+from edgekit.runtime.processor import remark
 from edgekit.spec import ModelInfo, Session, parse_imgsz
-from edgekit.system.processor import remark
 from edgekit.targets import Opening, Target
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def load(
         task: what a foreign model is for, where it does not say.
         streams: images worked on at once, for more of them a second; by default one, as fast as possible.
         cache: a folder where the runtime keeps what it compiled, for a faster next start; True: beside the bundle
-            (``edgekit.modelcache``). Bundles of ov-* targets.
+            (``edgekit.runtime.modelcache``). Bundles of ov-* targets.
         options: detection options: ``conf``, ``iou``, ``max_det``, ``classes``, ``agnostic``.
 
     Raises:

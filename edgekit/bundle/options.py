@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 
 from edgekit.errors import UsageError
 from edgekit.quantize.options import QuantizeOptions
+from edgekit.runtime.fields import check, option
 from edgekit.spec import HEADS, Images, parse_imgsz
-from edgekit.system.options import check, option
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from edgekit import catalog, quantize, tasks
+from edgekit import quantize, tasks
 from edgekit.bundle import layouts
 from edgekit.bundle import source as sources
 from edgekit.bundle.options import BuildOptions
+from edgekit.checkpoint import catalog
 from edgekit.errors import InputError, UsageError
 from edgekit.quantize import QuantizeOptions
 from edgekit.quantize.sets import Sets, open_sets

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgekit import tasks
+from edgekit.checkpoint.published import is_edgekit_checkpoint, read_published
+from edgekit.checkpoint.published.inert_pickle import read_inert
+from edgekit.checkpoint.published.inert_values import mapping, members
+from edgekit.checkpoint.published.torch_archive import open_archive
 from edgekit.errors import InputError, require
-from edgekit.published import is_edgekit_checkpoint, read_published
-from edgekit.published.inert_pickle import read_inert
-from edgekit.published.inert_values import mapping, members
-from edgekit.published.torch_archive import open_archive
 from edgekit.runtime.manifest import is_bundle, read_bundle
 from edgekit.spec import ModelInfo
 

@@ -148,7 +148,7 @@ def _guarded(function: Callable[..., None], name: str) -> Callable[..., None]:
 
     @functools.wraps(flat)
     def run(*args: Any, **options: Any) -> None:
-        from edgekit.system import processor
+        from edgekit.runtime import processor
 
         with _errors.boundary(name, flat), _streams.document_only(), _common.reported():
             processor.check_environment()

@@ -27,7 +27,7 @@ import typer
 
 from edgekit.cli._streams import write_document
 from edgekit.errors import UsageError
-from edgekit.system.atomic import replacing
+from edgekit.runtime.atomic import replacing
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -1,4 +1,4 @@
-"""The command line of a function whose options are declared in dataclasses (``edgekit/system/options.py``).
+"""The command line of a function whose options are declared in dataclasses (``edgekit/runtime/fields.py``).
 
     def command(source: Path, keep: Annotated[Options, Without("classes")], json: Json = False) -> None: ...
 
@@ -25,7 +25,7 @@ import typer
 
 from edgekit.cli._common import note, spelt
 from edgekit.errors import UsageError
-from edgekit.system.options import about
+from edgekit.runtime.fields import about
 
 PLAIN = (int, float, str, bool, Path)
 

@@ -100,7 +100,7 @@ def _letters(count: int) -> list[str]:
 
 
 def _load(out: Path, choice: dict[str, Any]) -> str:
-    from edgekit.plan import Candidate
-    from edgekit.plan.auto import how_to_load
+    from edgekit.autotune import Candidate
+    from edgekit.autotune.auto import how_to_load
 
     return how_to_load(out, Candidate(choice["target"], choice["batch"], choice["streams"], choice["threads"]))

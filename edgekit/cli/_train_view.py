@@ -82,7 +82,7 @@ class View:
             soft_wrap=True,
         )
         if self._logs:
-            from edgekit.train.sinks import open_loggers
+            from edgekit.train.loggers import open_loggers
 
             self._sinks = open_loggers(self._logs, run.folder.path, options.to_dict())
         if self._bar:

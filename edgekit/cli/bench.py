@@ -130,7 +130,7 @@ def _datasets(wanted: BenchOptions, predictors: Mapping[str, Predictor]) -> dict
         return {}
     from edgekit.bench.run import check_tasks
     from edgekit.data.open import open_split
-    from edgekit.evaluate import labels_for
+    from edgekit.verify.evaluate import labels_for
 
     check_tasks(predictors)
     task = next(iter(predictors.values())).info.task
@@ -191,7 +191,7 @@ def _extras(
 
 def _accuracy(predictor: Predictor, dataset: Dataset) -> dict[str, Any]:
     from edgekit import tasks
-    from edgekit.evaluate import evaluate
+    from edgekit.verify.evaluate import evaluate
 
     evaluation = evaluate(predictor, dataset)
     metric = tasks.get(predictor.info.task).metric

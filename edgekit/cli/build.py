@@ -15,7 +15,7 @@ from edgekit.cli._common import Force, Json, console, emit_json, refuse_existing
 from edgekit.cli._options import Only
 from edgekit.errors import UsageError
 from edgekit.quantize.options import QuantizeOptions
-from edgekit.system.options import check, option
+from edgekit.runtime.fields import check, option
 
 if TYPE_CHECKING:
     from edgekit.runtime.manifest import Bundle
@@ -119,7 +119,7 @@ def _built(model: Path | None, out: Path, goal: GoalOptions, options: BuildOptio
 
 def _planned(model: Path | None, out: Path, goal: GoalOptions, options: BuildOptions) -> Bundle:
     """``--target auto``, or a plan of it replayed."""
-    from edgekit.plan import Objective, auto
+    from edgekit.autotune import Objective, auto
 
     mode = "`target` auto" if goal.plan is None else "`plan`"
     _check_settled(mode, goal, options)

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from edgekit.cli._common import CocoImages, Force, Json, Seed, console, emit_json, refuse_existing
-from edgekit.system.options import check, option
+from edgekit.runtime.fields import check, option
 
 
 @dataclass(frozen=True)

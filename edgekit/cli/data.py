@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from edgekit.cli._common import CocoImages, Force, Json, LabelWords, Seed, console, emit_json, refuse_existing
-from edgekit.system.options import option
+from edgekit.runtime.fields import option
 
 if TYPE_CHECKING:
     from edgekit.data import Dataset, Issue
@@ -177,7 +177,7 @@ def _sizes(sizes: Counter[tuple[int, int]]) -> str:
 
 def _draw(datasets: Sequence[Dataset], sheet: Path, seed: int) -> None:
     from edgekit.data.sheet import contact_sheet
-    from edgekit.image import write_image
+    from edgekit.runtime.image import write_image
 
     write_image(sheet, contact_sheet(datasets, seed=seed))
     console().print(f"contact sheet: {sheet}", soft_wrap=True, markup=False)

@@ -9,7 +9,7 @@ from edgekit.cli._common import Json, console, emit_json
 
 def command(json: Json = False) -> None:
     """Say what is installed here and what each target lacks."""
-    from edgekit.doctor import examine
+    from edgekit.bench.doctor import examine
 
     report = examine()
     if json:

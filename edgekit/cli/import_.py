@@ -65,8 +65,8 @@ def command(
 
 
 def _loaded(path: Path, model: str | None, names: str | None, activation: str | None) -> Checkpoint:
-    from edgekit import catalog, published
     from edgekit import checkpoint as checkpoints
+    from edgekit.checkpoint import catalog, published
     from edgekit.spec import parse_activation
 
     if activation is not None:

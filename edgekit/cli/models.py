@@ -15,7 +15,8 @@ def command(
     json: Json = False,
 ) -> None:
     """List the models: parameters, FLOPs with and without attention, published figures."""
-    from edgekit import catalog, tasks
+    from edgekit import tasks
+    from edgekit.checkpoint import catalog
     from edgekit.errors import UsageError
     from edgekit.spec import FAMILIES
 
@@ -31,7 +32,8 @@ def command(
 
 
 def _row(spec: Any) -> dict[str, Any]:
-    from edgekit import catalog, tasks
+    from edgekit import tasks
+    from edgekit.checkpoint import catalog
 
     counted = catalog.counted(spec)
     convolutions = counted.get("convolution_flops", 0)  # 0 where nobody counted, which becomes null

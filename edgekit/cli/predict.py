@@ -16,9 +16,9 @@ import typer
 
 from edgekit.cli._common import Classes, Json, console, emit_json, note, parse_classes, track
 from edgekit.cli._options import Only, Without
+from edgekit.runtime.fields import option
 from edgekit.runtime.options import OpenOptions, Options
 from edgekit.spec import MAX_DET
-from edgekit.system.options import option
 
 
 @dataclass(frozen=True)

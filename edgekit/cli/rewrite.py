@@ -31,7 +31,8 @@ def command(
     any size is fixed at --imgsz.
     """
     refuse_existing(out, force)
-    from edgekit import catalog, targets
+    from edgekit import targets
+    from edgekit.checkpoint import catalog
     from edgekit.errors import UsageError, optional
 
     if out.suffix != ".onnx":

@@ -10,7 +10,7 @@ import typer
 from edgekit.bench.options import TableOptions
 from edgekit.cli._common import Force, Json, check_out, console, emit_json, write_json
 from edgekit.errors import GateError, UsageError
-from edgekit.system.atomic import replacing
+from edgekit.runtime.atomic import replacing
 
 if TYPE_CHECKING:
     from edgekit.report.table import Plan

@@ -12,7 +12,7 @@ import typer
 from edgekit.cli._common import CocoImages, Force, Json, console, emit_json
 from edgekit.cli._options import Without
 from edgekit.cli._train_view import View, check_new
-from edgekit.system.options import option, words
+from edgekit.runtime.fields import option, words
 from edgekit.train.options import TrainOptions
 
 

@@ -12,8 +12,8 @@ from edgekit.cli._common import CocoImages, Force, Json, console, emit_json
 from edgekit.cli._options import Only
 from edgekit.cli._train_view import View, check_new
 from edgekit.errors import UsageError
+from edgekit.runtime.fields import check, option
 from edgekit.spec import parse_activation
-from edgekit.system.options import check, option
 from edgekit.train.options import TrainOptions
 
 if TYPE_CHECKING:
@@ -117,9 +117,9 @@ def _target(name: str | None) -> str:
 def _accuracy(older: Checkpoint, result: Result, options: TrainOptions) -> dict[str, Any]:
     """The main metric on the validation images before and after, and the difference in points."""
     from edgekit import tasks
-    from edgekit.evaluate import evaluate
     from edgekit.nn.session import TorchSession
     from edgekit.runtime.predictor import Predictor
+    from edgekit.verify.evaluate import evaluate
 
     session = TorchSession(older.net, older.info(options.imgsz, None), older.path, options.device)
     with Predictor(session, batch=options.batch) as predictor:

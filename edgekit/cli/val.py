@@ -21,8 +21,8 @@ from edgekit.cli._common import (
 )
 from edgekit.cli._options import Only, Without
 from edgekit.metrics.options import Options
+from edgekit.runtime.fields import check, option
 from edgekit.runtime.options import OpenOptions
-from edgekit.system.options import check, option
 
 
 @dataclass(frozen=True)
@@ -60,8 +60,8 @@ def command(
     from edgekit.bundle import preflight
     from edgekit.bundle.loading import open_session
     from edgekit.data import LabelOptions, account_of, open_dataset
-    from edgekit.evaluate import evaluate, labels_for
     from edgekit.runtime.predictor import Predictor
+    from edgekit.verify.evaluate import evaluate, labels_for
 
     reading = LabelOptions.from_text(label_options)
     preflight.check_models([model])

@@ -27,7 +27,7 @@ from edgekit.data.options import LabelOptions
 from edgekit.data.splits import MissingSplitError, splits_of
 from edgekit.data.text import label_path
 from edgekit.errors import InputError, UsageError
-from edgekit.image import read_image
+from edgekit.runtime.image import read_image
 from edgekit.spec import sha256_file
 
 SCARCE = 10  # objects of a class under which nothing can be learnt or measured well

@@ -29,8 +29,8 @@ from edgekit.data.options import LabelOptions
 from edgekit.data.places import Places
 from edgekit.data.settings import whole
 from edgekit.errors import InputError, UsageError
-from edgekit.masks import decode_rle
 from edgekit.metrics.labels import Labels, Rle, shoelace
+from edgekit.runtime.masks import decode_rle
 from edgekit.spec import Json
 from edgekit.tasks.rows import BadRow, extent
 

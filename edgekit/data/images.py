@@ -1,6 +1,6 @@
 """Image files: finding them, and their size without decoding them.
 
-Sizes are those of ``edgekit.image.read_image``, that is after the EXIF orientation has been applied. JPEG and PNG
+Sizes are those of ``runtime.image.read_image``, that is after the EXIF orientation has been applied. JPEG and PNG
 headers are read directly (microseconds); other formats are decoded.
 
     find_images(Path("bccd/images/val"))          # sorted paths, folders below included
@@ -17,7 +17,7 @@ from pathlib import Path
 
 from edgekit.data.issues import Issue
 from edgekit.errors import InputError
-from edgekit.image import SUFFIXES, read_image
+from edgekit.runtime.image import SUFFIXES, read_image
 
 # Pictures that OpenCV does not read, or not as 8-bit color, by their suffix.
 UNREAD = tuple(

@@ -15,14 +15,14 @@ from collections.abc import Iterable, Sequence
 import cv2
 import numpy as np
 
-from edgekit.boxes import rotated_from_corners
 from edgekit.data.dataset import Dataset, Sample
-from edgekit.drawing import FONT, color, draw_boxes, draw_keypoints, draw_masks, draw_rotated_boxes
 from edgekit.errors import InputError
-from edgekit.image import read_image
-from edgekit.lettering import legible
-from edgekit.masks import Crop, Masks, decode_rle
 from edgekit.metrics.labels import Labels
+from edgekit.runtime.boxes import rotated_from_corners
+from edgekit.runtime.drawing import FONT, color, draw_boxes, draw_keypoints, draw_masks, draw_rotated_boxes
+from edgekit.runtime.image import read_image
+from edgekit.runtime.lettering import legible
+from edgekit.runtime.masks import Crop, Masks, decode_rle
 
 TILE = 400  # pixels; four side by side make 1,600
 GAP = 6

@@ -16,8 +16,8 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
-from edgekit.masks import decode_rle, encode_rle
 from edgekit.metrics.labels import Labels, Rle
+from edgekit.runtime.masks import decode_rle, encode_rle
 
 Array = np.ndarray
 

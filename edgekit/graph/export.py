@@ -23,17 +23,16 @@ from onnx_ir.passes import common
 from onnxscript import ir
 from torch import nn
 
-from edgekit import catalog
-from edgekit.checkpoint import Checkpoint
+from edgekit.checkpoint import Checkpoint, catalog
 from edgekit.graph import lineages
 from edgekit.graph.document import METADATA_KEY, REWRITTEN, SCHEMA
 from edgekit.graph.nms import append_nms
 from edgekit.graph.rewrite import RuleReport, apply, became, recipe_for
 from edgekit.nn.blocks import fuse
 from edgekit.nn.session import shaped
+from edgekit.runtime.atomic import replacing
+from edgekit.runtime.versions import versions
 from edgekit.spec import Graph, Json, ModelInfo, check_opset, sha256_file
-from edgekit.system.atomic import replacing
-from edgekit.system.versions import versions
 
 CAPTURED = 18  # the opset PyTorch writes natively; others are reached from there
 _INSIDE_CONV = ("conv", "act")  # what a Conv block is made of is no stage of its own

@@ -26,9 +26,9 @@ from edgekit.graph.document import METADATA_KEY
 from edgekit.graph.equality import Difference, differences
 from edgekit.graph.rewrite import FINDING, Recipe, RuleReport, apply, became
 from edgekit.graph.rules.attention_found import AttentionFound
+from edgekit.runtime.atomic import replacing
+from edgekit.runtime.silence import silent_stderr
 from edgekit.spec import Json
-from edgekit.system.atomic import replacing
-from edgekit.system.silence import silent_stderr
 
 OLDEST, NEWEST = 11, 25  # opsets of files
 LARGEST = 2**31 - 2**20  # bytes one ONNX file may have

@@ -16,7 +16,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from edgekit.graph.files import load
-from edgekit.system.atomic import replacing
+from edgekit.runtime.atomic import replacing
 
 KINDS = {"float16": TensorProto.FLOAT16, "bfloat16": TensorProto.BFLOAT16}
 # Operators that move values and compute none.

@@ -4,7 +4,7 @@
     threshold_curves(dataset, predictions).best()            # where to set the confidence threshold
 
 Predictions are COCO result dicts (``Result.to_coco``; see ``predictions.py``); metrics are fractions. What a task is
-scored by is said in ``tasks/<task>/labels.py``; ``edgekit.evaluate.score`` asks it.
+scored by is said in ``tasks/<task>/labels.py``; ``edgekit.verify.evaluate.score`` asks it.
 """
 
 from __future__ import annotations

@@ -21,11 +21,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgekit.boxes import box_iou, probiou
 from edgekit.metrics.scores import RECALLS
+from edgekit.runtime.boxes import box_iou, probiou
 
 if TYPE_CHECKING:
-    from edgekit.results import Result
+    from edgekit.runtime.results import Result
 
 SAME_OBJECT = 0.5  # overlap from which two answers are the same object
 

@@ -11,13 +11,13 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from edgekit.boxes import rotated_from_corners
 from edgekit.metrics.labels import LabelledSet, Labels
 from edgekit.metrics.matching import Matches, average_precision, by_score, coco_precision
 from edgekit.metrics.overlap import box_overlap
 from edgekit.metrics.predictions import Detections, Prediction, gather
 from edgekit.metrics.rotated import polygon_iou, probabilistic_iou
 from edgekit.metrics.scores import IOU_THRESHOLDS, Scores, table
+from edgekit.runtime.boxes import rotated_from_corners
 
 # Overlap [N, M] of an image's predictions with its objects; the labels are in pixels, and there is one at least.
 Overlap = Callable[[Detections, Labels], np.ndarray]

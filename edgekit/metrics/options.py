@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from edgekit.system.options import check, option
+from edgekit.runtime.fields import check, option
 
 PROTOCOLS = ("coco", "ultralytics")
 ROTATED_IOUS = ("probiou", "polygon")

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from edgekit.boxes import box_iou
+from edgekit.runtime.boxes import box_iou
 
 # COCO's per-keypoint constants (cocodataset.org/#keypoints-eval), nose to right ankle.
 COCO_SIGMAS = (

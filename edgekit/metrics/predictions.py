@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from edgekit.boxes import rotated_from_corners
 from edgekit.errors import InputError, shorten
 from edgekit.metrics.labels import LabelledSet, Rle
+from edgekit.runtime.boxes import rotated_from_corners
 
 Prediction = Mapping[str, Any]  # a COCO result dict
 

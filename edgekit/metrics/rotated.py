@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from edgekit.boxes import corners, probiou
+from edgekit.runtime.boxes import corners, probiou
 
 _PAIRS = 20_000  # pairs of boxes intersected at a time: bounds the memory
 
 
 def probabilistic_iou(boxes_N5: np.ndarray, truth_M5: np.ndarray) -> np.ndarray:
-    """[N, M] ``edgekit.boxes.probiou`` (arXiv 2106.06072); sides under a thousandth of a pixel count as that."""
+    """[N, M] ``runtime.boxes.probiou`` (arXiv 2106.06072); sides under a thousandth of a pixel count as that."""
     least = np.array([-np.inf, -np.inf, 1e-3, 1e-3, -np.inf])
     return probiou(np.maximum(boxes_N5, least), np.maximum(truth_M5, least))
 

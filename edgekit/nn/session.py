@@ -21,8 +21,8 @@ from torch.utils._pytree import tree_map
 from edgekit.errors import UsageError
 from edgekit.nn.blocks import fuse
 from edgekit.nn.boxhead import BoxBranches
+from edgekit.runtime.processor import is_cpu
 from edgekit.spec import ModelInfo, Session
-from edgekit.system.processor import is_cpu
 
 
 def shaped(net: nn.Module, info: ModelInfo) -> nn.Module:

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from edgekit.errors import InputError, UsageError, not_installed
 from edgekit.quantize.options import QuantizeOptions as QuantizeOptions
-from edgekit.system.processor import adds_exactly
+from edgekit.runtime.processor import adds_exactly
 from edgekit.targets import Target, every
 
 

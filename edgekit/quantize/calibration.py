@@ -29,9 +29,9 @@ import numpy as np
 
 from edgekit.data.dataset import Dataset, Sample
 from edgekit.errors import GateError, InputError, UsageError
-from edgekit.image import prepare, read_image
+from edgekit.runtime.atomic import replacing
+from edgekit.runtime.image import prepare, read_image
 from edgekit.spec import ModelInfo, sha256_file
-from edgekit.system.atomic import replacing
 
 SCHEMA = 2  # 2 says where the set lies and what of it could not be read
 COUNT = 300

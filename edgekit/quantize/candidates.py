@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from edgekit.image import read_image
 from edgekit.quantize import QuantizeOptions, calibration, fp16, ir, qdq, ranges, sensitivity, weight_bits
 from edgekit.quantize.sets import Sets
+from edgekit.runtime.image import read_image
 from edgekit.spec import Graph, Json
 from edgekit.targets import Target
 

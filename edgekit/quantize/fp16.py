@@ -23,7 +23,7 @@ from edgekit.graph.narrow import cast, kinds_of
 from edgekit.graph.opset import OLDEST, raise_opset
 from edgekit.nn import layers
 from edgekit.quantize import groups
-from edgekit.system.atomic import replacing
+from edgekit.runtime.atomic import replacing
 
 LARGEST = 65504.0  # of FP16 (IEEE 754, binary16)
 SMALLEST = 2.0**-14  # the smallest with all eleven bits

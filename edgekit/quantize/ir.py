@@ -38,7 +38,7 @@ from edgekit.errors import InputError, optional
 from edgekit.graph.files import load
 from edgekit.nn import layers
 from edgekit.quantize import groups, qdq
-from edgekit.system.home import ensure_home
+from edgekit.runtime.home import ensure_home
 from edgekit.targets.openvino import save
 
 # Where a walk back from attention ends: what is quantized may make its inputs.

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgekit.runtime.fields import check, option
 from edgekit.spec import Images
-from edgekit.system.options import check, option
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ from edgekit.errors import InputError, UsageError
 from edgekit.graph.files import load
 from edgekit.nn import layers
 from edgekit.quantize import groups
-from edgekit.system.atomic import replacing
+from edgekit.runtime.atomic import replacing
 
 TOP = 127
 WEIGHT_TOP = {7: 63, 8: 127}  # bits → largest weight

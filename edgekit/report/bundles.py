@@ -177,7 +177,7 @@ def _accuracies(
             raise InputError(f"{path}: accuracy of {document['model']}, which is none of these bundles")
         found[name] = _scored(document, opened[name].info.task, f"the set of {path.name}")
     if dataset is not None:
-        from edgekit.evaluate import evaluate
+        from edgekit.verify.evaluate import evaluate
 
         for name, predictor in predictors.items():
             if name not in found:

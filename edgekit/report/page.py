@@ -17,7 +17,7 @@ from typing import Any
 from edgekit import __version__
 from edgekit.errors import InputError, optional
 from edgekit.report import charts
-from edgekit.system.atomic import replacing
+from edgekit.runtime.atomic import replacing
 
 MOST_BYTES = 5_000_000
 LARGEST_ROWS = 12  # of a profile

@@ -18,12 +18,12 @@ from typing import Any
 import cv2
 import numpy as np
 
-from edgekit import drawing
 from edgekit.errors import InputError
-from edgekit.image import read_image
 from edgekit.metrics.matching import same_objects
-from edgekit.results import Result
+from edgekit.runtime import drawing
+from edgekit.runtime.image import read_image
 from edgekit.runtime.predictor import Predictor
+from edgekit.runtime.results import Result
 
 SEEN = 0.25
 SIDE = 560  # pixels of a picture's longer side

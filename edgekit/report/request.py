@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgekit.system.options import check, option
+from edgekit.runtime.fields import check, option
 
 
 @dataclass(frozen=True)

@@ -23,19 +23,20 @@ from typing import Any
 
 import numpy as np
 
-from edgekit import catalog, targets, tasks
+from edgekit import targets, tasks
 from edgekit.bench import machine
 from edgekit.bench.clock import ClockOptions
 from edgekit.bench.run import Progress, bench
+from edgekit.checkpoint import catalog
 from edgekit.data.dataset import Dataset
 from edgekit.errors import EdgekitError, InputError, MissingPackageError, UsageError, optional
-from edgekit.image import prepare
 from edgekit.quantize import QuantizeOptions, calibration
 from edgekit.report.table_results import KIND, SCHEMA, Row, counted_differences, differences, published_source, set_name
+from edgekit.runtime.atomic import replacing
+from edgekit.runtime.image import prepare
 from edgekit.runtime.manifest import is_bundle, read_bundle
 from edgekit.runtime.predictor import STAGES, Predictor
 from edgekit.spec import FAMILIES, SCALES, ModelSpec, sha256_file
-from edgekit.system.atomic import replacing
 from edgekit.verify import parity
 
 NO_WEIGHTS = "no weights were given: the network is random, which serves for times only"
@@ -344,7 +345,7 @@ def _times(record: Mapping[str, Any]) -> dict[str, Any]:
 
 def _accuracy(predictor: Predictor, dataset: Dataset | None, real: bool) -> dict[str, Any]:
     """``accuracy`` of this very session, or the reason it is ``not_measured``."""
-    from edgekit.evaluate import evaluate
+    from edgekit.verify.evaluate import evaluate
 
     why = NO_WEIGHTS if not real else NO_DATA if dataset is None else None
     if why is None and dataset is not None:

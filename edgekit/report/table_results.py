@@ -21,7 +21,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgekit import catalog, targets, tasks
+from edgekit import targets, tasks
+from edgekit.checkpoint import catalog
 from edgekit.errors import InputError, command_line
 from edgekit.runtime.predictor import STAGES
 from edgekit.spec import SCALES, ModelSpec

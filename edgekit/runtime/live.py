@@ -20,8 +20,8 @@ import cv2
 import numpy as np
 
 from edgekit.errors import InputError
-from edgekit.image import as_image, opencv_silent
 from edgekit.runtime.frames import Frame
+from edgekit.runtime.image import as_image, opencv_silent
 from edgekit.runtime.sources import is_address, is_remote_file, shown
 
 PAUSES = (0.1, 5.0)  # seconds before trying again: the first, and the longest that doubling leads to

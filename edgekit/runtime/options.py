@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import SupportsIndex
 
 from edgekit.errors import UsageError, command_line
+from edgekit.runtime.fields import check, option
 from edgekit.spec import MAX_DET, NMS_IOU, ModelInfo
-from edgekit.system.options import check, option
 
 AN_OBJECT = 5  # candidates that an object answers with, two to five: benchmarks/results/candidates.json
 
@@ -39,7 +39,7 @@ class OpenOptions:
     cache: Path | str | bool | None = None
     """Folder that keeps what OpenVINO compiled, for a faster next start: ov-*.
 
-    True: beside the bundle (``edgekit.modelcache``).
+    True: beside the bundle (``edgekit.runtime.modelcache``).
     """
 
 

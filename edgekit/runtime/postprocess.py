@@ -18,12 +18,12 @@ from collections.abc import Mapping, Sequence
 import cv2
 import numpy as np
 
-from edgekit.boxes import nms, regularise
 from edgekit.errors import InputError
-from edgekit.image import Geometry
-from edgekit.masks import Crop, Masks
-from edgekit.results import Result
+from edgekit.runtime.boxes import nms, regularise
+from edgekit.runtime.image import Geometry
+from edgekit.runtime.masks import Crop, Masks
 from edgekit.runtime.options import Options, rebuild
+from edgekit.runtime.results import Result
 from edgekit.spec import ROLES, ModelInfo
 
 Array = np.ndarray

@@ -32,10 +32,10 @@ from typing import Any
 import numpy as np
 
 from edgekit.errors import TruncatedWarning, UsageError
-from edgekit.image import Geometry, as_image, canvases, is_array, prepare, read_image
-from edgekit.results import Result
+from edgekit.runtime.image import Geometry, as_image, canvases, is_array, prepare, read_image
 from edgekit.runtime.options import Options
 from edgekit.runtime.postprocess import postprocess, truncation
+from edgekit.runtime.results import Result
 from edgekit.runtime.sources import is_address, read_address, shown
 from edgekit.runtime.stream import Stream
 from edgekit.spec import MAX_DET, ModelInfo, Session
@@ -93,7 +93,7 @@ class Predictor:
         """Results of one or many images, in their order.
 
         Args:
-            images: a path, an image's ``http`` address, whatever ``edgekit.image.as_image`` takes (a uint8 BGR array
+            images: a path, an image's ``http`` address, whatever ``runtime.image.as_image`` takes (a uint8 BGR array
                 ``[h, w, 3]``, other numbers, a tensor ``[3, h, w]`` RGB, a PIL image), an array or tensor of several
                 with the batch first, or an iterable of those. Read a batch at a time, so many paths do not fill the
                 memory.

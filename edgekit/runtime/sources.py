@@ -28,10 +28,10 @@ import cv2
 import numpy as np
 
 from edgekit.errors import InputError, UsageError
-from edgekit.image import SUFFIXES as IMAGES
-from edgekit.image import as_image, decoded, read_image
+from edgekit.runtime.filenames import utf8_name
 from edgekit.runtime.frames import Frame as Frame
-from edgekit.system.filenames import utf8_name
+from edgekit.runtime.image import SUFFIXES as IMAGES
+from edgekit.runtime.image import as_image, decoded, read_image
 
 # FFmpeg inside OpenCV complains on standard error unless told not to before its first use; edgekit says it once itself.
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
@@ -133,7 +133,7 @@ def shown(address: str) -> str:
 
 
 def read_address(address: str) -> np.ndarray:
-    """The image at an ``http`` or ``https`` address, as ``edgekit.image.read_image`` gives it.
+    """The image at an ``http`` or ``https`` address, as ``edgekit.runtime.image.read_image`` gives it.
 
     Raises:
         InputError: it cannot be fetched, or is no image.

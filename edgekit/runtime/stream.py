@@ -7,7 +7,7 @@
             show(result.plot())
 
 One thread reads, ``workers`` threads predict, and whoever iterates takes the answers; between them a few frames wait
-(``edgekit.runtime.belt``). Leaving the block or the loop by an error, Ctrl-C included, ends the threads.
+(``edgekit.runtime.pipeline``). Leaving the block or the loop by an error, Ctrl-C included, ends the threads.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgekit.errors import InputError, UsageError
-from edgekit.image import as_image, is_array
-from edgekit.results import Result
-from edgekit.runtime.belt import OrderedPipeline
 from edgekit.runtime.frames import Frame
+from edgekit.runtime.image import as_image, is_array
 from edgekit.runtime.live import LiveSource, is_live
+from edgekit.runtime.pipeline import OrderedPipeline
+from edgekit.runtime.results import Result
 from edgekit.runtime.sources import Sources, open_sources
 
 if TYPE_CHECKING:

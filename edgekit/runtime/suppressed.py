@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from edgekit.boxes import nms
+from edgekit.runtime.boxes import nms
 from edgekit.spec import NMS_IOU, Session
 
 _WHOLE_IMAGE = ("mask_prototypes",)

@@ -24,9 +24,9 @@ import cv2
 import numpy as np
 
 from edgekit.errors import EdgekitError, InputError, UsageError
-from edgekit.image import opencv_silent, write_image
+from edgekit.runtime.filenames import utf8_name
 from edgekit.runtime.frames import Frame
-from edgekit.system.filenames import utf8_name
+from edgekit.runtime.image import opencv_silent, write_image
 
 FPS = 25.0  # for videos that do not say theirs
 LEAST_FPS = 0.01

@@ -4,7 +4,7 @@
     kernels.letterbox(image, planes, (640, 640), preprocess, stream)
     kernels.suppress(boxes, scores, labels, keep, (0.25, 0.7, False), stream)
 
-Both do what ``edgekit.image.letterbox`` and ``edgekit.boxes.nms`` do on the host. The sources were compiled as C++ and
+Both do what ``runtime.image.letterbox`` and ``runtime.boxes.nms`` do on the host. The sources were compiled as C++ and
 compared with those on the CPU, and compiled by NVRTC 13.5 for SM 75 to 120; as kernels they are unchecked on hardware.
 """
 
@@ -73,7 +73,7 @@ extern "C" __global__ void suppress(const float* boxes, const float* scores, con
 
 
 def placement(height: int, width: int, size: tuple[int, int]) -> tuple[int, int, int, int]:
-    """(top, left, h, w) of a ``height`` x ``width`` image on a canvas of ``size``, as ``edgekit.image.letterbox``."""
+    """(top, left, h, w) of a ``height`` x ``width`` image on a canvas of ``size``, as ``runtime.image.letterbox``."""
     ratio = min(size[0] / height, size[1] / width)
     w, h = max(round(width * ratio), 1), max(round(height * ratio), 1)
     return max(round((size[0] - h) / 2 - 0.1), 0), max(round((size[1] - w) / 2 - 0.1), 0), h, w

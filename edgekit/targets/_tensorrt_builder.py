@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Any
 
 from edgekit.errors import InputError, UsageError, optional
 from edgekit.nn import layers
+from edgekit.runtime.atomic import replacing
 from edgekit.spec import Json, ModelInfo
-from edgekit.system.atomic import replacing
 from edgekit.targets._cuda import Gpu
 from edgekit.targets._tensorrt_common import Generation, TensorRTOptions
 from edgekit.targets._tensorrt_layers import Layer, attention, from_inspector, from_log

@@ -25,8 +25,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgekit.errors import InputError, UsageError
+from edgekit.runtime.versions import version
 from edgekit.spec import Json
-from edgekit.system.versions import version
 from edgekit.targets._target import TargetOptions
 
 MODEL = "model.onnx"  # the graph that went into the builder travels with the engines

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.errors import GateError, InputError, command_line
+from edgekit.runtime.atomic import replacing
 from edgekit.runtime.manifest import MANIFEST, is_bundle, read_bundle
 from edgekit.spec import Json, ModelInfo, sha256_file
-from edgekit.system.atomic import replacing
 from edgekit.targets._cuda import Gpu, find_gpu
 from edgekit.targets._tensorrt_builder import Built
 from edgekit.targets._tensorrt_common import (

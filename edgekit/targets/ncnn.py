@@ -30,8 +30,8 @@ from types import ModuleType
 import numpy as np
 
 from edgekit.errors import InputError, MissingPackageError, UsageError, not_installed, optional
+from edgekit.runtime.processor import is_cpu
 from edgekit.spec import Graph, ModelInfo, Session
-from edgekit.system.processor import is_cpu
 from edgekit.targets._target import Opening, Target, TargetOptions
 
 EXTRA = "ncnn"

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgekit.errors import InputError, UsageError, not_installed, optional
+from edgekit.runtime.forks import keep_in_children
+from edgekit.runtime.processor import is_cpu
 from edgekit.spec import Graph, Json, ModelInfo, Session
-from edgekit.system.forks import keep_in_children
-from edgekit.system.processor import is_cpu
 from edgekit.targets._target import Opening, Served, Target, TargetOptions
 
 if TYPE_CHECKING:

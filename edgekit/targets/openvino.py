@@ -24,11 +24,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgekit.errors import GateError, InputError, UsageError, not_installed, optional
+from edgekit.runtime.atomic import written_whole
+from edgekit.runtime.forks import keep_in_children
+from edgekit.runtime.home import ensure_home
+from edgekit.runtime.processor import is_cpu
 from edgekit.spec import Graph, Json, ModelInfo, Port, Session
-from edgekit.system.atomic import written_whole
-from edgekit.system.forks import keep_in_children
-from edgekit.system.home import ensure_home
-from edgekit.system.processor import is_cpu
 from edgekit.targets._openvino_input import MARK, take_pixels
 from edgekit.targets._target import Opening, Served, Target, TargetOptions
 

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.errors import InputError, command_line, not_installed
+from edgekit.runtime.versions import version
 from edgekit.spec import Graph, Json, ModelInfo, Session
-from edgekit.system.versions import version
 from edgekit.targets import _tensorrt_builder as builder
 from edgekit.targets import _tensorrt_engines as engines
 from edgekit.targets._cuda import Gpu, find_gpu

@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 
 from edgekit.errors import UsageError
-from edgekit.image import letterbox
+from edgekit.runtime.image import letterbox
 from edgekit.train import pixels
 from edgekit.train.geometry import Array, Objects, compose, fill, flip_lr, flip_ud, move, rotation, scaling
 

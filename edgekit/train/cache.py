@@ -25,7 +25,7 @@ import psutil
 
 from edgekit.data.dataset import Dataset, Sample
 from edgekit.errors import InputError, UsageError
-from edgekit.image import centre_crop, read_image
+from edgekit.runtime.image import centre_crop, read_image
 from edgekit.train.geometry import Array
 
 MODES = ("auto", "ram", "disk", "none")

@@ -21,9 +21,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.boxes import rotated_from_corners
-from edgekit.masks import decode_rle
 from edgekit.metrics.labels import Labels, shoelace
+from edgekit.runtime.boxes import rotated_from_corners
+from edgekit.runtime.masks import decode_rle
 
 Array = NDArray[Any]
 

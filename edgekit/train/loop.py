@@ -22,14 +22,14 @@ from edgekit import checkpoint
 from edgekit.checkpoint import Checkpoint
 from edgekit.data.dataset import Dataset
 from edgekit.errors import GateError, InputError
-from edgekit.evaluate import Evaluation, evaluate
 from edgekit.nn.session import TorchSession
 from edgekit.runtime.predictor import Predictor
 from edgekit.train import distributed, optim, qat, report, start
-from edgekit.train.figures import results_csv
 from edgekit.train.loader import Batch
 from edgekit.train.options import TrainOptions
+from edgekit.train.plots import results_csv
 from edgekit.train.setup import Callback, NullCallback, Request, Run, set_up
+from edgekit.verify.evaluate import Evaluation, evaluate
 
 HOPELESS = 20  # steps in a row that were not finite
 LOOKS = 20  # batches after which a GPU is asked for their losses

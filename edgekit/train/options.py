@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgekit.errors import UsageError
+from edgekit.runtime.fields import check, current, numbers, option, pairs, words
 from edgekit.spec import parse_activation, parse_imgsz
-from edgekit.system.options import check, current, numbers, option, pairs, words
 
 OPTIMIZERS = ("auto", "sgd", "adamw")
 SCHEDULES = ("linear", "cosine")

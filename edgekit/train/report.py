@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from edgekit.errors import EdgekitError
-from edgekit.train import figures, sheets
+from edgekit.train import plots, previews
 
 if TYPE_CHECKING:
     from edgekit.train.loader import Batch
@@ -23,8 +23,8 @@ Note = Callable[[str], None]
 def begun(run: Run, batch: Batch, note: Note) -> None:
     """What the network is about to learn: statistics of the labels, and a batch as it gets it."""
     folder = run.folder.path
-    _draw(note, lambda: figures.label_statistics(run.train, folder / "labels.png"))
-    _draw(note, lambda: sheets.batch_sheet(batch.images, batch.targets, run.train.names, folder / "batch.png"))
+    _draw(note, lambda: plots.label_statistics(run.train, folder / "labels.png"))
+    _draw(note, lambda: previews.batch_sheet(batch.images, batch.targets, run.train.names, folder / "batch.png"))
 
 
 def ended(result: Result, note: Note) -> None:
@@ -32,10 +32,10 @@ def ended(result: Result, note: Note) -> None:
     if result.evaluation is None:
         return  # another process has it
     folder, dataset, predictions = result.folder, result.dataset, result.evaluation.predictions
-    _draw(note, lambda: figures.curves(result.history, folder / "curves.png"))
-    _draw(note, lambda: figures.evaluation_figures(dataset, predictions, folder))
-    _draw(note, lambda: sheets.predictions_sheet(dataset, predictions, folder / "predictions.png"))
-    _draw(note, lambda: sheets.predictions_sheet(dataset, predictions, folder / "worst.png", worst=True))
+    _draw(note, lambda: plots.curves(result.history, folder / "curves.png"))
+    _draw(note, lambda: plots.evaluation_figures(dataset, predictions, folder))
+    _draw(note, lambda: previews.predictions_sheet(dataset, predictions, folder / "predictions.png"))
+    _draw(note, lambda: previews.predictions_sheet(dataset, predictions, folder / "worst.png", worst=True))
 
 
 def _draw(note: Note, draw: Callable[[], object]) -> None:

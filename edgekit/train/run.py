@@ -19,8 +19,8 @@ import torch
 
 from edgekit.data.dataset import Dataset
 from edgekit.errors import InputError
+from edgekit.runtime.atomic import replacing
 from edgekit.spec import Json, JsonView
-from edgekit.system.atomic import replacing
 
 SCHEMA = 1
 

@@ -1,7 +1,7 @@
 """Names in any script on matplotlib's figures, with the fonts that are there. Numpy and cv2; matplotlib when called.
 
 A figure's font lacks Chinese and much else. In this order: another font of this machine that has the letters, the
-glyphs that OpenCV brings, plain letters or numbers with a warning (``edgekit.lettering``).
+glyphs that OpenCV brings, plain letters or numbers with a warning (``edgekit.runtime.lettering``).
 
     with rc_context({"font.family": families(names)}):
         axis.set_title(fitted(name))
@@ -18,7 +18,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from edgekit.lettering import FONT, has_glyph, legible
+from edgekit.runtime.lettering import FONT, has_glyph, legible
 
 MAIN = "DejaVu Sans"  # comes with matplotlib
 EM = 29.2  # pixels of a Chinese letter in OpenCV's font at scale 1

@@ -15,7 +15,7 @@ from edgekit.data.derived import OBJECT, Derived, classes_named, narrowed
 from edgekit.data.divide import divide
 from edgekit.data.splits import is_one_split, splits_of
 from edgekit.errors import UsageError
-from edgekit.system.atomic import replacing
+from edgekit.runtime.atomic import replacing
 from edgekit.train.options import TrainOptions
 from edgekit.train.run import Folder
 

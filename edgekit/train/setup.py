@@ -16,20 +16,20 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from edgekit import catalog, checkpoint, tasks
-from edgekit.checkpoint import Checkpoint
+from edgekit import checkpoint, tasks
+from edgekit.checkpoint import Checkpoint, catalog
 from edgekit.data.dataset import Dataset
 from edgekit.data.derived import NAME, Derived
 from edgekit.errors import InputError, UsageError
+from edgekit.runtime.processor import is_cpu
 from edgekit.spec import Json, JsonView, ModelSpec
-from edgekit.system.processor import is_cpu
 from edgekit.train import memory, optim, qat, sets, start
 from edgekit.train.augment import Augment
+from edgekit.train.dataset_warnings import remarks
 from edgekit.train.distill import Teacher
 from edgekit.train.distributed import DistributedContext
 from edgekit.train.loader import Loader
 from edgekit.train.options import TrainOptions
-from edgekit.train.remarks import remarks
 from edgekit.train.run import Folder, check_same, fingerprint, read_state
 
 

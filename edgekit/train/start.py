@@ -13,8 +13,8 @@ from pathlib import Path
 
 import torch
 
-from edgekit import catalog, checkpoint
-from edgekit.checkpoint import Checkpoint
+from edgekit import checkpoint
+from edgekit.checkpoint import Checkpoint, catalog
 from edgekit.errors import UsageError
 from edgekit.nn import layers
 from edgekit.tasks import network

@@ -21,12 +21,12 @@ import numpy as np
 from edgekit import tasks
 from edgekit.data.dataset import Dataset
 from edgekit.errors import InputError
-from edgekit.evaluate import evaluate
 from edgekit.metrics.matching import same_objects
-from edgekit.results import Result
 from edgekit.runtime.options import Options
 from edgekit.runtime.predictor import Predictor
+from edgekit.runtime.results import Result
 from edgekit.spec import Session
+from edgekit.verify.evaluate import evaluate
 
 SEEN = 0.25
 LEAST_SEEN = 8  # images with something on them, below which agreement is warned of

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 
 from edgekit.metrics.matching import same_objects
-from edgekit.results import Result
 from edgekit.runtime.options import Options
 from edgekit.runtime.postprocess import postprocess
 from edgekit.runtime.predictor import Predictor
+from edgekit.runtime.results import Result
 from edgekit.spec import Session
 
 # Objects that may lack a partner: which of two boxes that overlap by just the threshold stays is a matter of rounding.

@@ -12,7 +12,7 @@ import numpy as np
 
 from edgekit.data.dataset import Dataset
 from edgekit.errors import InputError
-from edgekit.image import read_image
+from edgekit.runtime.image import read_image
 from edgekit.runtime.sources import read_images
 from edgekit.verify.parity import generated_images
 

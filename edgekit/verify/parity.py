@@ -19,9 +19,9 @@ from typing import Any
 import cv2
 import numpy as np
 
-from edgekit.boxes import box_iou
 from edgekit.errors import GateError
-from edgekit.image import prepare
+from edgekit.runtime.boxes import box_iou
+from edgekit.runtime.image import prepare
 from edgekit.spec import NMS_IOU, ModelInfo, Session
 from edgekit.verify import rounding
 

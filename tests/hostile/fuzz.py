@@ -23,9 +23,9 @@ from pathlib import Path
 
 import numpy as np
 
-from edgekit import catalog
+from edgekit.checkpoint import catalog
 from edgekit.errors import EdgekitError
-from edgekit.image import Geometry
+from edgekit.runtime.image import Geometry
 from edgekit.runtime.manifest import MANIFEST, manifest_of, read_bundle, write_manifest
 from edgekit.runtime.options import Options
 from edgekit.runtime.postprocess import postprocess

@@ -12,7 +12,7 @@ import sys
 from typing import Any
 
 import edgekit
-from edgekit.image import read_image
+from edgekit.runtime.image import read_image
 
 
 def main(bundle: str, image: str) -> None:

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from edgekit.metrics.coco import coco_scores
 from edgekit.metrics.labels import LabelledSet
 from edgekit.metrics.options import Options
-from edgekit.metrics.peer import peer_boxes
 from edgekit.metrics.predictions import Prediction
 from edgekit.metrics.scores import Scores
+from edgekit.metrics.ultralytics import peer_boxes
 from edgekit.tasks.rows import Row, centred_box, clip_box, extent, outline
 
 
@@ -34,7 +34,7 @@ def parse_row(values: Sequence[float], keypoint_shape: tuple[int, int] | None = 
 
 
 def score(dataset: LabelledSet, predictions: Sequence[Prediction], options: Options) -> Scores:
-    """Average precision of boxes; see ``edgekit.evaluate.score``."""
+    """Average precision of boxes; see ``edgekit.verify.evaluate.score``."""
     if options.protocol == "ultralytics":
         return peer_boxes(dataset, predictions)
     return coco_scores(dataset, predictions, "bbox", max_det=options.max_det)

@@ -13,9 +13,9 @@ import numpy as np
 from edgekit.metrics.labels import LabelledSet
 from edgekit.metrics.objects import rotated_scores
 from edgekit.metrics.options import Options
-from edgekit.metrics.peer import peer_rotated
 from edgekit.metrics.predictions import Prediction
 from edgekit.metrics.scores import Scores
+from edgekit.metrics.ultralytics import peer_rotated
 from edgekit.tasks.rows import BadRow, Row, clip_box, extent, outline
 
 _Point = tuple[float, float]
@@ -56,7 +56,7 @@ def _side(a: _Point, b: _Point, point: _Point) -> float:
 
 
 def score(dataset: LabelledSet, predictions: Sequence[Prediction], options: Options) -> Scores:
-    """Average precision of oriented boxes; see ``edgekit.evaluate.score``."""
+    """Average precision of oriented boxes; see ``edgekit.verify.evaluate.score``."""
     if options.protocol == "ultralytics":
         return peer_rotated(dataset, predictions)
     return rotated_scores(dataset, predictions, options.rotated_iou)

@@ -16,9 +16,9 @@ import numpy as np
 from edgekit.metrics.coco import coco_scores
 from edgekit.metrics.labels import LabelledSet
 from edgekit.metrics.options import Options
-from edgekit.metrics.peer import peer_boxes, peer_keypoints
 from edgekit.metrics.predictions import Prediction
 from edgekit.metrics.scores import Scores
+from edgekit.metrics.ultralytics import peer_boxes, peer_keypoints
 from edgekit.tasks.rows import FAR, ROUNDING, BadRow, Row, centred_box
 
 
@@ -53,7 +53,7 @@ def parse_row(values: Sequence[float], keypoint_shape: tuple[int, int] | None = 
 
 
 def score(dataset: LabelledSet, predictions: Sequence[Prediction], options: Options) -> Scores:
-    """Average precision of boxes and of keypoints (``pose_…``); see ``edgekit.evaluate.score``."""
+    """Average precision of boxes and of keypoints (``pose_…``); see ``edgekit.verify.evaluate.score``."""
     if options.protocol == "ultralytics":
         return peer_boxes(dataset, predictions).joined(peer_keypoints(dataset, predictions))
     boxes = coco_scores(dataset, predictions, "bbox", max_det=options.max_det)

@@ -1,4 +1,4 @@
-// From 8-bit pixels to the network's input: letterbox and centre crop, as edgekit/image.py does them.
+// From 8-bit pixels to the network's input: letterbox and centre crop, as edgekit/runtime/image.py does them.
 //
 // Resizing follows cv2's INTER_LINEAR for 8-bit images to the last bit: weights are rounded to 11 bits, a horizontal
 // sum keeps 15 of its bits, and the vertical sum is rounded to 8. tests/test_cpp.py compares pixel by pixel with cv2.

@@ -1,4 +1,4 @@
-// What the processor here computes otherwise than a bundle's manifest says; edgekit/system/processor.py has the reasons.
+// What the processor here computes otherwise than a bundle's manifest says; edgekit/runtime/processor.py has the reasons.
 #pragma once
 
 #include "edgekit/edgekit.hpp"

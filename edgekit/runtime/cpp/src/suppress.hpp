@@ -1,4 +1,4 @@
-// Non-maximum suppression of sorted candidates, as edgekit/boxes.py does it.
+// Non-maximum suppression of sorted candidates, as edgekit/runtime/boxes.py does it.
 #ifndef EDGEKIT_SUPPRESS_HPP
 #define EDGEKIT_SUPPRESS_HPP
 

@@ -7,7 +7,7 @@
 //
 // Nothing is global, nothing but the sentences of Settings::warn is printed, everything is released with the object that
 // owns it. What goes wrong is thrown as edgekit::Error with one sentence, the same as edgekit's Python says. The steps, each with its own reference in
-// edgekit's Python: prepare() (edgekit/image.py), run() (edgekit/targets), postprocess()
+// edgekit's Python: prepare() (edgekit/runtime/image.py), run() (edgekit/targets), postprocess()
 // (edgekit/runtime/postprocess.py).
 #ifndef EDGEKIT_EDGEKIT_HPP
 #define EDGEKIT_EDGEKIT_HPP
@@ -72,7 +72,7 @@ struct Settings {
   int threads = 0;     // CPU threads altogether; 0: the runtime's choice
   int streams = 0;     // images worked on at once (OpenVINO); 0: one, as fast as possible
   bool verify = true;  // compare every file's SHA-256 with the manifest's
-  // Takes what is worth a warning, when the model is opened (edgekit/system/processor.py) or later, each once a model and perhaps
+  // Takes what is worth a warning, when the model is opened (edgekit/runtime/processor.py) or later, each once a model and perhaps
   // from another thread; empty: standard error.
   std::function<void(const std::string& sentence)> warn;
 };

@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from edgekit.plan import Candidate, Objective
+from edgekit.autotune import Candidate, Objective
 
 CLEAR = 0.03
 SAME_POINTS = 0.05  # differences of accuracy below this are no reason to prefer one

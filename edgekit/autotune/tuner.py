@@ -22,6 +22,8 @@ from typing import Any
 import numpy as np
 
 from edgekit import targets
+from edgekit.autotune import Candidate, Objective
+from edgekit.autotune.select import Judged, Time
 from edgekit.bench.clock import WHOLE, ClockOptions, Comparison, measure
 from edgekit.bench.run import REST_S
 from edgekit.bundle import build as building
@@ -29,8 +31,6 @@ from edgekit.bundle import loading
 from edgekit.bundle.exports import Exports, with_candidates
 from edgekit.bundle.options import BuildOptions
 from edgekit.errors import EdgekitError, GateError
-from edgekit.plan import Candidate, Objective
-from edgekit.plan.choose import Judged, Time
 from edgekit.quantize import QuantizeOptions
 from edgekit.quantize.pictures import JUDGED
 from edgekit.quantize.sets import Sets, open_sets

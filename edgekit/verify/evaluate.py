@@ -21,14 +21,14 @@ import numpy as np
 from edgekit import metrics, tasks
 from edgekit.data.dataset import Dataset, Sample
 from edgekit.errors import InputError
-from edgekit.image import Geometry, read_image
 from edgekit.metrics.coco import evaluator_package
 from edgekit.metrics.limits import crowded
+from edgekit.runtime.garbage import no_garbage_collection
+from edgekit.runtime.image import Geometry, read_image
 from edgekit.runtime.options import Options
 from edgekit.runtime.postprocess import postprocess, truncation
 from edgekit.runtime.predictor import Predictor
 from edgekit.spec import MAX_DET, ModelInfo, Session
-from edgekit.system.garbage import no_garbage_collection
 
 CONF, IOU = 0.001, 0.7  # the published protocol, with MAX_DET
 READERS = 2

@@ -1,7 +1,7 @@
 """What else the machine did while something was timed: the evidence for or against believing the times.
 
-``NoiseMonitor`` reads counters at the start, at every ``tick`` at least a quarter of a second after the last, and at the
-end; nothing runs in the background. What the system does not offer (other systems than Linux offer less) is
+``NoiseMonitor`` reads counters at the start, at every ``tick`` a quarter of a second or more after the last, at
+the end; nothing runs in the background. What the system does not offer (other systems than Linux offer less) is
 listed in ``unmeasured`` instead of passing for quiet.
 
     with NoiseMonitor() as watch:

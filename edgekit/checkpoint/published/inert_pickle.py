@@ -5,7 +5,7 @@ told which names to import, but its machinery still calls, hashes, sets attribut
 says. So this module does not use it. It walks the opcodes (``pickletools.genops`` only decodes them) and builds plain
 values; where the file would import a name there is a ``Reference``, where it would call one a ``StandIn`` that keeps
 the arguments, and where it would fetch a tensor's bytes a ``Storage``. There is no import and no call to be tricked
-into. What a stand-in *means* is decided by the reader of the tree (``edgekit/published/__init__.py``).
+into. What a stand-in *means* is decided by the reader of the tree (``edgekit/checkpoint/published/__init__.py``).
 
 A file that as much as mentions a name outside the list below is refused, although nothing would have run: somebody
 else's loader would have run it.

@@ -21,11 +21,11 @@ from pathlib import Path
 
 import numpy as np
 
+from edgekit.checkpoint.published.inert_pickle import StandIn, Storage, printable, read_inert
+from edgekit.checkpoint.published.inert_values import count, json_dict, mapping, members, text
+from edgekit.checkpoint.published.modules import Module, described, is_module, is_tensor, named, unwrapped, walk
+from edgekit.checkpoint.published.torch_archive import Archive, open_archive
 from edgekit.errors import EdgekitError, InputError, command_line
-from edgekit.published.inert_pickle import StandIn, Storage, printable, read_inert
-from edgekit.published.inert_values import count, json_dict, mapping, members, text
-from edgekit.published.modules import Module, described, is_module, is_tensor, named, unwrapped, walk
-from edgekit.published.torch_archive import Archive, open_archive
 
 _DTYPES = {
     "torch.HalfStorage": "<f2",

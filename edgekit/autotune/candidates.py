@@ -11,8 +11,8 @@ evenly, down to one core a stream (on a GPU one, two and four streams), and runs
 from __future__ import annotations
 
 from edgekit import quantize, targets
+from edgekit.autotune import Candidate, Objective
 from edgekit.bench import machine
-from edgekit.plan import Candidate, Objective
 from edgekit.targets import Target
 from edgekit.targets._target import PRECISIONS
 

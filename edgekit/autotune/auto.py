@@ -16,15 +16,15 @@ from pathlib import Path
 from typing import Any
 
 from edgekit import targets
+from edgekit.autotune import Candidate, Objective, document, picture
+from edgekit.autotune.candidates import candidates, order
+from edgekit.autotune.select import Outcome, Row, choose, nearest, unmet
+from edgekit.autotune.tuner import Job, Tuner
 from edgekit.bundle import build as building
 from edgekit.bundle import preflight
 from edgekit.bundle.options import BuildOptions
 from edgekit.bundle.source import describe
 from edgekit.errors import GateError, InputError
-from edgekit.plan import Candidate, Objective, document, picture
-from edgekit.plan.candidates import candidates, order
-from edgekit.plan.choose import Outcome, Row, choose, nearest, unmet
-from edgekit.plan.contest import Job, Tuner
 from edgekit.quantize import QuantizeOptions
 from edgekit.quantize.sets import Sets
 from edgekit.runtime.manifest import Bundle, manifest_of, read_bundle, write_manifest

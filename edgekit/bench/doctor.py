@@ -16,9 +16,9 @@ from dataclasses import dataclass
 import edgekit
 from edgekit import targets
 from edgekit.bench import machine
+from edgekit.runtime import processor
+from edgekit.runtime.versions import version
 from edgekit.spec import Json
-from edgekit.system import processor
-from edgekit.system.versions import version
 
 
 @dataclass(frozen=True)

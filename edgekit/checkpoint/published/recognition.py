@@ -17,13 +17,13 @@ from typing import Any
 
 import numpy as np
 
-from edgekit import catalog
+from edgekit.checkpoint import catalog
+from edgekit.checkpoint.published import Published
+from edgekit.checkpoint.published.modules import HOOKS, Module
 from edgekit.errors import InputError
 from edgekit.nn.blocks import activation_name
 from edgekit.nn.written import ANY, Written, expected
 from edgekit.nn.yolo12 import YOLO12
-from edgekit.published import Published
-from edgekit.published.modules import HOOKS, Module
 from edgekit.spec import ACTIVATIONS, SCALES, ModelSpec
 
 # What a module may state besides: its number and inputs (checked apart), what it was made of, PyTorch's own notes.

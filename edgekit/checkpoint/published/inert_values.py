@@ -15,7 +15,7 @@ import struct
 import unicodedata
 from pathlib import PurePosixPath, PureWindowsPath
 
-from edgekit.published.inert_pickle import Reference, StandIn
+from edgekit.checkpoint.published.inert_pickle import Reference, StandIn
 
 _MAX_TEXT = 1000
 _MAX_JSON_VALUES = 10_000

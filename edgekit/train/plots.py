@@ -5,7 +5,7 @@
     label_statistics(dataset, folder / "labels.png")
 
 PNG files some 1,100 px wide, there whole or not at all. matplotlib is imported when a figure is drawn; it opens no
-window. Pictures of images are in ``edgekit/train/sheets.py``. C classes.
+window. Pictures of images are in ``edgekit/train/previews.py``. C classes.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from typing import Any
 import numpy as np
 
 from edgekit.data.dataset import Dataset
-from edgekit.drawing import color
 from edgekit.errors import optional
 from edgekit.metrics import Curves, Prediction, confusion_matrix, threshold_curves
-from edgekit.system.atomic import replacing
+from edgekit.runtime.atomic import replacing
+from edgekit.runtime.drawing import color
 from edgekit.train import scripts
 
-# Okabe and Ito's palette, which color-blind readers can tell apart; classes keep the colors of edgekit/drawing.py.
+# Okabe and Ito's palette, which color-blind readers can tell apart; classes keep those of edgekit/runtime/drawing.py.
 BLUE, ORANGE, GREEN, GREY, INK = "#0072B2", "#D55E00", "#009E73", "#B8B8B8", "#222222"
 FEW, MANY = 10, 20  # classes: up to FEW drawn boldly, beyond MANY thin and grey with the mean alone in color
 STYLE: Any = {

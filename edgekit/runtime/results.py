@@ -18,11 +18,11 @@ from typing import Any
 
 import numpy as np
 
-from edgekit import drawing
-from edgekit.boxes import corners, enclosing
 from edgekit.errors import InputError, optional
-from edgekit.image import as_image, read_image, write_image
-from edgekit.masks import Masks
+from edgekit.runtime import drawing
+from edgekit.runtime.boxes import corners, enclosing
+from edgekit.runtime.image import as_image, read_image, write_image
+from edgekit.runtime.masks import Masks
 from edgekit.spec import Json
 
 Array = np.ndarray

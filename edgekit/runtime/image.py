@@ -24,8 +24,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from edgekit import jpeg
 from edgekit.errors import InputError
+from edgekit.runtime import jpeg
 from edgekit.spec import Preprocess
 
 Array = np.ndarray

@@ -22,11 +22,11 @@ from pathlib import Path
 from typing import Any
 
 from edgekit import targets
+from edgekit.autotune import Candidate, Objective
+from edgekit.autotune.candidates import missing
+from edgekit.autotune.select import Outcome, Row
 from edgekit.bench import machine
 from edgekit.errors import InputError, UsageError
-from edgekit.plan import Candidate, Objective
-from edgekit.plan.candidates import missing
-from edgekit.plan.choose import Outcome, Row
 from edgekit.spec import HEADS, ModelInfo, parse_imgsz
 
 SCHEMA = 1

@@ -15,10 +15,10 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from edgekit.boxes import corners
-from edgekit.lettering import FONT as FONT
-from edgekit.lettering import legible
-from edgekit.masks import Masks
+from edgekit.runtime.boxes import corners
+from edgekit.runtime.lettering import FONT as FONT
+from edgekit.runtime.lettering import legible
+from edgekit.runtime.masks import Masks
 
 Array = np.ndarray
 Color = tuple[int, int, int]

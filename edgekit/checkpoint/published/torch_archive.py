@@ -23,8 +23,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
 
+from edgekit.checkpoint.published.inert_pickle import MAX_STEPS, read_inert
 from edgekit.errors import EdgekitError, InputError, UnsafeFileError
-from edgekit.published.inert_pickle import MAX_STEPS, read_inert
 
 MAX_ENTRIES = 20_000  # yolo12x has 1255, an unstripped one about 4000
 MAX_PICKLE = 16 << 20  # published ones are under 1 MiB

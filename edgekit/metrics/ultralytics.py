@@ -17,13 +17,13 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from edgekit.masks import decode_rle
 from edgekit.metrics.labels import LabelledSet, Labels
 from edgekit.metrics.matching import average_precision, peer_precision
 from edgekit.metrics.objects import Overlap, boxes_overlap, match_objects
 from edgekit.metrics.overlap import keypoint_sigmas, keypoint_similarity, mask_iou
 from edgekit.metrics.predictions import Detections, Prediction
 from edgekit.metrics.scores import IOU_THRESHOLDS, Scores, table
+from edgekit.runtime.masks import decode_rle
 
 
 def peer_boxes(dataset: LabelledSet, predictions: Sequence[Prediction]) -> Scores:

@@ -18,14 +18,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from edgekit import catalog, tasks
+from edgekit import tasks
+from edgekit.checkpoint import catalog
+from edgekit.checkpoint.published import Published, is_edgekit_checkpoint, read_published, read_state_dict, recognition
 from edgekit.errors import InputError, UsageError
 from edgekit.nn.blocks import unfused
 from edgekit.nn.replay import parting
 from edgekit.nn.yolo12 import YOLO12
-from edgekit.published import Published, is_edgekit_checkpoint, read_published, read_state_dict, recognition
+from edgekit.runtime.atomic import replacing
 from edgekit.spec import Json, ModelInfo, ModelSpec, sha256_file
-from edgekit.system.atomic import replacing
 from edgekit.tasks import network, ports
 
 SCHEMA = 2  # 1 spelt ``licence``

@@ -15,9 +15,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from edgekit.checkpoint.published.inert_pickle import Reference, StandIn
+from edgekit.checkpoint.published.inert_values import mapping, members, number
 from edgekit.errors import InputError
-from edgekit.published.inert_pickle import Reference, StandIn
-from edgekit.published.inert_values import mapping, members, number
 
 _CHILD_NAME = re.compile(r"\w{1,64}", re.ASCII)
 _MAX_MODULES = 5000  # yolo12x has 971

@@ -28,14 +28,14 @@ TURBO_SUFFIX = "-turbo"
 
 @cache
 def _scales() -> dict[str, Json]:
-    here = Path(__file__).parent
+    here = Path(__file__).parents[1]
     folder = here / "_models" if (here / "_models").is_dir() else here.parent / "models"
     return {s: tomllib.loads((folder / f"yolo12{s}.toml").read_text(encoding="utf-8")) for s in SCALES}
 
 
 @cache
 def _published() -> Json:
-    here = Path(__file__).parent
+    here = Path(__file__).parents[1]
     inside = here / "_models" / "published.toml"
     path = inside if inside.is_file() else here.parent / "benchmarks" / "published.toml"
     document: Json = tomllib.loads(path.read_text(encoding="utf-8"))

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 import cv2
 import numpy as np
 
-from edgekit.system.silence import silent_stderr
+from edgekit.runtime.silence import silent_stderr
 
 END = b"\xff\xd9"
 # Read in place of the missing end: where the coded data is complete it is stepped over, elsewhere it becomes pixels.

@@ -16,20 +16,20 @@ import cv2
 import numpy as np
 import torch
 
-from edgekit.boxes import corners
 from edgekit.data.dataset import Dataset
 from edgekit.data.sheet import TAGGED, caption, choose, draw_objects, mosaic, shrunk
-from edgekit.drawing import color as class_colour
-from edgekit.drawing import draw_masks, draw_probabilities
 from edgekit.errors import InputError
-from edgekit.image import read_image
-from edgekit.masks import Masks
 from edgekit.metrics import Prediction
 from edgekit.metrics.images import worst_images
 from edgekit.metrics.labels import Labels
 from edgekit.metrics.predictions import Detections, by_image, gather
 from edgekit.nn.targets import Targets
-from edgekit.system.atomic import replacing
+from edgekit.runtime.atomic import replacing
+from edgekit.runtime.boxes import corners
+from edgekit.runtime.drawing import color as class_colour
+from edgekit.runtime.drawing import draw_masks, draw_probabilities
+from edgekit.runtime.image import read_image
+from edgekit.runtime.masks import Masks
 
 
 def batch_sheet(
