@@ -308,6 +308,6 @@ def test_without_a_gpu_nothing_is_built_but_the_sentence_says_what_can_be(
     monkeypatch.setattr(tensorrt, "_sdk", lambda target: sdk_of("10.13.0", LAYERS))
     monkeypatch.setattr(_cuda, "_driver", lambda: None)
     with pytest.raises(
-        InputError, match="builds on the GPU that will run the engine, and there is no NVIDIA driver .*`no_engine`"
+        InputError, match="builds on the GPU that will run the engine, and there is no NVIDIA driver .*--no-engine"
     ):
         targets.get("trt-fp16").build(Graph(graph, _info(), ""), tmp_path, TensorRTOptions())

@@ -124,7 +124,7 @@ def test_one_split_is_not_both(tmp_path: Path) -> None:
     for path, task in ((coco_set(tmp_path / "a"), "detect"), (class_folders(tmp_path / "b", {"ant": 3}), "classify")):
         with pytest.raises(UsageError, match="`val_fraction`") as caught:
             sets.open_sets(path, task, None, TrainOptions())
-        assert str(path) in str(caught.value) and "--val " in str(caught.value)
+        assert str(path) in str(caught.value) and "`val` " in str(caught.value)
         part = tmp_path / "part.yaml"
         part.write_text(f"source: {path}\nclasses: [ant]\n")
         with pytest.raises(UsageError, match="`val_fraction`"):

@@ -336,7 +336,7 @@ def test_a_state_dict_and_the_models_name(around: str, tmp_path: Path) -> None:
     assert torch.equal(loaded.net.state_dict()["model.14.cv1.conv.weight"], state[f"{around}model.14.cv1.conv.weight"])
     with pytest.raises(UsageError, match="`model` yolo12n-seg"):
         checkpoint.load_state_dict(path, "yolo12n-seg")
-    with pytest.raises(InputError, match="edgekit import .*sd.pt `model`"):
+    with pytest.raises(InputError, match="edgekit import .*sd.pt --model"):
         checkpoint.load(path)
 
 
