@@ -227,8 +227,8 @@ def test_doubts_are_said() -> None:
     found = verdict(
         [entry("a", accuracy=scored), entry("b", disturbances=["a hog", "rain"], ratio=RATIO, points=0.0)], 1.0
     )
-    assert found.doubts[0] == "the times are not reliable: a hog (and 1 more, see Latency)"
-    assert "72 images: differences of a point may be chance" in found.doubts[1]
+    assert found.warnings[0] == "the times are not reliable: a hog (and 1 more, see Latency)"
+    assert "72 images: differences of a point may be chance" in found.warnings[1]
 
 
 def test_classes_come_with_the_largest_loss_first() -> None:

@@ -292,11 +292,11 @@ def test_a_build_interrupted_half_way_leaves_nothing(
 @pytest.mark.parametrize(
     ("call", "sentence"),
     [
-        ({"target": "trt-fp16"}, "--target trt-fp16: the graph in .* was made for trt-rtx-fp16; leave --target out"),
-        ({"layout": "triton"}, "--layout triton: NVIDIA Triton does not load what trt-rtx-fp16 builds"),
-        ({"layout": "kserve"}, "--layout kserve: layouts are triton, ovms"),
-        ({"options": {"dla": "0"}}, "--option dla: TensorRT-RTX has no such thing"),
-        ({"options": {"sm": ""}}, "--sm : must be architectures"),
+        ({"target": "trt-fp16"}, "`target` trt-fp16: the graph in .* was made for trt-rtx-fp16; leave `target` out"),
+        ({"layout": "triton"}, "`layout` triton: NVIDIA Triton does not load what trt-rtx-fp16 builds"),
+        ({"layout": "kserve"}, "`layout` kserve: layouts are triton, ovms"),
+        ({"options": {"dla": "0"}}, "`option` dla: TensorRT-RTX has no such thing"),
+        ({"options": {"sm": ""}}, "`sm` : must be architectures"),
     ],
 )
 def test_what_cannot_be_asked_of_a_rebuild(call: dict[str, Any], sentence: str, packed: Path, tmp_path: Path) -> None:
