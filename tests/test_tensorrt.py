@@ -71,7 +71,7 @@ def test_options_from_the_command_line() -> None:
         ("batches", "8,4,1", "`option` batches=8,4,1: must be the least"),
         ("dla", "-1", "`option` dla=-1: must be the number of a DLA core"),
         ("layer-names", "all", "must be none, names or detailed"),
-        ("fp16", "yes", "`option` fp16: TensorRT targets have no such option; they have sm, "),
+        ("fp16", "yes", "`option` fp16: these targets have no such option; they have sm, "),
     ],
 )
 def test_a_bad_option_is_named(name: str, text: str, sentence: str) -> None:

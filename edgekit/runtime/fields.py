@@ -32,6 +32,7 @@ class About:
         choices: the only values.
         parse: makes the value of its spelling on the command line, where that is not as plain as the type.
         shown: the default as it is typed, where ``parse`` would not take its plain text.
+        means: what a value may be, for the message about one that is not, where ``choices`` do not say it.
         metavar: how the command line's help calls the value.
         was: older names, still taken for one version.
         renamed: older values and what they are called now.
@@ -45,6 +46,7 @@ class About:
     choices: tuple[str, ...] = ()
     parse: Callable[[str], Any] | None = None
     shown: str = ""
+    means: str = ""
     metavar: str | None = None
     was: tuple[str, ...] = ()
     renamed: Mapping[str, str] = dataclasses.field(default_factory=dict)

@@ -13,12 +13,16 @@ Functions that a record names get the record itself first, so that one function 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from edgekit.errors import UsageError
+from edgekit.runtime.fields import about
 from edgekit.spec import HEADS, Graph, Json, ModelInfo, Port, Session
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 PRECISIONS = ("fp32", "fp16", "int8")  # from the widest to the narrowest
 # How the float32 graph becomes the one that a target is built from (edgekit.quantize):
@@ -32,9 +36,13 @@ NARROWINGS = ("fp16", "ir", "qdq", "qdq-symmetric", "qdq-fp16")
 
 @dataclass(frozen=True)
 class TargetOptions:
-    """What can be asked of one target's build by ``--option NAME=VALUE``; this one has nothing to ask."""
+    """What can be asked of one target's build, each field told of by ``edgekit.runtime.fields.option``; this one has
+    nothing to ask.
 
-    NAMES: ClassVar[tuple[str, ...]] = ()
+    On the command line a field is ``--option NAME=VALUE``, those in ``FLAGS`` have options of their own.
+    """
+
+    FLAGS: ClassVar[tuple[str, ...]] = ()
 
     @property
     def complete(self) -> bool:
@@ -42,15 +50,37 @@ class TargetOptions:
         return True
 
     @classmethod
-    def parse(cls, texts: Mapping[str, str]) -> TargetOptions:
+    def parse(cls, texts: Mapping[str, str]) -> Self:
         """Options from their spelling on the command line.
 
         Raises:
-            UsageError: no such option, or a value out of range.
+            UsageError: no such option, or a value out of range; the message names it.
         """
-        for name in texts:
-            raise UsageError(f"`option` {name}: there is none of that name")
-        return cls()
+        known = {each.name.replace("_", "-"): each for each in fields(cls)}
+        values = {}
+        for name, text in texts.items():
+            if name not in known:
+                has = ", ".join(known) or "none"
+                raise UsageError(f"`option` {name}: these targets have no such option; they have {has}")
+            told = about(known[name])
+            try:
+                values[known[name].name] = told.parse(text) if told.parse else _plain(text, told.choices)
+            except ValueError as error:
+                means = told.means or " or ".join(told.choices) or "yes or no"
+                raise UsageError(f"{cls.named(name)}{text}: must be {means}") from error
+        return cls(**values)
+
+    @classmethod
+    def named(cls, name: str) -> str:
+        """The option as messages begin with it."""
+        return f"`{name.replace('-', '_')}` " if name in cls.FLAGS else f"`option` {name}="
+
+
+def _plain(text: str, choices: tuple[str, ...]) -> object:
+    """A choice, or yes or no."""
+    if choices:
+        return choices[choices.index(text.lower())]
+    return ("no", "yes").index(text.lower()) == 1
 
 
 @dataclass(frozen=True)

@@ -20,11 +20,12 @@ AOT and TensorRT-RTX Engines" and the support matrices of TensorRT-RTX 1.4 to 1.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from edgekit.errors import InputError, UsageError
+from edgekit.runtime.fields import option
 from edgekit.runtime.versions import version
 from edgekit.spec import Json
 from edgekit.targets._target import TargetOptions
@@ -98,25 +99,9 @@ def _positive(text: str) -> int:
     return number
 
 
-def _level(text: str) -> int:
-    if (number := int(text)) not in range(6):
-        raise ValueError
-    return number
-
-
-def _core(text: str) -> int:
-    if (number := int(text)) not in range(8):
-        raise ValueError
-    return number
-
-
-def _yes(text: str) -> bool:
-    return {"yes": True, "no": False}[text.lower()]
-
-
-def _one_of(*words: str) -> Callable[[str], str]:
-    def parse(text: str) -> str:
-        return words[words.index(text.lower())]
+def _below(limit: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        return range(limit).index(int(text))
 
     return parse
 
@@ -140,82 +125,44 @@ def _folder(text: str) -> Path:
     return Path(text)
 
 
-# Option -> how its text is read, and what it may be: the help of the sentence for a bad value.
-_PARSERS: dict[str, tuple[Callable[[str], object], str]] = {
-    "sm": (_architectures, "architectures by commas, such as 75,86,89,120"),
-    "workspace": (_positive, "megabytes, 1 or more"),
-    "builder-level": (_level, "0 (quickest to build) to 5 (all kernels tried)"),
-    "timing-cache": (_folder, "a folder"),
-    "hardware": (_one_of("same", "same-sm", "ampere+"), "same, same-sm or ampere+"),
-    "version-compatible": (_yes, "yes or no"),
-    "sparsity": (_yes, "yes or no"),
-    "dla": (_core, "the number of a DLA core"),
-    "gpu-fallback": (_yes, "yes or no"),
-    "batches": (_batches, "the least, the best and the greatest batch by commas, such as 1,4,16"),
-    "strip-weights": (_yes, "yes or no"),
-    "engine": (_yes, "yes or no"),
-    "layer-names": (_one_of("none", "names", "detailed"), "none, names or detailed"),
-}
-
-
 @dataclass(frozen=True)
 class TensorRTOptions(TargetOptions):
-    """What can be asked of a build. ``--sm``, ``--workspace`` and ``--timing-cache`` have flags of their own, the
-    others are ``--option NAME=VALUE`` with the field's name spelt with hyphens.
+    """What can be asked of a build."""
 
-    Attributes:
-        sm: architectures to build for (TensorRT-RTX; TensorRT builds for the GPU at hand).
-        workspace: most megabytes of GPU memory a layer may use for scratch; the SDK's own limit by default.
-        builder_level: 0 to 5, how long the builder looks for faster kernels; 3 by default.
-        timing_cache: folder of measured kernel times, a file for each GPU and version, read and written.
-        hardware: ``same`` GPU model, ``same-sm`` (every GPU of that architecture) or ``ampere+`` (slower anywhere).
-        version_compatible: let later versions of TensorRT load the engine.
-        sparsity: use 2:4 sparse kernels where the weights are.
-        dla: run what it can on this core of Jetson's accelerator.
-        gpu_fallback: let layers the accelerator cannot take run on the GPU; the engine's record lists them.
-        batches: least, best and greatest batch of a graph with a dynamic one.
-        strip_weights: leave the weights out; they are read from ``model.onnx`` when the engine is loaded.
-        engine: no (``--no-engine``) packs the graph alone, for ``edgekit build --from`` on the machine it is for.
-        layer_names: what the engine keeps of its layers: ``detailed`` shows which kernels they became.
-    """
+    FLAGS = ("sm", "workspace", "timing-cache")
 
-    sm: tuple[int, ...] = ()
-    workspace: int | None = None
-    builder_level: int | None = None
-    timing_cache: Path | None = None
-    hardware: str = "same"
+    sm: tuple[int, ...] = option((), parse=_architectures, means="architectures by commas, such as 75,86,89,120")
+    """Architectures to build for (TensorRT-RTX; TensorRT builds for the GPU at hand)."""
+    workspace: int | None = option(None, parse=_positive, means="megabytes, 1 or more")
+    """Most megabytes of GPU memory a layer may use for scratch; the SDK's own limit by default."""
+    builder_level: int | None = option(None, parse=_below(6), means="0 (quickest to build) to 5 (all kernels tried)")
+    """How long the builder looks for faster kernels; 3 by default."""
+    timing_cache: Path | None = option(None, parse=_folder, means="a folder")
+    """Measured kernel times, a file for each GPU and version, read and written."""
+    hardware: str = option("same", choices=("same", "same-sm", "ampere+"), means="same, same-sm or ampere+")
+    """The same GPU model, every GPU of that architecture, or Ampere and later (slower anywhere)."""
     version_compatible: bool = False
+    """Let later versions of TensorRT load the engine."""
     sparsity: bool = False
-    dla: int | None = None
+    """Use 2:4 sparse kernels where the weights are."""
+    dla: int | None = option(None, parse=_below(8), means="the number of a DLA core")
+    """Run what it can on this core of Jetson's accelerator."""
     gpu_fallback: bool = True
-    batches: tuple[int, int, int] = (1, 4, 16)
+    """Let layers the accelerator cannot take run on the GPU; the engine's record lists them."""
+    batches: tuple[int, int, int] = option(
+        (1, 4, 16), parse=_batches, means="the least, the best and the greatest batch by commas, such as 1,4,16"
+    )
+    """Least, best and greatest batch of a graph with a dynamic one."""
     strip_weights: bool = False
+    """Leave the weights out; they are read from ``model.onnx`` when the engine is loaded."""
     engine: bool = True
-    layer_names: str = "detailed"
+    """No packs the graph alone, to be built on the machine it is for."""
+    layer_names: str = option("detailed", choices=("none", "names", "detailed"), means="none, names or detailed")
+    """What the engine keeps of its layers: ``detailed`` shows which kernels they became."""
 
     @property
     def complete(self) -> bool:
         return self.engine
-
-    @classmethod
-    def parse(cls, texts: Mapping[str, str]) -> TensorRTOptions:
-        """Options from their spelling on the command line.
-
-        Raises:
-            UsageError: no such option, or a value out of range; the sentence names it.
-        """
-        fields: Json = {}
-        for name, text in texts.items():
-            if name not in _PARSERS:
-                raise UsageError(
-                    f"`option` {name}: TensorRT targets have no such option; they have {', '.join(_PARSERS)}"
-                )
-            parser, meaning = _PARSERS[name]
-            try:
-                fields[name.replace("-", "_")] = parser(text)
-            except (ValueError, KeyError) as error:
-                raise UsageError(f"{_named(name)}{text}: must be {meaning}") from error
-        return cls(**fields)
 
     def changed(self) -> Json:
         """Fields that are not at their defaults, JSON-ready, as an engine's record keeps them."""
@@ -223,14 +170,6 @@ class TensorRTOptions(TargetOptions):
         values.pop("sm", None)
         values.pop("timing_cache", None)  # a place on the machine of the build
         return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
-
-
-FLAGS = ("sm", "workspace", "timing-cache")  # options of the command itself; the others are given by its option
-
-
-def _named(name: str) -> str:
-    """An option as messages name it."""
-    return f"`{name.replace('-', '_')}` " if name in FLAGS else f"`option` {name}="
 
 
 def spelt(changed: Json) -> list[str]:
@@ -241,7 +180,7 @@ def spelt(changed: Json) -> list[str]:
         if isinstance(value, list):
             text = ",".join(map(str, value))
         name = field.replace("_", "-")
-        words.append(f"--{name} {text}" if name in FLAGS else f"--{'option'} {name}={text}")
+        words.append(f"--{name} {text}" if name in TensorRTOptions.FLAGS else f"--{'option'} {name}={text}")
     return words
 
 
@@ -254,9 +193,8 @@ def check(options: TensorRTOptions, generation: Generation) -> None:
     if not generation.here:
         for name in ("hardware", "version_compatible", "dla", "timing_cache"):
             if getattr(options, name) != getattr(TensorRTOptions(), name):
-                raise UsageError(
-                    f"{_named(name.replace('_', '-')).strip('= ')}: TensorRT-RTX has no such thing; trt-* targets do"
-                )
+                named = options.named(name.replace("_", "-")).strip("= ")
+                raise UsageError(f"{named}: TensorRT-RTX has no such thing; trt-* targets do")
     elif options.sm:
         raise UsageError(
             "`sm`: TensorRT builds for the GPU of the machine it runs on; only trt-rtx-* targets are built for others"

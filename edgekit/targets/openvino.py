@@ -25,6 +25,7 @@ import numpy as np
 
 from edgekit.errors import GateError, InputError, UsageError, not_installed, optional
 from edgekit.runtime.atomic import written_whole
+from edgekit.runtime.fields import option
 from edgekit.runtime.forks import keep_in_children
 from edgekit.runtime.home import ensure_home
 from edgekit.runtime.processor import is_cpu
@@ -48,27 +49,10 @@ WARM_RUNS = 3  # of a profile, not counted
 
 @dataclass(frozen=True)
 class OpenVinoOptions(TargetOptions):
-    """What can be asked of a build by ``--option NAME=VALUE``.
+    """What can be asked of a build."""
 
-    Attributes:
-        input: ``uint8`` (canvases as they are, ``_openvino_input``) or ``float`` (float32 RGB 0..1).
-    """
-
-    input: str = "uint8"
-
-    @classmethod
-    def parse(cls, texts: Mapping[str, str]) -> OpenVinoOptions:
-        """Options from their spelling on the command line.
-
-        Raises:
-            UsageError: no such option or value; the sentence names it.
-        """
-        for name, text in texts.items():
-            if name != "input":
-                raise UsageError(f"`option` {name}: OpenVINO targets have no such option; they have input")
-            if text.lower() not in ("uint8", "float"):
-                raise UsageError(f"`option` input={text}: must be uint8 or float")
-        return cls(**{name: text.lower() for name, text in texts.items()})
+    input: str = option("uint8", choices=("uint8", "float"))
+    """Canvases as they are (``_openvino_input``), or float32 RGB 0..1."""
 
 
 def missing() -> str | None:
