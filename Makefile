@@ -4,6 +4,7 @@
 # make test-pythons     the quick tests on the oldest and the newest Python (what is not installed is skipped with a line)
 # make test-random      the quick tests RUNS=10 times, in random order with random seeds
 # make test-processors  the numerical tests as on other processors, by switches and emulators (ROWS="avx2 haswell": some)
+# make docs       the documentation site, in site/ (strict: a broken link fails)
 # make lint       lint and types alone
 # make clean      remove what the above made (make clean-venv: the virtual environment too)
 #
@@ -19,7 +20,9 @@ STAMP  := $(VENV)/.edgekit-installed
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-pythons test-random test-processors lint clean clean-venv
+DOCS := $(VENV)/.edgekit-docs
+
+.PHONY: help demo docs test test-slow test-pythons test-random test-processors lint clean clean-venv
 
 RUNS ?= 10
 ROWS ?=
@@ -63,8 +66,15 @@ test-random: $(STAMP)
 test-processors: $(STAMP)
 	$(BIN)/python -m tests.processors $(ROWS)
 
+$(DOCS): $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	touch $@
+
+docs: $(DOCS)
+	$(BIN)/python -m mkdocs build --strict --quiet
+
 clean:
-	rm -rf demo-out build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf site demo-out build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find edgekit tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 clean-venv: clean
