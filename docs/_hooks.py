@@ -1,10 +1,10 @@
 """What mkdocs asks while it builds the site: drawings, and the pages' parts that are made from the code.
 
-    <!-- drawing: flow -->        a drawing of _drawings.py
-    <!-- generated: cli -->       every command with its options, from the command line itself
-    <!-- generated: rewrites -->  every rule's own description, in the order of a recipe
-    <!-- generated: tables -->    the model-scale tables of benchmarks/results/
-    <!-- generated: results -->   what results files there are, by which script
+<!-- drawing: flow -->        a drawing of _drawings.py
+<!-- generated: cli -->       every command with its options, from the command line itself
+<!-- generated: rewrites -->  every rule's own description, in the order of a recipe
+<!-- generated: tables -->    the model-scale tables of benchmarks/results/
+<!-- generated: results -->   what results files there are, by which script
 """
 
 from __future__ import annotations
@@ -51,7 +51,14 @@ def cli() -> str:
     root = typer.main.get_command(application())
     parts = []
     for name, command in _commands(root, ""):
-        lines = [f"## edgekit {name}", "", _plain(command.help), "", "| option | what it is | default |", "|---|---|---|"]
+        lines = [
+            f"## edgekit {name}",
+            "",
+            _plain(command.help),
+            "",
+            "| option | what it is | default |",
+            "|---|---|---|",
+        ]
         lines += [row for parameter in command.params if (row := _row(parameter))]
         parts.append("\n".join(lines))
     return "\n\n".join(parts)
@@ -125,12 +132,18 @@ def results() -> str:
 
 def calls() -> str:
     """Whole calls at n, s and m against Ultralytics' exports."""
-    rows = ["| | ms | " + " | ".join(f"against its {e} export" for e in ("FP32", "FP16", "INT8")) + " |", "|---|---|---|---|---|"]
+    rows = [
+        "| | ms | " + " | ".join(f"against its {e} export" for e in ("FP32", "FP16", "INT8")) + " |",
+        "|---|---|---|---|---|",
+    ]
     for scale in "nsm":
         document = _result(f"calls-{scale}")
         ours = [r for r in document["rows"] if r["contestant"].startswith("edgekit")]
         for row in ours:
-            cells = [_ratio(next((r for r in document["ratios"] if _pair(r, row, kind)), None)) for kind in ("fp32", "fp16", "int8")]
+            cells = [
+                _ratio(next((r for r in document["ratios"] if _pair(r, row, kind)), None))
+                for kind in ("fp32", "fp16", "int8")
+            ]
             name = row["contestant"].split(" ")[-1].removeprefix("yolo12")
             rows.append(f"| {name} | {row['whole_ms']['p50']:.1f} | " + " | ".join(cells) + " |")
         rows[-1] += "" if document.get("reliable", True) else "\n| (the machine was not quiet) | | | | |"
@@ -153,7 +166,9 @@ def folders() -> str:
         sides = {r["side"]: r["times_as_fast_as_the_peer"] for r in _result(f"cold{suffix}")["rows"]}
         table["cold start"].append(_ratio(sides["edgekit"]))
         table["cold start, `cache=True`"].append(_ratio(sides["edgekit, cache"]))
-    return "\n".join(["| | n | s | m |", "|---|---|---|---|", *(f"| {k} | " + " | ".join(v) + " |" for k, v in table.items())])
+    return "\n".join(
+        ["| | n | s | m |", "|---|---|---|---|", *(f"| {k} | " + " | ".join(v) + " |" for k, v in table.items())]
+    )
 
 
 def floor() -> str:
@@ -167,8 +182,10 @@ def floor() -> str:
 
 
 def _result(name: str) -> dict[str, Any]:
-    document: dict[str, Any] = json.loads((REPO / "benchmarks" / "results" / f"{name}.json").read_text(encoding="utf-8"))
+    document: dict[str, Any] = json.loads(
+        (REPO / "benchmarks" / "results" / f"{name}.json").read_text(encoding="utf-8")
+    )
     return document
 
 
-GENERATED = {"calls": calls, "folders": folders, "floor": floor, "cli": cli, "rewrites": rewrites, "tables": tables, "results": results}
+GENERATED = {f.__name__: f for f in (calls, folders, floor, cli, rewrites, tables, results)}

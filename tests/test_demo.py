@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import yaml
 
-from benchmarks import demo
+from benchmarks import shapeset
 from edgekit.errors import InputError
 
 
@@ -19,8 +19,8 @@ def box_of(pixels: np.ndarray) -> list[int]:
     return [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
 
 
-def shape(label: int, x: float, y: float, radius: float, angle: float = 0.3, grey: int = 255) -> demo.Shape:
-    return demo.Shape(label, x, y, radius, angle, (grey,) * 3, (grey,) * 3, "plain")
+def shape(label: int, x: float, y: float, radius: float, angle: float = 0.3, grey: int = 255) -> shapeset.Shape:
+    return shapeset.Shape(label, x, y, radius, angle, (grey,) * 3, (grey,) * 3, "plain")
 
 
 @pytest.mark.parametrize(
@@ -35,7 +35,7 @@ def shape(label: int, x: float, y: float, radius: float, angle: float = 0.3, gre
 )
 @pytest.mark.parametrize("angle", [0.0, 1.1])
 def test_shapes_cover_the_area_of_their_closed_form(name: str, area: float, angle: float) -> None:
-    mask = demo.shape_mask(shape(demo.NAMES.index(name), 150, 150, 140, angle), 300, 300)
+    mask = shapeset.shape_mask(shape(shapeset.NAMES.index(name), 150, 150, 140, angle), 300, 300)
     assert mask.sum() == pytest.approx(area * 140**2, rel=0.03)  # pixels on the outline count as inside
 
 
@@ -47,7 +47,7 @@ def test_boxes_and_masks_are_what_the_picture_shows(seed: int) -> None:
         shape(int(rng.integers(5)), *rng.uniform(20, 140, 2), rng.uniform(10, 40), rng.uniform(0, 6), grey=40 * (i + 1))
         for i in range(5)
     ]
-    scene = demo.compose(np.zeros((160, 160, 3), np.uint8), shapes)
+    scene = shapeset.compose(np.zeros((160, 160, 3), np.uint8), shapes)
     assert scene.labels == tuple(s.label for s in shapes)
     for i, (mask, box) in enumerate(zip(scene.masks, scene.boxes, strict=True)):
         shown = scene.image[..., 0] == 40 * (i + 1)
@@ -57,33 +57,33 @@ def test_boxes_and_masks_are_what_the_picture_shows(seed: int) -> None:
 
 
 def test_a_covered_shape_gets_the_box_of_its_visible_part() -> None:
-    square = demo.NAMES.index("square")
+    square = shapeset.NAMES.index("square")
     turned = math.pi / 4  # sides along the axes: corners of the unit circle at 45 degrees
     half = 40 / math.sqrt(2)
     left, right = shape(square, 60, 60, 40, turned, 50), shape(square, 80, 60, 40, turned, 90)
-    scene = demo.compose(np.zeros((120, 160, 3), np.uint8), [left, right])
+    scene = shapeset.compose(np.zeros((120, 160, 3), np.uint8), [left, right])
     expected = [[60 - half, 60 - half, 80 - half, 60 + half], [80 - half, 60 - half, 80 + half, 60 + half]]
     np.testing.assert_allclose(scene.boxes, expected, atol=1.0)
 
 
 def test_scenes_are_varied_and_every_shape_in_them_can_be_seen() -> None:
-    scenes = [demo.draw_scene(np.random.default_rng(i), 160) for i in range(60)]
+    scenes = [shapeset.draw_scene(np.random.default_rng(i), 160) for i in range(60)]
     labels = [label for s in scenes for label in s.labels]
-    assert set(labels) == set(range(len(demo.NAMES)))
+    assert set(labels) == set(range(len(shapeset.NAMES)))
     boxes = np.concatenate([s.boxes for s in scenes])
     assert boxes.min() >= 0 and boxes.max() <= 160
     sides = (boxes[:, 2:] - boxes[:, :2]).max(axis=1)
     assert sides.min() >= 4 and sides.max() / sides.min() > 5
-    assert all(mask.sum() >= demo.SMALLEST for s in scenes for mask in s.masks)
+    assert all(mask.sum() >= shapeset.SMALLEST for s in scenes for mask in s.masks)
     assert len({len(s.labels) for s in scenes}) >= 5
     brightness = [float(s.image.mean()) for s in scenes]
     assert min(brightness) < 80 and max(brightness) > 150
 
 
 def test_the_set_has_the_usual_layout_and_its_labels_are_the_scenes_boxes(tmp_path: Path) -> None:
-    data = demo.make_set(tmp_path / "set", train=3, val=2, size=128, seed=7)
+    data = shapeset.make_set(tmp_path / "set", train=3, val=2, size=128, seed=7)
     described = yaml.safe_load(data.read_text(encoding="utf-8"))
-    assert described["names"] == dict(enumerate(demo.NAMES))
+    assert described["names"] == dict(enumerate(shapeset.NAMES))
     for number, (split, count) in enumerate((("train", 3), ("val", 2))):
         images = sorted((data.parent / described[split]).iterdir())
         assert len(images) == count
@@ -91,7 +91,7 @@ def test_the_set_has_the_usual_layout_and_its_labels_are_the_scenes_boxes(tmp_pa
             image = cv2.imread(str(path))
             assert image.shape == (128, 128, 3)
             rows = np.loadtxt(str(path).replace("images", "labels").replace(".jpg", ".txt"), ndmin=2)
-            scene = demo.draw_scene(np.random.default_rng((7, number, index)), 128)
+            scene = shapeset.draw_scene(np.random.default_rng((7, number, index)), 128)
             assert rows[:, 0].astype(int).tolist() == list(scene.labels)
             centre, size = rows[:, 1:3] * 128, rows[:, 3:] * 128
             np.testing.assert_allclose(np.hstack([centre - size / 2, centre + size / 2]), scene.boxes, atol=1e-3)
@@ -101,7 +101,7 @@ def test_the_set_has_the_usual_layout_and_its_labels_are_the_scenes_boxes(tmp_pa
 def test_the_same_arguments_give_the_same_bytes(tmp_path: Path) -> None:
     def files(name: str, **options: int) -> dict[str, bytes]:
         folder = tmp_path / name
-        demo.make_set(folder, size=96, **options)
+        shapeset.make_set(folder, size=96, **options)
         return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
     one = files("one", train=2, val=1)
@@ -114,13 +114,13 @@ def test_the_same_arguments_give_the_same_bytes(tmp_path: Path) -> None:
 def test_nothing_is_overwritten(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("keep")
     with pytest.raises(InputError, match="is not empty"):
-        demo.make_set(tmp_path)
+        shapeset.make_set(tmp_path)
     with pytest.raises(InputError, match="under 64"):
-        demo.make_set(tmp_path / "new", size=32)
+        shapeset.make_set(tmp_path / "new", size=32)
 
 
 def test_the_video_plays_and_moves(tmp_path: Path) -> None:
-    path = demo.make_video(tmp_path / "shapes.mp4", frames=12, size=128)
+    path = shapeset.make_video(tmp_path / "shapes.mp4", frames=12, size=128)
     video = cv2.VideoCapture(str(path))
     frames = []
     while (read := video.read())[0]:
@@ -129,4 +129,4 @@ def test_the_video_plays_and_moves(tmp_path: Path) -> None:
     assert frames[0].shape == (128, 128, 3)
     assert np.abs(frames[0].astype(float) - frames[-1]).mean() > 2
     with pytest.raises(InputError, match="cannot write a video"):
-        demo.make_video(tmp_path / "no-such-folder" / "shapes.mp4", frames=1)
+        shapeset.make_video(tmp_path / "no-such-folder" / "shapes.mp4", frames=1)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import demo
+from benchmarks import shapeset
 from edgekit import checkpoint
 from edgekit.errors import InputError, UsageError
 from edgekit.nn.blocks import activation
@@ -174,12 +174,12 @@ def test_a_teacher_of_other_keypoints_and_wrong_gains(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return demo.make_set(tmp_path_factory.mktemp("shapes"), train=8, val=2, size=96)
+    return shapeset.make_set(tmp_path_factory.mktemp("shapes"), train=8, val=2, size=96)
 
 
 @pytest.mark.slow
 def test_a_distilled_run_resumes_exactly_and_keeps_its_activation(shapes: Path, tmp_path: Path) -> None:
-    teacher = saved(tmp_path, names=demo.NAMES)
+    teacher = saved(tmp_path, names=shapeset.NAMES)
     wanted = SMALL.replace(activation="hardswish", teacher=str(teacher), gains={"distill_feature": 0.5})
     whole = loop.train(shapes, str(teacher), tmp_path / "whole", wanted)
     assert {"loss_distill_cls", "loss_distill_box", "loss_distill_feature"} <= set(whole.history[0])
@@ -193,13 +193,13 @@ def test_a_distilled_run_resumes_exactly_and_keeps_its_activation(shapes: Path, 
     loop.train(shapes, None, tmp_path / "cut", wanted, resume=True)
     one, other = (checkpoint.load(tmp_path / name / "last.pt").net.state_dict() for name in ("whole", "cut"))
     assert all(torch.equal(one[key], other[key]) for key in one)
-    checkpoint.save(checkpoint.load(saved(tmp_path, names=demo.NAMES, activation="relu")), teacher)
+    checkpoint.save(checkpoint.load(saved(tmp_path, names=shapeset.NAMES, activation="relu")), teacher)
     with pytest.raises(InputError, match="is not the file the run began with"):
         loop.train(shapes, None, tmp_path / "cut", wanted, resume=True)
 
 
 def test_a_teachers_licence_goes_along(shapes: Path, tmp_path: Path) -> None:
-    teacher = saved(tmp_path, names=demo.NAMES)
+    teacher = saved(tmp_path, names=shapeset.NAMES)
     licensed = checkpoint.load(teacher)
     licensed.license = "AGPL-3.0"
     checkpoint.save(licensed, teacher)

@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import demo
+from benchmarks import shapeset
 from edgekit import checkpoint
 from edgekit.checkpoint import catalog
 from edgekit.errors import GateError, UsageError
@@ -64,8 +64,8 @@ def begin(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """Seven drawn images, so that the last batch is three (two for one process, one for the other), and a checkpoint
     whose BatchNorms know such images."""
     root = tmp_path_factory.mktemp("set")
-    data = demo.make_set(root, train=7, val=2, size=64)
-    fresh = settled("yolo12n", noise(4, 3, 64, 64), 1e-3, demo.NAMES, seed=1)
+    data = shapeset.make_set(root, train=7, val=2, size=64)
+    fresh = settled("yolo12n", noise(4, 3, 64, 64), 1e-3, shapeset.NAMES, seed=1)
     return data, checkpoint.save(fresh, root / "start.pt")
 
 

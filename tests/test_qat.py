@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks import demo
+from benchmarks import shapeset
 from edgekit import checkpoint
 from edgekit.checkpoint import catalog
 from edgekit.errors import UsageError
@@ -74,12 +74,12 @@ def test_folding_norms_does_not_move_the_grid() -> None:
 
 @pytest.fixture(scope="module")
 def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return demo.make_set(tmp_path_factory.mktemp("shapes"), train=8, val=2, size=96)
+    return shapeset.make_set(tmp_path_factory.mktemp("shapes"), train=8, val=2, size=96)
 
 
 @pytest.mark.slow
 def test_a_run_gives_an_ordinary_checkpoint(shapes: Path, tmp_path: Path) -> None:
-    fresh = checkpoint.new(catalog.spec("yolo12n", classes=len(demo.NAMES)), demo.NAMES, 64, seed=1)
+    fresh = checkpoint.new(catalog.spec("yolo12n", classes=len(shapeset.NAMES)), shapeset.NAMES, 64, seed=1)
     model = checkpoint.save(fresh, tmp_path / "trained.pt")
     result = loop.train(shapes, str(model), tmp_path / "run", SMALL.replace(qat=True))
     loaded = checkpoint.load(result.best)

@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import demo
+from benchmarks import shapeset
 from edgekit import checkpoint
 from edgekit.bundle.loading import open_session
 from edgekit.cli import main
@@ -38,7 +38,7 @@ SMALL = TrainOptions(epochs=3, batch=4, imgsz=(64, 64), workers=0, patience=0, c
 @pytest.fixture(scope="module")
 def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Ten drawn images to train on and four to validate on."""
-    return demo.make_set(tmp_path_factory.mktemp("shapes"), train=10, val=4, size=96)
+    return shapeset.make_set(tmp_path_factory.mktemp("shapes"), train=10, val=4, size=96)
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +91,7 @@ def test_a_run_leaves_what_it_promises(whole: loop.Result, shapes: Path) -> None
     assert json.loads((whole.folder / "options.json").read_text())["epochs"] == 3
     assert (whole.folder / "labels.png").is_file() and (whole.folder / "batch.png").is_file()
     loaded = checkpoint.load(whole.best)
-    assert loaded.names == demo.NAMES and loaded.imgsz == (64, 64)
+    assert loaded.names == shapeset.NAMES and loaded.imgsz == (64, 64)
     assert loaded.provenance["epoch"] == whole.best_epoch
     with Predictor(open_session(whole.best), batch=4) as predictor:
         again = evaluate(predictor, open_dataset(shapes, "detect", "val"))
@@ -123,7 +123,7 @@ def test_a_killed_run_resumes_to_the_very_same_bits(
 
 
 def test_a_resumed_run_needs_its_own_data_and_options(whole: loop.Result, tmp_path: Path, shapes: Path) -> None:
-    other = demo.make_set(tmp_path / "other", train=10, val=4, size=96, seed=3)
+    other = shapeset.make_set(tmp_path / "other", train=10, val=4, size=96, seed=3)
     with pytest.raises(InputError, match="was trained on .* not the same"):
         loop.train(other, "yolo12n", whole.folder, SMALL, resume=True)
     with pytest.raises(UsageError, match="`lr` 0.5: the run was started with None"):
@@ -245,7 +245,7 @@ def test_what_cannot_be_trained_on(shapes: Path, tmp_path: Path) -> None:
 
 
 def test_a_class_without_objects_and_a_bad_file_are_said(shapes: Path, tmp_path: Path) -> None:
-    copied = Path(shutil.copytree(shapes.parent, tmp_path / "set"))
+    copied = Path(shutil.copytree(shapeset.parent, tmp_path / "set"))
     labels = sorted((copied / "labels/train").glob("*.txt"))
     for file in labels:
         file.write_text("".join(line for line in file.read_text().splitlines(True) if not line.startswith("4 ")))
@@ -399,7 +399,7 @@ def test_a_small_disk_fills_up(shapes: Path, whole: loop.Result, tmp_path: Path)
         with pytest.raises(InputError, match="could not be written"):
             loop.train(shapes, "yolo12n", place / "run", SMALL, watch=watcher)
         assert any("could not be written" in note for note in watcher.notes)
-        assert checkpoint.load(place / "run" / "best.pt").names == demo.NAMES
+        assert checkpoint.load(place / "run" / "best.pt").names == shapeset.NAMES
         assert state_of(place / "run")["progress"]["epoch"] == 1
         filler.unlink()
         assert loop.train(shapes, "yolo12n", place / "run", SMALL, resume=True).metrics == whole.metrics

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import demo
+from benchmarks import shapeset
 from edgekit import checkpoint
 from edgekit.cli import main, tune
 from tests.networks import noise, settled
@@ -20,8 +20,8 @@ WORDS = "--epochs 1 --batch 4 --workers 0 --target ort-fp32 --budget 1 --imgsz 6
 def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A set and a checkpoint that stands for a trained one."""
     root = tmp_path_factory.mktemp("shapes")
-    data = demo.make_set(root, train=6, val=2, size=96)
-    fresh = settled("yolo12n", noise(4, 3, 64, 64), 1e-3, demo.NAMES, seed=1)
+    data = shapeset.make_set(root, train=6, val=2, size=96)
+    fresh = settled("yolo12n", noise(4, 3, 64, 64), 1e-3, shapeset.NAMES, seed=1)
     return data, checkpoint.save(fresh, root / "trained.pt")
 
 
