@@ -10,7 +10,7 @@ import pytest
 
 from edgekit.cli import _progress
 from edgekit.cli._common import console
-from edgekit.cli._progress import Counter, Phases, clock, track
+from edgekit.cli._progress import Counted, Phases, clock, track
 
 
 @pytest.fixture(autouse=True)
@@ -28,7 +28,7 @@ def said(capsys: pytest.CaptureFixture[str]) -> str:
 
 
 def test_counted_work_says_how_far_it_is(capsys: pytest.CaptureFixture[str]) -> None:
-    with Counter("checking", 40, "images", every_s=0.05) as counter:
+    with Counted("checking", 40, "images", every_s=0.05) as counter:
         counter.advance(10)
         line = said(capsys).splitlines()[0]
     found = re.fullmatch(r"checking: (\d+) of (\d+) images, ([\d.]+) a second, (\d+:\d\d) left", line)
@@ -40,7 +40,7 @@ def test_counted_work_says_how_far_it_is(capsys: pytest.CaptureFixture[str]) -> 
 
 def test_phases_are_named_with_the_time_since_the_start(capsys: pytest.CaptureFixture[str]) -> None:
     with Phases("exporting", every_s=0.05) as phases:
-        phases.say("calibrating [x]")
+        phases.update("calibrating [x]")
         assert said(capsys).startswith("calibrating [x] (0:0")
 
 
@@ -53,13 +53,13 @@ def test_quick_work_says_nothing_and_leaves_no_thread(capsys: pytest.CaptureFixt
 
 def test_an_error_ends_it_and_passes_through(capsys: pytest.CaptureFixture[str]) -> None:
     before = threading.active_count()
-    with pytest.raises(ZeroDivisionError), Counter("checking", 3):
+    with pytest.raises(ZeroDivisionError), Counted("checking", 3):
         raise ZeroDivisionError
     assert threading.active_count() == before
 
 
 def test_unknown_totals_have_no_end(capsys: pytest.CaptureFixture[str]) -> None:
-    counter = Counter("reading", None, "frames")
+    counter = Counted("reading", None, "frames")
     counter.reach(7, "camera 1")
     assert counter.line().startswith("reading: 7 frames, ")
     assert counter.line().endswith(", camera 1")

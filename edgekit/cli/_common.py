@@ -1,9 +1,7 @@
-"""What commands share: options that no dataclass declares, the JSON document, the console, progress.
+"""What commands share: options that no dataclass declares, the JSON document, the console.
 
 def command(source: Path, classes: Classes = None, json: Json = False) -> None:
     \"\"\"Find objects in images and videos.\"\"\"
-    for image in track(images, "predicting"):
-        ...
     if json:
         emit_json(results)
 """
@@ -17,7 +15,7 @@ import math
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -111,20 +109,6 @@ def console() -> Console:
     # Rich takes 80 columns where it cannot ask, which cuts tables written to a log.
     width = None if sys.stderr.isatty() or "COLUMNS" in os.environ else 160
     return Spelling(stderr=True, width=width, highlight=False)
-
-
-def track(items: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
-    """``items``, with a progress bar on standard error while they are taken; silent where that is no terminal.
-
-    ``total`` is needed only where ``items`` has no length.
-    """
-    if not console().is_terminal:
-        return iter(items)
-    from rich.progress import track as rich_track
-
-    if total is None and isinstance(items, Sequence):
-        total = len(items)
-    return iter(rich_track(items, description, total=total, console=console(), transient=True))
 
 
 def refuse_existing(out: Path, force: bool, option: str = "out") -> None:

@@ -1,12 +1,12 @@
 """How long work is shown: a bar or a spinner on a terminal, a line a minute where there is none (nohup, a container).
 
-with Counter("checking", len(images), "images") as counter:
+with Counted("checking", len(images), "images") as counter:
     for image in images:
         ...
         counter.advance()
 
 with Phases("building") as phases:           # what is not counted: the present phase and the time since the start
-    phases.say("calibrating")
+    phases.update("calibrating")
 
 for path in track(paths, "predicting"):
     ...
@@ -60,7 +60,7 @@ class _Shown:
             self._speaker.join()
 
 
-class Counter(_Shown):
+class Counted(_Shown):
     """Counted work.
 
     Args:
@@ -79,7 +79,7 @@ class Counter(_Shown):
         self._bar: Progress | None = None
         self._row: TaskID | None = None
 
-    def __enter__(self) -> Counter:
+    def __enter__(self) -> Counted:
         if not console().is_terminal:
             self._begin()
             return self
@@ -117,7 +117,7 @@ class Counter(_Shown):
 
 
 class Phases(_Shown):
-    """Work in phases that nobody can count: ``say`` names the present one."""
+    """Work in phases that nobody can count: ``update`` names the present one."""
 
     def __init__(self, phase: str = "", every_s: float | None = None) -> None:
         super().__init__(every_s)
@@ -137,7 +137,7 @@ class Phases(_Shown):
         if self._status:
             self._status.stop()
 
-    def say(self, phase: str) -> None:
+    def update(self, phase: str) -> None:
         """Name what is being done now."""
         from rich.markup import escape
 
@@ -154,7 +154,7 @@ def track(items: Iterable[T], title: str, total: int | None = None) -> Iterator[
     """``items``, counted while they are taken. ``total`` is needed only where ``items`` has no length."""
     if total is None and isinstance(items, Sequence):
         total = len(items)
-    with Counter(title, total) as counter:
+    with Counted(title, total) as counter:
         for item in items:
             yield item
             counter.advance()

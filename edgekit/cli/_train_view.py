@@ -1,4 +1,4 @@
-"""What a person sees of a running training: a live line, a line per epoch, and what sinks are told.
+"""What a person sees of a running training: a live line or one a minute, a line per epoch, and what sinks are told.
 
 with View(["tensorboard"]) as view:
     train(..., watch=view)
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgekit.cli._common import console, note
+from edgekit.cli._progress import EVERY_S, clock
 from edgekit.errors import UsageError
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ class View:
         self._sinks: Any = None
         self._bar: Any = None
         self._row: Any = None
-        self._images = 0
+        self._images = self._first = 0  # images seen, steps done before this process
         self._start = self._ended = time.monotonic()
         self._shown = 0.0
 
@@ -85,26 +86,37 @@ class View:
             from edgekit.train.loggers import open_loggers
 
             self._sinks = open_loggers(self._logs, run.folder.path, options.to_dict())
+        self._first = run.progress.epoch * run.batches + run.progress.step
         if self._bar:
-            done = run.progress.epoch * run.batches + run.progress.step
-            self._row = self._bar.add_task("", total=numbers.steps, completed=done, state="")
-        self._start = self._ended = time.monotonic()
+            self._row = self._bar.add_task("", total=numbers.steps, completed=self._first, state="")
+        self._start = self._ended = self._shown = time.monotonic()
 
     def stepped(self, run: Run, images: int) -> None:
         self._images += images
         now = self._ended = time.monotonic()
-        if self._bar and now - self._shown > 0.2:
+        if now - self._shown > (0.2 if self._bar else EVERY_S):
             self._shown = now
-            losses = " ".join(f"{name} {total / run.progress.step:.3f}" for name, total in run.progress.sums.items())
+            progress, batches = run.progress, run.batches
+            losses = " ".join(f"{name} {total / progress.step:.3f}" for name, total in progress.sums.items())
             state = f"{losses} | {self.images_per_s:.1f} images/s{_memory(run)}"
-            done = run.progress.epoch * run.batches + run.progress.step
-            title = f"epoch {run.progress.epoch + 1}/{run.options.epochs}"
-            self._bar.update(self._row, completed=done, description=title, state=state)
+            title, done = f"epoch {progress.epoch + 1}/{run.options.epochs}", progress.epoch * batches + progress.step
+            if self._bar:
+                self._bar.update(self._row, completed=done, description=title, state=state)
+            else:
+                left = (run.numbers.steps - done) * self.seconds / max(done - self._first, 1)
+                self._line(f"{title}, step {progress.step} of {batches}: {state}, {clock(left)} left")
 
     def validating(self, done: int, of: int) -> None:
-        self._ended = time.monotonic()
+        now = self._ended = time.monotonic()
         if self._bar and self._row is not None:
             self._bar.update(self._row, state=f"validating {done} of {of}")
+        elif now - self._shown > EVERY_S:
+            self._shown = now
+            self._line(f"validating {done} of {of}")
+
+    @staticmethod
+    def _line(text: str) -> None:
+        console().print(text, highlight=False, soft_wrap=True, markup=False)
 
     def ended_epoch(self, run: Run, row: Mapping[str, float]) -> None:
         self._ended = time.monotonic()

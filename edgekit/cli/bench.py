@@ -14,6 +14,7 @@ from edgekit.bench.options import BenchOptions
 from edgekit.cli import _bench_tables as tables
 from edgekit.cli._common import Force, Json, check_out, console, emit_json, write_json
 from edgekit.cli._options import Only
+from edgekit.cli._progress import Phases
 from edgekit.errors import GateError, UsageError
 from edgekit.runtime.options import OpenOptions, Options
 
@@ -140,7 +141,7 @@ def _datasets(wanted: BenchOptions, predictors: Mapping[str, Predictor]) -> dict
 
 @contextmanager
 def _progress() -> Iterator[Callable[[float, str], None]]:
-    with console().status("timing") as status:
+    with Phases("timing") as status:
         yield lambda share, what: status.update(f"{share:.0%}: {what}")
 
 
@@ -178,7 +179,7 @@ def _extras(
     from edgekit.bench.hints import hints
 
     found: dict[str, Any] = {}
-    with console().status(f"looking closer at {name}"):
+    with Phases(f"looking closer at {name}"):
         if profiled_post_ms is not None:
             found["profile"] = profile = profiling.profile(predictor, pictures)
             profile["hints"] = hints(predictor, profile, profiled_post_ms)

@@ -13,6 +13,7 @@ from edgekit.bundle.options import BuildOptions
 from edgekit.cli import _plan_table
 from edgekit.cli._common import Force, Json, console, emit_json, refuse_existing
 from edgekit.cli._options import Only
+from edgekit.cli._progress import Phases
 from edgekit.errors import UsageError
 from edgekit.quantize.options import QuantizeOptions
 from edgekit.runtime.fields import check, option
@@ -103,7 +104,7 @@ def command(
 def _built(model: Path | None, out: Path, goal: GoalOptions, options: BuildOptions) -> Bundle:
     from edgekit.bundle import build as building
 
-    with console().status("") as status:
+    with Phases("") as status:
         if goal.rebuild is not None:
             if model is not None or options.imgsz is not None or options.candidates is not None:
                 raise UsageError(
@@ -127,7 +128,7 @@ def _planned(model: Path | None, out: Path, goal: GoalOptions, options: BuildOpt
         raise UsageError("`objective` goes with `target` auto")
     if model is None:
         raise UsageError(f"{mode}: give MODEL, a checkpoint or an exported ONNX file")
-    with console().status("") as status:
+    with Phases("") as status:
 
         def say(line: str) -> None:
             _say(status, line)

@@ -9,6 +9,7 @@ import typer
 
 from edgekit.cli._common import Images, Json, console, emit_json
 from edgekit.cli._options import Only
+from edgekit.cli._progress import Phases
 from edgekit.runtime.options import OpenOptions, Options
 
 
@@ -35,7 +36,7 @@ def command(
     pictures = images_for(images, None, most)
     from edgekit.bundle.compare import compare
 
-    with console().status("comparing"):
+    with Phases("comparing"):
         report = compare(first, second, pictures, keep.conf, size, how.task)
     if json:
         emit_json(report)

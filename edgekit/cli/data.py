@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from edgekit.cli._common import CocoImages, Force, Json, LabelWords, Seed, console, emit_json, refuse_existing
+from edgekit.cli._progress import Counted
 from edgekit.runtime.fields import option
 
 if TYPE_CHECKING:
@@ -54,8 +54,8 @@ def check(
     from edgekit.errors import GateError
 
     datasets = open_splits(data, wanted.task, images, wanted.split, LabelOptions.from_text(label_options))
-    with _progress(sum(map(len, datasets))) as advance:
-        report = examine(datasets, wanted.workers or cores(), advance)
+    with Counted("checking", sum(map(len, datasets))) as counter:
+        report = examine(datasets, wanted.workers or cores(), counter.advance)
     if json:
         emit_json(_document(data, datasets, report))
     else:
@@ -70,17 +70,6 @@ def check(
 
 
 commands = (check,)
-
-
-@contextmanager
-def _progress(total: int) -> Iterator[Callable[[int], None]]:
-    """A bar on standard error, and what to call with 1 after every image."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("checking"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console(), transient=True, disable=not console().is_terminal) as progress:
-        task = progress.add_task("", total=total)
-        yield lambda done: progress.advance(task, done)
 
 
 def _named(data: Sequence[Path]) -> str:

@@ -10,6 +10,7 @@ import typer
 from edgekit.bundle.options import BuildOptions
 from edgekit.cli._common import Force, Json, console, emit_json, refuse_existing
 from edgekit.cli._options import Only
+from edgekit.cli._progress import Phases
 
 
 def command(
@@ -34,7 +35,7 @@ def command(
         from edgekit import checkpoint as checkpoints
     with optional("export", "onnx"):
         from edgekit.graph.export import export
-    with console().status(f"exporting {checkpoint}"):
+    with Phases(f"exporting {checkpoint}"):
         loaded = checkpoints.load(checkpoint)
         graph = export(loaded, out, wanted.imgsz, batch, opset, wanted.head, candidates=wanted.candidates)
     if json:

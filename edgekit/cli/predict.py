@@ -14,8 +14,9 @@ from typing import Annotated, Any
 
 import typer
 
-from edgekit.cli._common import Classes, Json, console, emit_json, note, parse_classes, track
+from edgekit.cli._common import Classes, Json, console, emit_json, note, parse_classes
 from edgekit.cli._options import Only, Without
+from edgekit.cli._progress import track
 from edgekit.runtime.fields import option
 from edgekit.runtime.options import OpenOptions, Options
 from edgekit.spec import MAX_DET

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from edgekit.cli._common import Force, Json, check_out, console, emit_json
+from edgekit.cli._progress import Phases
 from edgekit.errors import UsageError
 from edgekit.report.request import Request
 
@@ -26,7 +27,7 @@ def command(
     runs = [path for path in what if (path / "results.csv").is_file()]
     if runs:
         raise UsageError(f"report: {runs[0]} is a training run, whose plots are in that folder; give bundles")
-    with console().status("") as status:
+    with Phases("") as status:
         found = bundles.compare(what, asked, lambda line: status.update(line))
     headline = found["verdict"].headline
     size = page.write(page.bundles_page(found), out)

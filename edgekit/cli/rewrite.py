@@ -9,6 +9,7 @@ import typer
 
 from edgekit.cli._common import Force, Json, console, emit_json, refuse_existing
 from edgekit.cli._options import Only
+from edgekit.cli._progress import Phases
 from edgekit.runtime.options import OpenOptions
 
 
@@ -44,7 +45,7 @@ def command(
     from edgekit.spec import parse_imgsz
 
     recipe = recipe_for(targets.get(target).recipe, opset, with_rule or (), without or ())
-    with failures_to(out), console().status(f"rewriting {model}"):
+    with failures_to(out), Phases(f"rewriting {model}"):
         result = rewrite_file(
             model, out, recipe, catalog.attention_counts(), size=parse_imgsz(how.imgsz) if how.imgsz else None
         )

@@ -9,6 +9,7 @@ import typer
 
 from edgekit.bench.options import TableOptions
 from edgekit.cli._common import Force, Json, check_out, console, emit_json, write_json
+from edgekit.cli._progress import Phases
 from edgekit.errors import GateError, UsageError
 from edgekit.runtime.atomic import replacing
 
@@ -38,7 +39,7 @@ def command(
     _check(plan, wanted, out)
     dataset = open_split(wanted.data, plan.task, wanted.split, wanted.images) if wanted.data else None
     state = out.with_name(out.name + ".partial") if out else None
-    with console().status("") as status:
+    with Phases("") as status:
         document = table.measure(
             plan,
             images_for(None if dataset else wanted.images, dataset),

@@ -10,6 +10,7 @@ import typer
 
 from edgekit.cli._common import CocoImages, Force, Json, console, emit_json
 from edgekit.cli._options import Only
+from edgekit.cli._progress import Phases
 from edgekit.cli._train_view import View, check_new
 from edgekit.errors import UsageError
 from edgekit.runtime.fields import check, option
@@ -147,7 +148,7 @@ def _latency(model: Path, result: Result, target: str, budget: float, threads: i
 
     size = _size(result)
     pictures = some_of(result.dataset)
-    with tempfile.TemporaryDirectory() as folder, console().status("") as status:
+    with tempfile.TemporaryDirectory() as folder, Phases("") as status:
         places = {}
         for name, source in (("before", model), ("after", result.best)):
             status.update(f"building {name} for {target}")

@@ -20,6 +20,7 @@ from edgekit.cli._common import (
     write_json,
 )
 from edgekit.cli._options import Only, Without
+from edgekit.cli._progress import Counted
 from edgekit.metrics.options import Options
 from edgekit.runtime.fields import check, option
 from edgekit.runtime.options import OpenOptions
@@ -69,8 +70,8 @@ def command(
     session = open_session(model, how, "topk" if wanted.deployed_head else "raw", foreign=True)
     with Predictor(session, batch=session.info.batch or wanted.batch) as predictor:
         dataset = labels_for(session, open_dataset(data, session.info.task, wanted.split, images, options=reading))
-        with _bar(len(dataset)) as progress:
-            evaluation = evaluate(predictor, dataset, scoring, progress)
+        with Counted("evaluating", len(dataset)) as counter:
+            evaluation = evaluate(predictor, dataset, scoring, counter.reach)
     advice = metrics.threshold_curves(dataset, evaluation.predictions).best() if _detects(session.info) else []
     if wanted.save_json is not None:
         write_json(wanted.save_json, evaluation.predictions)
@@ -89,22 +90,6 @@ def _detects(info: Any) -> bool:
     from edgekit import tasks
 
     return tasks.get(info.task).detects
-
-
-def _bar(total: int) -> Any:
-    """A context whose value is called with the number of images done."""
-    import contextlib
-
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    @contextlib.contextmanager
-    def bar() -> Any:
-        columns = (TextColumn("evaluating"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=console(), transient=True, disable=not console().is_terminal) as progress:
-            task = progress.add_task("", total=total)
-            yield lambda done: progress.update(task, completed=done)
-
-    return bar()
 
 
 def _print(evaluation: Any, advice: list[dict[str, Any]]) -> None:
