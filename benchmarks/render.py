@@ -1,6 +1,6 @@
-"""Renders the tables of ``benchmarks/results/table-*.json`` into the README, between its markers.
+"""Renders the tables of ``benchmarks/results/table-*.json`` into the documentation, between its markers.
 
-    python benchmarks/render.py             # rewrite the README
+    python benchmarks/render.py             # rewrite docs/benchmarks/table.md
     python benchmarks/render.py --check     # say whether it is up to date (exit code 1 if not)
 
 A results file from anyone's machine comes by pull request: put it beside the others and run this; the tests check it.
@@ -25,17 +25,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="change nothing")
     options = parser.parse_args()
-    readme = REPO / "README.md"
+    page = REPO / "docs" / "benchmarks" / "table.md"
     try:
-        text = readme.read_text(encoding="utf-8")
+        text = page.read_text(encoding="utf-8")
         rendered = replaced(text, section(tables(REPO / "benchmarks" / "results")))
     except EdgekitError as error:
         sys.exit(str(error))
     if rendered == text:
         return
     if options.check:
-        sys.exit("README.md is not what benchmarks/render.py makes of the results; run it")
-    with replacing(readme) as partial:
+        sys.exit("docs/benchmarks/table.md is not what benchmarks/render.py makes of the results; run it")
+    with replacing(page) as partial:
         partial.write_text(rendered, encoding="utf-8")
 
 
@@ -49,7 +49,7 @@ def section(paths: Sequence[Path]) -> str:
     parts = []
     for path in paths:
         text = table_text.markdown(table_results.load(path))
-        parts.append(f"{text}\nFrom [`benchmarks/results/{path.name}`](benchmarks/results/{path.name}).\n")
+        parts.append(f"{text}\nFrom `benchmarks/results/{path.name}`.\n")
     return "\n".join(parts) or "No table is in `benchmarks/results/` yet.\n"
 
 
@@ -60,7 +60,9 @@ def replaced(text: str, content: str) -> str:
         EdgekitError: the markers are not there, once each and in order.
     """
     if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
-        raise EdgekitError(f"README.md: the markers {BEGIN} and {END} must be there once each, in that order")
+        raise EdgekitError(
+            f"docs/benchmarks/table.md: the markers {BEGIN} and {END} must be there once each, in that order"
+        )
     before, _, rest = text.partition(BEGIN)
     return f"{before}{BEGIN}\n\n{content}\n{END}{rest.partition(END)[2]}"
 

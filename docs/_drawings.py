@@ -1,4 +1,4 @@
-"""The drawings of the concept pages, as inline SVG: boxes on a grid and arrows between them, in the page's own colours.
+"""The drawings of the concept pages, as inline SVG: boxes on a grid and arrows between them, in the page's own colors.
 
     svg("flow")     # '<svg …>'
 

@@ -44,13 +44,13 @@ def on_post_page(output: str, **_: Any) -> str:
 
 def cli() -> str:
     """Every command: what it does, arguments and options."""
-    import typer
+    import importlib
 
-    from edgekit.cli._app import application
+    from edgekit.cli import _app
 
-    root = typer.main.get_command(application())
     parts = []
-    for name, command in _commands(root, ""):
+    commands = {name: _app.made(name, importlib.import_module(module)) for name, module in _app.names().items()}
+    for name, command in _commands(commands, ""):
         lines = [
             f"## edgekit {name}",
             "",
@@ -64,13 +64,13 @@ def cli() -> str:
     return "\n\n".join(parts)
 
 
-def _commands(group: Any, before: str) -> list[tuple[str, Any]]:
+def _commands(commands: dict[str, Any], before: str) -> list[tuple[str, Any]]:
     found = []
-    for name, command in sorted(group.commands.items()):
+    for name, command in sorted(commands.items()):
         if getattr(command, "hidden", False):
             continue
         if hasattr(command, "commands"):
-            found += _commands(command, f"{before}{name} ")
+            found += _commands(command.commands, f"{before}{name} ")
         else:
             found.append((before + name, command))
     return found
@@ -109,14 +109,6 @@ def rewrites() -> str:
 def _docstring(text: str) -> str:
     """A module's docstring as Markdown: indented examples are code already, literal quotes become Markdown's."""
     return text.strip().replace("``", "`")
-
-
-def tables() -> str:
-    """The model-scale tables, as benchmarks/render.py makes them."""
-    from benchmarks import render
-
-    text = render.section(render.tables(REPO / "benchmarks" / "results"))
-    return re.sub(r"\[(`[^`]*`)\]\(benchmarks/[^)]*\)", r"\1", text)  # files of the repository, not of the site
 
 
 def results() -> str:
@@ -188,4 +180,4 @@ def _result(name: str) -> dict[str, Any]:
     return document
 
 
-GENERATED = {f.__name__: f for f in (calls, folders, floor, cli, rewrites, tables, results)}
+GENERATED = {f.__name__: f for f in (calls, folders, floor, cli, rewrites, results)}

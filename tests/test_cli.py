@@ -6,7 +6,6 @@ import importlib
 import json
 import logging
 import os
-import re
 import subprocess
 import sys
 import types
@@ -55,11 +54,6 @@ def test_help_of_every_command_is_its_docstring(name: str, capsys: pytest.Captur
     assert leaves(lambda: _app.main([name, "--help"])) == 0
     shown = "".join(capsys.readouterr().out.split())  # lines may break anywhere, also at a hyphen
     assert "".join(summary.split()) in shown
-
-
-def test_the_readme_lists_the_commands() -> None:
-    readme = (REPO / "README.md").read_text(encoding="utf-8")
-    assert set(re.findall(r"^\| `edgekit (\S+)`", readme, flags=re.M)) == set(_app.names())
 
 
 SAME = (

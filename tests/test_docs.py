@@ -7,6 +7,7 @@ and a bundle ``yolo12n-ov``. What needs something else has ``<!-- not run: why -
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import shlex
@@ -80,13 +81,12 @@ def commands() -> Iterator[tuple[str, list[str]]]:
 
 @pytest.mark.parametrize(("where", "words"), list(commands()), ids=lambda v: v if isinstance(v, str) else "")
 def test_commands_and_options_exist(where: str, words: list[str]) -> None:
-    import typer
+    from edgekit.cli import _app
 
-    from edgekit.cli._app import application
-
-    command = typer.main.get_command(application())
-    while words and hasattr(command, "commands"):
-        assert words[0] in command.commands, where
+    name, *words = words
+    assert name in _app.names(), where
+    command = _app.made(name, importlib.import_module(_app.names()[name]))
+    if hasattr(command, "commands"):
         command, words = command.commands[words[0]], words[1:]
     known = {spelt for p in command.params for spelt in (*p.opts, *p.secondary_opts)}
     unknown = [w for w in words if w.startswith("--") and w.split("=")[0] not in {*known, "--help"}]
