@@ -8,6 +8,7 @@ and a bundle ``yolo12n-ov``. What needs something else has ``<!-- not run: why -
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import re
 import shlex
@@ -17,10 +18,13 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import jsonschema
 import pytest
 
 from benchmarks import shapeset
+from tests.tiny import tiny_bundle
 
 REPO = Path(__file__).resolve().parents[1]
 PAGES = [REPO / "README.md", *sorted((REPO / "docs").rglob("*.md"))]
@@ -144,3 +148,30 @@ def test_a_page_runs_from_top_to_bottom(page: str, world: Path, tmp_path: Path) 
             run(earlier, folder, world, python=True)
         else:
             run(block.code, folder, world)
+
+
+@pytest.fixture(scope="session")
+def schema() -> dict[str, Any]:
+    path = REPO / "docs" / "reference" / "manifest.schema.json"
+    document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    jsonschema.Draft202012Validator.check_schema(document)
+    return document
+
+
+@pytest.mark.parametrize("task", ["detect", "segment", "pose", "obb", "classify"])
+def test_manifests_are_what_the_documented_schema_says(task: str, schema: dict[str, Any], tmp_path: Path) -> None:
+    pytest.importorskip("onnx")
+    manifest = json.loads((tiny_bundle(tmp_path / task, task, "ort-fp32") / "manifest.json").read_text())
+    jsonschema.validate(manifest, schema)
+    assert set(manifest) <= set(schema["properties"])
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("schema", 2), ("names", []), ("head", "top"), ("files", {"model.onnx": "1234"}), ("imgsz", [64])],
+)
+def test_the_schema_refuses_what_edgekit_would(key: str, value: object, schema: dict[str, Any], tmp_path: Path) -> None:
+    pytest.importorskip("onnx")
+    manifest = json.loads((tiny_bundle(tmp_path / "b", "detect", "ort-fp32") / "manifest.json").read_text())
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(manifest | {key: value}, schema)
