@@ -95,7 +95,7 @@ def crowd(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_predictor_warns_once_and_says_what_to_build(crowd: Path) -> None:
     image = np.zeros(SIZE, np.uint8)
     with loading.load(crowd) as model:
-        with pytest.warns(TruncatedWarning, match=rf"{CANDIDATES} candidates .* `candidates` {4 * CANDIDATES}"):
+        with pytest.warns(TruncatedWarning, match=rf"{CANDIDATES} candidates .*--candidates {4 * CANDIDATES}"):
             assert model(image)[0].truncated == ("candidates",)
         with warnings.catch_warnings():
             warnings.simplefilter("error")
@@ -106,7 +106,7 @@ def test_a_predictor_warns_once_and_says_what_to_build(crowd: Path) -> None:
 
 def test_more_objects_than_the_head_can_give_are_refused(crowd: Path) -> None:
     for max_det in (CANDIDATES + 1, 1000):
-        with pytest.raises(UsageError, match=rf"`max_det` {max_det}: .* {CANDIDATES} .* `candidates` {5 * max_det} "):
+        with pytest.raises(UsageError, match=rf"`max_det` {max_det}: .* {CANDIDATES} .*--candidates {5 * max_det} "):
             loading.load(crowd, max_det=max_det)
     loading.load(crowd, max_det=CANDIDATES).close()
     with loading.load(crowd) as model, pytest.raises(UsageError, match="`max_det` 41"):
@@ -284,7 +284,7 @@ def test_objects_beyond_cocos_hundred_count_where_they_are_asked_for(tmp_path: P
     ("options", "max_det", "says"),
     [
         (metrics.Options(), 300, ["2 images hold more than 100 .*the most: 350", "1 image holds more than 300"]),
-        (metrics.Options("ultralytics"), 300, ["1 image holds more than 300 .*`max_det` 350"]),
+        (metrics.Options("ultralytics"), 300, ["1 image holds more than 300 .*--max-det 350"]),
         (metrics.Options(max_det=350), 350, []),
     ],
 )

@@ -254,7 +254,7 @@ def test_what_ends_a_process_becomes_a_sentence(monkeypatch: pytest.MonkeyPatch)
     # In a process of its own: a signal that goes astray must not end the tests.
     done = subprocess.run([sys.executable, "-c", ENDED], capture_output=True, text=True, cwd=REPO)
     assert done.returncode == 0, done.stderr
-    assert re.search("process 0 of 2: told to end.*--resume", done.stdout)
+    assert re.search("process 0 of 2: told to end.*`resume`", done.stdout)
     monkeypatch.setattr(distributed, "_connect", lambda world, device: None)
     with pytest.raises(GateError, match="lost another one.*`resume`"), joined():
         raise RuntimeError("[gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]:3")

@@ -29,7 +29,7 @@ def declared() -> dict[str, str]:
     """Package -> the extra of pyproject.toml that brings it ('' where always needed)."""
     project = tomllib.loads((REPO / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     groups = {"": project["dependencies"], **project["optional-dependencies"]}
-    groups = {extra: lines for extra, lines in groups.items() if extra not in ("dev", "all")}
+    groups = {extra: lines for extra, lines in groups.items() if extra not in ("dev", "all", "docs")}
     return {re.split(r"[<>=; ]", line)[0]: extra for extra, lines in groups.items() for line in lines}
 
 

@@ -174,4 +174,4 @@ def test_own_checkpoint_round_trip_keeps_every_bit(shared: Path, tmp_path: Path)
 
 def test_own_checkpoint_holds_only_what_weights_only_reads(tmp_path: Path) -> None:
     path = checkpoint.save(checkpoint.new(catalog.spec("yolo12n-cls", classes=2), ("a", "b")), tmp_path / "c.pt")
-    assert torch.load(path, weights_only=True)["edgekit"] == 1
+    assert torch.load(path, weights_only=True)["edgekit"] == 2

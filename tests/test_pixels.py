@@ -259,7 +259,7 @@ def test_a_batch_that_is_not_full_is_padded(tmp_path: Path) -> None:
 def test_the_manifest_says_so(tmp_path: Path) -> None:
     pixels, plain = (tiny_bundle(tmp_path / str(p), "detect", "ov-fp32", pixels=p) for p in (True, False))
     opened = read_bundle(pixels)
-    assert opened.manifest["schema"] == 2 and read_bundle(plain).manifest["schema"] == 1
+    assert opened.manifest["schema"] == read_bundle(plain).manifest["schema"] == 3
     assert opened.info.inputs == (Port("images", "images", (1, *SIZE, 3), "uint8"),)
     assert (opened.info.preprocess.color, opened.info.preprocess.scale) == ("BGR", 1.0)
     config = layouts.triton_config("tiny", targets.get("ov-fp32").servers["triton"], opened.info)

@@ -211,11 +211,18 @@ def test_what_can_run_here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(candidates_module.machine, "gpus", lambda: [])
     change_targets(monkeypatch, missing=lambda: None)
     found, left_out = candidates(Objective("latency"), data=True)
-    assert [c.name for c in found] == ["ort-fp32", "ov-fp32", "ov-fp16", "ort-int8", "ov-int8"]
+    assert [c.name for c in found if not c.name.startswith("ncnn")] == [
+        "ort-fp32",
+        "ov-fp32",
+        "ov-fp16",
+        "ort-int8",
+        "ov-int8",
+    ]
     assert {t for t in left_out if t.startswith("trt")} == set(left_out)
     assert "NVIDIA" in left_out["trt-fp16"]
     found, left_out = candidates(Objective("latency"), data=False)
-    assert "`data`" in left_out["ov-int8"] and [c.target for c in found] == ["ort-fp32", "ov-fp32", "ov-fp16"]
+    assert "`data`" in left_out["ov-int8"]
+    assert [c.target for c in found if not c.name.startswith("ncnn")] == ["ort-fp32", "ov-fp32", "ov-fp16"]
     found, _ = candidates(Objective("throughput"), data=False, cores=4)
     forms = [(1, None), (2, 4), (4, 4)]
     assert [(c.streams, c.threads) for c in found if c.target == "ort-fp32"] == forms

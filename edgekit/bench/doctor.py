@@ -48,6 +48,8 @@ PACKAGES = (
     ),
     Package("PyYAML", "", "data.yaml"),
     Package("rich", "", "tables and progress"),
+    Package("psutil", "", "what else the machine does while something is timed"),
+    Package("nvidia-ml-py", "", "the state of NVIDIA GPUs"),
     Package("typer", "", "the command line"),
     Package("torch", "train", "checkpoints, training and export"),
     Package("faster-coco-eval", "train", "COCO metrics"),
