@@ -9,8 +9,9 @@ import numpy as np
 from edgekit.metrics.labels import LabelledSet, Labels
 from edgekit.metrics.matching import average_precision, coco_precision
 from edgekit.metrics.objects import match_objects
+from edgekit.metrics.options import Options
 from edgekit.metrics.predictions import Detections, Prediction
-from edgekit.metrics.scores import IOU_THRESHOLDS, Options, Scores, table
+from edgekit.metrics.scores import IOU_THRESHOLDS, Scores, table
 from edgekit.tasks.rows import BadRow, Row, clip_box
 
 SIDE = 0.25  # of the box that is learnt around a point, as a fraction of the image
