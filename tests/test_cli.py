@@ -18,7 +18,7 @@ import pytest
 import typer
 
 import edgekit
-from edgekit.cli import _app, _common, _errors, _options
+from edgekit.cli import _app, _common, _errors, _options, _progress
 from edgekit.cli._options import Only
 from edgekit.errors import GateError, InputError, UsageError
 from edgekit.runtime.options import OpenOptions, Options
@@ -294,8 +294,8 @@ def test_an_existing_output_needs_force(tmp_path: Path) -> None:
 
 
 def test_progress_hands_on_every_item(capsys: pytest.CaptureFixture[str]) -> None:
-    assert list(_common.track(range(5), "counting")) == [0, 1, 2, 3, 4]
-    assert list(_common.track(iter("ab"), "letters")) == ["a", "b"]
+    assert list(_progress.track(range(5), "counting")) == [0, 1, 2, 3, 4]
+    assert list(_progress.track(iter("ab"), "letters")) == ["a", "b"]
     assert capsys.readouterr() == ("", "")
 
 

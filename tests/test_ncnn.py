@@ -11,6 +11,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from edgekit import targets
+from edgekit.bundle.options import BuildOptions
 from edgekit.errors import InputError, UsageError
 from edgekit.spec import Graph, ModelInfo, Port
 from edgekit.targets._target import Opening
@@ -111,4 +112,5 @@ def test_the_heads_are_those_of_the_host() -> None:
         target = targets.get(name)
         assert target.heads == ("raw",)
         assert not target.complaints()
+        assert BuildOptions().with_head(target.heads).head == "raw"  # unless another is asked for, which is refused
         assert dataclasses.is_dataclass(target)

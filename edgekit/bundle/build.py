@@ -60,7 +60,8 @@ def build(
             before the export (``preflight.py``).
         GateError: a rewrite count, the parity with PyTorch, accuracy or speed is off; see ``OUT.failed.json``.
     """
-    options, chosen = options or BuildOptions(), targets.get(target)
+    chosen = targets.get(target)
+    options = (options or BuildOptions()).with_head(chosen.heads)
     checked = preflight.of_build(source, chosen, out, options, sets)
     if checked.sets is not None and sets is None:
         _say_notes(checked.sets, say)

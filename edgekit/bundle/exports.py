@@ -99,7 +99,7 @@ class Exports:
         loaded = self._loaded(source)
         with optional(f"building from {source}", "onnx"):
             from edgekit.graph.export import export
-        form = options.imgsz, options.batch, None, options.head, target.recipe, options.candidates
+        form = options.imgsz, options.batch, None, options.head or "topk", target.recipe, options.candidates
         return export(loaded, path, *form)
 
     def _torch(self, source: Path, info: ModelInfo, options: BuildOptions) -> Session:

@@ -5,7 +5,8 @@ BuildOptions(imgsz=(320, 320), quantize=QuantizeOptions(data=Path("bccd/data.yam
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from edgekit.errors import UsageError
@@ -34,8 +35,9 @@ class BuildOptions:
     """Files, a folder or a glob of images for the parity check, as often as needed; INT8 without labels is judged on
     them. Default: generated ones."""
 
-    head: str = option("topk", choices=HEADS)
-    """raw (every anchor and class), topk (the best of them) or nms (finished detections).
+    head: str | None = option(None, choices=HEADS)
+    """raw (every anchor and class), topk (the best of them) or nms (finished detections). Default: topk, where the
+    target has it.
 
     An ONNX file keeps the one it was exported with.
     """
@@ -55,6 +57,10 @@ class BuildOptions:
 
     quantize: QuantizeOptions = field(default_factory=QuantizeOptions)
     """Data, limits and seed of a narrower target; INT8 needs some data."""
+
+    def with_head(self, heads: Sequence[str]) -> BuildOptions:
+        """These with a head: the one asked for, or topk or else the first of the target's ``heads``."""
+        return self if self.head else dataclasses.replace(self, head="topk" if "topk" in heads else heads[0])
 
     def __post_init__(self) -> None:
         check(self)

@@ -25,7 +25,7 @@ from edgekit.quantize import QuantizeOptions
 from edgekit.quantize.sets import Sets, open_sets
 from edgekit.runtime.manifest import is_bundle
 from edgekit.runtime.sources import read_images
-from edgekit.spec import HEADS, check_opset, parse_imgsz
+from edgekit.spec import check_opset, parse_imgsz
 from edgekit.targets import Target, TargetOptions
 from edgekit.tasks import ports
 
@@ -53,9 +53,8 @@ def of_build(source: Path, target: Target, out: Path, options: BuildOptions, set
     own = own_options(target, options.target)
     if options.layout is not None and not own.complete:
         raise UsageError(f"`layout` {options.layout}: `no_engine` leaves nothing to serve; drop one of them")
-    if options.head not in HEADS:
-        raise UsageError(f"`head` {options.head}: forms are {', '.join(HEADS)}")
-    _check_head(target, options.head, options.candidates)
+    head = options.with_head(target.heads).head or "topk"
+    _check_head(target, head, options.candidates)
     if options.imgsz is not None:
         parse_imgsz(options.imgsz)
     if target.int8 and options.batch is None:
@@ -63,7 +62,7 @@ def of_build(source: Path, target: Target, out: Path, options: BuildOptions, set
     check_out(out)
     found = sources.describe(source)
     if found.info is None and found.task is not None:
-        ports.check_head(found.task, options.head, options.batch)
+        ports.check_head(found.task, head, options.batch)
     _check_graph(found, target, options.imgsz)
     if options.images:
         read_images(options.images)

@@ -30,14 +30,15 @@ def command(
     if out.suffix != ".onnx":
         raise UsageError(f"`out` {out}: give a name ending in .onnx")
     batch = None if dynamic_batch else wanted.batch
-    preflight.of_export(checkpoint, out, wanted.head, batch, opset)
+    head = wanted.head or "topk"
+    preflight.of_export(checkpoint, out, head, batch, opset)
     with optional("export", "train"):
         from edgekit import checkpoint as checkpoints
     with optional("export", "onnx"):
         from edgekit.graph.export import export
     with Phases(f"exporting {checkpoint}"):
         loaded = checkpoints.load(checkpoint)
-        graph = export(loaded, out, wanted.imgsz, batch, opset, wanted.head, candidates=wanted.candidates)
+        graph = export(loaded, out, wanted.imgsz, batch, opset, head, candidates=wanted.candidates)
     if json:
         emit_json(
             {

@@ -1,0 +1,49 @@
+"""The small model that comes with the repository: small, ours, and right about what the demo shows."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from benchmarks import demo, shapeset
+from edgekit.spec import sha256_file
+
+torch = pytest.importorskip("torch")
+
+
+def test_it_is_small_and_its_recipe_names_it() -> None:
+    recipe = json.loads(shapeset.RECIPE.read_text(encoding="utf-8"))
+    assert shapeset.CHECKPOINT.stat().st_size < 6_000_000
+    assert sha256_file(shapeset.CHECKPOINT) == recipe["sha256"]
+    assert recipe["license"] == "Apache-2.0"
+    assert {"set", "train", "measured"} <= set(recipe)
+
+
+def test_no_label_is_wrong_at_the_confidence_the_demo_shows() -> None:
+    """Pictures of the demo's own seed: every box found lies on a shape of that class."""
+    import edgekit
+
+    found = missed = 0
+    with edgekit.load(str(shapeset.CHECKPOINT), imgsz=demo.SIZE) as model:
+        for index in range(16):
+            scene = shapeset.draw_scene(np.random.default_rng((0, 1, index)), demo.SIZE)
+            result = model(scene.image, conf=demo.CONFIDENCE)[0]
+            assert result.boxes is not None and result.labels is not None
+            overlaps = iou(result.boxes, scene.boxes)
+            for row, label in zip(overlaps, result.labels.tolist(), strict=True):
+                best = int(row.argmax())
+                assert row[best] >= 0.5 and scene.labels[best] == label, (index, label, row.max())
+            found += len(result)
+            missed += len(scene.labels) - len(result)
+    assert found > 40
+    assert missed < found / 4
+
+
+def iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """[N, M] intersection over union of boxes in xyxy."""
+    low, high = np.maximum(a[:, None, :2], b[None, :, :2]), np.minimum(a[:, None, 2:], b[None, :, 2:])
+    both = np.clip(high - low, 0, None).prod(-1)
+    area = [(x[:, 2:] - x[:, :2]).prod(-1) for x in (a, b)]
+    return both / (area[0][:, None] + area[1][None] - both)
