@@ -1,4 +1,4 @@
-# make demo       a generated set, a detector trained on it, a bundle for every target here, accuracy, times, a picture
+# make demo       a small model: bundles, proofs, accuracy, times, a report and a picture, in two minutes (FULL=1: trained from scratch)
 # make test       lint, types and the quick tests
 # make test-slow  the tests that take minutes
 # make test-pythons     the quick tests on the oldest and the newest Python (what is not installed is skipped with a line)
@@ -38,8 +38,7 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $@
 
 demo: $(STAMP)
-	rm -rf demo-out
-	$(BIN)/python -m benchmarks.demo demo-out
+	$(BIN)/python -m benchmarks.demo demo-out $(if $(FULL),--full)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
