@@ -8,10 +8,10 @@
 A row is a set of variables, or an emulator where no variable reaches (ONNX Runtime and the C++ compiler's intrinsics
 obey CPUID alone). Before its tests a row is asked for the kernels it gets, and one that does not get those it names
 fails. oneDNN's limit does not reach what OpenVINO decides by CPUID: it would ask a limited oneDNN for bf16, which no
-processor does (with AVX512_CORE attention falls apart, with AVX2 nothing compiles), so ``EDGEKIT_TEST_FLOAT32`` takes
+processor does (with AVX512_CORE attention falls apart, with AVX2 no bf16 compiles), so ``EDGEKIT_TEST_FLOAT32`` takes
 float32 as the default precision there (conftest.py); below AVX2 it cannot compile a detector at all ("bad
-combination"), which leaves that to the emulator. ``MKL_ENABLE_INSTRUCTIONS``
-changed nothing where this was written (AMD), nor has ONNX Runtime a variable; neither is here.
+combination"), which leaves that to the emulator. ``MKL_ENABLE_INSTRUCTIONS`` changed nothing where this was written
+(AMD), nor has ONNX Runtime a variable; neither is here.
 """
 
 from __future__ import annotations
