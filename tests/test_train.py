@@ -245,7 +245,7 @@ def test_what_cannot_be_trained_on(shapes: Path, tmp_path: Path) -> None:
 
 
 def test_a_class_without_objects_and_a_bad_file_are_said(shapes: Path, tmp_path: Path) -> None:
-    copied = Path(shutil.copytree(shapeset.parent, tmp_path / "set"))
+    copied = Path(shutil.copytree(shapes.parent, tmp_path / "set"))
     labels = sorted((copied / "labels/train").glob("*.txt"))
     for file in labels:
         file.write_text("".join(line for line in file.read_text().splitlines(True) if not line.startswith("4 ")))
