@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -47,3 +48,14 @@ def iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     both = np.clip(high - low, 0, None).prod(-1)
     area = [(x[:, 2:] - x[:, :2]).prod(-1) for x in (a, b)]
     return both / (area[0][:, None] + area[1][None] - both)
+
+
+def test_the_demo_takes_away_what_a_demo_left_and_nothing_else(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mine.txt").write_text("keep")
+    with pytest.raises(SystemExit) as left:
+        demo.main([str(tmp_path)])
+    assert left.value.code == 2
+    assert str(tmp_path) in capsys.readouterr().err
+    assert (tmp_path / "mine.txt").read_text() == "keep"
