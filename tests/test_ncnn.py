@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -105,6 +106,18 @@ def test_what_is_missing_is_said() -> None:
     """With and without the packages: None, or what to install."""
     for said in (missing(), missing_to_build()):
         assert said is None or "pip install" in said
+
+
+def test_without_the_converter_nothing_is_exported_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is refused before the export says how pnnx is installed, which no extra of edgekit does."""
+
+    def absent(name: str) -> metadata.Distribution:
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "distribution", absent)
+    target = targets.get("ncnn-fp16")
+    with pytest.raises(InputError, match="pip install --no-deps pnnx"):
+        target.prepare(target, target.options())
 
 
 def test_the_heads_are_those_of_the_host() -> None:

@@ -14,6 +14,7 @@ for path in track(paths, "predicting"):
 
 from __future__ import annotations
 
+import abc
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -30,16 +31,16 @@ T = TypeVar("T")
 EVERY_S = 60.0
 
 
-class _Shown:
+class _Shown(abc.ABC):
     """Speaks every minute, from a thread of its own, while the work is in the ``with`` block."""
 
     def __init__(self, every_s: float | None) -> None:
         self._every_s, self._ended, self._start = every_s or EVERY_S, threading.Event(), time.monotonic()
         self._speaker: threading.Thread | None = None
 
+    @abc.abstractmethod
     def line(self) -> str:
         """What is to be said now."""
-        raise NotImplementedError
 
     @property
     def seconds(self) -> float:

@@ -29,7 +29,7 @@ from types import ModuleType
 
 import numpy as np
 
-from edgekit.errors import InputError, MissingPackageError, UsageError, not_installed, optional
+from edgekit.errors import InputError, UsageError, not_installed, optional
 from edgekit.runtime.processor import is_cpu
 from edgekit.spec import Graph, ModelInfo, Session
 from edgekit.targets._target import Opening, Target, TargetOptions
@@ -61,19 +61,28 @@ def _converter() -> str | None:
     return str(programs[0].locate()) if programs else None
 
 
+def _prepare(target: Target, options: TargetOptions) -> None:
+    """Refuse before the export what cannot be converted here.
+
+    Raises:
+        InputError: pnnx is not installed.
+    """
+    if reason := missing_to_build():
+        raise InputError(reason)
+
+
 def _build(target: Target, graph: Graph, folder: Path, options: TargetOptions) -> None:
     """Convert the graph into ``model.param`` and ``model.bin``.
 
     Raises:
         UsageError: a batch other than one.
-        InputError: an operator that ncnn has no layer for; the message names it.
+        InputError: no pnnx, or an operator that ncnn has no layer for; the message names it.
     """
     shape = graph.info.inputs[0].shape
     if shape[0] != 1 or None in shape:
         raise UsageError(f"batch {shape[0] or 'dynamic'}: {target.name} takes one image a run; leave the option out")
-    program = _converter()
-    if program is None:
-        raise MissingPackageError("pnnx", target.name, EXTRA)
+    _prepare(target, options)
+    program = str(_converter())
     with tempfile.TemporaryDirectory() as scratch:
         source = Path(scratch) / "model.onnx"
         shutil.copyfile(graph.path, source)
@@ -197,6 +206,7 @@ TARGETS = tuple(
         missing=missing,
         missing_to_build=missing_to_build,
         builder=_build,
+        prepare=_prepare,
         opener=_open,
         heads=("raw",),
     )
