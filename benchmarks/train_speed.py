@@ -150,7 +150,7 @@ def _edgekit(options: argparse.Namespace) -> None:
     sys.path.insert(0, str(REPO))
     from edgekit.data import open_dataset
     from edgekit.train.augment import Augment
-    from edgekit.train.loader import Loader
+    from edgekit.train.loader import Loader, Loading
     from edgekit.train.loop import train
     from edgekit.train.options import TrainOptions
     from edgekit.train.setup import NullCallback
@@ -168,7 +168,8 @@ def _edgekit(options: argparse.Namespace) -> None:
     def load(data: str, cache: str) -> float:
         if (data, cache) not in SEEN:
             dataset = open_dataset(data, options.task, "train")
-            SEEN[data, cache] = [Loader(dataset, size, augment=Augment(), cache=cache, **common), 0]
+            loading = Loading(workers=options.workers, cache=cache)
+            SEEN[data, cache] = [Loader(dataset, size, options.batch, Augment(), loading), 0]
         loader, epoch = SEEN[data, cache]
         SEEN[data, cache][1] += options.loader_epochs + 1
         epochs = (sum(len(batch.images) for batch in loader.epoch(epoch + n)) for n in range(options.loader_epochs + 1))

@@ -357,6 +357,31 @@ def test_library_code_neither_prints_nor_exits(path: Path) -> None:
         assert not raised.startswith("SystemExit"), f"{where} raises SystemExit"
 
 
+MOST_PARAMETERS = 8  # more belong into a dataclass; a command's are made of its options
+
+
+def crowded_signatures(code: str) -> Iterator[tuple[str, int]]:
+    """(name, count) of functions with more parameters than that; ``self`` and ``**options`` do not count."""
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            names = [a.arg for a in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)]
+            count = len(names) - (names[:1] in (["self"], ["cls"]))
+            if count > MOST_PARAMETERS:
+                yield node.name, count
+
+
+def test_functions_take_few_parameters() -> None:
+    files = [path for path in FILES if not name_of(path).startswith("cli/")]
+    found = {name_of(path): list(crowded_signatures(path.read_text(encoding="utf-8"))) for path in files}
+    assert {name: many for name, many in found.items() if many} == {}
+
+
+def test_crowded_signatures_are_found() -> None:
+    code = "def f(a, b, c, d, e, /, f, g, *, h, {}**i): pass\nclass C:\n  def g(self, a, b, c, d, e, f, g, h): pass"
+    assert list(crowded_signatures(code.format(""))) == []
+    assert list(crowded_signatures(code.format("j, "))) == [("f", 9)]
+
+
 # Where an import that fails is no missing extra.
 OTHER_GUARDS = {
     "errors.py": "the guard itself",

@@ -19,7 +19,7 @@ from edgekit.errors import EdgekitError, InputError, UsageError
 from edgekit.runtime.image import centre_crop, letterbox, read_image
 from edgekit.train import cache
 from edgekit.train.augment import Augment
-from edgekit.train.loader import Batch, Loader, Workers
+from edgekit.train.loader import Batch, Loader, Loading, Workers
 from edgekit.train.samples import SampleBuilder
 
 SETS = {
@@ -52,7 +52,7 @@ def opened(path: Path, task: str = "detect"):
 
 def loader(path: Path, batch: int = 4, augment: Augment | None = None, **options) -> Loader:
     options = {"workers": 0, "cache": "none"} | options
-    return Loader(opened(path), (96, 96), batch, augment or Augment(mixup=0.5), **options)
+    return Loader(opened(path), (96, 96), batch, augment or Augment(mixup=0.5), Loading(**options))
 
 
 def same(one: Batch, other: Batch) -> bool:
@@ -141,7 +141,7 @@ def test_a_batch_stays_what_it_is_while_others_are_made(small):
 def test_without_augmentation_batches_are_what_validation_sees(small):
     dataset = opened(small)
     by_path = {sample.path: sample for sample in dataset.samples}
-    for batch in Loader(dataset, (96, 64), 4, Augment.none(), workers=0, cache="ram").epoch(0):
+    for batch in Loader(dataset, (96, 64), 4, Augment.none(), Loading(workers=0, cache="ram")).epoch(0):
         for i, path in enumerate(batch.paths):
             image = read_image(path)
             canvas, place = letterbox(image, (96, 64))
@@ -153,7 +153,7 @@ def test_without_augmentation_batches_are_what_validation_sees(small):
 @pytest.mark.parametrize("task", SETS)
 def test_labels_of_real_sets_are_in_order(shared, task):
     dataset = opened(shared / "data" / SETS[task], task)
-    batch = next(Loader(dataset, (192, 192), 16, Augment.recipe("x"), workers=0, cache="none").epoch(0))
+    batch = next(Loader(dataset, (192, 192), 16, Augment.recipe("x"), Loading(workers=0, cache="none")).epoch(0))
     targets, count = batch.targets, len(batch.targets.classes)
     assert batch.images.shape == (16, 3, 192, 192) and batch.images.dtype == torch.uint8 and targets.count == 16
     assert targets.boxes.shape == (count, 4) and targets.boxes.dtype == torch.float32
@@ -187,7 +187,7 @@ def test_labels_of_real_sets_are_in_order(shared, task):
 
 def test_classification_without_augmentation_is_the_centre_crop(shared):
     dataset = opened(shared / "data" / "flowers5", "classify")
-    batch = next(Loader(dataset, (96, 96), 4, Augment.none(), workers=0).epoch(0))
+    batch = next(Loader(dataset, (96, 96), 4, Augment.none(), Loading(workers=0)).epoch(0))
     for image, path in zip(batch.images, batch.paths, strict=True):
         want, _ = centre_crop(read_image(path), (96, 96))
         assert np.array_equal(image.numpy(), want[:, :, ::-1].transpose(2, 0, 1))
@@ -288,9 +288,9 @@ def test_nothing_is_left_of_a_killed_run(small):
     code = (
         "import sys, time; sys.path.insert(0, sys.argv[2])\n"
         "from edgekit.data.open import open_dataset\n"
-        "from edgekit.train.loader import Loader\n"
+        "from edgekit.train.loader import Loader, Loading\n"
         "from edgekit.train.augment import Augment\n"
-        "l = Loader(open_dataset(sys.argv[1], 'detect', 'train'), (96, 96), 2, Augment(), workers=2)\n"
+        "l = Loader(open_dataset(sys.argv[1], 'detect', 'train'), (96, 96), 2, Augment(), Loading(workers=2))\n"
         "next(l.epoch(0)); print(*l._pool.pids(), flush=True); time.sleep(60)\n"
     )
     root = str(Path(__file__).resolve().parents[1])

@@ -1,6 +1,7 @@
 """Batches for training: augmented, in a reproducible order, made by workers ahead of time.
 
-    loader = Loader(open_dataset("bccd/data.yaml", "detect", "train"), (640, 640), 16, Augment.recipe("n"), workers=4)
+    dataset = open_dataset("bccd/data.yaml", "detect", "train")
+    loader = Loader(dataset, (640, 640), 16, Augment.recipe("n"), Loading(workers=4))
     for batch in loader.epoch(0):
         batch.images, batch.targets          # uint8 [16, 3, 640, 640] RGB, Targets
     loader.close()
@@ -51,6 +52,27 @@ AHEAD = 3  # batches under way
 MOST_DEATHS = 3  # of workers over one batch, before it is given up
 LOOK_S = 1.0  # after so long a worker looks whether its parent is still there
 MASK_STRIDE = 4
+
+
+@dataclass(frozen=True)
+class Loading:
+    """How batches are made, and by whom.
+
+    Attributes:
+        seed: of order and augmentation.
+        workers: processes that make batches (threads where there is no safe fork); 0 makes them in this one.
+        cache: where decoded images are kept: see ``cache.Images``.
+        rank, world: this process's number among those that train together. All of them take what one process would
+            with a batch ``world`` times as large: samples rank, rank + world, … of it.
+        cache_dir: folder of the disk cache.
+    """
+
+    seed: int = 0
+    workers: int = 2
+    cache: str = "auto"
+    rank: int = 0
+    world: int = 1
+    cache_dir: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -110,13 +132,7 @@ class Loader:
         imgsz: tuple[int, int],
         batch: int,
         augment: Augment,
-        *,
-        seed: int = 0,
-        workers: int = 2,
-        cache: str = "auto",
-        rank: int = 0,
-        world: int = 1,
-        cache_dir: Path | None = None,
+        loading: Loading | None = None,
     ) -> None:
         """
         Args:
@@ -124,26 +140,22 @@ class Loader:
             imgsz: (height, width) of the images; multiples of 32.
             batch: images a batch, of this rank.
             augment: what is done to them.
-            seed: of order and augmentation.
-            workers: processes that make batches (threads where there is no safe fork); 0 makes them in this one.
-            cache: where decoded images are kept: see ``cache.Images``.
-            rank, world: this process's number among those that train together. All of them take what one process
-                would with a batch ``world`` times as large: samples rank, rank + world, … of it.
-            cache_dir: folder of the disk cache.
+            loading: how and by whom the batches are made.
 
         Raises:
             InputError: the set has no images.
             UsageError: the cache cannot be had.
         """
+        loading = loading or Loading()
         if not len(dataset):
             raise InputError(f"{dataset.source}: the {dataset.split} split has no images")
-        if batch < 1 or not 0 <= rank < world:
-            raise UsageError(f"a batch of {batch} for rank {rank} of {world}: both must be positive")
-        self.dataset, self.size, self.batch, self.workers = dataset, imgsz, batch, workers
-        self.rank, self.world = rank, world
+        self.rank, self.world = loading.rank, loading.world
+        if batch < 1 or not 0 <= self.rank < self.world:
+            raise UsageError(f"a batch of {batch} for rank {self.rank} of {self.world}: both must be positive")
+        self.dataset, self.size, self.batch, self.workers = dataset, imgsz, batch, loading.workers
         self.skipped: list[str] = []
-        self.images = Images(dataset, imgsz, augment.is_none, cache, cache_dir)
-        self._maker = SampleBuilder(dataset, imgsz, augment, seed, self.images)
+        self.images = Images(dataset, imgsz, augment.is_none, loading.cache, loading.cache_dir)
+        self._maker = SampleBuilder(dataset, imgsz, augment, loading.seed, self.images)
         self._seen: set[int] = set()
         self._masks = "mask_coefficients" in dataset.roles
         self._turn = 0

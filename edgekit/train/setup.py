@@ -28,7 +28,7 @@ from edgekit.train.augment import Augment
 from edgekit.train.dataset_warnings import remarks
 from edgekit.train.distill import Teacher
 from edgekit.train.distributed import DistributedContext
-from edgekit.train.loader import Loader
+from edgekit.train.loader import Loader, Loading
 from edgekit.train.options import TrainOptions
 from edgekit.train.run import Folder, check_same, fingerprint, read_state
 
@@ -343,17 +343,14 @@ def _workers(options: TrainOptions, world: DistributedContext) -> int:
 
 def _loader(training: Dataset, scale: str, options: TrainOptions, world: DistributedContext) -> Loader:
     assert options.imgsz is not None
-    return Loader(
-        training,
-        options.imgsz,
-        world.share(options.batch),
-        _augment(options, scale),
+    loading = Loading(
         seed=options.seed,
         workers=_workers(options, world),
         cache=options.cache,
         rank=world.rank,
         world=world.size,
     )
+    return Loader(training, options.imgsz, world.share(options.batch), _augment(options, scale), loading)
 
 
 def _prepared(
