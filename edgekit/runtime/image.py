@@ -26,6 +26,7 @@ import numpy as np
 
 from edgekit.errors import InputError
 from edgekit.runtime import jpeg
+from edgekit.runtime.resize import bilinear
 from edgekit.spec import Preprocess
 
 Array = np.ndarray
@@ -326,7 +327,7 @@ def letterbox(image: Array, size: tuple[int, int], fill: int = 114, out: Array |
     if (new_h, new_w) == (height, width):
         place[:] = image
     else:
-        cv2.resize(image, (new_w, new_h), dst=place, interpolation=cv2.INTER_LINEAR)
+        bilinear(image, place)
     return canvas, Geometry(height, width, new_w / width, new_h / height, left, top)
 
 

@@ -26,6 +26,7 @@ import psutil
 from edgekit.data.dataset import Dataset, Sample
 from edgekit.errors import InputError, UsageError
 from edgekit.runtime.image import centre_crop, read_image
+from edgekit.runtime.resize import bilinear
 from edgekit.train.geometry import Array
 
 MODES = ("auto", "ram", "disk", "none")
@@ -57,8 +58,12 @@ def prepared(sample: Sample, size: tuple[int, int], crops: bool, exact: bool) ->
     ratio = _ratio(height, width, size, crops)
     if ratio >= 1:
         return image
-    method = cv2.INTER_AREA if crops else cv2.INTER_LINEAR
-    return cv2.resize(image, (max(round(width * ratio), 1), max(round(height * ratio), 1)), interpolation=method)
+    smaller = np.empty((max(round(height * ratio), 1), max(round(width * ratio), 1), 3), np.uint8)
+    if crops:
+        cv2.resize(image, smaller.shape[1::-1], dst=smaller, interpolation=cv2.INTER_AREA)
+    else:
+        bilinear(image, smaller)
+    return smaller
 
 
 def _ratio(height: int, width: int, size: tuple[int, int], crops: bool) -> float:
