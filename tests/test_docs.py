@@ -29,7 +29,8 @@ from tests.tiny import tiny_bundle
 REPO = Path(__file__).resolve().parents[1]
 PAGES = [REPO / "README.md", *sorted((REPO / "docs").rglob("*.md"))]
 QUICK = ("README.md", "docs/guides/tutorial.md")  # the others take minutes
-BLOCK = re.compile(r"^(?:<!-- not run: (?P<why>.+) -->\n)?```(?P<language>\w+)\n(?P<code>.*?)^```$", re.M | re.S)
+BLOCK = re.compile(r"^(?:<!-- not run: (?P<why>[^\n]+) -->\n)?```(?P<language>\w+)\n(?P<code>.*?)^```$", re.M | re.S)
+PAGE_LINK = re.compile(r"\]\(([^)#\s]+\.md)")
 MOST = 12  # blocks that are not run, over all pages
 COMMAND = re.compile(r"(?:^|&& |\| |torchrun .* -m |venv/bin/)edgekit ((?:[^#\n]|(?<=\\)\n)*)", re.M)
 
@@ -67,6 +68,25 @@ def test_what_is_not_run_says_why_and_is_little() -> None:
     left = [b for b in ALL if b.why is not None]
     print("\n".join(f"{b.page}:{b.line}: {b.why}" for b in left))
     assert len(left) <= MOST, "run them, or say here that there are more"
+
+
+def test_a_block_that_is_not_run_ends_where_the_next_begins() -> None:
+    text = (
+        "<!-- not run: a board -->\n```sh\none\n```\n\n```sh\ntwo\n```\n\n<!-- not run: hours -->\n```sh\nthree\n```\n"
+    )
+    found = [(m["why"], m["code"]) for m in BLOCK.finditer(text)]
+    assert found == [("a board", "one\n"), (None, "two\n"), ("hours", "three\n")]
+
+
+def test_every_page_is_two_clicks_from_the_home_page_by_its_text() -> None:
+    """The navigation is on every page, but folded away on a narrow screen."""
+    pages = set((REPO / "docs").rglob("*.md"))
+    reached = {REPO / "docs" / "index.md"}
+    for _ in range(2):
+        reached |= {
+            (p.parent / link).resolve() for p in reached & pages for link in PAGE_LINK.findall(p.read_text("utf-8"))
+        }
+    assert not sorted(p.name for p in pages - reached)
 
 
 @pytest.mark.parametrize("block", [b for b in ALL if b.language == "python"], ids=lambda b: f"{b.page}:{b.line}")
