@@ -122,9 +122,10 @@ def svg(name: str) -> str:
             'stroke-width="1.3" marker-end="url(#tip)"/>'
         )
         if label:
+            right, down, anchor = (7, 3, "start") if x1 == x2 else (0, -5, "middle")
             parts.append(
-                f'<text x="{(x1 + x2) / 2:.0f}" y="{(y1 + y2) / 2 - 5:.0f}" font-size="11" text-anchor="middle" '
-                f'fill="currentColor">{escape(label)}</text>'
+                f'<text x="{(x1 + x2) / 2 + right:.0f}" y="{(y1 + y2) / 2 + down:.0f}" font-size="11" '
+                f'text-anchor="{anchor}" fill="currentColor">{escape(label)}</text>'
             )
     for column, row, title, words in drawing.boxes:
         left, top = x(column), y(row)

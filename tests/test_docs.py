@@ -156,7 +156,7 @@ def run(code: str, folder: Path, root: Path, python: bool = False) -> None:
 def test_a_page_runs_from_top_to_bottom(page: str, world: Path, tmp_path: Path) -> None:
     """Python blocks of a page continue one another; those of one that opens a bundle start with it."""
     folder = tmp_path / "page"
-    made = {b for b in RUN if b.page == page and "--out yolo12n-ov " in b.code + " "}
+    made = {b for b in RUN if b.page == page and re.search(r"--out yolo12n-ov\s", b.code)}
     left_out = shutil.ignore_patterns("bin", *(["yolo12n-ov"] if made else []))
     shutil.copytree(world, folder, ignore=left_out)
     if any("edgekit train" in b.code and "--out runs/shapes" in b.code for b in RUN if b.page == page):

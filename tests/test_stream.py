@@ -352,6 +352,41 @@ def test_threads_share_one_compiled_model(tmp_path: Path, target: str) -> None:
             load(folder, streams=wrong_count)
 
 
+AT_ONCE = """
+    import sys, threading
+    import numpy as np
+    from edgekit.bundle.loading import load
+
+    image, start = np.zeros((64, 64, 3), np.uint8), threading.Barrier(4)
+    sys.setswitchinterval(1e-6)
+    with load(sys.argv[1], threads=1, streams=2) as predictor:
+        def work():
+            start.wait()
+            predictor(image)
+
+        threads = [threading.Thread(target=work) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+"""
+
+
+def test_the_first_calls_of_a_process_may_come_at_once(tmp_path: Path) -> None:
+    """OpenVINO alone stopped about every second such process for ever."""
+    pytest.importorskip("openvino")
+    from tests.tiny import tiny_bundle
+
+    folder = tiny_bundle(tmp_path / "bundle", "classify", "ov-fp32")
+    command = [sys.executable, "-c", textwrap.dedent(AT_ONCE), str(folder)]
+    runs = [subprocess.Popen(command, cwd=REPO) for _ in range(6)]
+    try:
+        assert [run.wait(120) for run in runs] == [0] * 6
+    finally:
+        for run in runs:
+            run.kill()
+
+
 def test_the_belt_hands_out_by_the_batch() -> None:
     belt = OrderedPipeline(depth=4, window=8, latest=False)
     for i in range(3):

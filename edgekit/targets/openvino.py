@@ -46,6 +46,10 @@ _NOT_COMPUTING = ("Input", "Output", "Const", "Reorder", "Reshape", "Parameter",
 
 WARM_RUNS = 3  # of a profile, not counted
 
+# OpenVINO makes its table of dtypes when first asked for one. Two threads that ask first, as two that infer do, wait
+# for each other and, holding the interpreter's lock, stop the whole process (2026.4).
+_once = threading.Lock()
+
 
 @dataclass(frozen=True)
 class OpenVinoOptions(TargetOptions):
@@ -64,6 +68,8 @@ def _openvino(target: str) -> Any:
     ensure_home()
     with optional(target, EXTRA):
         import openvino
+    with _once:
+        openvino.Type.u8.to_dtype()
     return openvino
 
 
