@@ -224,6 +224,7 @@ class Session(abc.ABC):
         gpu: whether it computes on an NVIDIA GPU.
         weights: what its weights are stored in, ``f32`` or ``f16``, whatever computes with them.
         named: whether the model says its classes' names.
+        moves: whether the runtime may take it to another device while it is open (OpenVINO's AUTO).
         predicts: the same network as ``predict`` runs it, where this one's head is another.
     """
 
@@ -236,6 +237,7 @@ class Session(abc.ABC):
     gpu: bool = False
     weights: str = "f32"
     named: bool = True
+    moves: bool = False
     predicts: Session | None = None
 
     @abc.abstractmethod
@@ -267,6 +269,15 @@ class Session(abc.ABC):
     def kernels(self) -> list[str]:
         """Names of the kernels that compute, which tell the instruction set; empty where the runtime does not say."""
         return []
+
+    def devices(self) -> tuple[str, ...]:
+        """The devices that compute now, as the runtime names them. Cheap: asked before every run of a session that
+        ``moves``."""
+        return ("CPU",)
+
+    def drivers(self) -> dict[str, str]:
+        """What the runtime says of those devices, their drivers and itself: whatever answers may depend on."""
+        return {}
 
     def rounded(self, weights: str | None, values: str | None = None, first: float = 1.0) -> Session | None:
         """The same function as a narrower precision computes it (``nn.session.TorchSession.rounded`` says how); None

@@ -116,6 +116,7 @@ WALLS = (
     Wall("bundle/preflight.py", rooms=f"{HOST} targets quantize graph checkpoint.catalog"),
     Wall("bundle/layouts.py", rooms=f"{PLAIN} targets"),
     Wall("bundle/loading.py", "numpy", rooms=f"{HOST} targets graph checkpoint nn"),
+    Wall("bundle/selftested.py bundle/verification.py", "numpy", rooms=f"{HOST} verify targets"),
     Wall("bundle/external.py", "numpy yaml", "onnx openvino", rooms=f"{HOST} targets graph"),
     Wall("bundle/inspection.py", inside="onnx", rooms=f"{HOST} targets graph checkpoint"),
     Wall("bundle/build.py", "numpy", rooms=f"{HOST} verify targets graph quantize checkpoint nn bench"),

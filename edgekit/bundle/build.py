@@ -76,6 +76,7 @@ def build(
         exported = proof.of_graph()
         made = job.artifact()
         report, parts = _proved(job, made, proof, exported)
+        parts["selftest"] = _selftest(job, made, proof)
         made.session.close()
         layouts.write(options.layout, made.files, made.graph.info, chosen, parts.get("engines", []))
         about = {"crowding": crowding and crowding.to_dict(), "graph_parity": plain(exported)}
@@ -120,6 +121,17 @@ class _Job:
         made, row = within_limit(quantizer, self._opened, judge, before, quantize.max_drop, self.say)
         made.parts["accuracy"] = row
         return self._finished(made)
+
+    def given(self) -> list[Any]:
+        """A few of the pictures that the options name, those judged on first; none where they name none."""
+        from edgekit.verify import golden
+        from edgekit.verify.images import images_for, some_of
+
+        if self.sets is not None and self.sets.judged is not None:
+            return some_of(self.sets.judged, golden.CANDIDATES)
+        if self.sets is not None and self.sets.frames:
+            return list(self.sets.frames[: golden.CANDIDATES])
+        return images_for(self.options.images, None, golden.CANDIDATES) if self.options.images else []
 
     def _opened(self, graph: Graph, parts: Json) -> Artifact:
         """``graph`` built and opened. An engine takes long to build, and its graph says as much."""
@@ -176,6 +188,18 @@ def _proved(job: _Job, made: Artifact, proof: Proof, exported: Report | None) ->
         report = proof.of(made.session, "f16" if made.instead else None)
         parts |= proof.detections(made.session, report)
     return report, parts
+
+
+def _selftest(job: _Job, made: Artifact, proof: Proof) -> Json | None:
+    """``selftest`` for the manifest, its files written; of pictures that were given, if the options let them in."""
+    if job.options.self_test == "none":
+        return None
+    from edgekit.verify import golden
+
+    job.say("writing the self-test")
+    pictures = job.given() if job.options.self_test == "given" else []
+    bits = made.parts.get("quantization", {}).get("weight_bits")
+    return golden.make(made.files, pictures, proof, made.session, job.target, bits)
 
 
 def _speed(job: _Job, session: Session) -> Json:

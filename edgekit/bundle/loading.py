@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgekit import targets
-from edgekit.errors import InputError, UsageError, command_line, optional
+from edgekit.errors import EdgekitError, InputError, UsageError, command_line, optional
 from edgekit.runtime import modelcache
 from edgekit.runtime.manifest import Bundle, is_bundle, read_bundle
 from edgekit.runtime.options import OpenOptions, Options
@@ -45,6 +45,7 @@ def load(
     task: str | None = None,
     streams: int | None = None,
     cache: str | Path | bool = False,
+    verify: bool | str = False,
     **options: Any,
 ) -> Predictor:
     """Open a model for prediction.
@@ -59,15 +60,47 @@ def load(
         streams: images worked on at once, for more of them a second; by default one, as fast as possible.
         cache: a folder where the runtime keeps what it compiled, for a faster next start; True: beside the bundle
             (``edgekit.runtime.modelcache``). Bundles of ov-* targets.
+        verify: True runs the bundle's self-test before the model answers, "once" only where this very bundle has not
+            passed it on this machine, device, driver and runtime before, which is remembered beside the cache
+            (``edgekit.runtime.proven``). With OpenVINO's AUTO also before the first answer from another device.
         options: detection options: ``conf``, ``iou``, ``max_det``, ``classes``, ``agnostic``.
 
     Raises:
         EdgekitError: one sentence on what is wrong with the file, an option, or what is not installed.
+        GateError: the self-test fails; the message names the role, the cause and what to do.
     """
     from edgekit.runtime.predictor import Predictor
 
     how = OpenOptions(task, imgsz, device, threads, streams, cache)
-    return Predictor(open_session(path, how, foreign=foreign), Options(**options))
+    session = open_session(path, how, foreign=foreign)
+    return Predictor(_verified(session, Path(path), how, verify) if verify else session, Options(**options))
+
+
+def _verified(session: Session, path: Path, how: OpenOptions, verify: bool | str) -> Session:
+    """``session``, which has passed the self-test of its bundle.
+
+    Raises:
+        UsageError: no bundle, or ``verify`` is another word than "once".
+    """
+    if verify not in (True, "once"):
+        raise UsageError(f"`verify` {verify}: True, False or 'once'")
+    if not is_bundle(path):
+        make = command_line("build", "MODEL", target="T", out="DIR")
+        raise UsageError(f"`verify`: {path} is no bundle, so it holds no self-test; build one with: {make}")
+    from edgekit.bundle.selftested import Watched, check
+
+    bundle = read_bundle(path, verify=False)  # opening it has compared the hashes
+    target = targets.get(bundle.target)
+
+    def checked(opened: Session) -> None:
+        check(opened, bundle, target, how.device, verify == "once", how.cache or False)
+
+    try:
+        checked(session)
+    except EdgekitError:
+        session.close()
+        raise
+    return Watched(session, checked) if session.moves else session
 
 
 def open_session(

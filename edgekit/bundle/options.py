@@ -49,6 +49,13 @@ class BuildOptions:
     See ``crowding.py``.
     """
 
+    self_test: str = option("given", choices=("given", "generated", "none"))
+    """Pictures of the bundle's self-test: a few of those given (`images`, `data`), at 144 px, else generated ones;
+    generated ones alone; or none.
+
+    ``edgekit/verify/golden.py``.
+    """
+
     layout: str | None = None
     """Also write what a server reads: triton (trt-*, ort-*) or ovms (ov-*, ort-*)."""
 

@@ -78,7 +78,7 @@ class TargetWords:
 def command(
     out: Annotated[Path, typer.Option(help="The bundle folder to write.")],
     goal: GoalOptions,
-    options: Annotated[BuildOptions, Only("imgsz", "batch", "images", "head", "candidates", "layout")],
+    options: Annotated[BuildOptions, Only("imgsz", "batch", "images", "head", "candidates", "self_test", "layout")],
     narrow: Annotated[
         QuantizeOptions, Only("data", "calibration", "max_drop", "require_speedup", "weight_bits", "seed")
     ],

@@ -9,6 +9,7 @@
 | ``graph_parity weights_parity`` | the same of the exported graph and of the stored weights, executed in float32 |
 | ``rounding`` | by role, root mean square and 99th percentile of ``parity``'s differences, found and allowed |
 | ``detections`` | what it finds on those images, and the source as ``predict`` runs it |
+| ``selftest`` | what the bundle's self-test is made of (``edgekit/verify/selftest.py``); its files are ``selftest/…`` |
 | ``stages lineage`` | where the network's modules are in the graph, for ``edgekit compare`` |
 | ``accuracy speed calibration quantization engines plan`` | when they apply |
 

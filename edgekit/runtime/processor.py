@@ -84,6 +84,17 @@ def adds_exactly(cpuinfo: str | None = None, cpuid: Mapping[str, bool] | None = 
     return not _EXACT.isdisjoint(flags)
 
 
+def model_name() -> str:
+    """What the processor calls itself, with the instruction sets that it says it has."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        text = ""
+    found = re.search(r"^(?:model name|Model|CPU part)\s*:\s*(.*)", text, re.MULTILINE)
+    name = found[1].strip() if found else platform.processor() or platform.machine()
+    return " ".join([name, *(flag for flag, has in asked().items() if has)])
+
+
 def is_cpu(device: str | None) -> bool:
     """Whether a ``--device`` means the processor: none given, ``cpu``, ``CPU``, ``cpu:0``."""
     return (device or "cpu").lower() in ("cpu", "cpu:0")

@@ -340,6 +340,16 @@ class TensorRTSession(Session):
         inspector = self._engine.create_engine_inspector()
         return from_inspector(inspector.get_engine_information(self._trt.LayerInformationFormat.JSON))
 
+    def devices(self) -> tuple[str, ...]:
+        """The GPU."""
+        return (f"cuda:{self._gpu.index}",)
+
+    def drivers(self) -> dict[str, str]:
+        """The GPU's name and architecture, and versions of its driver."""
+        told = Path("/proc/driver/nvidia/version")
+        said = {"gpu": self._gpu.name, "sm": str(self._gpu.sm), "cuda": str(self._gpu.cuda)}
+        return said | ({"driver": told.read_text(encoding="utf-8").partition("\n")[0]} if told.is_file() else {})
+
     def precision_by_type(self) -> dict[str, int]:
         """Kernels by the type of what they put out, as the engine's inspector says; ``none`` where it says nothing."""
         counts: dict[str, int] = {}

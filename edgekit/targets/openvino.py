@@ -187,6 +187,7 @@ class OpenVinoSession(Session):
         except Exception as error:
             raise InputError(f"{path}: OpenVINO cannot compile it ({str(error).splitlines()[0]})") from error
         self._own = _Own()
+        self.moves = kind == "AUTO"
         keep_in_children(self)
         self.forkable = self.streams == 1 and name == "CPU"  # a single stream runs in the thread that asks
         try:
@@ -267,6 +268,21 @@ class OpenVinoSession(Session):
             for notes in found
             if notes.get("layerType", "Const") not in _NOT_COMPUTING and not _enters(notes) and not _turns(notes)
         ]
+
+    def devices(self) -> tuple[str, ...]:
+        """``EXECUTION_DEVICES``: with AUTO the processor, in brackets, until another device has compiled the model."""
+        found = self._compiled.get_property("EXECUTION_DEVICES")
+        return tuple(str(name).strip("()") for name in ([found] if isinstance(found, str) else found))
+
+    def drivers(self) -> dict[str, str]:
+        """Names, architectures and whatever calls itself a version, of every device; of the plugins their builds."""
+        said = {}
+        for device in self.devices():
+            for name in self._core.get_property(device, "SUPPORTED_PROPERTIES"):
+                if name in ("FULL_DEVICE_NAME", "DEVICE_ARCHITECTURE") or "VERSION" in name:
+                    said[f"{device} {name}"] = str(self._core.get_property(device, name))
+            said |= {f"{device} {k}": v.build_number for k, v in self._core.get_versions(device).items()}
+        return said
 
     def profile(self, batch: np.ndarray, runs: int) -> list[tuple[str, str, float]]:
         """(names of the layers it was made of, operator type, milliseconds) of every kernel executed, in order; medians

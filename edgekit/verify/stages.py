@@ -100,6 +100,12 @@ def first_difference(
     return step | _sizes(*_aligned(expected[path], found[path]))  # type: ignore[misc]
 
 
+def values(session: Session, batch: np.ndarray, lineage: Lineage) -> dict[str, np.ndarray]:
+    """By path the stages whose whole value the session shows, in order of computation."""
+    seen = _look(session, batch, lineage, [path for path, _ in lineage.stages])
+    return {path: each.value for path, each in seen.items() if each.cells is None}
+
+
 def _lineage(stages: Stages | Lineage) -> Lineage:
     return stages if isinstance(stages, Lineage) else Lineage(stages)
 

@@ -1,0 +1,149 @@
+"""Runs a bundle's self-test on an open session, and says what is wrong where it fails.
+
+    check(session, bundle, target)                      # raises GateError
+    session = watched(session, again)                   # again, whenever the runtime has gone to another device
+"""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgekit.errors import GateError
+from edgekit.runtime import proven
+from edgekit.runtime.manifest import Bundle
+from edgekit.spec import Json, Session
+from edgekit.targets import Target
+from edgekit.verify import diagnosis, selftest
+from edgekit.verify.diagnosis import Diagnosis
+from edgekit.verify.selftest import Outcome, SelfTest
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """``outcome`` of a bundle's self-test on ``devices``; ``why`` it fails, where it does."""
+
+    bundle: Bundle
+    devices: tuple[str, ...]
+    outcome: Outcome
+    why: Diagnosis | None
+
+    def sentence(self) -> str:
+        """What is wrong and what to do."""
+        why = "" if self.why is None else f": {self.why.sentence()}"
+        where = "+".join(self.devices)
+        return f"{self.bundle.path}: fails its self-test on {where}: {self.outcome.worst()}{why}"
+
+    def evidence(self) -> Json:
+        """For JSON documents."""
+        why = self.why
+        return {
+            "devices": list(self.devices),
+            "precision": self.outcome.precision,
+            "milliseconds": self.outcome.milliseconds,
+            "roles": self.outcome.roles,
+            **({} if why is None else {"cause": why.cause, "stage": why.stage, "unseen": why.unseen, "do": why.do}),
+        }
+
+
+def tried(session: Session, bundle: Bundle, test: SelfTest, device: str | None = None) -> Verdict:
+    """The self-test on an open session, and why it fails where it does."""
+    outcome = selftest.run(session, test)
+    why = None if outcome.passed else diagnosis.diagnose(session, test, outcome, _bits(bundle), device)
+    return Verdict(bundle, session.devices(), outcome, why)
+
+
+def _bits(bundle: Bundle) -> int | None:
+    quantization = bundle.manifest.get("quantization")
+    bits = quantization.get("weight_bits") if isinstance(quantization, dict) else None
+    return bits if isinstance(bits, int) else None
+
+
+def check(
+    session: Session, bundle: Bundle, target: Target, device: str | None, once: bool, cache: str | Path | bool
+) -> None:
+    """Refuse a session that does not answer as the bundle's self-test says.
+
+    Args:
+        once: not where it has passed on this machine and device before.
+        cache: where that is remembered (``edgekit.runtime.proven``).
+
+    Raises:
+        GateError: it names the role, the cause and what to do.
+        InputError: the bundle's self-test is not a valid one. Of a bundle without one there is a warning.
+    """
+    key = proven.key_of(session, target.packages)
+    if once and proven.known(bundle.path, key, cache):
+        return
+    test = selftest.read(bundle)
+    if test is None:
+        warnings.warn(f"{bundle.path}: {selftest.absent(bundle)}", RuntimeWarning, stacklevel=2)
+        return
+    verdict = tried(session, bundle, test, device)
+    if not verdict.outcome.passed:
+        raise GateError(verdict.sentence(), {"selftest": verdict.evidence()})
+    if once:
+        proven.remember(bundle.path, key, cache)
+
+
+class Watched(Session):
+    """A session that is checked again before it answers from another device than those it was checked on.
+
+    Args:
+        session: one that ``moves``.
+        check: called with it; raises where it must not answer.
+    """
+
+    def __init__(self, session: Session, check: Callable[[Session], None]) -> None:
+        self._session, self._check, self._lock = session, check, threading.Lock()
+        for name in ("info", "target", "path", "streams", "forkable", "gpu", "weights", "named", "concurrent"):
+            setattr(self, name, getattr(session, name))
+        self.moves = True
+        self._seen = {session.devices()}
+
+    def run(self, batch: np.ndarray) -> dict[str, np.ndarray]:
+        """As the session's own.
+
+        Raises:
+            GateError: it has gone to a device on which the self-test fails.
+        """
+        if self._session.devices() not in self._seen:
+            with self._lock:
+                here = self._session.devices()
+                if here not in self._seen:
+                    self._check(self._session)
+                    self._seen.add(here)
+        return self._session.run(batch)
+
+    def memory(self) -> np.ndarray | None:
+        return self._session.memory()
+
+    def intermediates(self, batch: np.ndarray, names: Sequence[str]) -> dict[str, np.ndarray]:
+        return self._session.intermediates(batch, names)
+
+    def profile(self, batch: np.ndarray, runs: int) -> list[tuple[str, str, float]] | None:
+        return self._session.profile(batch, runs)
+
+    def precision_by_type(self) -> dict[str, int]:
+        return self._session.precision_by_type()
+
+    def kernels(self) -> list[str]:
+        return self._session.kernels()
+
+    def devices(self) -> tuple[str, ...]:
+        return self._session.devices()
+
+    def drivers(self) -> dict[str, str]:
+        return self._session.drivers()
+
+    def close(self) -> None:
+        self._session.close()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._session, name)

@@ -1,0 +1,31 @@
+"""`edgekit verify`: is a bundle what it says, and does it answer as it must on this machine and device?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgekit.bundle.verification import VerifyOptions
+from edgekit.cli._common import Json, console, emit_json
+
+
+def command(
+    bundle: Annotated[Path, typer.Argument(help="A bundle.")],
+    how: VerifyOptions,
+    json: Json = False,
+) -> None:
+    """Check a bundle's files and run its self-test on this machine; exits 1 when something is not as it was built."""
+    from edgekit.bundle.verification import FAILED, verify
+    from edgekit.errors import GateError
+
+    found = verify(bundle, how)
+    failed = [check for check in found if check.state == FAILED]
+    if json:
+        emit_json({"bundle": bundle, "passed": not failed, "checks": [check.to_dict() for check in found]})
+    for check in found:
+        if check.state != FAILED:
+            console().print(f"{check.name}: {check.state}: {check.message}", soft_wrap=True, markup=False)
+    if failed:
+        raise GateError(failed[0].message)
