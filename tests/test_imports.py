@@ -109,6 +109,7 @@ WALLS = (
     Wall("verify/__init__.py verify/rounding.py"),
     Wall("verify/evaluate.py", "numpy", rooms=HOST),
     Wall("verify/parity.py", "numpy cv2", rooms=f"{HOST} verify"),
+    Wall("verify/golden.py", "numpy cv2", rooms=f"{HOST} targets"),
     Wall("verify/*", "numpy", rooms=f"{HOST} nn.layers graph targets"),
     Wall("bundle/source.py", rooms=f"{PLAIN} runtime tasks checkpoint.published graph"),
     Wall("bundle/options.py", rooms=f"{PLAIN} quantize"),

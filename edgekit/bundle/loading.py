@@ -83,10 +83,10 @@ def _verified(session: Session, path: Path, how: OpenOptions, verify: bool | str
         UsageError: no bundle, or ``verify`` is another word than "once".
     """
     if verify not in (True, "once"):
-        raise UsageError(f"`verify` {verify}: True, False or 'once'")
+        raise UsageError(f"verify={verify!r}: must be True, False or 'once'")
     if not is_bundle(path):
         make = command_line("build", "MODEL", target="T", out="DIR")
-        raise UsageError(f"`verify`: {path} is no bundle, so it holds no self-test; build one with: {make}")
+        raise UsageError(f"{path}: verify needs a bundle; this is none; build one with: {make}")
     from edgekit.bundle.selftested import Watched, check
 
     bundle = read_bundle(path, verify=False)  # opening it has compared the hashes

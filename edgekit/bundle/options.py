@@ -1,4 +1,5 @@
-"""What a build can be asked for, whatever the target. Standard library only: the command line is derived from it.
+"""What a build, and verifying what was built, can be asked for, whatever the target. Standard library only: the command
+line is derived from it.
 
 BuildOptions(imgsz=(320, 320), quantize=QuantizeOptions(data=Path("bccd/data.yaml")))
 """
@@ -75,3 +76,11 @@ class BuildOptions:
             raise UsageError(
                 f"`candidates` {self.candidates}: the raw head keeps every anchor; leave one of the two out"
             )
+
+
+@dataclass(frozen=True)
+class VerifyOptions:
+    """How a bundle is verified (``verification.py``)."""
+
+    device: str | None = None
+    """cpu, cuda:0, GPU, NPU: as the target knows it. Default: the target's."""

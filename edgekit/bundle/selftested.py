@@ -1,7 +1,7 @@
 """Runs a bundle's self-test on an open session, and says what is wrong where it fails.
 
-    check(session, bundle, target)                      # raises GateError
-    session = watched(session, again)                   # again, whenever the runtime has gone to another device
+check(session, bundle, target)                      # raises GateError
+session = watched(session, again)                   # again, whenever the runtime has gone to another device
 """
 
 from __future__ import annotations

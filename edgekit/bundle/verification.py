@@ -16,6 +16,7 @@ from pathlib import Path
 
 from edgekit import targets
 from edgekit.bundle.loading import open_session
+from edgekit.bundle.options import VerifyOptions
 from edgekit.bundle.selftested import tried
 from edgekit.errors import GateError, UnsafeFileError
 from edgekit.runtime.manifest import Bundle, read_bundle
@@ -23,14 +24,6 @@ from edgekit.spec import Json
 from edgekit.verify import selftest
 
 PASSED, FAILED, ABSENT = "passed", "failed", "absent"  # absent: there is nothing to check, which is said and no failure
-
-
-@dataclass(frozen=True)
-class VerifyOptions:
-    """How a bundle is verified."""
-
-    device: str | None = None
-    """cpu, cuda:0, GPU, NPU: as the target knows it. Default: the target's."""
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from edgekit.bundle.verification import VerifyOptions
+from edgekit.bundle.options import VerifyOptions
 from edgekit.cli._common import Json, console, emit_json
 
 

@@ -20,7 +20,6 @@ from pathlib import Path
 
 from edgekit.runtime import modelcache, processor
 from edgekit.runtime.atomic import replacing
-from edgekit.runtime.versions import versions
 from edgekit.spec import Json, Session
 
 _MOST = 64  # entries of a file
@@ -35,9 +34,16 @@ def key_of(session: Session, packages: Sequence[str]) -> Json:
         "processor": processor.model_name(),
         "devices": list(session.devices()),
         "drivers": session.drivers(),
-        "versions": versions("edgekit", *packages),
+        "versions": _versions("edgekit", *packages),
         "environment": {name: os.environ[name] for name in _KERNELS if name in os.environ},
     }
+
+
+def _versions(*packages: str) -> dict[str, str]:
+    """Of those that are installed. (``versions.py`` knows edgekit's own without, and so imports all of it.)"""
+    from importlib import metadata
+
+    return {package: found.version for package in packages for found in metadata.distributions(name=package)}
 
 
 def known(bundle: Path, key: Json, cache: str | Path | bool) -> bool:

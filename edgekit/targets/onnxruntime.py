@@ -94,7 +94,8 @@ class OrtSession(Session):
 
     def intermediates(self, batch: np.ndarray, names: Sequence[str]) -> dict[str, np.ndarray]:
         """The values called ``names`` inside the graph (those that exist), computed without graph optimization."""
-        import onnx
+        with optional(f"looking into {self.path}", EXTRA):
+            import onnx
 
         model = onnx.load(str(self.path))
         known = {name for node in model.graph.node for name in node.output}

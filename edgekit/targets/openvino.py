@@ -17,6 +17,7 @@ import shutil
 import threading
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -278,10 +279,11 @@ class OpenVinoSession(Session):
         """Names, architectures and whatever calls itself a version, of every device; of the plugins their builds."""
         said = {}
         for device in self.devices():
-            for name in self._core.get_property(device, "SUPPORTED_PROPERTIES"):
-                if name in ("FULL_DEVICE_NAME", "DEVICE_ARCHITECTURE") or "VERSION" in name:
-                    said[f"{device} {name}"] = str(self._core.get_property(device, name))
-            said |= {f"{device} {k}": v.build_number for k, v in self._core.get_versions(device).items()}
+            with suppress(RuntimeError):  # a plugin that cannot be asked
+                for name in self._core.get_property(device, "SUPPORTED_PROPERTIES"):
+                    if name in ("FULL_DEVICE_NAME", "DEVICE_ARCHITECTURE") or "VERSION" in name:
+                        said[f"{device} {name}"] = str(self._core.get_property(device, name))
+                said |= {f"{device} {k}": v.build_number for k, v in self._core.get_versions(device).items()}
         return said
 
     def profile(self, batch: np.ndarray, runs: int) -> list[tuple[str, str, float]]:

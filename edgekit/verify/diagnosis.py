@@ -10,7 +10,7 @@
 | ``zeros`` | a role is zero, or not a number, everywhere, and no stage before the outputs differs |
 | ``layer`` | a stage differs whose predecessors agree |
 | ``saturation`` | INT8 with weights of eight bits on a processor that adds in sixteen |
-| ``stale`` | the model in the bundle agrees stage by stage when it is compiled anew; what the runtime had kept does not |
+| ``stale`` | the model in the bundle agrees stage by stage when it is compiled anew, its answers do not |
 | ``weights`` | the first stage differs already, or none can be seen and nothing above explains it |
 
 Nothing here decides whether a bundle passes; it is asked afterwards.
@@ -23,6 +23,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from edgekit.errors import MissingPackageError
 from edgekit.nn.layers import words as stage_words
 from edgekit.runtime.processor import saturation
 from edgekit.spec import Session
@@ -32,11 +33,12 @@ from edgekit.verify.selftest import Answers, Outcome, SelfTest
 # Relative root mean square by which a stage differs: what precisions explain, and what nothing does.
 EXPLAINED = {"f32": 1e-4, "w16": 1e-2, "f16": 2e-2, "bf16": 5e-2, "int8": 0.15}
 JUMP = 6.0
+MOST = 0.7  # of the rows
 _OTHERS = "others"
 ANOTHER = 0.5  # of one stage: so far apart are two networks, saturated sums are not
 
 _DO = {
-    "channels": "give the model's input the order its manifest says (`preprocess`), or rebuild the bundle",
+    "channels": "give the model's input the order its manifest says under preprocess, or rebuild the bundle",
     "rows": "the runtime or driver mixes up what belongs together: update it, or use another device",
     "zeros": "the runtime or driver leaves that output unwritten: update it, or use another device",
     "layer": "the runtime computes that layer wrong in this precision: update it, use another device, or build for a "
@@ -74,7 +76,8 @@ def diagnose(session: Session, test: SelfTest, outcome: Outcome, bits: int | Non
         device: what it runs on.
     """
     if selftest.run(session, test, outcome.precision, swapped=True).passed:
-        return Diagnosis("channels", "the answers are right with red and blue exchanged: BGR is taken for RGB", None, None)
+        said = "the answers are right with red and blue exchanged: BGR is taken for RGB, or RGB for BGR"
+        return Diagnosis("channels", said, None, None)
     rows = _places(session, test, outcome) or _reordered(test, outcome)
     if rows:
         return Diagnosis("rows", rows, None, None)
@@ -84,7 +87,8 @@ def diagnose(session: Session, test: SelfTest, outcome: Outcome, bits: int | Non
     saturates = saturation(bits, device) is not None
     if saturates and (stage is None or errors[stage][0] < ANOTHER):
         where = f", first at {stage_words(stage)} ({stage})" if stage else ""
-        return Diagnosis("saturation", f"this processor adds products of INT8 in 16 bits, which saturate{where}", stage, unseen)
+        said = f"this processor adds products of INT8 in 16 bits, which saturate{where}"
+        return Diagnosis("saturation", said, stage, unseen)
     if stage is not None and (stage != first or _OTHERS not in errors[stage][1]):
         said = f"the first stage that differs is {stage_words(stage)} ({stage}), {errors[stage][1]}"
         return Diagnosis("layer", said, stage, None)
@@ -136,13 +140,15 @@ def _reordered(test: SelfTest, outcome: Outcome) -> str | None:
     have = [run[0] for run in outcome.found]
     if "scores" not in want[0]:
         return None
-    if not all(_alike(np.sort(a["scores"]), np.sort(b["scores"]), 0.02) for a, b in zip(want, have, strict=True)):
+    bounds = test.allowed.get(outcome.precision, list(test.allowed.values())[-1])
+    if not all(_alike(a["scores"], b["scores"], bounds["scores"]["max"]) for a, b in zip(want, have, strict=True)):
         return None
     for role in ("boxes", "rotated_boxes", "keypoints", "mask_coefficients"):
         if role not in want[0]:
             continue
         pairs = [(_flat(a[role]), _flat(b[role])) for a, b in zip(want, have, strict=True)]
-        if all(_same_rows(a, b) and not _alike(a, b, 0.02) for a, b in pairs):
+        near = bounds[role]["max"]
+        if all(_same_rows(a, b, near) and not _alike(a, b, near) for a, b in pairs):
             return f"{role} are right but in another order than the scores: rows are swapped"
     return None
 
@@ -151,18 +157,14 @@ def _flat(value: np.ndarray) -> np.ndarray:
     return value.reshape(len(value), -1)
 
 
-def _alike(one: np.ndarray, other: np.ndarray, share: float) -> bool:
-    if one.shape != other.shape:
-        return False
-    scale = max(float(np.abs(one).max(initial=0.0)), 1e-9)
-    return bool((np.abs(one - other) <= share * scale).all())
+def _alike(one: np.ndarray, other: np.ndarray, near: float) -> bool:
+    return one.shape == other.shape and bool((np.abs(one - other) <= near).all())
 
 
-def _same_rows(want: np.ndarray, have: np.ndarray) -> bool:
+def _same_rows(want: np.ndarray, have: np.ndarray, near: float) -> bool:
     """Whether most rows of either are somewhere in the other."""
-    scale = max(float(np.abs(want).max(initial=0.0)), 1e-9)
-    near = np.abs(want[:, None] - have[None]).max(2) <= 0.02 * scale
-    return bool(near.any(1).mean() > 0.7 and near.any(0).mean() > 0.7)
+    same = np.abs(want[:, None] - have[None]).max(2) <= near
+    return bool(same.any(1).mean() > MOST and same.any(0).mean() > MOST)
 
 
 # ---- stages and outputs ---------------------------------------------------------------------------------------------
@@ -177,8 +179,8 @@ def _errors(session: Session, test: SelfTest) -> tuple[dict[str, tuple[float, st
         return {}, "the manifest does not say where the stages are"
     try:
         values = stages.values(session, selftest.batches(session, test.images)[0], test.lineage)
-    except ImportError as error:
-        return {}, f"looking into the model needs {error.name}, which is not installed"
+    except MissingPackageError as error:
+        return {}, f"looking into the model needs {error.package}, which is not installed"
     found = {}
     for path, value in values.items():
         if path not in test.stages:

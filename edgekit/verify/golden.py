@@ -76,19 +76,16 @@ def make(
     bounds = _bounds(proof, session, target, images, mirrored)
     head, side = session.info.head, max(session.info.imgsz)
     bounds = _with_own(bounds, list(zip(truth, _each(session, images), strict=True)), session, target)
-    widest = list(bounds)[-1]
     wrong = {
         "channels": _each(reference, images, swapped=True),
         "zeros": [{role: np.zeros_like(value) for role, value in each.items()} for each in truth],
         "pictures": [*truth[1:], truth[0]],
     }
-    fails = {
-        name: any(
-            not row["pass"]
-            for row in selftest.judged(list(zip(truth, answers, strict=True)), bounds[widest], head, widest, side).values()
-        )
-        for name, answers in wrong.items()
-    }
+    precision, widest = list(bounds.items())[-1]
+    caught = {}
+    for name, answers in wrong.items():
+        rows = selftest.judged(list(zip(truth, answers, strict=True)), widest, head, precision, side)
+        caught[name] = not all(row["pass"] for row in rows.values())
     document = {
         "answers": [{role: _plain(value) for role, value in each.items()} for each in truth],
         "allowed": bounds,
@@ -100,8 +97,8 @@ def make(
         "bytes": sum(path.stat().st_size for path in (folder / selftest.FOLDER).iterdir()),
         "source": "given" if given else "generated",
         "precisions": list(bounds),
-        "catches": [name for name, fell in fails.items() if fell],
-        "misses": [name for name, fell in fails.items() if not fell],
+        "catches": [name for name, fails in caught.items() if fails],
+        "misses": [name for name, fails in caught.items() if not fails],
     }
 
 
@@ -187,9 +184,7 @@ def _fixed(precision: str, answers: Answers) -> dict[str, dict[str, float]]:
     """Bounds where the source cannot be rounded."""
     most = parity.tolerances_for(precision)
     most |= {"angles": 10 * most["scores"], "visibility": most["scores"]}
-    return {
-        role: {"rms": most[role] / 4, "p99": most[role], "max": most[role]} for role in answers if role != "labels"
-    }
+    return {role: {"rms": most[role] / 4, "p99": most[role], "max": most[role]} for role in answers if role != "labels"}
 
 
 def _most(one: Mapping[str, float], other: Mapping[str, float]) -> dict[str, float]:
@@ -211,4 +206,3 @@ def _plain(value: np.ndarray) -> object:
         return value.tolist()
     flat = [float(f"{number:.7g}") for number in np.nan_to_num(value.ravel())]
     return np.array(flat).reshape(value.shape).tolist()
-

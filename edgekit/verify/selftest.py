@@ -11,14 +11,15 @@
 | ``schema`` | 1 |
 | ``images`` | paths in the bundle; 140 kB at most |
 | ``answers`` | for each image, by role, what is below |
-| ``allowed`` | precision -> role -> ``rms``, ``p99``, ``max`` of the differences; precisions from the narrowest bounds to the widest |
+| ``allowed`` | precision -> role -> ``rms``, ``p99``, ``max`` of the differences; the widest bounds last |
 | ``stages`` | path of a module -> a few of the values that it gives for the first image |
 
 Answers are those of a picture's ``KEPT`` best candidates (anchor and class), best first, whatever the head: ``scores``,
 ``labels``, ``boxes`` or ``rotated_boxes`` (centre and sides) and ``angles``, ``keypoints`` (places) and ``visibility``,
 ``mask_coefficients``; of ``mask_prototypes`` ``SAMPLES`` values; of classifiers ``class_probabilities``. They are
 judged as ``parity.py`` judges: candidates are paired by label, place and score, those among the ``JUDGED`` best of
-either side without a partner count as a difference of their score from the lowest one kept, and of all differences of a
+either side without a partner count as a difference of their score from the lowest one kept (where fewer than half have
+one, they are paired by label and score alone, so that wrong places show as such), and of all differences of a
 role the root mean square, the 99th percentile and the largest are held to what ``rounding.py`` explains.
 """
 
@@ -101,7 +102,7 @@ class Outcome:
 
 
 def _excess(row: Json) -> float:
-    return max(row["found"][key] / row["allowed"][key] for key in row["allowed"])
+    return max(float(row["found"][key]) / float(bound) for key, bound in row["allowed"].items())
 
 
 # ---- running --------------------------------------------------------------------------------------------------------
@@ -243,7 +244,10 @@ def _apart(want: np.ndarray, have: np.ndarray) -> np.ndarray:
 
 
 def _paired(want: Answers, have: Answers, head: str, precision: str, side: int) -> dict[str, np.ndarray]:
+    have = {role: np.nan_to_num(value, nan=_HUGE, posinf=_HUGE, neginf=-_HUGE) for role, value in have.items()}
     rows, partners = pair_rows(want, have)
+    if 2 * (rows < JUDGED).sum() < min(JUDGED, len(want["scores"])):  # places are what is wrong
+        rows, partners = pair_rows(want, have, np.inf)
     lonely = [_lonely(want, rows, have, head), _lonely(have, partners, want, head)]
     near = rows < JUDGED
     rows, partners = rows[near], partners[near]
