@@ -45,7 +45,6 @@ def load(
     task: str | None = None,
     streams: int | None = None,
     cache: str | Path | bool = False,
-    verify: bool | str = False,
     **options: Any,
 ) -> Predictor:
     """Open a model for prediction.
@@ -60,10 +59,10 @@ def load(
         streams: images worked on at once, for more of them a second; by default one, as fast as possible.
         cache: a folder where the runtime keeps what it compiled, for a faster next start; True: beside the bundle
             (``edgekit.runtime.modelcache``). Bundles of ov-* targets.
-        verify: True runs the bundle's self-test before the model answers, "once" only where this very bundle has not
-            passed it on this machine, device, driver and runtime before, which is remembered beside the cache
+        options: detection options: ``conf``, ``iou``, ``max_det``, ``classes``, ``agnostic``; and ``verify``: True runs
+            the bundle's self-test before the model answers, "once" only where this very bundle has not passed it on
+            this machine, device, driver and runtime before, which is remembered beside the cache
             (``edgekit.runtime.proven``). With OpenVINO's AUTO also before the first answer from another device.
-        options: detection options: ``conf``, ``iou``, ``max_det``, ``classes``, ``agnostic``.
 
     Raises:
         EdgekitError: one sentence on what is wrong with the file, an option, or what is not installed.
@@ -72,6 +71,7 @@ def load(
     from edgekit.runtime.predictor import Predictor
 
     how = OpenOptions(task, imgsz, device, threads, streams, cache)
+    verify = options.pop("verify", False)
     session = open_session(path, how, foreign=foreign)
     return Predictor(_verified(session, Path(path), how, verify) if verify else session, Options(**options))
 

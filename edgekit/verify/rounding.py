@@ -11,7 +11,7 @@
 | order of candidates with nearly equal scores | everywhere | none: they are paired by label and place |
 | FP16 executed instead of INT8 | ``ov-int8`` on ARM | ``f16`` |
 | sums of products in INT8 | x86 without VNNI: 8 bits saturate, 7 are exact | none: ``system/processor.py`` warns |
-| ``cv2.resize(INTER_LINEAR)`` | aarch64, in a third of the values | none: ``runtime/resize.py`` takes x86's levels there |
+| ``cv2.resize(INTER_LINEAR)`` | aarch64, in a third of the values | none: ``runtime/resize.py`` does as x86 |
 
 | bound | ``FACTORS`` times |
 |---|---|
