@@ -2,7 +2,8 @@
 
 The model comes with the repository (``models/shapes.pt``, trained by ``python -m benchmarks.shapeset`` on a set that is
 drawn). Every step is a command a user could type, and is printed: it predicts, builds and proves two bundles, times
-them, writes the report, then learns on for half a minute to show training. ``--full`` trains from scratch instead.
+them, writes the report, then learns on for half a minute to show training. It ends with the seconds of every part.
+``--full`` trains from scratch instead.
 
     python -m benchmarks.demo demo-out
     python -m benchmarks.demo demo-out --full        # make demo FULL=1
@@ -18,7 +19,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from benchmarks import shapeset
 from edgekit.bench.doctor import target_states
@@ -38,27 +39,55 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.demo", description="edgekit on a small model")
     parser.add_argument("out", type=Path, help="folder for everything the demo makes; what an earlier demo made goes")
     parser.add_argument("--full", action="store_true", help="train from scratch, build every target: ten minutes")
-    parser.add_argument("--train", type=int, default=0, help="training images (default: 64, with --full 256)")
-    parser.add_argument("--epochs", type=int, default=0, help="default: 2, with --full 30")
+    parser.add_argument("--train", type=_count, help="training images (default: 64, with --full 256)")
+    parser.add_argument("--epochs", type=_count, help="default: 2, with --full 30")
     options = parser.parse_args(arguments)
-    begun = time.monotonic()
+    parts = Parts()
     try:
-        bundles = _run(options.out, options.full, options.train, options.epochs)
-    except (EdgekitError, OSError) as error:
-        parser.error(str(error))
-    _closing(options.out, bundles, time.monotonic() - begun)
+        bundles = _run(options.out, options.full, options.train, options.epochs, parts)
+    except EdgekitError as error:
+        _fail(str(error), 2)
+    except OSError as error:
+        reason = f"{error.strerror} ({error.filename})" if error.filename else error.strerror or error
+        _fail(f"{options.out}: {reason}; give a folder that can be written, on a disk with 200 MB free", 2)
+    except KeyboardInterrupt:
+        _fail(f"interrupted; the next demo in {options.out} starts again from an empty folder", 130)
+    _closing(options.out, bundles, parts.ended())
 
 
-def _run(out: Path, full: bool, train: int, epochs: int) -> list[Path]:
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number of 1 or more")
+    return int(text)
+
+
+class Parts:
+    """The parts of the demo: says which one begins, keeps how long each took."""
+
+    def __init__(self) -> None:
+        self._begun: list[tuple[str, float]] = []
+
+    def __call__(self, text: str) -> None:
+        """A part called ``text`` begins."""
+        self._begun.append((text, time.monotonic()))
+        print(f"\n== {text}", file=sys.stderr, flush=True)
+
+    def ended(self) -> list[tuple[str, float]]:
+        """Every part and its seconds."""
+        ends = [begun for _, begun in self._begun[1:]] + [time.monotonic()]
+        return [(text, end - begun) for (text, begun), end in zip(self._begun, ends, strict=True)]
+
+
+def _run(out: Path, full: bool, train: int | None, epochs: int | None, say: Parts) -> list[Path]:
     """Every step; the bundles made."""
     _empty(out)
-    _say("A generated set and a video")
+    say("A generated set and a video")
     data = shapeset.make_set(out / "set", train=train or (256 if full else 64), val=32, size=SIZE)
     video = shapeset.make_video(out / "shapes.mp4", frames=30, size=SIZE)
     photos = out / "set" / "images" / "val"
     _edgekit("data", "check", data, "--sheet", out / "set.png")
     if full:
-        _say("A YOLO12-n learns the shapes from scratch: some minutes")
+        say("A YOLO12-n learns the shapes from scratch: some minutes")
         run = ["--epochs", epochs or 30, "--imgsz", SIZE, *FULL]
         _edgekit("train", data, "--model", "yolo12n", "--out", out / "run", *run)
         model = out / "run" / "best.pt"
@@ -66,17 +95,17 @@ def _run(out: Path, full: bool, train: int, epochs: int) -> list[Path]:
         model = shapeset.CHECKPOINT
     bundles = []
     for target in _targets(full):
-        _say(f"A bundle for {target}, held against the checkpoint")
+        say(f"A bundle for {target}, held against the checkpoint")
         bundles.append(out / target)
         checked = ["--data", data, "--max-drop", 2] if target.endswith("int8") else ["--images", photos]
         _edgekit("build", model, "--target", target, "--imgsz", SIZE, "--out", bundles[-1], *checked)
-    _say("Predictions on a picture and a video")
+    say("Predictions on a picture and a video")
     picture = photos / "0000.jpg"
     _edgekit("predict", bundles[-1], picture, video, "--conf", CONFIDENCE, "--out", out / "seen")
-    _say("Accuracy and times, side by side, on one page")
+    say("Accuracy and times, side by side, on one page")
     _edgekit("report", *bundles, "--data", data, "--budget", 5, "--out", out / "report.html")
     if not full:
-        _say("It learns on: half a minute of training")
+        say("It learns on: half a minute of training")
         run = ["--epochs", epochs or 2, "--imgsz", SIZE, *FINE]
         _edgekit("train", data, "--model", model, "--out", out / "run", *run)
     return bundles
@@ -94,17 +123,26 @@ def _empty(out: Path) -> None:
         InputError: something else is in it.
     """
     mark = out / ".demo"
-    if out.is_dir() and any(out.iterdir()):
-        if not mark.is_file():
-            raise InputError(f"{out}: holds something that no demo made; give another folder")
-        shutil.rmtree(out)
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out}: is a file; give a folder")
     out.mkdir(parents=True, exist_ok=True)
-    mark.touch()
+    left = [path for path in out.iterdir() if path != mark]
+    if left and not mark.is_file():
+        raise InputError(f"{out}: holds something that no demo made; give another folder")
+    mark.touch()  # stays until the last, so that what is left of a demo is known as that
+    for path in left:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
-def _closing(out: Path, bundles: Sequence[Path], seconds: float) -> None:
-    """What was proved, on one screen."""
-    lines = [f"== Done in {seconds / 60:.1f} minutes. What was proved:"]
+def _closing(out: Path, bundles: Sequence[Path], parts: Sequence[tuple[str, float]]) -> None:
+    """How long everything took and what was proved, on one screen."""
+    seconds = sum(taken for _, taken in parts)
+    lines = [f"== Done in {seconds / 60:.1f} minutes, in seconds:"]
+    lines += [f"   {taken:5.1f}  {text}" for text, taken in parts]
+    lines += ["== What was proved:"]
     for path in bundles:
         manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
         lines.append(f"   {path.name:9} {_proof(manifest)}")
@@ -127,8 +165,9 @@ def _proof(manifest: dict[str, Any]) -> str:
     return said
 
 
-def _say(text: str) -> None:
-    print(f"\n== {text}", file=sys.stderr, flush=True)
+def _fail(message: str, code: int) -> NoReturn:
+    print(f"error: {message}", file=sys.stderr, flush=True)
+    raise SystemExit(code)
 
 
 def _edgekit(*arguments: object) -> None:

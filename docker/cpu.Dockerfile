@@ -10,8 +10,8 @@ COPY --from=wheel /wheels /wheels
 COPY constraints.txt /tmp/constraints.txt
 RUN pip install --no-cache-dir -c /tmp/constraints.txt "$(ls /wheels/edgekit-*.whl)[openvino]" onnxruntime \
     && rm -rf /wheels /tmp/constraints.txt \
-    && useradd --create-home edgekit
-USER edgekit
+    && useradd --uid 1000 --create-home edgekit
+USER 1000
 WORKDIR /data
 ENTRYPOINT ["edgekit"]
 CMD ["doctor"]

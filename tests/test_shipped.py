@@ -59,3 +59,27 @@ def test_the_demo_takes_away_what_a_demo_left_and_nothing_else(
     assert left.value.code == 2
     assert str(tmp_path) in capsys.readouterr().err
     assert (tmp_path / "mine.txt").read_text() == "keep"
+
+
+def test_what_is_left_of_an_interrupted_demo_is_taken_away_once_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Removing ends at any file (here: where something cannot be removed), and the next start goes on with it."""
+    out = tmp_path / "out"
+    (out / "set" / "images").mkdir(parents=True)
+    (out / ".demo").touch()
+    (out / "seen").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere").mkdir()
+    with monkeypatch.context() as patched:
+        patched.setattr(demo.shutil, "rmtree", lambda path: (_ for _ in ()).throw(OSError(13, "refused", str(path))))
+        with pytest.raises(SystemExit):
+            demo.main([str(out)])
+    monkeypatch.setattr(shapeset, "make_set", _enough)
+    with pytest.raises(SystemExit, match="7"):
+        demo.main([str(out)])
+    assert [p.name for p in out.iterdir()] == [".demo"]
+    assert (tmp_path / "elsewhere").is_dir()
+
+
+def _enough(*_: object, **__: object) -> None:
+    raise SystemExit(7)
