@@ -35,6 +35,10 @@ class CheckOptions:
     """Draw a contact sheet of labelled images (PNG or JPEG)."""
     workers: int | None = option(None, least=1)
     """Images read at once. Default: by the processors."""
+    quick: bool = False
+    """Read headers and labels only: no pixels, duplicates or outlines."""
+    cache: bool = True
+    """Do not read again what did not change since an earlier check or training."""
 
 
 def check(
@@ -51,13 +55,16 @@ def check(
         refuse_existing(wanted.sheet, force, "sheet")
     from edgekit.data import LabelOptions
     from edgekit.data.check import cores, examine, open_splits
+    from edgekit.data.scan import Scan
     from edgekit.errors import GateError
 
-    datasets = open_splits(data, wanted.task, images, wanted.split, LabelOptions.from_text(label_options))
+    reading = LabelOptions.from_text(label_options)
+    scan = Scan.beside(data[0]) if wanted.cache else Scan()
+    datasets = open_splits(data, wanted.task, images, wanted.split, reading, scan)
     with Counted("checking", sum(map(len, datasets))) as counter:
-        report = examine(datasets, wanted.workers or cores(), counter.advance)
+        report = examine(datasets, wanted.workers or cores(), counter.advance, scan, wanted.quick)
     if json:
-        emit_json(_document(data, datasets, report))
+        emit_json(_document(data, datasets, report, wanted.quick))
     else:
         _print_issues(report.issues)
         _print_splits(datasets, report)
@@ -66,7 +73,8 @@ def check(
     counts = Counter(issue.severity for issue in report.issues)
     if not report.ok:
         raise GateError(f"{_named(data)}: {_counted(counts)}; the first is {_first(report.issues)}")
-    console().print(f"{_named(data)}: {_counted(counts) or 'nothing wrong'}", soft_wrap=True, markup=False)
+    looked = ", by headers and labels alone" if wanted.quick else ""
+    console().print(f"{_named(data)}: {_counted(counts) or 'nothing wrong'}{looked}", soft_wrap=True, markup=False)
 
 
 commands = (check,)
@@ -85,7 +93,7 @@ def _counted(counts: Counter[str]) -> str:
     return ", ".join(f"{counts[s]:,} {s}{'' if counts[s] == 1 else 's'}" for s in COLORS if counts[s])
 
 
-def _document(data: Sequence[Path], datasets: Sequence[Dataset], report: Report) -> dict[str, Any]:
+def _document(data: Sequence[Path], datasets: Sequence[Dataset], report: Report, quick: bool) -> dict[str, Any]:
     from edgekit.data import account_of
 
     return {
@@ -94,6 +102,7 @@ def _document(data: Sequence[Path], datasets: Sequence[Dataset], report: Report)
         "data": list(data) if len(data) > 1 else data[0],
         "task": datasets[0].task,
         "names": datasets[0].names,
+        "quick": quick,
         "ok": report.ok,
         "splits": {
             dataset.split: {

@@ -4,6 +4,9 @@
     any(issue.severity == "error" for issue in issues)
     datasets = open_splits(path)                     # every split the set has
 
+    examine(datasets, quick=True)                    # headers and labels alone
+    examine(datasets, scan=scan)                     # images that ``scan`` knows are not read again
+
 Nothing is drawn, printed or refused here: the caller counts and decides.
 """
 
@@ -11,9 +14,9 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,13 +27,13 @@ from edgekit.data.encoding import read_lines
 from edgekit.data.issues import Issue
 from edgekit.data.open import open_dataset
 from edgekit.data.options import LabelOptions
+from edgekit.data.scan import Scan
 from edgekit.data.splits import MissingSplitError, splits_of
 from edgekit.data.text import label_path
 from edgekit.errors import InputError, UsageError
-from edgekit.runtime.image import read_image
-from edgekit.spec import sha256_file
 
 SCARCE = 10  # objects of a class under which nothing can be learnt or measured well
+PART = 64  # images that a thread takes at once
 LONGEST = 3000  # points of a polygon up to which it is asked whether it crosses itself; quadratic
 
 
@@ -58,6 +61,7 @@ def open_splits(
     images: Path | str | Sequence[Path | str] | None = None,
     only: Sequence[str] = (),
     options: LabelOptions | None = None,
+    scan: Scan | None = None,
 ) -> list[Dataset]:
     """Every split of a set, or of several COCO files that belong together. A ``test`` that a yaml names and that is not
     there (Roboflow writes it always) becomes an issue of the set.
@@ -68,6 +72,7 @@ def open_splits(
         images: folders, files and patterns of a COCO file's images.
         only: the splits wanted; none named: all there are.
         options: what label files leave open.
+        scan: what is known of the images.
 
     Raises:
         InputError, UsageError: as ``open_dataset``.
@@ -80,7 +85,7 @@ def open_splits(
             # One set, one task and one order of classes: what the first split made clear holds for all.
             names = datasets[0].names if datasets else None
             try:
-                datasets.append(open_dataset(path, task, split, images, names, options, quiet=True))
+                datasets.append(open_dataset(path, task, split, images, names, options, True, scan))
             except MissingSplitError as error:
                 if only or split != "test" or not datasets:
                     raise
@@ -95,7 +100,13 @@ def check(datasets: Sequence[Dataset], workers: int = 4, progress: Callable[[int
     return examine(datasets, workers, progress).issues
 
 
-def examine(datasets: Sequence[Dataset], workers: int = 4, progress: Callable[[int], None] | None = None) -> Report:
+def examine(
+    datasets: Sequence[Dataset],
+    workers: int = 4,
+    progress: Callable[[int], None] | None = None,
+    scan: Scan | None = None,
+    quick: bool = False,
+) -> Report:
     """Reads every image of one or more splits of a set.
 
     Besides what reading the labels found: images that cannot be decoded, are cut short or have another size than
@@ -106,15 +117,19 @@ def examine(datasets: Sequence[Dataset], workers: int = 4, progress: Callable[[i
         datasets: the splits.
         workers: threads that read and decode.
         progress: called with 1 after every image, in this thread.
+        scan: what is known of the images; what is found goes there and is saved, also of a check that is interrupted.
+        quick: of images only the header is read: neither pixels, nor bytes that are those of another, nor outlines.
     """
+    scan = scan or Scan()
     issues: list[Issue] = []
     sizes: list[Counter[tuple[int, int]]] = []
     homes: dict[str, tuple[Path, str]] = {}
-    for dataset in datasets:
-        issues += [*dataset.issues, *_mirror(dataset)]
-        sizes.append(Counter())
-        with ThreadPoolExecutor(max(workers, 1)) as pool:
-            for sample, (digest, size, found) in zip(dataset.samples, pool.map(_read, dataset.samples), strict=True):
+    read = _read_header if quick else _read
+    try:
+        for dataset in datasets:
+            issues += [*dataset.issues, *_mirror(dataset)]
+            sizes.append(Counter())
+            for sample, (digest, size, found) in _each(dataset.samples, lambda s: read(s, scan), workers):
                 issues += [*found, *sample.issues]
                 if digest in homes:
                     issues.append(_twice(sample.path, dataset.split, *homes[digest]))
@@ -124,23 +139,60 @@ def examine(datasets: Sequence[Dataset], workers: int = 4, progress: Callable[[i
                     sizes[-1][size] += 1
                 if progress:
                     progress(1)
-        issues += _scarce(dataset)
+                scan.save_now_and_then()
+            issues += _scarce(dataset)
+    finally:
+        scan.save()
     return Report([*issues, *_orphans(datasets), *_absent(datasets)], sizes)
 
 
-def _read(sample: Sample) -> tuple[str, tuple[int, int] | None, list[Issue]]:
-    """SHA-256 and size of an image file (none if it cannot be read) and what is wrong with it and its polygons."""
+# SHA-256 (none where it is not known), width and height (none where it cannot be read), and what is wrong.
+_Found = tuple[str, "tuple[int, int] | None", list[Issue]]
+
+
+def _each(samples: Sequence[Sample], read: Callable[[Sample], _Found], workers: int) -> Iterator[tuple[Sample, _Found]]:
+    """Every sample and what ``read`` found, in order; no more under way than the threads need."""
+    parts = (samples[i : i + PART] for i in range(0, len(samples), PART))
+    waiting: deque[tuple[Sequence[Sample], Future[list[_Found]]]] = deque()
+    with ThreadPoolExecutor(max(workers, 1)) as pool:
+        try:
+            for part in parts:
+                waiting.append((part, pool.submit(lambda samples: [read(s) for s in samples], part)))
+                if len(waiting) > 2 * workers:
+                    done, future = waiting.popleft()
+                    yield from zip(done, future.result(), strict=True)
+            for done, future in waiting:
+                yield from zip(done, future.result(), strict=True)
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _read(sample: Sample, scan: Scan) -> _Found:
+    """What decoding an image shows, and its polygons."""
+    path, crossing = sample.path, list(_crossing(sample))
+    found = scan.content(path)
+    if found.problem:
+        return "", None, [Issue(path, None, "unreadable", found.problem), *crossing]
+    size = found.width, found.height
+    return found.digest, size, [*_another_size(sample, size), *crossing]
+
+
+def _read_header(sample: Sample, scan: Scan) -> _Found:
+    """What an image's header says."""
     path = sample.path
-    crossing = list(_crossing(sample))
     try:
-        height, width = read_image(path).shape[:2]
+        size = scan.size(path)
     except InputError as error:
-        return "", None, [Issue(path, None, "unreadable", str(error).removeprefix(f"{path}: ")), *crossing]
-    issues = []
-    if sample.width and sample.height and (sample.width, sample.height) != (width, height):
-        sentence = f"is {width} x {height}, its labels say {sample.width} x {sample.height}"
-        issues.append(Issue(path, None, "size", sentence))
-    return sha256_file(path), (width, height), issues + crossing
+        return "", None, [Issue(path, None, "unreadable", str(error).removeprefix(f"{path}: "))]
+    return "", size, _another_size(sample, size)
+
+
+def _another_size(sample: Sample, size: tuple[int, int]) -> list[Issue]:
+    stated = (sample.width, sample.height)
+    if not all(stated) or stated == size:
+        return []
+    sentence = f"is {size[0]} x {size[1]}, its labels say {stated[0]} x {stated[1]}"
+    return [Issue(sample.path, None, "size", sentence)]
 
 
 def _twice(path: Path, split: str, other: Path, other_split: str) -> Issue:
@@ -254,5 +306,5 @@ def crosses_itself(polygon: np.ndarray) -> bool:
 
 
 def cores() -> int:
-    """Threads worth starting: the processors this process may use, at most eight."""
-    return min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, 8)
+    """Threads worth starting: the processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -23,10 +23,10 @@ from edgekit import tasks
 from edgekit.data import coco_sizes as sizes
 from edgekit.data.coco_document import load_document, numbers
 from edgekit.data.dataset import Dataset, Sample
-from edgekit.data.images import image_size
 from edgekit.data.issues import Issue
 from edgekit.data.options import LabelOptions
 from edgekit.data.places import Places
+from edgekit.data.scan import Scan
 from edgekit.data.settings import whole
 from edgekit.errors import InputError, UsageError
 from edgekit.metrics.labels import Labels, Rle, shoelace
@@ -41,12 +41,14 @@ def read_coco(
     split: str,
     images: Sequence[Path | str] = (),
     options: LabelOptions | None = None,
+    scan: Scan | None = None,
 ) -> Dataset:
     """The whole file as one split.
 
     Args:
         images: folders, files and patterns of the images; none: beside the file and around it.
         options: what the file leaves open.
+        scan: what is known of the images.
 
     Raises:
         InputError: no COCO annotation file, no images found, or no usable annotation.
@@ -64,7 +66,7 @@ def read_coco(
     records = _images(path, document, issues)
     rows = _by_image(path, document, label, records, issues)
     places = Places(path, [record["file_name"] for record in records.values()], images)
-    found = _found(path, records, places, issues)
+    found = _found(path, records, places, issues, scan or Scan())
     in_pixels = sizes.in_pixels((records[i], true, rows[i]) for i, (_, true) in found.items())
     shape, flip_idx = _keypoints(path, document) if "keypoints" in roles else (None, ())
     samples = []
@@ -148,7 +150,7 @@ def _crowd(path: Path, every: Sequence[Json], options: LabelOptions, issues: lis
 
 
 def _found(
-    path: Path, records: Mapping[int, Json], places: Places, issues: list[Issue]
+    path: Path, records: Mapping[int, Json], places: Places, issues: list[Issue], scan: Scan
 ) -> dict[int, tuple[Path, tuple[int, int]]]:
     """Image id -> its file, and the width and height of it upright.
 
@@ -163,7 +165,7 @@ def _found(
             issues.append(Issue(Path(record["file_name"]), None, "no image", sentence))
             continue
         try:
-            found[image_id] = image, image_size(image)
+            found[image_id] = image, scan.size(image)
         except InputError as error:
             issues.append(Issue(image, None, "unreadable", f"{str(error).removeprefix(f'{image}: ')}; left out"))
     if not found:

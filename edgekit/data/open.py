@@ -23,6 +23,7 @@ from edgekit.data.dataset import Dataset
 from edgekit.data.derived import Derived
 from edgekit.data.folders import read_folders
 from edgekit.data.options import LabelOptions
+from edgekit.data.scan import Scan
 from edgekit.data.settings import Settings, read_settings
 from edgekit.data.splits import YAML, coco_file, described_by, resolve
 from edgekit.data.text import class_names, read_text
@@ -37,6 +38,7 @@ def open_dataset(
     names: Sequence[str] | None = None,
     options: LabelOptions | None = None,
     quiet: bool = False,
+    scan: Scan | None = None,
 ) -> Dataset:
     """One split of the set at ``path``.
 
@@ -48,6 +50,7 @@ def open_dataset(
         names: put the labels in this order of classes (a model's).
         options: what label files leave open; a ``data.yaml``'s own stand where these are as by default.
         quiet: do not tell ``account.LOGGER`` what is left out; the caller says it.
+        scan: what is known of the images, for those whose size is asked for.
 
     Raises:
         InputError: the set cannot be used at all: a path that is missing, a file that is not what it should be, no
@@ -59,7 +62,7 @@ def open_dataset(
     places = (images,) if isinstance(images, (str, Path)) else tuple(images or ())
     if not path.exists():
         raise InputError(f"{path}: there is no such file or folder; give a data.yaml, a COCO JSON or a folder")
-    dataset = _read(path, task, split, places, options or LabelOptions())
+    dataset = _read(path, task, split, _Reading(places, options or LabelOptions(), scan or Scan()))
     dataset = dataset.with_names(names) if names is not None else dataset
     if not quiet:
         say(dataset)
@@ -81,47 +84,45 @@ def open_split(
     return open_dataset(path, task, split, images if path.suffix.lower() == ".json" else None, names)
 
 
-def _read(
-    path: Path,
-    task: str | None,
-    split: str,
-    images: tuple[Path | str, ...],
-    options: LabelOptions,
-    above: tuple[Path, ...] = (),
-) -> Dataset:
-    """``above`` are the yamls whose source this is."""
+@dataclasses.dataclass(frozen=True)
+class _Reading:
+    """What goes along from set to set: places of a COCO JSON's images, what labels leave open, what is known of
+    images, and the yamls whose source this is."""
+
+    images: tuple[Path | str, ...]
+    options: LabelOptions
+    scan: Scan
+    above: tuple[Path, ...] = ()
+
+
+def _read(path: Path, task: str | None, split: str, how: _Reading) -> Dataset:
     described = described_by(path) if path.is_dir() else path if path.suffix.lower() in YAML else None
     if described is not None:
-        return _read_yaml(described, task, split, images, options, above)
+        return _read_yaml(described, task, split, how)
     if path.suffix.lower() == ".json":
-        return read_coco(path, task, split, images, options)
-    if images:
+        return read_coco(path, task, split, how.images, how.options, how.scan)
+    if how.images:
         raise UsageError(f"`images` goes with a COCO JSON; {path} says itself where its images are")
     if path.is_dir():
         return read_folders(path, task, split)
     raise InputError(f"{path}: is no set of labelled images; give a data.yaml, a COCO JSON or a folder")
 
 
-def _read_yaml(
-    path: Path,
-    task: str | None,
-    split: str,
-    images: tuple[Path | str, ...],
-    options: LabelOptions,
-    above: tuple[Path, ...],
-) -> Dataset:
+def _read_yaml(path: Path, task: str | None, split: str, how: _Reading) -> Dataset:
     """Text labels, COCO files that a yaml names, or a part of another set."""
     settings = read_settings(path)
-    options = options.over(LabelOptions.parse(_mapping(path, settings, "label_options"), f"{path}: label_options"))
+    options = how.options.over(LabelOptions.parse(_mapping(path, settings, "label_options"), f"{path}: label_options"))
+    images = how.images
     if "source" in settings:
         part = Derived.read(path, settings)
         source, within = part.source_of(split)
-        above = (*above, path.resolve())
+        above = (*how.above, path.resolve())
         if source.resolve() in above:
             raise InputError(f"{path}: its source {source} leads back to itself")
         if not source.exists():
             raise InputError(f"{path}: its source {source} is not there any more; put it back, or train again")
-        dataset = part.apply(_read(source, task, within, images or part.images_of(split), options, above), split)
+        beneath = _Reading(images or part.images_of(split), options, how.scan, above)
+        dataset = part.apply(_read(source, task, within, beneath), split)
         return dataclasses.replace(dataset, source=path)
     file = coco_file(path, settings, split)
     if file is None:
@@ -131,7 +132,7 @@ def _read_yaml(
     listed = settings.get("images", [])
     listed = listed if isinstance(listed, list) else [listed]
     images = images or tuple(resolve(path, settings, str(entry), "images") for entry in listed)
-    dataset = read_coco(file, task, split, images, options)
+    dataset = read_coco(file, task, split, images, options, how.scan)
     names = class_names(path, settings)
     return dataclasses.replace(dataset.with_names(names) if names else dataset, source=path)
 

@@ -14,22 +14,23 @@ from pathlib import Path
 from edgekit.data.account import account_of
 from edgekit.data.check import crosses_itself
 from edgekit.data.dataset import Dataset
+from edgekit.data.scan import Scan
 from edgekit.errors import InputError, shorten
 from edgekit.metrics.limits import crowded
 from edgekit.metrics.options import Options
-from edgekit.spec import MAX_DET, sha256_file
+from edgekit.spec import MAX_DET
 
 MOST_OUTLINES = 3000  # looked at; `edgekit data check` looks at all of them
 
 
-def remarks(training: Dataset, validating: Dataset) -> list[str]:
-    """Sentences, most important first.
+def remarks(training: Dataset, validating: Dataset, scan: Scan | None = None) -> list[str]:
+    """Sentences, most important first; ``scan``: what is known of the images.
 
     Raises:
         InputError: keypoints would be mirrored into nonsense.
     """
     return [
-        *_shared(training, validating),
+        *_shared(training, validating, scan or Scan()),
         *_issues(training),
         *_issues(validating),
         *crowded(validating, MAX_DET, Options()),
@@ -43,12 +44,13 @@ def _issues(dataset: Dataset) -> Iterator[str]:
     yield from account_of(dataset).sentences()
 
 
-def _shared(training: Dataset, validating: Dataset) -> Iterator[str]:
+def _shared(training: Dataset, validating: Dataset, scan: Scan) -> Iterator[str]:
     """Images whose bytes are in both; only files of equal size are read."""
     sizes = [{sample.path: _size(sample.path) for sample in dataset.samples} for dataset in (training, validating)]
     common = (set(sizes[0].values()) & set(sizes[1].values())) - {0}
-    learnt, measured = ([sha256_file(p) for p, size in found.items() if size in common] for found in sizes)
-    both = [digest for digest in measured if digest in set(learnt)]
+    learnt, measured = ([scan.digest(p) for p, size in found.items() if size in common] for found in sizes)
+    known = set(learnt)
+    both = [digest for digest in measured if digest in known]
     if both:
         yield (
             f"{validating.source}: {len(both)} of the {len(validating)} images to validate on are trained on too; what "

@@ -13,6 +13,7 @@ from edgekit.data import LabelOptions, open_dataset
 from edgekit.data.dataset import Dataset
 from edgekit.data.derived import OBJECT, Derived, classes_named, narrowed
 from edgekit.data.divide import divide
+from edgekit.data.scan import Scan
 from edgekit.data.splits import is_one_split, splits_of
 from edgekit.errors import UsageError
 from edgekit.runtime.atomic import replacing
@@ -21,9 +22,14 @@ from edgekit.train.run import Folder
 
 
 def open_sets(
-    data: Path, task: str, images: Sequence[Path | str] | None, options: TrainOptions
+    data: Path,
+    task: str,
+    images: Sequence[Path | str] | None,
+    options: TrainOptions,
+    scan: Scan | None = None,
 ) -> tuple[Dataset, Dataset, Derived]:
-    """The images to train and to validate on, and how they came from ``data``.
+    """The images to train and to validate on, and how they came from ``data``; ``scan``: what is
+    known of the images.
 
     Raises:
         InputError, UsageError: a set cannot be used, or there is nothing else to validate on.
@@ -36,7 +42,7 @@ def open_sets(
             "`val_fraction` 0.1 (sets a tenth of every class's images aside), or a data.yaml with train: and val: "
             "(folders or JSON files)"
         )
-    training = open_dataset(data, task, "train", images, options=reading, quiet=True)
+    training = open_dataset(data, task, "train", images, options=reading, quiet=True, scan=scan)
     names = training.names
     if options.val_fraction is not None:
         if not is_one_split(data) and "val" in splits_of(data):
@@ -45,7 +51,7 @@ def open_sets(
     else:
         other = Path(options.val) if options.val is not None else data
         places = images if options.val is None or other.suffix.lower() == ".json" else None
-        validating = open_dataset(other, task, "val", places, names, reading, quiet=True)
+        validating = open_dataset(other, task, "val", places, names, reading, True, scan)
     classes = classes_named(options.classes, names) if options.classes is not None else None
     single = OBJECT if options.single_class else None
     lists = {split.split: [sample.path for sample in split.samples] for split in (training, validating)}

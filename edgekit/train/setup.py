@@ -20,6 +20,7 @@ from edgekit import checkpoint, tasks
 from edgekit.checkpoint import Checkpoint, catalog
 from edgekit.data.dataset import Dataset
 from edgekit.data.derived import NAME, Derived
+from edgekit.data.scan import Scan
 from edgekit.errors import InputError, UsageError
 from edgekit.runtime.processor import is_cpu
 from edgekit.spec import Json, JsonView, ModelSpec
@@ -160,15 +161,18 @@ def set_up(request: Request, options: TrainOptions, watch: Callback, world: Dist
     model, source, task = _source(request, state)
     if state is not None:
         options = options.resumed(TrainOptions.from_dict(state["options"]))
-    training, validating, part = sets.open_sets(request.data, task, request.images, options)
+    scan = Scan.beside(request.data)
+    training, validating, part = sets.open_sets(request.data, task, request.images, options, scan)
     prints = fingerprint(training, validating)
     if state is not None:
         check_same(state, prints, request.out, request.data)
         _note_processes(state, world, watch)
     asked = {"`model`": model, "`task`": task, "`resume`": request.resume, "the data": prints}
     world.agree(asked | _told(options))
-    for sentence in remarks(training, validating):
+    for sentence in remarks(training, validating, scan):
         watch.note(sentence)
+    if world.is_main:
+        scan.save()
     device = _device(options, world)
     started, taken = _begin(source, task, training, options, state)
     teacher = _teacher(started, options, device, state)
