@@ -26,7 +26,8 @@ REPO = Path(__file__).resolve().parents[1]
 PACKAGE = REPO / "edgekit"
 OPTIONAL = tuple(
     "torch torchvision onnx onnx_ir onnxscript onnxsim onnxruntime openvino nncf ncnn tensorrt tensorrt_rtx cuda "
-    "pycuda matplotlib faster_coco_eval pycocotools supervision scipy PIL jinja2".split(" ")
+    "pycuda matplotlib faster_coco_eval pycocotools supervision scipy PIL jinja2 pyarrow fsspec trackers ray "
+    "pandas".split()
 )
 HEAVY = (*OPTIONAL, "cv2", "numpy", "yaml", "psutil", "pynvml")
 # What everyone may use: the nouns, the errors, and what edgekit needs of the system it runs on.
@@ -59,7 +60,8 @@ WALLS = (
     Wall("runtime/boxes.py runtime/masks.py", "numpy", rooms=PLAIN),
     Wall("runtime/examples/*", "numpy cv2", "supervision trackers pycuda", rooms=HOST),
     Wall("runtime/manifest.py runtime/modelcache.py", rooms=PLAIN),
-    Wall("runtime/*", "numpy cv2", "supervision PIL", rooms=HOST),
+    Wall("runtime/many/options.py runtime/many/shards.py", rooms=PLAIN),
+    Wall("runtime/*", "numpy cv2", "supervision trackers PIL fsspec pyarrow", rooms=HOST),
     Wall("data/*", "numpy cv2 yaml", rooms=f"{PLAIN} runtime metrics tasks"),
     Wall("metrics/options.py", rooms=PLAIN),
     Wall("metrics/*", "numpy cv2", "faster_coco_eval", rooms=f"{PLAIN} runtime.boxes runtime.masks"),
@@ -123,7 +125,7 @@ WALLS = (
     Wall("bundle/build.py", "numpy", rooms=f"{HOST} verify targets graph quantize checkpoint nn bench"),
     Wall("bundle/*", "numpy", rooms=f"{HOST} verify graph"),
     # The command line: quick to start, free in what a command imports when it runs.
-    Wall("cli/_plan_table.py", inside="rich", rooms="*"),
+    Wall("cli/_plan_table.py cli/_many.py", inside="rich", rooms="*"),
     Wall("cli/_*", "typer", "rich torch", rooms=f"cli {PLAIN} runtime.options train"),
     Wall("cli/*", "typer", " ".join(("rich", *HEAVY)), rooms="*"),
     Wall("__main__.py", rooms="cli"),

@@ -8,16 +8,17 @@ import signal
 import threading
 from collections import Counter
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from edgekit.cli._common import Classes, Json, console, emit_json, note, parse_classes
+from edgekit.cli._common import Classes, Json, console, emit_json, note
 from edgekit.cli._options import Only, Without
 from edgekit.cli._progress import track
 from edgekit.runtime.fields import option
+from edgekit.runtime.many.options import ManyOptions
 from edgekit.runtime.options import OpenOptions, Options
 from edgekit.spec import MAX_DET
 
@@ -27,7 +28,7 @@ class PredictOptions:
     """What is read, and what becomes of the results."""
 
     out: Path | None = None
-    """Folder for the annotated pictures and videos. Default: none are written."""
+    """Folder for the annotated pictures and videos, or for results in a `format`. Default: none are written."""
     video: str = "mp4"
     """What annotated videos are written as: mp4, h264 (where OpenCV has it) or gif."""
     stride: int = option(1, least=1)
@@ -41,49 +42,85 @@ class PredictOptions:
 
 
 def command(
-    model: Annotated[Path, typer.Argument(help="A bundle, a checkpoint, an ONNX file, or another tool's model.")],
-    source: Annotated[
-        list[str],
-        typer.Argument(
-            help="Images, videos, folders, globs, numbered series (shot_%04d.png) or their http addresses; or one "
-            "camera (0, /dev/video0) or stream (rtsp://…), which Ctrl-C or --frames ends."
-        ),
-    ],
     wanted: PredictOptions,
+    many: ManyOptions,
     how: Annotated[OpenOptions, Without("streams")],
     keep: Annotated[Options, Only("conf", "iou", "max_det", "agnostic")],
+    model: Annotated[
+        Path | None, typer.Argument(help="A bundle, a checkpoint, an ONNX file, or another tool's model.")
+    ] = None,
+    source: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Images, videos, folders, globs, numbered series (shot_%04d.png) or their http addresses; or one "
+            "camera (0, /dev/video0) or stream (rtsp://…), which Ctrl-C or --frames ends. With --format also lists of "
+            "files (@list.txt, - for standard input), tar archives, and what fsspec opens (s3://…)."
+        ),
+    ] = None,
     classes: Classes = None,
     json: Json = False,
 ) -> None:
-    """Find objects in images, videos and streams; draw them, or print them as JSON."""
+    """Find objects in images, videos and streams; draw them, print them as JSON, or write them as they come."""
+    from edgekit.cli import _many
+    from edgekit.errors import UsageError
+
+    if many.merge is not None:
+        if model or source:
+            raise UsageError("`merge`: takes the folder alone; what it was made of is noted there")
+        _many.joined(many.merge)
+        return
+    if model is None or not source:
+        raise UsageError("predict: give a MODEL and at least one SOURCE")
+    if many.format is None:
+        _at_once(model, source, wanted, many, how, keep, classes, json)
+        return
+    if wanted.out is None:
+        raise UsageError("`format`: give `out`, the folder to write to")
+    for name in ("json", "frames"):
+        if json if name == "json" else wanted.frames is not None:
+            raise UsageError(f"`{name}`: goes with pictures or one document, not with `format`")
+    request = _many.Request(model, source, wanted.out, wanted.batch, wanted.stride, how, keep, classes)
+    _many.run(request, many)
+
+
+def _at_once(
+    model: Path,
+    source: list[str],
+    wanted: PredictOptions,
+    many: ManyOptions,
+    how: OpenOptions,
+    keep: Options,
+    classes: str | None,
+    json: bool,
+) -> None:
+    """Pictures, and one document at the end."""
     import warnings
 
-    from edgekit.bundle.loading import open_session
+    from edgekit.cli import _many
     from edgekit.errors import InputError, TruncatedWarning, UsageError
-    from edgekit.runtime.predictor import Predictor
     from edgekit.runtime.sources import Sources
     from edgekit.runtime.writer import open_writer
 
-    if wanted.out is None and not json:
+    if wanted.out is None and (not json or many.save_crops):
         raise UsageError("predict: nothing to do with the results; give `out`, a folder, `json` or both")
     opened = _opened(source, wanted.stride, wanted.patience)
     writer = open_writer(wanted.out, wanted.video) if wanted.out else None
-    session = open_session(model, how, foreign=True)
-    options = replace(keep, classes=parse_classes(classes, session.info.names))
+    request = _many.Request(model, source, wanted.out or Path(), wanted.batch, wanted.stride, how, keep, classes)
     errors: list[InputError] = []
     truncated: Counter[str] = Counter()
     with (
-        Predictor(session, options, session.info.batch or wanted.batch) as predictor,
+        _many.opened(request, many) as predictor,
         warnings.catch_warnings(),
         contextlib.closing(_answers(predictor, opened, errors)) as answers,
     ):
         warnings.simplefilter("ignore", TruncatedWarning)  # counted instead
-        documents = _taken(itertools.islice(answers, wanted.frames), writer, json, truncated)
+        taken = _followed(itertools.islice(answers, wanted.frames), many.track)
+        documents = _taken(_cut_out(taken, wanted.out if many.save_crops else None), writer, json, truncated)
     if json:
         emit_json(documents)
     for path in writer.paths if writer else ():
         console().print(f"wrote {path}", soft_wrap=True, markup=False)
-    _note_truncated(truncated, session.info, options)
+    _note_truncated(truncated, predictor.info, predictor.options)
     if len(errors) == 1:
         raise errors[0]
     for error in errors:
@@ -91,6 +128,29 @@ def command(
     if errors:
         what = f"of {len(opened)} sources" if isinstance(opened, Sources) else f"frames of {opened.name}"
         raise InputError(f"{len(errors)} {what} could not be used whole (named above)")
+
+
+def _followed(answers: Iterator[tuple[Any, Any]], track: bool) -> Iterator[tuple[Any, Any]]:
+    """The answers, with the tracks of objects in videos and streams."""
+    from edgekit.runtime.many.tracks import Tracker
+
+    follow, place = None, None
+    for frame, result in answers:
+        if track and frame.frame is not None:
+            if follow is None or frame.path != place:
+                follow, place = Tracker(frame.fps), frame.path
+            follow(result)
+        yield frame, result
+
+
+def _cut_out(answers: Iterator[tuple[Any, Any]], folder: Path | None) -> Iterator[tuple[Any, Any]]:
+    """The answers, whose objects are written to ``folder``."""
+    from edgekit.runtime.many.crops import save_crops
+
+    for number, (frame, result) in enumerate(answers):
+        if folder is not None:
+            save_crops(result, frame, folder, number)
+        yield frame, result
 
 
 def _note_truncated(truncated: Counter[str], info: Any, options: Any) -> None:

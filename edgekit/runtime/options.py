@@ -120,3 +120,7 @@ def _index(name: str, value: SupportsIndex, smallest: int) -> int:
     if number < smallest or isinstance(value, bool):
         raise UsageError(f"`{name}` {value}: must be a whole number of at least {smallest}")
     return number
+
+
+# What published accuracy is measured with; of oriented boxes one protocol has another ``conf``.
+SCORING = Options(conf=0.001, iou=NMS_IOU, max_det=MAX_DET, multi_label=True, clip=False)

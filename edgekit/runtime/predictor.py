@@ -23,7 +23,7 @@ import dataclasses
 import os
 import threading
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from time import perf_counter
 from types import TracebackType
@@ -105,8 +105,8 @@ class Predictor:
         """
         chosen = self._options(options)
         results, waiting = [], []
-        for image in _each(images):
-            waiting.append(_load(image))
+        for each in loaded(images):
+            waiting.append(each)
             if len(waiting) == self.batch:
                 results += self._run(waiting, chosen)[0]
                 waiting = []
@@ -133,10 +133,10 @@ class Predictor:
         Raises:
             UsageError: more images than a batch.
         """
-        loaded = [_load(image) for image in _each(images)]
-        if not 1 <= len(loaded) <= self.batch:
-            raise UsageError(f"timed() got {len(loaded)} images; one run takes 1 to {self.batch}")
-        return self._run(loaded, self._options(options))
+        given = list(loaded(images))
+        if not 1 <= len(given) <= self.batch:
+            raise UsageError(f"timed() got {len(given)} images; one run takes 1 to {self.batch}")
+        return self._run(given, self._options(options))
 
     def check(self, options: dict[str, object]) -> None:
         """Whether ``predict`` would take these options.
@@ -181,18 +181,18 @@ class Predictor:
             )
         self._turn, self._process = self._new_turn(), os.getpid()  # another thread may have held the lock
 
-    def _run(self, loaded: Sequence[Loaded], options: Options) -> tuple[list[Result], dict[str, float]]:
+    def _run(self, given: Sequence[Loaded], options: Options) -> tuple[list[Result], dict[str, float]]:
         """One run of the session on at most a batch of images."""
         self._check_process()
         start = perf_counter()
-        batch, geometries = self._preprocess([image for _, image in loaded], self.session.memory())
+        batch, geometries = self._preprocess([image for _, image in given], self.session.memory())
         with self._turn:
             ready = perf_counter()
             outputs = self.session.run(batch)
             answered = perf_counter()
             results = postprocess(outputs, self.info, geometries, options)
         end = perf_counter()
-        for result, (path, image) in zip(results, loaded, strict=True):
+        for result, (path, image) in zip(results, given, strict=True):
             result.image = path
             result.pixels = image if path is None else None
             if result.truncated:
@@ -212,6 +212,15 @@ def _each(images: object) -> Iterable[object]:
     """One image as well as many: things that hold pixels or name a file are one."""
     one = getattr(images, "ndim", 0) != 4 if is_array(images) else isinstance(images, (str, bytes, Path))
     return [images] if one or not isinstance(images, Iterable) else images
+
+
+def loaded(images: object) -> Iterator[Loaded]:
+    """One image as well as many, read one after the other: the path each came from, if any, and its pixels.
+
+    Raises:
+        InputError: an image cannot be used.
+    """
+    return (_load(image) for image in _each(images))
 
 
 def _load(image: object) -> Loaded:

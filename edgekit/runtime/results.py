@@ -47,6 +47,8 @@ class Result:
         pixels: the original image itself where it was given as an array, so that ``plot`` needs no second look.
         truncated: limits that may have kept objects out: ``candidates`` (all that the model's head keeps lie above the
             confidence threshold), ``max_det`` (more objects than that were found).
+        tracks: int64 ``[N]``, the number of the track each object of a video belongs to, -1 where it is not followed
+            (yet); None where nobody follows (``edgekit.runtime.many.tracks``).
     """
 
     shape: tuple[int, int]
@@ -62,6 +64,7 @@ class Result:
     frame: int | None = None
     pixels: Array | None = field(default=None, repr=False)
     truncated: tuple[str, ...] = ()
+    tracks: Array | None = None
 
     def __len__(self) -> int:
         """How many objects were found; 0 for a classification."""
@@ -112,6 +115,8 @@ class Result:
             entry["rotated_boxes"] = _rounded(self.rotated_boxes, 3, 6)
         if self.probs is not None:
             entry["probs"] = _rounded(self.probs, 6)
+        if self.tracks is not None:
+            entry["tracks"] = self.tracks.tolist()
         if self.truncated:
             entry["truncated"] = list(self.truncated)
         return entry
@@ -126,7 +131,7 @@ class Result:
             image_id: the image's id in the annotations.
             category_ids: category id of each label (default: the label itself).
         """
-        boxes = self._enclosing_boxes()
+        boxes = self.enclosing_boxes()
         if boxes is None or self.labels is None or self.scores is None:
             return []
         columns: dict[str, Sequence[object]] = {
@@ -163,7 +168,7 @@ class Result:
             if self.boxes is not None:
                 data["xyxy"] = self.boxes
             return sv.KeyPoints(xy=self.keypoints[:, :, :2], class_id=self.labels, data=data, **extra)
-        boxes: Any = self._enclosing_boxes()
+        boxes: Any = self.enclosing_boxes()
         if self.rotated_boxes is not None:
             data["xyxyxyxy"] = corners(self.rotated_boxes).astype(np.float32)
         return sv.Detections(
@@ -174,7 +179,8 @@ class Result:
             data=data,
         )
 
-    def _enclosing_boxes(self) -> Array | None:
+    def enclosing_boxes(self) -> Array | None:
+        """float32 ``[N, 4]``: the boxes, of rotated ones those around them; None of a classification."""
         if self.rotated_boxes is not None and self.boxes is None:
             return enclosing(self.rotated_boxes).astype(np.float32)
         return self.boxes
@@ -201,6 +207,9 @@ class Result:
         # One class only: tell objects apart instead.
         colors = [drawing.color(i if len(self.names) == 1 else label) for i, label in enumerate(labels)]
         texts = [f"{name} {score:.2f}" if tags else "" for name, score in zip(self.class_names, scores, strict=True)]
+        if self.tracks is not None:
+            followed = [f"{number} " if tags and number >= 0 else "" for number in self.tracks.tolist()]
+            texts = [number + text for number, text in zip(followed, texts, strict=True)]
         if self.masks is not None:
             drawing.draw_masks(picture, self.masks, colors, width)
         if self.boxes is not None:
