@@ -74,7 +74,7 @@ def _folder(out: Path, shard: Any, asked: ManyOptions) -> Path:
     Raises:
         UsageError: ``out`` holds something else, or results without `resume`.
     """
-    from edgekit.runtime.many.merge import shards_in
+    from edgekit.runtime.many.merge import LEFT, shards_in
     from edgekit.runtime.many.parts import parts_in
 
     folder: Path = out / shard.folder
@@ -83,7 +83,8 @@ def _folder(out: Path, shard: Any, asked: ManyOptions) -> Path:
         if asked.force:
             shutil.rmtree(folder, ignore_errors=True)
         others = shards_in(out)
-        if not others and any(out.iterdir()):
+        known = LEFT if asked.force else set()
+        if not others and any(path.name not in known for path in out.iterdir()):
             raise UsageError(f"`out` {out}: holds other things than results of `format`; choose an empty folder")
         if others and others[0].count != shard.count:
             raise UsageError(f"`out` {out}: is of a run in {others[0].count} shards, not {shard.count}; "
@@ -124,7 +125,7 @@ def opened(request: Request, asked: ManyOptions) -> Any:
 def _here(request: Request, asked: ManyOptions, shard: Any, folder: Path) -> None:
     """Work through a shard in this process."""
     from edgekit.runtime.many import formats
-    from edgekit.runtime.many.parts import ERRORS, Parts, done_in
+    from edgekit.runtime.many.parts import ERRORS, Parts, done_in, parts_in
     from edgekit.runtime.many.shards import locked
     from edgekit.runtime.many.work import Task, work
 
@@ -132,7 +133,8 @@ def _here(request: Request, asked: ManyOptions, shard: Any, folder: Path) -> Non
         stack.enter_context(locked(folder))
         predictor = stack.enter_context(opened(request, asked))
         keep_record(request, asked, predictor, folder)
-        if done_in(folder):
+        done = done_in(folder)
+        if done and sum(part.end - part.first for part in parts_in(folder)) == shard.size(done.total):
             note(f"{folder} is complete already")
             return
         crops = request.out if asked.save_crops else None

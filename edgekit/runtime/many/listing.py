@@ -179,7 +179,8 @@ def _below(folder: str) -> Iterator[Item]:
     except OSError as error:
         raise InputError(f"{folder}: cannot be read ({error.strerror or error})") from None
     with entries:
-        names = _in_order(entry.name + "/" * entry.is_dir(follow_symlinks=False) for entry in entries if _wanted(entry))
+        wanted = (entry for entry in entries if _wanted(entry))
+        names = _in_order(entry.name + "/" * entry.is_dir(follow_symlinks=False) for entry in wanted)
     for name in names:
         path = os.path.join(folder, name.rstrip("/"))
         if name.endswith("/"):
@@ -200,15 +201,15 @@ def _in_order(names: Iterator[str]) -> Iterator[str]:
     few = list(islice(names, SORTED_IN_MEMORY))
     if len(few) < SORTED_IN_MEMORY:
         return iter(sorted(few, key=os.fsencode))
-    return _sorted_on_disk(few, names)
+    database = sqlite3.connect("")  # a temporary file
+    database.execute("CREATE TABLE names (name BLOB)")
+    for chunk in (few, names):
+        database.executemany("INSERT INTO names VALUES (?)", ((os.fsencode(name),) for name in chunk))
+    return _sorted_there(database)
 
 
-def _sorted_on_disk(few: list[str], names: Iterator[str]) -> Iterator[str]:
-    with closing(sqlite3.connect("")) as database:  # a temporary file
-        database.execute("CREATE TABLE names (name BLOB)")
-        for chunk in (few, names):
-            database.executemany("INSERT INTO names VALUES (?)", ((os.fsencode(name),) for name in chunk))
-        few.clear()
+def _sorted_there(database: sqlite3.Connection) -> Iterator[str]:
+    with closing(database):
         for (name,) in database.execute("SELECT name FROM names ORDER BY name"):
             yield os.fsdecode(name)
 

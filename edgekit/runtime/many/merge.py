@@ -16,7 +16,8 @@ from pathlib import Path
 
 from edgekit.errors import GateError, InputError, shorten
 from edgekit.runtime.atomic import replacing
-from edgekit.runtime.many.formats import Row, get
+from edgekit.runtime.many.crops import FOLDER as CROPS
+from edgekit.runtime.many.formats import FORMATS, Row, get
 from edgekit.runtime.many.listing import STANDARD_INPUT, listed
 from edgekit.runtime.many.parts import ERRORS, Done, done_in, error_line, parts_in, rows_of
 from edgekit.runtime.many.record import Record
@@ -24,6 +25,8 @@ from edgekit.runtime.many.shards import Shard
 
 MISSING = "missing.txt"
 
+# All that stands beside the shards' folders.
+LEFT = {MISSING, ERRORS, CROPS, *(form.output for form in FORMATS.values())}
 _FOLDER = re.compile(r"shard-(\d{5})-of-(\d{5})")
 
 

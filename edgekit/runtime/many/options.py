@@ -24,9 +24,9 @@ class ManyOptions:
     """
 
     format: str | None = option(None, choices=FORMATS, section="Many images")
-    """Write results to ``out`` as they come, in this form, instead of pictures."""
+    """Write results to `out` as they come, in this form, instead of pictures."""
     resume: bool = False
-    """Go on where an earlier run with the same ``out`` ended or was killed."""
+    """Go on where an earlier run with the same `out` ended or was killed."""
     shard: str | None = option(None, metavar="I/N")
     """Work on share I of N (from 0); auto or auto/N: as Slurm's or Kubernetes' variables say.
 
@@ -46,9 +46,9 @@ class ManyOptions:
     address: str | None = None
     """Of the Ray cluster, or auto. Default: one is started on this machine."""
     actors: int | None = option(None, least=1)
-    """Models that Ray runs at once. Default: one a CPU, or one a GPU with ``device`` cuda."""
+    """Models that Ray runs at once. Default: one a CPU, or one a GPU with `device` cuda."""
     force: bool = False
-    """Replace what an earlier run left at ``out``."""
+    """Replace what is already at `out`."""
     tile: int | None = option(None, least=32, section="Large pictures, objects followed and cut out")
     """Look at pictures in squares of this many pixels, one by one."""
     overlap: float = option(0.2, least=0, below=1)
@@ -56,7 +56,7 @@ class ManyOptions:
     track: bool = False
     """Give objects of videos the number of the track they belong to."""
     save_crops: bool = False
-    """Write every object as a picture of its own to crops/CLASS/ in ``out``."""
+    """Write every object as a picture of its own to crops/CLASS/ in `out`."""
 
     def __post_init__(self) -> None:
         check(self)

@@ -63,7 +63,7 @@ class Record:
         kept: Options,
         asked: ManyOptions,
         sources: Sequence[str],
-        stride: int,
+        stride: int = 1,
     ) -> Record:
         """The record of a run that is to begin."""
         options = json.loads(json.dumps(dataclasses.asdict(kept)))
