@@ -40,7 +40,7 @@ for line in sys.stdin:
 REFUSED = {
     # build: words and numbers
     "no such target": ("build {detect} --target ov-fp8 --out {new}", "ov-fp8"),
-    "data for a float target": ("build {detect} --target ov-fp16 --data {photos} --out {new}", "not with ov-fp16"),
+    "a float calibrated": ("build {detect} --target ov-fp16 --calibration {photos} --out {new}", "not with ov-fp16"),
     "INT8 of nothing": ("build {detect} --target ort-int8 --out {new}", "give --data"),
     "a speedup that is not timed": ("build {detect} --target ov-fp16 --require-speedup 2 --out {new}", "-speedup"),
     "bits of a float": ("build {detect} --target ort-fp32 --weight-bits 7 --out {new}", "--weight-bits"),

@@ -157,10 +157,10 @@ def _judged(monkeypatch: pytest.MonkeyPatch, after: Any) -> None:
     """The float model scores 0.9, an artifact what ``after`` says of its graph."""
 
     def by_labels(dataset: Any) -> accuracy.Evaluator:
-        def score(session: Any) -> float:
-            return 0.9 if session.target == "ort-fp32" else after(onnx.load(session.path))
+        def measure(session: Any) -> accuracy.Measured:
+            return accuracy.Measured(0.9 if session.target == "ort-fp32" else after(onnx.load(session.path)))
 
-        return accuracy.Evaluator("top1", "labels", 8, "data", score)
+        return accuracy.Evaluator("top1", "labels", 8, "data", measure)
 
     monkeypatch.setattr(accuracy, "by_labels", by_labels)
 
@@ -258,11 +258,11 @@ def test_agreement_counts_objects_that_both_see() -> None:
 # Refusals
 
 
-def test_int8_without_data_and_data_without_int8(model: Path, data: Path, tmp_path: Path) -> None:
+def test_int8_without_data_and_calibration_without_int8(model: Path, data: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="`target` ort-int8: INT8 is calibrated and judged on images; give `data`"):
         building.build(model, "ort-int8", tmp_path / "out")
-    with pytest.raises(UsageError, match="go with INT8 and trt-. targets, not with ort-fp32"):
-        building.build(model, "ort-fp32", tmp_path / "out", BuildOptions(quantize=QuantizeOptions(data)))
+    with pytest.raises(UsageError, match="`calibration` goes with INT8 and trt-. targets, not with ort-fp32"):
+        needed(targets.get("ort-fp32"), QuantizeOptions(calibration=tmp_path / "c.json"))
     with pytest.raises(UsageError, match="`require_speedup` goes with ort-int8 and ov-int8.*not with trt-rtx-int8"):
         needed(targets.get("trt-rtx-int8"), QuantizeOptions(data, require_speedup=1.1))
     with pytest.raises(UsageError, match="`weight_bits` goes with INT8 targets, not with ov-fp16"):
@@ -371,3 +371,35 @@ def test_openvino_builds_twice_the_same(model: Path, data: Path, tmp_path: Path)
         building.build(model, "ov-int8", tmp_path / n, BuildOptions(quantize=asked)).manifest["files"] for n in "ab"
     )
     assert first == second
+
+
+# Floating-point targets are judged, too
+
+
+@pytest.mark.parametrize("target", ["ort-fp32", "ov-fp16"])
+def test_data_judges_floating_point_bundles_in_the_same_form(
+    target: str, model: Path, data: Path, tmp_path: Path
+) -> None:
+    if target.startswith("ov"):
+        pytest.importorskip("openvino")
+    asked = QuantizeOptions(data, max_drop=100)
+    row = building.build(model, target, tmp_path / "out", BuildOptions(quantize=asked)).manifest["accuracy"]
+    assert (row["metric"], row["kind"], row["images"], row["put_back"]) == ("top1", "labels", 8, [])
+    assert row["before"] == pytest.approx(row["after"], abs=0.26)  # of eight, bf16 may turn two
+    assert row["drop_points"] == pytest.approx(100 * (row["before"] - row["after"]))
+    assert row["worst_class"]["limit_points"] == 400
+
+
+def test_a_floating_point_bundle_that_loses_too_much_fails(
+    model: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("openvino")
+
+    def by_labels(dataset: Any) -> accuracy.Evaluator:
+        measure = {"ort-fp32": accuracy.Measured(0.9), "ov-fp32": accuracy.Measured(0.6)}
+        return accuracy.Evaluator("top1", "labels", 8, "data", lambda session: measure[session.target])
+
+    monkeypatch.setattr(accuracy, "by_labels", by_labels)
+    with pytest.raises(GateError, match=r"ov-fp32: top1 drops by 30\.00 points, 0\.5 are allowed \(`max_drop`\)"):
+        building.build(model, "ov-fp32", tmp_path / "out", BuildOptions(quantize=QuantizeOptions(data)))
+    assert json.loads((tmp_path / "out.failed.json").read_text())["accuracy"]["after"] == 0.6

@@ -22,7 +22,7 @@ from typing import Any
 from edgekit import targets
 from edgekit.bundle import layouts, preflight
 from edgekit.bundle.exports import Exports, with_candidates
-from edgekit.bundle.gates import Artifact, judge_of, within_limit
+from edgekit.bundle.gates import Artifact, Gate, within_limit
 from edgekit.bundle.options import BuildOptions
 from edgekit.errors import GateError, UsageError
 from edgekit.quantize import needed
@@ -102,13 +102,16 @@ class _Job:
     def artifact(self) -> Artifact:
         """What the bundle gets: of the graph itself, or of what it is quantized or halved to, judged on accuracy."""
         quantize = self.options.quantize
-        if not needed(self.target, quantize):
-            return self._finished(self._opened(self.graph, {}))
+        narrow = needed(self.target, quantize)
+        if self.sets is None and (quantize.sources or quantize.calibration):
+            info = self.graph.info
+            asked = preflight.to_judge(quantize, narrow)
+            self.sets = open_sets(asked, info.task, info.names, calibrate=narrow)  # the file alone did not say
+            _say_notes(self.sets, self.say)
+        if not narrow:
+            return self._judged(self._finished(self._opened(self.graph, {})))
         from edgekit.quantize.candidates import Quantizer, halved
 
-        if self.sets is None and (quantize.sources or quantize.calibration):
-            self.sets = open_sets(quantize, self.graph.info.task, self.graph.info.names)  # the file alone did not say
-            _say_notes(self.sets, self.say)
         if self.sets is None:
             return self._finished(self._opened(*halved(self.graph, self.folder)))
         quantizer = Quantizer(self.graph, self.target, self.folder, quantize, self.sets)
@@ -116,11 +119,19 @@ class _Job:
         if not quantize.judged:
             self.say(f"calibrating on {len(quantizer.files)} images")
             return self._finished(self._opened(*quantizer.candidate()))
-        judge, before = judge_of(self.graph, self.sets, self.say)
+        gate = Gate.of(self.graph, self.sets, quantize, self.say)
         self.say(f"calibrating on {len(quantizer.files)} images")
-        made, row = within_limit(quantizer, self._opened, judge, before, quantize.max_drop, self.say)
+        made, row = within_limit(quantizer, self._opened, gate, self.say)
         made.parts["accuracy"] = row
         return self._finished(made)
+
+    def _judged(self, made: Artifact) -> Artifact:
+        """A floating-point artifact, judged where there is something to judge it on."""
+        if self.sets is not None and self.options.quantize.judged:
+            gate = Gate.of(self.graph, self.sets, self.options.quantize, self.say)
+            self.say(f"judging {self.target.name}")
+            gate.check(made, self.target.name, same=self.target == targets.reference())
+        return made
 
     def given(self) -> list[Any]:
         """A few of the pictures that the options name, those judged on first; none where they name none."""

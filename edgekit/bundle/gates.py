@@ -1,8 +1,13 @@
-"""The gates of a narrower target: which candidate loses little enough, with as little as can be left in floating point.
+"""The gates on accuracy: does an artifact lose little enough, and which candidate of a narrower target does, with as
+little as can be left in floating point.
 
-    judge, before = judge_of(graph, sets, say)
-    made, row = within_limit(quantizer, builder.trial, judge, before, options.max_drop, say)
+    gate = Gate.of(graph, sets, options.quantize, say)
+    gate.check(made)                                            # of a floating-point target: made.parts["accuracy"]
+    made, row = within_limit(quantizer, builder.trial, gate, say)
     made.files, row["drop_points"]
+
+There are three limits: of the metric, of F1 at the float model's threshold, and of the class that loses most
+(``verify/operating.py``). The manifest's ``accuracy`` has the same form whatever the target.
 
 One under the other: everything quantized, built and judged; above the limit a ranking of groups and a search for the
 fewest to leave in floating point; evidence in the error where nothing suffices. Every candidate is quantized, built and
@@ -17,11 +22,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgekit.errors import GateError
-from edgekit.quantize import search
+from edgekit.quantize import QuantizeOptions, search
 from edgekit.quantize.sets import Sets
 from edgekit.spec import Graph, Json, Session, sha256_file
 from edgekit.targets import reference
-from edgekit.verify import accuracy
+from edgekit.verify import accuracy, operating
 
 if TYPE_CHECKING:
     from edgekit.quantize.candidates import Quantizer
@@ -48,95 +53,145 @@ class Artifact:
     parts: Json
 
 
-def judge_of(graph: Graph, sets: Sets, say: Say) -> tuple[accuracy.Evaluator, float]:
-    """The judge, and what the floating-point model scores.
+@dataclass(frozen=True)
+class Gate:
+    """The ``judge``, what the floating-point model scored (``before``), and the ``limits`` of what may be lost."""
 
-    Raises:
-        InputError: the judge could prove nothing.
-    """
-    say("judging the floating-point model")
-    runner = reference().open(graph.path, graph.info)
-    if sets.labelled is not None:
-        judge = accuracy.by_labels(sets.labelled)
-    else:
-        judge = accuracy.check_seen(accuracy.by_agreement(sets.unlabelled, runner, sets.on))
-    before = judge.score(runner)
-    runner.close()
-    if judge.skipped:
-        what = f"{judge.on}: images that cannot be read are left out: {len(judge.skipped)}"
-        say(f"note: {what}; the first is {judge.skipped[0]}")
-    return judge, before
+    judge: accuracy.Evaluator
+    before: accuracy.Measured
+    limits: operating.Limits
+    sets: Sets
+
+    @classmethod
+    def of(cls, graph: Graph, sets: Sets, options: QuantizeOptions, say: Say) -> Gate:
+        """With the float32 ``graph`` judged.
+
+        Raises:
+            InputError: the judge could prove nothing.
+        """
+        say("judging the floating-point model")
+        runner = reference().open(graph.path, graph.info)
+        if sets.labelled is not None:
+            judge = accuracy.by_labels(sets.labelled)
+        else:
+            judge = accuracy.check_seen(accuracy.by_agreement(sets.unlabelled, runner, sets.on))
+        before = judge.measure(runner)
+        runner.close()
+        if judge.skipped:
+            what = f"{judge.on}: images that cannot be read are left out: {len(judge.skipped)}"
+            say(f"note: {what}; the first is {judge.skipped[0]}")
+        limits = operating.Limits(options.max_drop, options.max_f1_drop, options.max_class_drop)
+        return cls(judge, before, limits, sets)
+
+    def compared(self, after: accuracy.Measured) -> operating.Compared:
+        """What was lost."""
+        return operating.compared(self.before, after, self.limits)
+
+    def row(self, after: accuracy.Measured) -> Json:
+        """``accuracy`` for the manifest."""
+        judge, before = self.judge, self.before.value
+        row = {
+            "metric": judge.metric,
+            "kind": judge.kind,
+            "on": judge.on,
+            "images": judge.images - len(judge.skipped),
+            "before": before,
+            "after": after.value,
+            "drop_points": 100 * (before - after.value),
+            "limit_points": self.limits.metric,
+            "put_back": [],
+            **self.compared(after).row,
+        }
+        if judge.seen is not None:  # agreement: nobody else has these images' names
+            row |= {"seen": judge.seen, "sha256": [sha256_file(p) for p in self.sets.unlabelled if isinstance(p, Path)]}
+        if judge.skipped:
+            row["unreadable"] = len(judge.skipped)
+        return row | ({"warning": judge.warning} if judge.warning else {})
+
+    def check(self, made: Artifact, target: str, same: bool) -> None:
+        """Judge an artifact that there is one of, and note it among its ``parts``.
+
+        Args:
+            same: it is the very graph that was judged, in the same runtime.
+
+        Raises:
+            GateError: it loses more than it may.
+        """
+        after = self.before if same else self.judge.measure(made.session)
+        made.parts["accuracy"] = self.row(after)
+        over = self.compared(after).over
+        if over:
+            raise GateError(_sentence(target, self.judge.metric, over), {"accuracy": made.parts["accuracy"]})
 
 
 def within_limit(
-    quantizer: Quantizer,
-    build: Callable[[Graph, Json], Artifact],
-    judge: accuracy.Evaluator,
-    before: float,
-    limit: float,
-    say: Say,
+    quantizer: Quantizer, build: Callable[[Graph, Json], Artifact], gate: Gate, say: Say
 ) -> tuple[Artifact, Json]:
-    """The candidate with the fewest groups in floating point that loses at most ``limit`` points, built, and
-    ``accuracy`` for the manifest.
+    """The candidate with the fewest groups in floating point that is within the limits, built, and ``accuracy`` for
+    the manifest.
 
     Args:
         build: a candidate and its keys of the manifest -> what is built of it, in a folder of its own.
-        before: what the floating-point model scores.
 
     Raises:
-        GateError: none does.
+        GateError: none is.
     """
     accepted: list[Artifact] = []
+    scored: list[accuracy.Measured] = []
+    kept: list[accuracy.Measured] = []  # of what is accepted
+    before, limit = gate.before.value, gate.limits.metric / 100
 
     def score(skip: Sequence[str]) -> float:
+        """The metric; or, where another limit is further exceeded, as much below what it must be as that."""
         made = build(*quantizer.candidate(skip))
-        value = judge.score(made.session)
-        if before - value > limit / 100:
+        after = gate.judge.measure(made.session)
+        scored.append(after)
+        excess = gate.compared(after).excess
+        if excess > 0:
             made.session.close()
         else:
             for older in accepted:
                 older.session.close()
-            accepted[:] = [made]
-        return value
+            accepted[:], kept[:] = [made], [after]
+        return min(after.value, before - limit - excess / 100) if excess > 0 else after.value
 
-    say(f"judging {quantizer.target.name}")
-    after = score(())
-    row = _row(judge, quantizer.sets, limit, before, after)
-    if not accepted:
-        say("ranking groups by what each costs")
-        row["ranking"] = quantizer.rank()
-        say("searching for the fewest groups to put back")
-        found = search.put_back(row["ranking"], score, limit / 100, before, after)
-        row |= {"tried": found.tried, "after": found.after, "drop_points": 100 * (before - found.after)}
-        if found.groups is None:
-            raise GateError(_sentence(quantizer.target.name, row, after), {"accuracy": row})
-        row["put_back"] = list(found.groups)
-    return accepted[0], {"put_back": [], **row}
-
-
-def _row(judge: accuracy.Evaluator, sets: Sets, limit: float, before: float, after: float) -> Json:
-    row = {
-        "metric": judge.metric,
-        "kind": judge.kind,
-        "on": judge.on,
-        "images": judge.images - len(judge.skipped),
-        "before": before,
-        "after": after,
-        "drop_points": 100 * (before - after),
-        "limit_points": limit,
-    }
-    if judge.seen is not None:  # agreement: nobody else has these images' names
-        row |= {"seen": judge.seen, "sha256": [sha256_file(p) for p in sets.unlabelled if isinstance(p, Path)]}
-    if judge.skipped:
-        row["unreadable"] = len(judge.skipped)
-    return row | ({"warning": judge.warning} if judge.warning else {})
+    name = quantizer.target.name
+    say(f"judging {name}")
+    first = score(())
+    if accepted:
+        return accepted[0], gate.row(kept[0])
+    say("ranking groups by what each costs")
+    ranking = quantizer.rank()
+    say("searching for the fewest groups to put back")
+    found = search.put_back(ranking, score, limit, before, first)
+    tried = [_trial(gate, trial, after) for trial, after in zip(found.tried, scored[1:], strict=True)]
+    if found.groups is None:
+        row = gate.row(scored[0]) | {"ranking": ranking, "tried": tried}
+        over = gate.compared(scored[0]).over
+        raise GateError(_sentence(name, gate.judge.metric, over, row), {"accuracy": row})
+    return accepted[0], gate.row(kept[0]) | {"ranking": ranking, "tried": tried, "put_back": list(found.groups)}
 
 
-def _sentence(target: str, row: Json, first: float) -> str:
+def _trial(gate: Gate, trial: Json, after: accuracy.Measured) -> Json:
+    """A row of ``tried`` with what was measured."""
+    over = gate.compared(after).over
+    real = {"after": after.value, "drop_points": 100 * (gate.before.value - after.value)}
+    return trial | real | ({"over": over} if over else {})
+
+
+def _sentence(target: str, metric: str, over: Sequence[str], row: Json | None = None) -> str:
+    options = {"the metric": "`max_drop`", "F1 at": "`max_f1_drop`", "class": "`max_class_drop`"}
+    said = ", ".join(
+        f"{what.replace('the metric', metric)} ({option})"
+        for what in over
+        for start, option in options.items()
+        if what.startswith(start)
+    )
+    if row is None:
+        return f"{target}: {said}"
     worst = ", ".join(str(r["group"]) for r in row["ranking"][:3])
     least = min(float(trial["drop_points"]) for trial in row["tried"])
     return (
-        f"{target}: {row['metric']} drops by {100 * (row['before'] - first):.2f} points, {row['limit_points']:g} are "
-        f"allowed (`max_drop`); putting groups back ({worst} first, {len(row['tried'])} trials) brought it to "
-        f"{least:.2f} at best"
+        f"{target}: {said}; putting groups back ({worst} first, {len(row['tried'])} trials) brought {metric} to a drop "
+        f"of {least:.2f} at best"
     )

@@ -12,7 +12,7 @@ from __future__ import annotations
 import glob
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from edgekit import quantize, tasks
@@ -66,10 +66,16 @@ def of_build(source: Path, target: Target, out: Path, options: BuildOptions, set
     _check_graph(found, target, options.imgsz)
     if options.images:
         read_images(options.images)
-    if not narrow or not (options.quantize.sources or options.quantize.calibration):
+    if not (options.quantize.sources or options.quantize.calibration):
         return Checked(own)
-    quantize.check_packages(target)
-    return Checked(own, sets or of_sets(found, options.quantize))
+    if narrow:
+        quantize.check_packages(target)
+    return Checked(own, sets or of_sets(found, to_judge(options.quantize, narrow), calibrate=narrow))
+
+
+def to_judge(options: QuantizeOptions, narrow: bool) -> QuantizeOptions:
+    """The options to open sets with: where nothing is calibrated, few pictures are enough."""
+    return options if narrow else replace(options, force=True)
 
 
 def of_export(source: Path, out: Path, head: str, batch: int | None, opset: int) -> None:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from edgekit.runtime.manifest import Bundle
 
 NOTE = "note: "
+ASKED = 0.5  # points of F1, from which a loss is said whatever was allowed
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,10 @@ def command(
     goal: GoalOptions,
     options: Annotated[BuildOptions, Only("imgsz", "batch", "images", "head", "candidates", "self_test", "layout")],
     narrow: Annotated[
-        QuantizeOptions, Only("data", "calibration", "max_drop", "require_speedup", "weight_bits", "seed")
+        QuantizeOptions,
+        Only(
+            "data", "calibration", "max_drop", "max_f1_drop", "max_class_drop", "require_speedup", "weight_bits", "seed"
+        ),
     ],
     own: TargetWords,
     model: Annotated[
@@ -215,6 +219,29 @@ def _print_engines(manifest: dict[str, Any]) -> None:
         console().print(manifest["evaluated"])
 
 
+def _print_scores(accuracy: dict[str, Any]) -> None:
+    """What has become of F1 at the float model's threshold, and of the class that lost most."""
+    point, worst = accuracy.get("operating_point"), accuracy.get("worst_class")
+    if point:
+        kept = [
+            f"{point[key]:.3f} keeps {what}"
+            for key, what in (("keeps_precision", "precision"), ("keeps_recall", "recall"))
+            if point[key] is not None
+        ]
+        console().print(
+            f"F1 at the float model's threshold {point['threshold']:.3f}: {point['f1_after']:.4f}, "
+            f"{point['f1_before']:.4f} before; {', '.join(kept)}",
+            highlight=False,
+        )
+    if worst and worst["drop_points"] > 0:
+        console().print(f"class {worst['class']} loses most: {worst['drop_points']:.2f} points", markup=False)
+    if point and point["drop_points"] > ASKED:
+        console().print(
+            f"[bold yellow]WARNING: F1 at the float model's threshold drops by {point['drop_points']:.2f} points[/]",
+            soft_wrap=True,
+        )
+
+
 def _print_quantization(manifest: dict[str, Any]) -> None:
     """What eight bits cost and gained, with warnings that are hard to overlook."""
     accuracy, speed = manifest.get("accuracy"), manifest.get("speed")
@@ -226,6 +253,7 @@ def _print_quantization(manifest: dict[str, Any]) -> None:
             f"{accuracy['drop_points']:.2f} points lost, {accuracy['limit_points']:g} allowed, "
             f"on {accuracy['images']} images of {accuracy['on']}"
         )
+        _print_scores(accuracy)
         for group in accuracy["put_back"]:
             console().print(f"  in floating point again: {group}")
     if speed:

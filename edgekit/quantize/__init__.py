@@ -34,8 +34,8 @@ def needed(target: Target, options: QuantizeOptions) -> bool:
             "without labels, or `calibration`"
         )
     narrows = bool(target.narrowing)
-    if not narrows and (options.sources or options.calibration):
-        raise UsageError(f"`data` and `calibration` go with INT8 and trt-* targets, not with {target.name}")
+    if not narrows and options.calibration:
+        raise UsageError(f"`calibration` goes with INT8 and trt-* targets, not with {target.name}; give `data`")
     if options.require_speedup is not None and (not target.floats or options.timing_s == 0):
         timed = " and ".join(other.name for other in every() if other.floats)
         raise UsageError(f"`require_speedup` goes with {timed}, which are timed here, not with {target.name}")

@@ -17,9 +17,9 @@ from edgekit.spec import Images
 class QuantizeOptions:
     """Data, limits and seed of a model in fewer bits."""
 
-    data: Path | Sequence[Path] | None = option(None, section="Eight bits")
-    """What INT8 is calibrated and judged on: a labelled set (train, val), or pictures without labels: a folder with all
-    below it, a glob, a .txt list; as often as needed.
+    data: Path | Sequence[Path] | None = option(None, section="Judged by accuracy")
+    """What accuracy is judged on and INT8 calibrated: a labelled set (train, val), or pictures without labels: a folder
+    with all below it, a glob, a .txt list; as often as needed.
 
     ``sets.py`` has the rules.
     """
@@ -40,7 +40,19 @@ class QuantizeOptions:
     """
 
     max_drop: float = option(0.5, least=0)
-    """Points of the metric or agreement that INT8, or auto's choice, may lose."""
+    """Points of the metric or agreement that the artifact, or auto's choice, may lose."""
+
+    max_f1_drop: float | None = option(None, least=0)
+    """Points of F1 that it may lose at the float model's best threshold, if it has labels. Default: as `max_drop`.
+
+    One object of the set is let pass in any case.
+    """
+
+    max_class_drop: float | None = option(None, least=0)
+    """Points of the metric that any single class may lose. Default: four times `max_drop`.
+
+    One object of the class is let pass in any case.
+    """
 
     require_speedup: float | None = option(None, least=0)
     """Fail unless INT8 is so many times as fast.

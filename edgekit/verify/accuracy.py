@@ -1,8 +1,10 @@
 """The accuracy gate's judge: one score for any session, on labels where there are some, else against the float model.
 
     judge = by_labels(open_dataset("bccd/data.yaml", "detect", "val", None, info.names))
-    before, after = judge.score(float_session), judge.score(artifact)
-    judge.metric, 100 * (before - after)           # 'map50_95', 0.21 points
+    before, after = judge.measure(float_session), judge.measure(artifact)
+    judge.metric, 100 * (before.value - after.value)           # 'map50_95', 0.21 points
+
+What else changed, at the threshold that an application uses and class by class, ``operating.py`` says.
 
 Without labels the judge compares with what the float model sees, and its metric is called ``agreement``: twice the
 objects both see over all that either sees, the mean over images that either sees something on (of classifiers, the
@@ -12,9 +14,9 @@ at half of that confidence, and they overlap by half.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,6 +24,9 @@ from edgekit import tasks
 from edgekit.data.dataset import Dataset
 from edgekit.errors import InputError
 from edgekit.metrics.matching import same_objects
+from edgekit.metrics.operating import Curves, threshold_curves
+from edgekit.metrics.predictions import gather
+from edgekit.runtime.boxes import enclosing
 from edgekit.runtime.options import Options
 from edgekit.runtime.predictor import Predictor
 from edgekit.runtime.results import Result
@@ -33,18 +38,43 @@ LEAST_SEEN = 8  # images with something on them, below which agreement is warned
 
 
 @dataclass(frozen=True)
+class Measured:
+    """What a session answers: ``value`` of the metric, a fraction; with labels ``per_class`` (name -> the metric),
+    ``instances`` (name -> objects of it) and, of detectors, ``curves``; ``objects`` image by image (N detections; None
+    of classifiers)."""
+
+    value: float
+    per_class: Mapping[str, float] = field(default_factory=dict)
+    instances: Mapping[str, int] = field(default_factory=dict)
+    curves: Curves | None = None
+    objects: Sequence[Objects] | None = None
+
+
+class Objects(NamedTuple):
+    """What is found in an image: scores [N], classes [N], boxes [N, 4] xyxy pixels (of rotated ones those around)."""
+
+    scores: np.ndarray
+    classes: np.ndarray
+    boxes: np.ndarray
+
+
+@dataclass(frozen=True)
 class Evaluator:
-    """``score(session)`` is a fraction; ``metric`` says of what, ``kind`` is ``labels`` or ``agreement``. Of agreement
-    ``seen`` is how many of the ``images`` the float model sees something on. ``skipped`` has a sentence for each image
-    that turned out not to be readable, after the first ``score``."""
+    """``measure(session)`` says what a session scores, ``score`` its value alone; ``metric`` says of what, ``kind`` is
+    ``labels`` or ``agreement``. Of agreement ``seen`` is how many of the ``images`` the float model sees something on.
+    ``skipped`` has a sentence for each image that turned out not to be readable, after the first ``measure``."""
 
     metric: str
     kind: str
     images: int
     on: str
-    score: Callable[[Session], float]
+    measure: Callable[[Session], Measured]
     seen: int | None = None
     skipped: list[str] = field(default_factory=list)
+
+    def score(self, session: Session) -> float:
+        """The metric of ``session``, a fraction."""
+        return self.measure(session).value
 
     @property
     def warning(self) -> str | None:
@@ -60,13 +90,19 @@ def by_labels(dataset: Dataset) -> Evaluator:
 
     skipped: list[str] = []
 
-    def score(session: Session) -> float:
-        evaluation = evaluate(Predictor(session), dataset)
-        skipped[:] = evaluation.skipped
-        return float(evaluation.scores.metrics[metric])
+    def measure(session: Session) -> Measured:
+        found = evaluate(Predictor(session), dataset)
+        skipped[:] = found.skipped
+        per_class = {row["class"]: float(row[metric]) for row in found.scores.per_class if metric in row}
+        instances = {row["class"]: int(row["instances"]) for row in found.scores.per_class}
+        value = float(found.scores.metrics[metric])
+        if not tasks.get(dataset.task).detects:
+            return Measured(value, per_class, instances)
+        objects = [Objects(each.scores, each.classes, each.boxes) for each in gather(dataset, found.predictions)]
+        return Measured(value, per_class, instances, threshold_curves(dataset, found.predictions), objects)
 
     on = f"{dataset.source.name}, split {dataset.split}"
-    return Evaluator(metric, "labels", len(dataset), on, score, skipped=skipped)
+    return Evaluator(metric, "labels", len(dataset), on, measure, skipped=skipped)
 
 
 def by_agreement(images: Sequence[Any], reference: Session, on: str) -> Evaluator:
@@ -75,12 +111,13 @@ def by_agreement(images: Sequence[Any], reference: Session, on: str) -> Evaluato
     expected = _answers(reference, images)
     seen = sum(result.probs is not None or bool(_sure(result).any()) for result in expected)
 
-    def score(session: Session) -> float:
-        shares = [_agreement(a, b) for a, b in zip(expected, _answers(session, images), strict=True)]
+    def measure(session: Session) -> Measured:
+        answers = expected if session is reference else _answers(session, images)
+        shares = [_agreement(a, b) for a, b in zip(expected, answers, strict=True)]
         counted = [share for share in shares if share is not None]
-        return float(np.mean(counted)) if counted else 1.0
+        return Measured(float(np.mean(counted)) if counted else 1.0, objects=_objects(answers))
 
-    return Evaluator("agreement", "agreement", len(images), on, score, seen)
+    return Evaluator("agreement", "agreement", len(images), on, measure, seen)
 
 
 def check_seen(judge: Evaluator) -> Evaluator:
@@ -100,6 +137,16 @@ def check_seen(judge: Evaluator) -> Evaluator:
 
 def _answers(session: Session, images: Sequence[Any]) -> list[Result]:
     return Predictor(session, Options(conf=SEEN / 2)).predict(images)
+
+
+def _objects(answers: Sequence[Result]) -> list[Objects] | None:
+    found = []
+    for result in answers:
+        boxes = enclosing(result.rotated_boxes) if result.rotated_boxes is not None else result.boxes
+        if boxes is None or result.scores is None or result.labels is None:
+            return None
+        found.append(Objects(result.scores, result.labels, boxes))
+    return found
 
 
 def _agreement(a: Result, b: Result) -> float | None:
