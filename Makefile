@@ -4,6 +4,7 @@
 # make test-pythons     the quick tests on the oldest and the newest Python (what is not installed is skipped with a line)
 # make test-random      the quick tests RUNS=10 times, in random order with random seeds
 # make test-processors  the numerical tests as on other processors, by switches and emulators (ROWS="avx2 haswell": some)
+# make test-arm         the same answers on an emulated ARM machine (ROWS="ov-fp16 install": some; QUICK=1: what CI runs)
 # make docs       the documentation site, in site/ (strict: a broken link fails)
 # make lint       lint and types alone
 # make clean      remove what the above made (make clean-venv: the virtual environment too)
@@ -22,7 +23,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile
 .DEFAULT_GOAL := help
 DOCS := $(VENV)/.edgekit-docs
 
-.PHONY: help demo docs test test-slow test-pythons test-random test-processors lint clean clean-venv
+.PHONY: help demo docs test test-slow test-pythons test-random test-processors test-arm lint clean clean-venv
 
 RUNS ?= 10
 ROWS ?=
@@ -64,6 +65,9 @@ test-random: $(STAMP)
 
 test-processors: $(STAMP)
 	$(BIN)/python -m tests.processors $(ROWS)
+
+test-arm: $(STAMP)
+	$(BIN)/python -m tests.arm $(ROWS) $(if $(QUICK),--quick)
 
 $(DOCS): $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'

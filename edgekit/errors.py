@@ -14,7 +14,9 @@ message advises a whole command, ``command_line`` writes it.
 from __future__ import annotations
 
 import importlib.util
+import platform
 import re
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
@@ -38,15 +40,46 @@ class UsageError(EdgekitError):
     """Options that contradict each other or are out of range (exit code 2)."""
 
 
+# What 64-bit ARM wheels of the runtimes need; of the last there are none.
+GLIBC_ON_ARM = {"ncnn": (2, 24), "onnxruntime": (2, 28), "openvino": (2, 35)}
+_X86_ALONE = ("tensorrt-rtx",)
+
+
+def no_wheel(package: str, machine: str | None = None, glibc: str | None = None, bits: int = 0) -> str | None:
+    """Why pip cannot bring a current ``package`` to a system, a clause, or None.
+
+    Args:
+        machine, glibc, bits: of the system, as ``platform`` has them; this one's by default.
+    """
+    if package not in (*GLIBC_ON_ARM, *_X86_ALONE):
+        return None
+    machine = (machine or platform.machine()).lower()
+    if (bits or (64 if sys.maxsize > 2**32 else 32)) == 32:
+        return "has no wheels for 32-bit systems; install the 64-bit one"
+    if machine not in ("aarch64", "arm64"):
+        return None
+    if package in _X86_ALONE:
+        return "has no wheels for ARM; build the model for an ort-*, ov-* or ncnn-* target"
+    name, version = ("glibc", glibc) if glibc is not None else platform.libc_ver()
+    found = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
+    needed = GLIBC_ON_ARM[package]
+    if name != "glibc" or not found or found >= needed:
+        return None
+    others = [other for other, least in GLIBC_ON_ARM.items() if found >= least]
+    instead = f"; here run {' and '.join(others)}" if others else ""
+    wants = ".".join(map(str, needed))
+    return f"needs glibc {wants} on ARM and this system has {version}: pip takes a version of years ago{instead}"
+
+
 class MissingPackageError(EdgekitError):
     """Something optional is not installed; the sentence names the extra that brings it, or the package itself where no
     extra does (exit code 2)."""
 
     def __init__(self, package: str, needed_for: str, extra: str | None = None) -> None:
         wanted = f"'edgekit[{extra}]'" if extra else package
-        super().__init__(
-            f"{needed_for} needs the package {package!r}, which is not installed; run: pip install {wanted}"
-        )
+        why = no_wheel(package)
+        do = f"which {why}" if why else f"which is not installed; run: pip install {wanted}"
+        super().__init__(f"{needed_for} needs the package {package!r}, {do}")
         self.package = package
         self.extra = extra
 

@@ -438,7 +438,11 @@ def test_a_backend_that_is_not_compiled_in_is_named(probe: Probe, folder: Path) 
     assert probe("backends") == "openvino"
     with pytest.raises(EdgekitError, match="ort-fp32 needs the backend 'onnxruntime', which is not compiled into"):
         probe("open", folder)
-    for target, says in (("trt-fp16", "needs the backend 'tensorrt'"), ("tpu-int4", "there is no such target")):
+    for target, says in (
+        ("trt-fp16", "needs the backend 'tensorrt'"),
+        ("ncnn-fp16", "edgekit's Python"),
+        ("tpu-int4", "there is no such target"),
+    ):
         spoil(folder, lambda m, target=target: m.update(target=target))
         with pytest.raises(EdgekitError, match=says):
             probe("open", folder)

@@ -105,3 +105,16 @@ def test_the_documentation_gives_a_reason_for_every_dependency() -> None:
     page = (REPO / "docs" / "project" / "dependencies.md").read_text(encoding="utf-8")
     rows = {line.split("|")[1].strip(" `") for line in page.splitlines() if line.startswith("| `")}
     assert set(declared()) <= rows
+
+
+def test_a_runtime_of_years_ago_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "version", lambda name: {"openvino": "2023.1.0", "ncnn": "1.0.20261020"}.get(name))
+    (said,) = (warning for warning in doctor.examine()["warnings"] if "older" in warning)
+    assert "openvino 2023.1.0" in said and "2025.0" in said
+
+
+def test_the_oldest_versions_are_those_pip_is_told() -> None:
+    extras = tomllib.loads((REPO / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    lines = [line for extra in extras.values() for line in extra if line.startswith(tuple(doctor.OLDEST))]
+    told = dict(line.split(">=") for line in lines)
+    assert {name: ".".join(map(str, least)) for name, least in doctor.OLDEST.items()} == told

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from edgekit.errors import InputError, MissingPackageError, not_installed, optional, require
+from edgekit.errors import InputError, MissingPackageError, no_wheel, not_installed, optional, require
 
 
 def test_what_is_missing_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -44,3 +44,30 @@ def test_looking_without_importing(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(MissingPackageError):
         require("no_such_package", "flying", "wings")
     assert "no_such_package" not in sys.modules and isinstance(sys.modules["numpy"], types.ModuleType)
+
+
+@pytest.mark.parametrize(
+    ("package", "machine", "glibc", "bits", "says"),
+    [
+        ("openvino", "aarch64", "2.31", 64, "2.35"),  # Ubuntu 20.04, JetPack 5
+        ("openvino", "aarch64", "2.41", 64, None),
+        ("openvino", "x86_64", "2.31", 64, None),
+        ("onnxruntime", "aarch64", "2.31", 64, None),
+        ("ncnn", "aarch64", "2.17", 64, "2.24"),
+        ("onnxruntime", "armv7l", "2.41", 32, "32-bit"),
+        ("ncnn", "aarch64", "2.41", 32, "32-bit"),  # a 64-bit kernel under a 32-bit system
+        ("tensorrt-rtx", "aarch64", "2.41", 64, "ARM"),
+        ("jinja2", "armv7l", "2.31", 32, None),
+    ],
+)
+def test_what_no_wheel_fits_is_said(package: str, machine: str, glibc: str, bits: int, says: str | None) -> None:
+    found = no_wheel(package, machine, glibc, bits)
+    assert (found is None) == (says is None) and (says or "") in str(found)
+
+
+def test_a_package_that_cannot_come_is_not_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("platform.machine", lambda: "aarch64")
+    monkeypatch.setattr("platform.libc_ver", lambda: ("glibc", "2.31"))
+    for package in ("openvino", "tensorrt-rtx"):
+        assert "pip install" not in str(MissingPackageError(package, "flying", "wings"))
+    assert "pip install" in str(MissingPackageError("onnxruntime", "flying", "wings"))

@@ -12,7 +12,10 @@ import pytest
 from onnx import TensorProto, helper
 
 from edgekit import targets
+from edgekit.autotune import Objective
+from edgekit.autotune.candidates import candidates
 from edgekit.bundle.options import BuildOptions
+from edgekit.bundle.preflight import of_build
 from edgekit.errors import InputError, UsageError
 from edgekit.spec import Graph, ModelInfo, Port
 from edgekit.targets._target import Opening
@@ -85,8 +88,22 @@ def test_an_operator_ncnn_has_no_layer_for_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("batch", [2, "N"])
 def test_one_image_a_run(batch: int | str, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="batch"):
+    with pytest.raises(UsageError, match="ncnn-fp32"):
         targets.get("ncnn-fp32").build(_graph(tmp_path, _convolution(), batch), tmp_path)
+
+
+@pytest.mark.parametrize("batch", [2, None])
+def test_a_batch_is_refused_before_the_model_is_looked_at(batch: int | None, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="ncnn-fp32"):
+        of_build(tmp_path / "absent.pt", targets.get("ncnn-fp32"), tmp_path / "out", BuildOptions(batch=batch))
+
+
+def test_auto_leaves_it_out_of_larger_batches() -> None:
+    objective = Objective("latency")
+    assert all("ncnn" not in candidate.target for candidate in candidates(objective, data=False, batch=2)[0])
+    assert "ncnn-fp32" in candidates(objective, data=False, batch=2)[1]
+    one = [candidate.target for candidate in candidates(objective, data=False)[0]]
+    assert ("ncnn-fp32" in one) == (not missing() and not missing_to_build())
 
 
 @needs_ncnn

@@ -209,7 +209,7 @@ def test_wishes() -> None:
 
 def test_what_can_run_here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(candidates_module.machine, "gpus", lambda: [])
-    change_targets(monkeypatch, missing=lambda: None)
+    change_targets(monkeypatch, missing=lambda: None, missing_to_build=lambda: None)
     found, left_out = candidates(Objective("latency"), data=True)
     assert [c.name for c in found if not c.name.startswith("ncnn")] == [
         "ort-fp32",

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import sys
+
 import pytest
 
 from edgekit.errors import UsageError
@@ -23,7 +26,7 @@ PI_5 = "processor\t: 0\nFeatures\t: fp asimd asimdhp asimddp\n"
         (CASCADE_LAKE, True),
         (ALDER_LAKE, True),
         (SKYLAKE_SERVER, False),
-        (PI_4, False),
+        (PI_4, True),
         (PI_5, True),
         ("", None),
     ],
@@ -37,6 +40,18 @@ def test_only_eight_bits_on_a_cpu_without_vnni_are_worth_a_word() -> None:
     assert "`weight_bits` 7" in str(saturation(8, "CPU", HASWELL))
     assert saturation(7, cpuinfo=HASWELL) is saturation(None, cpuinfo=HASWELL) is None
     assert saturation(8, "GPU", HASWELL) is saturation(8, cpuinfo=ALDER_LAKE) is saturation(8, cpuinfo="") is None
+
+
+def test_what_arm_processors_have() -> None:
+    assert processor.arm_features(PI_4) == {"dotprod": False, "i8mm": False, "fp16": False, "bf16": False}
+    assert processor.arm_features(PI_5) == {"dotprod": True, "i8mm": False, "fp16": True, "bf16": False}
+    graviton = "Features\t: fp asimd fphp asimdhp asimddp sve i8mm bf16\n"
+    assert all(processor.arm_features(graviton).values())
+    assert processor.arm_features(HASWELL) == processor.arm_features("") == {}
+    here = processor.arm_features()
+    assert bool(here) == (processor.is_arm() and sys.platform == "linux")
+    if os.environ.get("EDGEKIT_TEST_CPU") == "cortex-a76":  # set by tests/arm.py
+        assert here == processor.arm_features(PI_5)
 
 
 SKYLAKE_CPUID = {"sse4_2": True, "avx2": True, "avx512f": True, "avx512_vnni": False}
@@ -63,8 +78,11 @@ def test_openvino_int8_on_arm_is_said_to_be_fp16(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("platform.machine", lambda: "aarch64")
     assert "FP16" in str(processor.remark("ov-int8", 7)) and "FP16" in str(processor.remark("ov-int8", 8, "CPU"))
     assert processor.remark("ov-int8", 7, "GPU") is processor.remark("ort-int8", 7) is None
+    monkeypatch.setattr(processor, "arm_features", lambda: {"fp16": True})
     (said,) = processor.warnings()
     assert "ov-int8" in said and "ort-int8" in said
+    monkeypatch.setattr(processor, "arm_features", lambda: {"fp16": False})
+    assert [sentence for sentence in processor.warnings() if "ncnn-fp16" in sentence]
 
 
 def test_doctor_says_what_the_processor_cannot(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,7 +38,7 @@ def candidates(
     found: list[Candidate] = []
     left_out: dict[str, str] = {}
     for name in order():
-        reason = missing(name, data)
+        reason = missing(name, data) or targets.get(name).refused_batch(batch)
         if reason:
             left_out[name] = reason
         else:
@@ -56,7 +56,7 @@ def missing(name: str, data: bool) -> str | None:
         return f"{name} runs on NVIDIA GPUs and none is seen here (nvidia-smi); use a machine with one"
     if target.int8 and not data:
         return f"{name} is calibrated on images; give `data`"
-    return quantize.missing(target) if target.int8 else None
+    return quantize.missing(target) if target.int8 else target.missing_to_build()
 
 
 def _forms(target: Target, wish: Objective, batch: int, cores: int) -> list[Candidate]:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import edgekit
 from edgekit import targets
 from edgekit.bench import machine
+from edgekit.errors import no_wheel
 from edgekit.runtime import processor
 from edgekit.runtime.versions import version
 from edgekit.spec import Json
@@ -71,6 +72,10 @@ PACKAGES = (
 )
 
 
+# As pyproject.toml has them; a test compares.
+OLDEST = {"onnxruntime": (1, 20), "openvino": (2025, 0), "ncnn": (1, 0, 20250503)}
+
+
 def examine() -> Json:
     """The state of this installation as plain data.
 
@@ -86,7 +91,7 @@ def examine() -> Json:
         "platform": platform.platform(),
         "packages": [_package(p) for p in (*PACKAGES, *_of_targets())],
         "targets": target_states(),
-        "warnings": [*_warnings(), *processor.warnings()],
+        "warnings": [*_warnings(), *_old(), *processor.warnings()],
         "cpu": machine.cpu(),
         "gpus": machine.gpus(),
     }
@@ -127,3 +132,15 @@ def _warnings() -> list[str]:
         if len(found := [n for n in (package.name, *package.others) if version(n)]) > 1
         and not package.name.startswith("tensorrt")  # there one is a shell that brings the other
     ]
+
+
+def _old() -> list[str]:
+    """Runtimes older than edgekit asks for: what pip takes, without a word, where newer ones do not fit the system."""
+    said = []
+    for name, least in OLDEST.items():
+        found = version(name)
+        numbers = tuple(int(part) for part in (found or "").split(".")[: len(least)] if part.isdigit())
+        if found and numbers < least:
+            why = no_wheel(name) or f"run: pip install --upgrade {name}"
+            said.append(f"{name} {found} is older than {'.'.join(map(str, least))}, the oldest edgekit is for; {why}")
+    return said

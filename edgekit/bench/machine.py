@@ -24,6 +24,7 @@ from typing import Any
 
 import psutil
 
+from edgekit.runtime import processor
 from edgekit.spec import Json, JsonView
 
 # Flags of /proc/cpuinfo (x86 "flags", ARM "Features") that decide which kernels a runtime picks.
@@ -100,6 +101,7 @@ def changed_versions(old: JsonView, new: JsonView) -> list[str]:
 def cpu() -> Json:
     """Model, cores, instruction sets, governor and clock."""
     info = cpuinfo(read_text("/proc/cpuinfo") or "")
+    arm = [name for name, has in processor.arm_features().items() if has]
     cpus = affinity()
     folder = Path(f"/sys/devices/system/cpu/cpu{min(cpus)}/cpufreq")
     mhz = {name: _integer(read_text(folder / f"{name}_freq")) for name in ("scaling_cur", "scaling_max", "cpuinfo_max")}
@@ -113,7 +115,7 @@ def cpu() -> Json:
         "logical": os.cpu_count(),
         "physical": psutil.cpu_count(logical=False),
         "usable": len(cpus),
-        "instruction_sets": info["instruction_sets"],
+        "instruction_sets": arm or info["instruction_sets"],
         "governor": _clean(read_text(folder / "scaling_governor")),
         "mhz": {name: value / 1e3 for name, value in mhz.items() if value} or info["mhz"],
         "boost": turbo.strip() == "0" if turbo else boost.strip() == "1" if boost else None,

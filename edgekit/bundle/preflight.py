@@ -55,6 +55,8 @@ def of_build(source: Path, target: Target, out: Path, options: BuildOptions, set
         raise UsageError(f"`layout` {options.layout}: `no_engine` leaves nothing to serve; drop one of them")
     head = options.with_head(target.heads).head or "topk"
     _check_head(target, head, options.candidates)
+    if refused := target.refused_batch(options.batch):
+        raise UsageError(refused)
     if options.imgsz is not None:
         parse_imgsz(options.imgsz)
     if target.int8 and options.batch is None:

@@ -6,14 +6,18 @@
 What differs between processors, and how far at most, is the table in ``edgekit/verify/rounding.py``. Without VNNI, x86
 kernels add pairs of products in sixteen bits, which saturate (``vpmaddubsw``: 255 · 127 · 2; ONNX Runtime with AVX2,
 and OpenVINO); with seven bits in the weights they cannot. Facts are asked of the processor itself, since an emulator
-shows its host's ``/proc/cpuinfo``; that file is read for ARM, and for AVX-VNNI where it agrees with the processor.
+shows its host's ``/proc/cpuinfo``; that file is read for AVX-VNNI alone, where it agrees with the processor. On ARM
+sums are exact with and without dot products (a Cortex-A72 and an A76, emulated, ONNX Runtime); what a processor has
+there Linux tells every process (``getauxval``).
 """
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 import re
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -23,7 +27,9 @@ from edgekit.errors import UsageError
 # tests/test_processors.py on every row of `make test-processors`.
 ROUNDING = {"boxes": 1e-3, "scores": 1e-5, "class_probabilities": 1e-5}
 
-_EXACT = {"avx512_vnni", "avx_vnni", "asimddp", "i8mm"}  # products added in 32 bits: x86, then ARM
+_EXACT = {"avx512_vnni", "avx_vnni", "asimd"}  # products added in 32 bits: x86, then ARM
+# Linux's name, edgekit's, and where the kernel tells it: AT_HWCAP or AT_HWCAP2, and the bit.
+_ARM = (("asimddp", "dotprod", 16, 20), ("i8mm", "i8mm", 26, 13), ("asimdhp", "fp16", 16, 10), ("bf16", "bf16", 26, 14))
 _OPENCV = {"sse4_2": 7, "avx2": 11, "avx512f": 13, "avx512_vnni": 23}  # Linux's names, OpenCV's numbers of CPUID bits
 # What libraries obey without a look at the processor: they end in an illegal instruction.
 _ASKS_FOR = {
@@ -65,6 +71,23 @@ def listed(cpuinfo: str | None = None) -> set[str] | None:
     return set(found[2].split()) if found else None
 
 
+def arm_features(cpuinfo: str | None = None) -> dict[str, bool]:
+    """What an ARM processor has of ``dotprod`` and ``i8mm`` (products of eight bits), ``fp16`` and ``bf16``
+    (arithmetic); empty elsewhere and where it cannot be told.
+
+    Args:
+        cpuinfo: the text of ``/proc/cpuinfo``; by default this processor is asked.
+    """
+    if cpuinfo is not None or not sys.platform.startswith("linux"):
+        flags = listed(cpuinfo)
+        return {name: flag in flags for flag, name, _, _ in _ARM} if flags and "asimd" in flags else {}
+    if not is_arm():
+        return {}
+    ask = ctypes.CDLL(None).getauxval
+    ask.restype, ask.argtypes = ctypes.c_ulong, (ctypes.c_ulong,)
+    return {name: bool(ask(key) >> bit & 1) for _, name, key, bit in _ARM}
+
+
 def adds_exactly(cpuinfo: str | None = None, cpuid: Mapping[str, bool] | None = None) -> bool | None:
     """Whether sums of eight-bit products are exact here.
 
@@ -72,6 +95,8 @@ def adds_exactly(cpuinfo: str | None = None, cpuid: Mapping[str, bool] | None = 
         cpuinfo: the text of ``/proc/cpuinfo``; this machine's by default.
         cpuid: as ``asked`` gives it; this processor's by default, and where a ``cpuinfo`` is given what that says.
     """
+    if cpuinfo is None and is_arm():
+        return True
     flags = listed(cpuinfo)
     if cpuid is None:
         cpuid = asked() if cpuinfo is None else {}
@@ -135,6 +160,8 @@ def warnings() -> list[str]:
         said.append(
             "ov-int8 runs in FP16 on this processor (OpenVINO has no INT8 on ARM); build for ort-int8 or ov-fp16"
         )
+        if arm_features().get("fp16") is False:
+            said.append("this processor has no FP16 arithmetic: ncnn-fp16 runs in float32 on it")
     elif adds_exactly() is False:
         said.append(
             "this processor has no VNNI: sums of INT8 with weights of eight bits saturate; built here they take "

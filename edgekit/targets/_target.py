@@ -155,6 +155,7 @@ class Target:
         engines: whether what is built is tied to a machine: the bundle keeps ``model.onnx``, the graph, beside it, can
             be rebuilt from that, and is judged by it where it cannot run.
         batches: images a run, beside the one asked for, that are worth trying for throughput.
+        only_batches: images a run that it can be built for, None standing for any number; empty: all of these.
         heads: forms of outputs that its graphs may have.
         most_candidates: as many as a topk head may keep here; None: any number.
         widens: whether what is built executes float32 where ``float32`` opens it, so that half-precision weights can
@@ -185,6 +186,7 @@ class Target:
     gpu: bool = False
     engines: bool = False
     batches: tuple[int, ...] = ()
+    only_batches: tuple[int | None, ...] = ()
     heads: tuple[str, ...] = HEADS
     most_candidates: int | None = None
     widens: bool = False
@@ -211,6 +213,14 @@ class Target:
     def recipe(self) -> str:
         """The recipe of rewrites its graphs go through here."""
         return self.rewriting if isinstance(self.rewriting, str) else self.rewriting()
+
+    def refused_batch(self, batch: int | None) -> str | None:
+        """Why it cannot be built for so many images a run (None: any number), or None."""
+        if not self.only_batches or batch in self.only_batches:
+            return None
+        takes = " or ".join(str(size) for size in self.only_batches)
+        asked = "any number of images a run" if batch is None else f"`batch` {batch}"
+        return f"{asked}: {self.name} is built for {takes} a run, and takes more one after the other; leave it out"
 
     def narrowed(self) -> str:
         """How the graph it is built from is made here; "" for the float32 graph itself."""

@@ -79,8 +79,8 @@ def _build(target: Target, graph: Graph, folder: Path, options: TargetOptions) -
         InputError: no pnnx, or an operator that ncnn has no layer for; the message names it.
     """
     shape = graph.info.inputs[0].shape
-    if shape[0] != 1 or None in shape:
-        raise UsageError(f"batch {shape[0] or 'dynamic'}: {target.name} takes one image a run; leave the option out")
+    if refused := target.refused_batch(shape[0]):
+        raise UsageError(f"{graph.path}: {refused}")
     _prepare(target, options)
     program = str(_converter())
     with tempfile.TemporaryDirectory() as scratch:
@@ -208,6 +208,7 @@ TARGETS = tuple(
         builder=_build,
         prepare=_prepare,
         opener=_open,
+        only_batches=(1,),
         heads=("raw",),
     )
     for precision, about in (

@@ -61,6 +61,9 @@ void convert(const void* data, std::vector<float>& memory) {
 
 std::unique_ptr<Backend> open_backend(const std::string& folder, const Info& info, const Settings& settings) {
   const std::string& target = info.target;
+  if (target.compare(0, 5, "ncnn-") == 0)
+    throw Error(Error::Kind::missing, target + " has no backend in this library; run the bundle with edgekit's Python, "
+                                               "or build it for an ort-* target");
   if (!one_of(target, targets)) {
     std::string known(targets);
     for (std::size_t at = 0; (at = known.find(' ', at)) != std::string::npos; at += 2) known.replace(at, 1, ", ");
