@@ -259,6 +259,17 @@ def pixels(document: Any) -> None:
             assert 0 < row["pixels"][stage]["min"] <= row["pixels"][stage]["p50"]
 
 
+def scale(document: Any) -> None:
+    """Large sets: quick scans as fast as asked for, starts within a minute, checks within 1 GB."""
+    check_machine(document["machine"])
+    for row in document["rows"]:
+        assert row["of"] > 0 and row["seconds"] > 0 and row["cpu_s"] > 0
+        assert row["a_second"] == pytest.approx(row["of"] / row["seconds"])
+        if row["images"] > 100_000:
+            assert row["peak_mb"] < 1000 or row["stage"] not in ("quick", "whole", "again", "quick-json")
+            assert row["seconds"] < 60 or not row["stage"].startswith("start")
+
+
 KINDS: dict[str, Callable[[Any], None]] = {
     "accuracy": accuracy,
     "auto": auto,
@@ -280,6 +291,7 @@ KINDS: dict[str, Callable[[Any], None]] = {
     "qat": plain,
     "roofline": roofline,
     "rules": rules,
+    "scale": scale,
     "soak": endurance,
     "speed": speed,
     "table": table,

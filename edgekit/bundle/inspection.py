@@ -6,17 +6,19 @@ inspect(Path("yolo12n-ov-fp16"))["target"]
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 from types import ModuleType
 
 from edgekit import targets
+from edgekit.bundle import fleet
 from edgekit.errors import InputError, optional
 from edgekit.runtime.manifest import read_bundle
 from edgekit.spec import Json, Port, sha256_file
 
 
 def inspect(path: Path) -> Json:
-    """JSON-ready facts about a bundle, an ONNX file or a checkpoint.
+    """JSON-ready facts about a bundle, an index of bundles, an ONNX file or a checkpoint.
 
     Raises:
         EdgekitError: it is none of them, or damaged; the sentence says which.
@@ -25,6 +27,8 @@ def inspect(path: Path) -> Json:
         raise InputError(f"{path}: no such file or folder; give a bundle, a checkpoint or an ONNX file")
     if path.is_dir():
         facts = _bundle(path)
+    elif fleet.is_index(path):
+        facts = _index(path)
     elif path.suffix == ".onnx":
         facts = _onnx(path)
     else:
@@ -47,6 +51,18 @@ def _bundle(path: Path) -> Json:
     facts["license"] = manifest.get("license")
     for name in ("stages", "lineage"):  # for programs; a page long
         facts.pop(name, None)
+    return facts
+
+
+def _index(path: Path) -> Json:
+    """What is in an index, and which bundle would be opened here, as far as can be told without opening any."""
+    index = fleet.read_index(path)
+    rows = [{k: v for k, v in asdict(entry).items() if v not in (None, ())} for entry in index.entries]
+    facts: Json = {"kind": "index", "weights": index.weights, "task": index.task, "bundles": rows}
+    try:
+        facts["here"] = fleet.first(index, None, lambda folder: folder)[0].why
+    except InputError as error:
+        facts["here"] = str(error)
     return facts
 
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgekit import targets
+from edgekit.bundle import fleet
 from edgekit.errors import EdgekitError, InputError, UsageError, command_line, optional
 from edgekit.runtime import modelcache
 from edgekit.runtime.manifest import Bundle, is_bundle, read_bundle
@@ -50,7 +51,9 @@ def load(
     """Open a model for prediction.
 
     Args:
-        path: a bundle folder, a checkpoint (edgekit's or published), or an ONNX file that edgekit exported.
+        path: a bundle folder, a checkpoint (edgekit's or published), an ONNX file that edgekit exported, or an index of
+            bundles (``edgekit.bundle.fleet``), of which the first that runs here is opened; ``chosen`` of the answer
+            says which and why.
         device: as the target knows it (``cpu``, ``cuda:0``, ``GPU``, ``NPU``); the target's default otherwise.
         threads: CPU threads, altogether.
         imgsz: input size; only a checkpoint can change it, an artifact's is fixed.
@@ -68,12 +71,24 @@ def load(
         EdgekitError: one sentence on what is wrong with the file, an option, or what is not installed.
         GateError: the self-test fails; the message names the role, the cause and what to do.
     """
-    from edgekit.runtime.predictor import Predictor
-
     how = OpenOptions(task, imgsz, device, threads, streams, cache)
     verify = options.pop("verify", False)
+    if fleet.is_index(Path(path)):
+        index = fleet.read_index(Path(path))
+        chosen, predictor = fleet.first(index, device, lambda folder: _predictor(folder, how, foreign, verify, options))
+        predictor.chosen = chosen
+        return predictor
+    return _predictor(Path(path), how, foreign, verify, options)
+
+
+def _predictor(
+    path: Path, how: OpenOptions, foreign: bool, verify: bool | str, options: Mapping[str, Any]
+) -> Predictor:
+    """Of one model that is no index."""
+    from edgekit.runtime.predictor import Predictor
+
     session = open_session(path, how, foreign=foreign)
-    return Predictor(_verified(session, Path(path), how, verify) if verify else session, Options(**options))
+    return Predictor(_verified(session, path, how, verify) if verify else session, Options(**options))
 
 
 def _verified(session: Session, path: Path, how: OpenOptions, verify: bool | str) -> Session:
@@ -120,6 +135,9 @@ def open_session(
         **changes: fields of ``how`` by name.
     """
     path, how = Path(path), dataclasses.replace(how or OpenOptions(), **changes)
+    if fleet.is_index(path):
+        index, own = fleet.read_index(path), how
+        return fleet.first(index, how.device, lambda folder: open_session(folder, own, head, candidates, foreign))[1]
     size = parse_imgsz(how.imgsz) if how.imgsz is not None else None
     found = _artifact(path, size, foreign, how.task, how.device)
     folder = _cache_folder(path, found, how.cache or False)
@@ -167,6 +185,12 @@ def open_streams(
         UsageError: several streams of a checkpoint; PyTorch has one set of threads a process.
     """
     path = Path(path)
+    if fleet.is_index(path):
+        return fleet.first(
+            fleet.read_index(path),
+            device,
+            lambda folder: open_streams(folder, count, device, threads, imgsz, foreign, task),
+        )[1]
     found = _artifact(path, parse_imgsz(imgsz) if imgsz is not None else None, foreign, task, device)
     if found is None and count > 1:
         raise UsageError(f"{path}: PyTorch runs one stream a process; build the model for a target")

@@ -162,15 +162,21 @@ class _Notes(logging.Handler):
 
 @contextmanager
 def reported() -> Iterator[None]:
-    """While it lasts, what reading labelled sets has to say (``edgekit/data/account.py``) is printed."""
-    logger, handler = logging.getLogger("edgekit.data"), _Notes()
-    logger.addHandler(handler)
-    before, logger.propagate = logger.propagate, False
+    """While it lasts, what reading labelled sets (``edgekit/data/account.py``) and choosing of an index
+    (``edgekit/bundle/fleet.py``) have to say is printed."""
+    loggers, handler = [logging.getLogger(f"edgekit.{name}") for name in ("data", "fleet")], _Notes()
+    before = [(logger.propagate, logger.level) for logger in loggers]
+    for logger in loggers:
+        logger.addHandler(handler)
+        logger.propagate = False
+        logger.setLevel(logging.INFO)
     try:
         yield
     finally:
-        logger.removeHandler(handler)
-        logger.propagate = before
+        for logger, (propagate, level) in zip(loggers, before, strict=True):
+            logger.removeHandler(handler)
+            logger.propagate = propagate
+            logger.setLevel(level)
 
 
 def parse_classes(text: str | None, names: Sequence[str]) -> tuple[int, ...] | None:

@@ -11,7 +11,7 @@ from edgekit.cli._common import Json, console, emit_json
 
 
 def command(
-    path: Annotated[Path, typer.Argument(help="A bundle, a checkpoint or an ONNX file.")],
+    path: Annotated[Path, typer.Argument(help="A bundle, an index, a checkpoint or an ONNX file.")],
     json: Json = False,
 ) -> None:
     """Say what an artifact is: task, ports, precision, license, rewrites, parity, provenance, files."""

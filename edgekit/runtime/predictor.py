@@ -57,7 +57,12 @@ class Predictor:
 
     Raises:
         UsageError: the options ask for classes the model has not, or the batch is not the session's.
+
+    Attributes:
+        chosen: of an index, which bundle this is and why (``edgekit.bundle.fleet.Choice``); None of all else.
     """
+
+    chosen: object = None
 
     def __init__(self, session: Session, options: Options | None = None, batch: int | None = None) -> None:
         fixed = session.info.batch

@@ -205,6 +205,11 @@ class Target:
         return replace(self, precision="fp32") if self.widens else None
 
     @property
+    def rank(self) -> int:
+        """Its precision's place from the widest to the narrowest."""
+        return PRECISIONS.index(self.precision)
+
+    @property
     def int8(self) -> bool:
         """Whether it is asked to compute in eight bits: calibrated, and judged by its accuracy."""
         return self.precision == "int8"
