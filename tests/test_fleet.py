@@ -21,6 +21,7 @@ from edgekit import cli, targets
 from edgekit.bundle import fleet, inspection, loading
 from edgekit.errors import EdgekitError, GateError, InputError, UnsafeFileError, UsageError
 from edgekit.runtime import processor
+from tests.native import Probe, compile_tests
 from tests.tiny import SIZE, tiny_bundle
 
 WEIGHTS = "5" * 64
@@ -109,6 +110,7 @@ def test_a_gpu_of_its_architecture_gets_the_engine(index: Path, monkeypatch: pyt
     here.clear()
     assert chosen(index).bundle.name == "trt" and chosen(index, "cuda:0").bundle.name == "trt"
     assert chosen(index, "cpu").bundle.name != "trt"
+    assert chosen(index, "GPU").bundle.name == "trt"  # whose session says what devices it has
 
 
 def test_the_right_one_is_opened_on_this_very_processor(
@@ -135,6 +137,10 @@ def test_one_that_fails_gives_way_to_the_next(index: Path, monkeypatch: pytest.M
     assert "model.bin" in model.chosen.refused["ov7"] and "ov8" in model.chosen.refused
 
 
+def test_an_intel_gpu_is_left_to_openvino(index: Path) -> None:
+    assert chosen(index, "GPU").entry.target == "ov-int8"
+
+
 def test_what_is_computed_otherwise_is_the_last_resort(index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     a_processor(monkeypatch, "haswell")
     shutil.rmtree(index.parent / "ov7")
@@ -154,6 +160,39 @@ def test_where_none_runs_each_has_its_reason(index: Path) -> None:
     assert all(word in str(error.value) for word in ("trt", "ov8", "ov7", "ort", "hash", str(index)))
     with pytest.raises(InputError, match="cuda:0"):
         loading.open_session(index, device="cuda:0")
+
+
+@pytest.fixture(scope="module")
+def probe(tmp_path_factory: pytest.TempPathFactory) -> Probe:
+    return Probe(compile_tests("cpp-plain", targets=("probe",)) / "probe", tmp_path_factory.mktemp("probe"))
+
+
+def test_cpp_chooses_as_python_does(index: Path, probe: Probe) -> None:
+    """On this very processor, and on the emulated ones of `make test-processors`; of what both have a backend for."""
+    expected = chosen(index)
+    said = probe("why", index)
+    assert said.startswith(f"{expected.entry.path} ({expected.entry.target}) ")
+    assert all(f"not {path}: " in said for path in expected.refused)
+    assert probe("open", index)["target"] == expected.entry.target
+    shutil.rmtree(index.parent / expected.bundle.name)
+    ours = chosen(index)
+    if ours.entry.target.startswith("ov-"):
+        assert probe("why", index).startswith(f"{ours.entry.path} ")
+    for name in ("ov7", "ov8", "ort", "trt"):
+        shutil.rmtree(index.parent / name, ignore_errors=True)
+    with pytest.raises(InputError, match=r"ov7.*ort"):
+        probe("why", index)
+
+
+def test_cpp_names_what_was_altered(index: Path, probe: Probe) -> None:
+    (index.parent / "ov8" / "manifest.json").write_text("{}")
+    (index.parent / "ov7" / "model.bin").write_bytes(b"altered")
+    (index.parent / "ort" / "manifest.json").unlink()
+    with pytest.raises(InputError) as error:
+        probe("why", index)
+    assert all(word in str(error.value) for word in ("ov8: its manifest", "model.bin", "ort: it is not there"))
+    with pytest.raises(InputError, match="cuda:0"):
+        probe("why", index, "cuda:0")
 
 
 def test_an_index_is_inspected(index: Path) -> None:
@@ -236,6 +275,16 @@ def test_files_that_are_no_index(document: object, kind: type[EdgekitError], tmp
     path.write_text(document if isinstance(document, str) else json.dumps(document))
     with pytest.raises(kind, match=r"index\.json"):
         edgekit.load(str(path))
+
+
+@pytest.mark.parametrize(
+    "harm", [{"schema": 2}, {"bundles": []}, {"bundles": [ROW | {"path": "../ort"}]}, {"kind": "x"}]
+)
+def test_cpp_refuses_them_too(harm: dict[str, object], probe: Probe, tmp_path: Path) -> None:
+    path = tmp_path / "index.json"
+    path.write_text(json.dumps(GOOD | harm))
+    with pytest.raises(InputError, match=r"index\.json"):
+        probe("why", path)
 
 
 def test_the_command(made: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -118,6 +118,7 @@ WALLS = (
     Wall("bundle/exports.py bundle/gates.py", rooms=f"{HOST} verify targets graph quantize checkpoint nn"),
     Wall("bundle/preflight.py", rooms=f"{HOST} targets quantize graph checkpoint.catalog"),
     Wall("bundle/fleet.py", rooms=f"{HOST} targets"),
+    Wall("bundle/store.py", inside="oras huggingface_hub", rooms=f"{HOST}"),
     Wall("bundle/layouts.py", rooms=f"{PLAIN} targets"),
     Wall("bundle/loading.py", "numpy", rooms=f"{HOST} targets graph checkpoint nn"),
     Wall("bundle/selftested.py bundle/verification.py", "numpy", rooms=f"{HOST} verify targets"),

@@ -312,9 +312,7 @@ def _preflight(index: Index, entry: Entry, device: str | None, otherwise: bool) 
     target = targets.get(entry.target)
     if not (folder / MANIFEST).is_file():
         return "it is not there"
-    if device and target.gpu == is_cpu(device):
-        return f"it does not run on {device}"
-    if device and device.lower().startswith("cuda") and not target.gpu:
+    if device and (is_cpu(device) if target.gpu else device.lower().startswith("cuda")):
         return f"it does not run on {device}"
     if hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest() != entry.sha256:
         return "its manifest is not the one that was indexed (its hash differs)"

@@ -5,6 +5,7 @@
 //   load FOLDER THREADS                                    the same with so many CPU threads
 //   settings FOLDER DEVICE THREADS                         whether it opens so
 //   said FOLDER PIXELS W H CHANNELS STRIDE [option=value ...]     what two predictions warn of
+//   why INDEX [DEVICE]                                     which bundle of it is opened, and why
 //   warnings FOLDER DEVICE                                 what opening it warns of
 //   predict FOLDER PIXELS W H CHANNELS STRIDE [option=value ...]
 //   prepare FOLDER PIXELS W H CHANNELS STRIDE OUT          the tensor in the file OUT
@@ -119,6 +120,11 @@ class Probe {
       const edgekit::Model model(words.at(1), settings);
       if (verb == "load") sessions_.emplace(words.at(1), model.session());
       return described(model.info());
+    }
+    if (verb == "why") {
+      edgekit::Settings settings;
+      settings.device = words.size() > 2 ? words[2] : "";
+      return quoted(edgekit::Model(words.at(1), settings).why());
     }
     if (verb == "warnings") {
       edgekit::Settings settings;

@@ -41,6 +41,7 @@ class Backend {
 
 struct ModelParts {
   Info info;
+  std::string why;  // of an index: which bundle this is, and what became of those before it
   bool forkable = true;  // whether a process forked afterwards may run it
   long process = 0;      // that opened it
   std::unique_ptr<Backend> backend;

@@ -9,6 +9,7 @@
 #endif
 
 #include "backend.hpp"
+#include "index.hpp"
 #include "manifest.hpp"
 #include "postprocess.hpp"
 #include "processor.hpp"
@@ -54,14 +55,7 @@ void warn(const detail::ModelParts& parts, const Result& result, const Options& 
   for (const std::string& sentence : truncation(news, parts.info, options)) parts.warn(sentence);
 }
 
-std::shared_ptr<const detail::ModelParts> open(const std::string& folder, const Settings& settings) {
-  std::error_code failed;
-  if (!std::filesystem::exists(folder, failed))
-    throw Error(Error::Kind::input, folder + ": no such file or folder; give a bundle");
-  if (settings.threads < 0)
-    throw Error(Error::Kind::usage, "`threads` " + std::to_string(settings.threads) + ": must be at least 1");
-  if (settings.streams < 0)
-    throw Error(Error::Kind::usage, "streams " + std::to_string(settings.streams) + ": must be at least 1");
+std::shared_ptr<detail::ModelParts> open_bundle(const std::string& folder, const Settings& settings) {
   auto parts = std::make_shared<detail::ModelParts>();
   parts->info = read_manifest(folder, settings.verify);
   const Port& input = parts->info.inputs[0];
@@ -84,6 +78,24 @@ std::shared_ptr<const detail::ModelParts> open(const std::string& folder, const 
   return parts;
 }
 
+// A bundle, or the first that runs here of an index.
+std::shared_ptr<const detail::ModelParts> open(const std::string& path, const Settings& settings) {
+  std::error_code failed;
+  if (!std::filesystem::exists(path, failed))
+    throw Error(Error::Kind::input, path + ": no such file or folder; give a bundle");
+  if (settings.threads < 0)
+    throw Error(Error::Kind::usage, "`threads` " + std::to_string(settings.threads) + ": must be at least 1");
+  if (settings.streams < 0)
+    throw Error(Error::Kind::usage, "streams " + std::to_string(settings.streams) + ": must be at least 1");
+  if (!detail::is_index(path)) return open_bundle(path, settings);
+  std::shared_ptr<detail::ModelParts> parts;
+  std::string why;
+  const auto opened = [&](const std::string& folder) { return parts = open_bundle(folder, settings); };
+  detail::open_first(path, settings, opened, why);
+  parts->why = why;
+  return parts;
+}
+
 }  // namespace
 
 Model::Model(const std::string& folder, const Settings& settings) : parts_(open(folder, settings)) {}
@@ -91,6 +103,8 @@ Model::Model(const std::string& folder, const Settings& settings) : parts_(open(
 Model::Model(std::shared_ptr<const detail::ModelParts> parts) : parts_(std::move(parts)) {}
 
 const Info& Model::info() const noexcept { return parts_->info; }
+
+const std::string& Model::why() const noexcept { return parts_->why; }
 
 Session Model::session() const { return Session(parts_, parts_->backend->runner()); }
 

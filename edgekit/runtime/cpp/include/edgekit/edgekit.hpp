@@ -197,11 +197,14 @@ class Session {
 // A bundle, checked and compiled. Cheap to copy; all const members may be called from many threads.
 class Model {
  public:
-  // Throws Error: no bundle, one that is not valid, altered, or for a backend that is not compiled in or available.
-  explicit Model(const std::string& folder, const Settings& settings = {});
+  // `path`: a bundle's folder, or an index of bundles (`edgekit index`), of which the first that runs here is opened.
+  // Throws Error: no bundle, one that is not valid, altered, or for a backend that is not compiled in or available; an
+  // index of which none runs here.
+  explicit Model(const std::string& path, const Settings& settings = {});
   explicit Model(std::shared_ptr<const detail::ModelParts> parts);
 
   const Info& info() const noexcept;
+  const std::string& why() const noexcept;  // of an index: which bundle this is and what became of others; else empty
   Session session() const;
 
  private:
