@@ -244,6 +244,11 @@ class Session(abc.ABC):
     def run(self, batch: np.ndarray) -> dict[str, np.ndarray]:
         """Answer one batch: an array per role."""
 
+    def fitting(self, height: int, width: int) -> Session:
+        """Who answers for an image of so many pixels: the session itself, unless it has several input sizes
+        (``runtime.shaped``)."""
+        return self
+
     def memory(self) -> np.ndarray | None:
         """Where this thread's next ``run`` reads its input, to be filled and given to it: uint8 ``[B, H, W, 3]``; None
         where the session has none."""

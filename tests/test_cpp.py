@@ -49,6 +49,7 @@ from tests.native import (
     words_of,
 )
 from tests.test_postprocess import SIZE, decoded, geometry, outputs
+from tests.test_shapes import SPOILT, assembled, rewrite
 from tests.tiny import crowded_bundle, tiny_bundle
 
 FIXTURES = "yolo12n-bccd yolo12n-seg-balloon yolo12n-pose-person yolo12n-obb-table-tennis yolo12n-cls-flowers5".split()
@@ -624,6 +625,35 @@ def photos(shared: Path, name: str, most: int) -> list[np.ndarray]:
 @pytest.mark.slow
 @pytest.mark.parametrize("head", ["raw", "topk"])
 @pytest.mark.parametrize("target", ["ov-fp32", "ov-fp16", "ov-int8"])
+@pytest.mark.parametrize("target", ["ov-fp16", "ort-fp32"])
+def test_of_several_input_sizes_the_same_one_answers(
+    probe: Probe, target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = assembled(target, tmp_path, monkeypatch)["both"]
+    rng = np.random.default_rng(3)
+    with loading.load(folder, conf=0.05) as model:
+        for size in ((50, 90), (90, 50), (70, 70), (200, 100)):
+            image = rng.integers(0, 256, (*size, 3), np.uint8)
+            expected = model(image)[0]
+            found = result_of(probe.predict(folder, image, conf=0.05), model.info.names, expected)
+            assert len(expected) > 0 and found.shape == size
+            np.testing.assert_allclose(found.boxes, expected.boxes, atol=1e-3)
+            np.testing.assert_allclose(found.scores, expected.scores, atol=1e-5)
+
+
+@pytest.mark.parametrize(("spoil", "_"), SPOILT)
+def test_shapes_that_no_build_writes_are_refused_alike(
+    probe: Probe, spoil: Any, _: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = assembled("ort-fp32", tmp_path, monkeypatch)["both"]
+    rewrite(folder, spoil)
+    with pytest.raises(EdgekitError) as ours:
+        read_bundle(folder)
+    with pytest.raises(EdgekitError) as theirs:
+        probe("read", folder)
+    assert type(ours.value) is type(theirs.value)
+
+
 @pytest.mark.parametrize("name", FIXTURES)
 def test_every_task_target_and_head_conforms(
     probe: Probe, shared: Path, name: str, target: str, head: str, tmp_path: Path

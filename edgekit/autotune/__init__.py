@@ -72,17 +72,20 @@ class Candidate:
         target: one of ``targets.names()``.
         batch: images a run, fixed when it is built.
         streams: runs at once; ``threads`` of the CPU for all of them, None: the runtime's choice.
+        shapes: input sizes (height, width); none: the size that was asked for, or the model's own.
     """
 
     target: str
     batch: int = 1
     streams: int = 1
     threads: int | None = None
+    shapes: tuple[tuple[int, int], ...] = ()
 
     @property
     def bundle(self) -> str:
         """Candidates of one bundle share its accuracy."""
-        return self.target if self.batch == 1 else f"{self.target}, batch {self.batch}"
+        sizes = " and ".join(f"{height}x{width}" for height, width in self.shapes)
+        return self.target + (f" {sizes}" if sizes else "") + (f", batch {self.batch}" if self.batch > 1 else "")
 
     @property
     def name(self) -> str:

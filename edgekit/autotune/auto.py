@@ -21,13 +21,15 @@ from edgekit.autotune.candidates import candidates, order
 from edgekit.autotune.select import Outcome, Row, choose, nearest, unmet
 from edgekit.autotune.tuner import Job, Tuner
 from edgekit.bundle import build as building
-from edgekit.bundle import preflight
+from edgekit.bundle import fitted, preflight
+from edgekit.bundle.exports import Exports
 from edgekit.bundle.options import BuildOptions
+from edgekit.bundle.shapes import View
 from edgekit.bundle.source import describe
 from edgekit.errors import GateError, InputError
 from edgekit.quantize import QuantizeOptions
 from edgekit.quantize.sets import Sets
-from edgekit.runtime.manifest import Bundle, manifest_of, read_bundle, write_manifest
+from edgekit.runtime.manifest import Bundle, read_bundle
 from edgekit.runtime.sources import read_images
 from edgekit.spec import Images
 
@@ -35,7 +37,13 @@ Say = Callable[[str], None]
 
 
 def auto(
-    source: Path, out: Path, wish: Objective, options: BuildOptions, say: Say = lambda _: None, seconds: float = 1.0
+    source: Path,
+    out: Path,
+    wish: Objective,
+    options: BuildOptions,
+    say: Say = lambda _: None,
+    seconds: float = 1.0,
+    view: View | None = None,
 ) -> Bundle:
     """Build, time and judge candidates, and leave the winner's bundle in ``out``.
 
@@ -44,6 +52,7 @@ def auto(
             out; without labels accuracy is agreement with the float model.
         say: called with a line at each step.
         seconds: scale of the time given to races.
+        view: what the camera shows; every target is then a candidate in the input sizes that fit it, too.
 
     Raises:
         InputError, UsageError: nothing can be built here, or of this; the data cannot be used.
@@ -58,15 +67,19 @@ def auto(
     limit = options.quantize.max_drop
     if not entries:
         raise InputError(f"`target` auto: nothing can be built here ({'; '.join(left_out.values())})")
+    if view is not None:
+        fitted.check_model(source)
+        options = dataclasses.replace(options, images=options.images or view.images)
     with building.failures_to(out), building.workspace(out) as folder:
-        with Tuner(Job(source, options, sets), folder, wish, say, seconds) as contest:
+        with Tuner(Job(source, options, sets, view), folder, wish, say, seconds) as contest:
+            entries += contest.fitting(entries)
             refused = contest.build(entries)
             left_out |= refused
             entries = [entry for entry in entries if entry.bundle not in refused]
             if not entries:
                 raise InputError(_none_built(source, refused))
             outcome = choose(entries, contest.clock, contest.judge, limit, order(), say)
-            race = _race(contest)
+            race = race_of(contest)
             plan = document.document(wish, limit, outcome, left_out, contest.accuracy(), race)
             if outcome.winner is None:
                 raise GateError(_nobody(wish, limit, outcome), {"plan": plan})
@@ -124,9 +137,11 @@ def replay(
     own = dataclasses.replace(wishes, max_drop=plan["max_drop_points"], timing_s=0) if narrow else QuantizeOptions()
     form = {"head": plan["choice"]["head"], "candidates": plan["choice"].get("candidates")}
     options = BuildOptions(size, choice.batch, images, **form, quantize=own)
+    shapes = choice.shapes or (size,)
     with building.failures_to(out), building.workspace(out) as folder:
         files = folder / "planned"
-        building.build(source, choice.target, files, options, say)
+        sets = fitted.sets_of(source, options, targets.get(choice.target)) if len(shapes) > 1 else None
+        fitted.assemble(source, choice.target, files, shapes, options, say, Exports(folder), sets)
         seal(files, plan | {"replayed": True})
         building.move_into_place(files, out)
     return read_bundle(out, verify=False)
@@ -136,9 +151,7 @@ def seal(files: Path, plan: dict[str, Any]) -> None:
     """Put the plan into a bundle: its own files and a key of the manifest, whose list of files grows by them."""
     (files / document.FILE).write_text(json.dumps(plan, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     picture.draw(plan, files / picture.FILE)
-    old = read_bundle(files, verify=False)
-    kept = {k: v for k, v in old.manifest.items() if k not in ("schema", "target", "files", *old.info.to_dict())}
-    write_manifest(files, manifest_of(old.info, old.target, files, **(kept | {"plan": plan})))
+    fitted.reseal(files, {"plan": plan})
 
 
 def how_to_load(out: Path, choice: Candidate) -> str:
@@ -148,7 +161,8 @@ def how_to_load(out: Path, choice: Candidate) -> str:
     return f'edgekit.load("{out}"{extra})'
 
 
-def _race(contest: Tuner) -> dict[str, Any]:
+def race_of(contest: Tuner) -> dict[str, Any]:
+    """How far the last race can be relied on, for the plan."""
     last = contest.last
     assert last is not None
     return {"reliable": last.reliable, "disturbances": last.disturbances, "rounds": last.rounds}

@@ -4,7 +4,7 @@
 |---|---|
 | ``schema kind`` | 1, ``plan`` |
 | ``wish max_drop_points accuracy`` | what was asked for; metric, set, images and the float model's score |
-| ``choice`` | ``target batch streams threads imgsz head`` of the winner |
+| ``choice`` | ``target batch streams threads imgsz head``, and ``shapes`` where it fits a source, of the winner |
 | ``why`` | one sentence |
 | ``rows`` | every candidate: milliseconds with interval, ratio to the winner, accuracy, points lost, front, verdict |
 | ``left_out`` | targets that could not be built here, and why |
@@ -67,6 +67,7 @@ def document(
             "streams": chosen.streams,
             "threads": chosen.threads,
             "imgsz": list(info.imgsz),
+            **({"shapes": [list(shape) for shape in chosen.shapes]} if chosen.shapes else {}),
             "head": info.head,
             "candidates": info.candidates,
         }
@@ -147,10 +148,13 @@ def _check_choice(path: Path, found: Plan) -> None:
     for key, most in (("threads", _MOST), ("candidates", 1 << 24)):
         if choice.get(key) is not None and not _whole(choice[key], most):
             raise wrong(key)
-    size = choice.get("imgsz")
-    if not isinstance(size, list) or len(size) != 2 or not all(_whole(side, _MOST) for side in size):
-        raise wrong("imgsz")
-    parse_imgsz((size[0], size[1]))
+    shapes = choice.get("shapes", [])
+    if not isinstance(shapes, list):
+        raise wrong("shapes")
+    for key, size in (("imgsz", choice.get("imgsz")), *(("shapes", shape) for shape in shapes)):
+        if not isinstance(size, list) or len(size) != 2 or not all(_whole(side, _MOST) for side in size):
+            raise wrong(key)
+        parse_imgsz((size[0], size[1]))
     if isinstance(limit, bool) or not isinstance(limit, (int, float)) or not 0 <= limit <= 100:
         raise InputError(f"`plan` {path}: max_drop_points {limit!r} is not 0 to 100; make another with `target` auto")
 
@@ -162,7 +166,8 @@ def _whole(value: Any, most: int) -> bool:
 def candidate(plan: Plan) -> Candidate:
     """The plan's choice."""
     choice = plan["choice"]
-    return Candidate(choice["target"], choice["batch"], choice["streams"], choice["threads"])
+    shapes = tuple((height, width) for height, width in choice.get("shapes", []))
+    return Candidate(choice["target"], choice["batch"], choice["streams"], choice["threads"], shapes)
 
 
 def check_needs(plan: Plan, path: Path, data: bool) -> None:

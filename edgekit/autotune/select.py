@@ -105,12 +105,12 @@ def choose(
             _race(rows, clock, alive, best)
             _drop_slower(rows, alive, say)
     if not alive:
-        return Outcome(_with_front(rows), None)
+        return Outcome(with_front(rows), None)
     if len(alive) > 1:
         _race(rows, clock, alive, str(_best(rows, alive)), last=True)
     winner = _winner(rows, alive, order)
     rows[winner].verdict = "chosen"
-    return Outcome(_with_front(rows), winner)
+    return Outcome(with_front(rows), winner)
 
 
 def nearest(outcome: Outcome) -> Row | None:
@@ -213,7 +213,7 @@ def _winner(rows: Mapping[str, Row], alive: Sequence[str], order: Sequence[str])
     return winner
 
 
-def _with_front(rows: dict[str, Row]) -> dict[str, Row]:
+def with_front(rows: dict[str, Row]) -> dict[str, Row]:
     """Marks the Pareto front of what was judged: nobody else is both as fast and as accurate, and better in one."""
     judged = [row for row in rows.values() if row.judged is not None and row.judged.drop_points is not None]
     for row in judged:

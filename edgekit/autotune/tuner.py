@@ -27,9 +27,10 @@ from edgekit.autotune.select import Judged, Time
 from edgekit.bench.clock import WHOLE, ClockOptions, Comparison, measure
 from edgekit.bench.run import REST_S
 from edgekit.bundle import build as building
-from edgekit.bundle import loading
+from edgekit.bundle import fitted, loading
 from edgekit.bundle.exports import Exports, with_candidates
 from edgekit.bundle.options import BuildOptions
+from edgekit.bundle.shapes import View
 from edgekit.errors import EdgekitError, GateError
 from edgekit.quantize import QuantizeOptions
 from edgekit.quantize.pictures import JUDGED
@@ -39,7 +40,7 @@ from edgekit.runtime.predictor import Predictor
 from edgekit.runtime.sources import read_images
 from edgekit.spec import ModelInfo, Session
 from edgekit.verify import accuracy, parity
-from edgekit.verify.images import images_for
+from edgekit.verify.images import TIMED_ON, images_for
 
 SHORT_S, LONG_S = 1.5, 6.0  # seconds a candidate gets in a race that prunes, and in the last one
 _ABOUT = ("metric", "kind", "on", "images")
@@ -51,11 +52,13 @@ Say = Callable[[str], None]
 @dataclass(frozen=True)
 class Job:
     """What every candidate is built from and with: as ``bundle.build`` takes them. ``sets`` has what all are judged on,
-    where it is settled: what the options' data holds, else their ``images``, else generated ones."""
+    where it is settled: what the options' data holds, else their ``images``, else generated ones. ``view`` is what the
+    camera shows."""
 
     source: Path
     options: BuildOptions
     sets: Sets | None = None
+    view: View | None = None
 
 
 class Tuner:
@@ -108,14 +111,45 @@ class Tuner:
                     self.judge_of(self.bundles[entry.bundle])  # what proves nothing is said at once
         return refused
 
+    def fitting(self, entries: Sequence[Candidate]) -> list[Candidate]:
+        """The same candidates in the input sizes that fit the view; none where there is no view, or nothing smaller."""
+        view, job = self.job.view, self.job
+        if view is None:
+            return []
+        base = self.base()[0]
+        found = {}
+        for name in dict.fromkeys(entry.target for entry in entries):
+            fit = fitted.fitting(self._exports, job.source, job.options, view, targets.get(name))
+            found[name] = () if fit.shapes == (base,) else fit.shapes
+            for note in fit.notes:
+                self.say(f"{note} ({name})" if len(fit.shapes) == 1 else note)
+        return [dataclasses.replace(entry, shapes=found[entry.target]) for entry in entries if found[entry.target]]
+
+    def base(self) -> tuple[tuple[int, int], tuple[int, int]]:
+        """The input size of the float model, and its areas of attention."""
+        areas = self._exports.checkpoint(self.job.source).spec.areas
+        return fitted.size_of(self._exports, self.job.source, self.job.options), areas
+
+    def shapes(self, target: str, size: tuple[int, int]) -> tuple[tuple[int, int], ...]:
+        """The input sizes that show the view at the scale of ``size``; that itself where there is no view."""
+        job = self.job
+        if job.view is None:
+            return (size,)
+        options = dataclasses.replace(job.options, imgsz=size)
+        return fitted.fitting(self._exports, job.source, options, job.view, targets.get(target)).shapes
+
     def _built(self, entry: Candidate, trial: bool) -> Path:
         asked = self.job.options.quantize
         narrow = targets.get(entry.target).int8
         quantize = dataclasses.replace(asked, judged=not trial, timing_s=0) if narrow else QuantizeOptions()
-        out = self.folder / (entry.bundle.replace(", ", "-").replace(" ", "") + ("-trial" if trial else ""))
+        out = self.folder / (entry.bundle.replace(", ", "-").replace(" ", "-") + ("-trial" if trial else ""))
         self.say(f"building {entry.bundle}{' (a trial, to time)' if trial else ''}")
         options = dataclasses.replace(self._options(), batch=entry.batch, quantize=quantize)
-        building.build(self.job.source, entry.target, out, options, exports=self._exports, sets=self.job.sets)
+        if entry.shapes:
+            given = self.job.source, entry.target, out, entry.shapes, options
+            fitted.assemble(*given, lambda _: None, self._exports, self.job.sets)
+        else:
+            building.build(self.job.source, entry.target, out, options, exports=self._exports, sets=self.job.sets)
         return out
 
     def _options(self) -> BuildOptions:
@@ -191,7 +225,7 @@ class Tuner:
                 self.bundles[entry.bundle] = self._built(entry, trial=False)
             path = self.bundles[entry.bundle]
             row = read_bundle(path, verify=False).manifest.get("accuracy")
-            if row is not None:
+            if row is not None and not entry.shapes:
                 self._about |= {key: row[key] for key in _ABOUT} | {"float": row["before"]}
                 return Judged(row["after"], row["drop_points"])
             judge = self.judge_of(path)
@@ -214,7 +248,7 @@ class Tuner:
             info = read_bundle(path, verify=False).info
             own = self.bundles.get(self._reference or "")
             reference = loading.open_session(
-                own or self.job.source, imgsz=info.imgsz, head=info.head, candidates=info.candidates
+                own or self.job.source, imgsz=self._size(info), head=info.head, candidates=info.candidates
             )
             self._judge = self._made(reference, info)
             self.say("judging the float model")
@@ -222,12 +256,20 @@ class Tuner:
             reference.close()
         return self._judge
 
+    def _size(self, info: ModelInfo) -> tuple[int, int]:
+        """Of the float model: what is built has others where it fits a view."""
+        shaped = any(entry.shapes for entry in self._entries.values())
+        return fitted.size_of(self._exports, self.job.source, self.job.options) if shaped else info.imgsz
+
     def _made(self, reference: Session, info: ModelInfo) -> accuracy.Evaluator:
         sets, images = self._opened_sets(info), self.job.options.images
         if sets is not None and sets.labelled is not None:
             return accuracy.by_labels(sets.labelled)
         if sets is not None:
             return accuracy.check_seen(accuracy.by_agreement(sets.unlabelled, reference, sets.on))
+        view = self.job.view
+        if view is not None and view.sources is not None:
+            return accuracy.check_seen(accuracy.by_agreement(view.pictures(JUDGED), reference, view.given))
         if images:
             return accuracy.check_seen(accuracy.by_agreement(read_images(images, JUDGED), reference, "`images`"))
         return accuracy.by_agreement(parity.generated_images(), reference, "generated images")
@@ -248,8 +290,11 @@ class Tuner:
     def pictures(self, info: ModelInfo) -> list[np.ndarray]:
         """What is timed on: --images, else those of --data, else generated ones."""
         if not self._pictures:
+            view = self.job.view
             sets = None if self.job.options.images else self._opened_sets(info)
-            self._pictures = images_for(self.job.options.images, sets.judged if sets is not None else None)
+            judged = sets.judged if sets is not None else None
+            shown = view.pictures(TIMED_ON) if view is not None else []
+            self._pictures = shown or images_for(self.job.options.images, judged)
         return self._pictures
 
     def take(self, entry: Candidate) -> Path:

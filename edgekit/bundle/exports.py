@@ -78,7 +78,7 @@ class Exports:
     def _measured(self, source: Path, imgsz: tuple[int, int] | None, sets: Sets) -> Crowding | None:
         from edgekit import tasks
 
-        loaded = self._loaded(source)
+        loaded = self.checkpoint(source)
         if not tasks.get(loaded.spec.task).detects:
             return None
         from edgekit.nn.session import TorchSession
@@ -88,7 +88,7 @@ class Exports:
         usual = loaded.info(imgsz, head="topk").candidates
         return found if found is not None and usual is not None and found.candidates > usual else None
 
-    def _loaded(self, source: Path) -> Checkpoint:
+    def checkpoint(self, source: Path) -> Checkpoint:
         if source not in self._checkpoints:
             with optional(f"building from {source}", "train"):
                 from edgekit import checkpoint
@@ -96,7 +96,7 @@ class Exports:
         return self._checkpoints[source]
 
     def _exported(self, source: Path, path: Path, target: Target, options: BuildOptions) -> Graph:
-        loaded = self._loaded(source)
+        loaded = self.checkpoint(source)
         with optional(f"building from {source}", "onnx"):
             from edgekit.graph.export import export
         form = options.imgsz, options.batch, None, options.head or "topk", target.recipe, options.candidates
@@ -105,7 +105,7 @@ class Exports:
     def _torch(self, source: Path, info: ModelInfo, options: BuildOptions) -> Session:
         from edgekit.nn.session import TorchSession
 
-        loaded = self._loaded(source)
+        loaded = self.checkpoint(source)
         session = TorchSession(loaded.net, info, source, fold=False)
         session.predicts = TorchSession(loaded.net, loaded.info(options.imgsz, options.batch), source)
         return Suppressed(session) if info.head == "nms" else session

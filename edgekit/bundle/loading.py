@@ -17,9 +17,10 @@ from edgekit import targets
 from edgekit.bundle import fleet
 from edgekit.errors import EdgekitError, InputError, UsageError, command_line, optional
 from edgekit.runtime import modelcache
-from edgekit.runtime.manifest import Bundle, is_bundle, read_bundle
+from edgekit.runtime.manifest import Bundle, Shape, is_bundle, read_bundle
 from edgekit.runtime.options import OpenOptions, Options
 from edgekit.runtime.processor import remark
+from edgekit.runtime.shaped import Shaped
 from edgekit.spec import ModelInfo, Session, parse_imgsz
 from edgekit.targets import Opening, Target
 
@@ -35,6 +36,7 @@ class _Artifact:
     place: Path
     info: ModelInfo
     finish: Callable[[Session], Session] = lambda session: session
+    shapes: tuple[Shape, ...] = ()
 
 
 def load(
@@ -147,8 +149,16 @@ def open_session(
         return _torch_session(path, how, size, head, candidates)
     _check_streams(how.streams)
     with modelcache.checked(folder):
-        session = found.target.open(found.place, found.info, Opening(how.device, how.threads, how.streams, folder))
-    return found.finish(session)
+        return _opened(found, 1, Opening(how.device, how.threads, how.streams, folder))[0]
+
+
+def _opened(found: _Artifact, count: int, opening: Opening) -> list[Session]:
+    """``count`` sessions that may run at the same time, each with all input sizes that there are."""
+    first = found.target.open_several(found.place, found.info, count, opening)
+    others = [found.target.open_several(found.place / each.file, each.info, count, opening) for each in found.shapes]
+    if others:
+        return [Shaped(each) for each in zip(first, *others, strict=True)]
+    return [found.finish(session) for session in first]
 
 
 def _cache_folder(path: Path, found: _Artifact | None, cache: str | Path | bool) -> Path | None:
@@ -196,8 +206,7 @@ def open_streams(
         raise UsageError(f"{path}: PyTorch runs one stream a process; build the model for a target")
     if found is None:
         return [open_session(path, OpenOptions(task, imgsz, device, threads), foreign=foreign)]
-    opened = found.target.open_several(found.place, found.info, count, Opening(device, threads))
-    return [found.finish(session) for session in opened]
+    return _opened(found, count, Opening(device, threads))
 
 
 def _artifact(
@@ -218,7 +227,7 @@ def _artifact(
         _check_size(path, opened.info, size)
         target = targets.get(opened.target)
         _warn_of_processor(opened, target, device)
-        return _Artifact(target, path, opened.info)
+        return _Artifact(target, path, opened.info, shapes=opened.shapes)
     if path.suffix == ".onnx":
         info = _onnx_info(path)
         _check_size(path, info, size)

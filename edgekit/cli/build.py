@@ -19,6 +19,8 @@ from edgekit.quantize.options import QuantizeOptions
 from edgekit.runtime.fields import check, option
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from edgekit.runtime.manifest import Bundle
 
 NOTE = "note: "
@@ -39,6 +41,10 @@ class GoalOptions:
     """A trt-* bundle whose graph to build anew for this machine."""
     dynamic_batch: bool = False
     """Let any batch through."""
+    source: str | None = option(None, metavar="WxH|PATH")
+    """What the camera shows, 1920x1080 or a video, an image or a folder of them: build for its shape."""
+    imgsz_search: bool = False
+    """Try smaller input sizes, and build the smallest that loses at most --max-drop."""
 
 
 @dataclass(frozen=True)
@@ -110,21 +116,38 @@ def _built(model: Path | None, out: Path, goal: GoalOptions, options: BuildOptio
 
     with Phases("") as status:
         if goal.rebuild is not None:
-            if model is not None or options.imgsz is not None or options.candidates is not None:
+            given = (model, goal.source, goal.imgsz_search or None, options.imgsz, options.candidates)
+            if any(each is not None for each in given):
                 raise UsageError(
-                    "`rebuild` takes neither MODEL nor `imgsz` nor `candidates`: a bundle's graph is built as it is"
+                    "`rebuild` takes no MODEL, `imgsz`, `source` or `candidates`: a bundle's graph is built as it is"
                 )
             return building.rebuild(
                 goal.rebuild, out, goal.target, options.target, options.layout, lambda step: status.update(step)
             )
         if model is None or goal.target is None:
             raise UsageError("give MODEL and `target`, or `rebuild`, a bundle")
+        if goal.source is not None or goal.imgsz_search:
+            return _shaped(model, out, goal, options, partial(_say, status))
         return building.build(model, goal.target, out, options, partial(_say, status))
+
+
+def _shaped(model: Path, out: Path, goal: GoalOptions, options: BuildOptions, say: Callable[[str], None]) -> Bundle:
+    """In other input sizes than the square: for a camera, or as small as accuracy allows."""
+    from edgekit.autotune import sizes
+    from edgekit.bundle import fitted, shapes
+
+    assert goal.target is not None
+    view = None if goal.source is None else shapes.read_view(goal.source)
+    if goal.imgsz_search:
+        return sizes.search(model, goal.target, out, options, say, view=view)
+    assert view is not None
+    return fitted.build(model, goal.target, out, options, view, say)
 
 
 def _planned(model: Path | None, out: Path, goal: GoalOptions, options: BuildOptions) -> Bundle:
     """``--target auto``, or a plan of it replayed."""
     from edgekit.autotune import Objective, auto
+    from edgekit.bundle import shapes
 
     mode = "`target` auto" if goal.plan is None else "`plan`"
     _check_settled(mode, goal, options)
@@ -143,7 +166,8 @@ def _planned(model: Path | None, out: Path, goal: GoalOptions, options: BuildOpt
 
         if goal.plan is not None:
             return auto.replay(model, goal.plan, out, options.quantize, options.images, say)
-        return auto.auto(model, out, Objective.parse(goal.objective or "latency"), options, say)
+        view = None if goal.source is None else shapes.read_view(goal.source)
+        return auto.auto(model, out, Objective.parse(goal.objective or "latency"), options, say, view=view)
 
 
 def _check_settled(mode: str, goal: GoalOptions, options: BuildOptions) -> None:
@@ -152,13 +176,13 @@ def _check_settled(mode: str, goal: GoalOptions, options: BuildOptions) -> None:
     Raises:
         UsageError: it was given.
     """
-    given = [f"`{name}`" for name in ("rebuild", "dynamic_batch") if getattr(goal, name)]
+    given = [f"`{name}`" for name in ("rebuild", "dynamic_batch", "imgsz_search") if getattr(goal, name)]
     given += ["`layout`"] if options.layout else []
     given += ["`require_speedup`"] if options.quantize.require_speedup else []
     names = {"sm": "`sm`", "workspace": "`workspace`", "timing-cache": "`timing_cache`", "engine": "`no_engine`"}
     given += [names.get(name, f"`option` {name}") for name in options.target]
     if goal.plan is not None:
-        given += [f"`{name}`" for name in ("target", "objective") if getattr(goal, name)]
+        given += [f"`{name}`" for name in ("target", "objective", "source") if getattr(goal, name)]
         given += [f"`{name}`" for name in ("imgsz", "candidates") if getattr(options, name)]
     if given:
         raise UsageError(f"{mode} settles that itself: drop {' and '.join(given)}")
@@ -194,12 +218,35 @@ def _print(out: Path, manifest: dict[str, Any]) -> None:
         crowding = manifest.get("crowding")
         why = f", for {crowding['objects']} objects of {crowding['an_object']:.1f} candidates each" if crowding else ""
         console().print(f"candidates an image: {manifest['candidates']}{why}")
+    _print_source(manifest)
     if manifest.get("license"):
         console().print(f"license of the weights: {manifest['license']}")
     _print_quantization(manifest)
     _print_engines(manifest)
     if "plan" in manifest:
         _plan_table.show(out, manifest["plan"])
+
+
+def _print_source(manifest: dict[str, Any]) -> None:
+    """The shapes that were built, and what they are beside the square model."""
+    for shape in manifest.get("shapes", []):
+        console().print(f"also {shape['imgsz'][0]}x{shape['imgsz'][1]}, for pictures that are larger there")
+    row = manifest.get("source")
+    if not row:
+        return
+    height, width = row["square"]
+    sizes = [manifest["imgsz"], *(shape["imgsz"] for shape in manifest.get("shapes", []))]
+    shares = " and ".join(f"{100 * h * w / (height * width):.0f} %" for h, w in sizes)
+    console().print(f"fits {row['given']}: {shares} of the pixels of {height}x{width}")
+    if "metric" in row:
+        what = "agreement with the square model" if row["kind"] == "agreement" else row["metric"]
+        limit = f", {row['limit_points']:g} allowed" if "limit_points" in row else ""
+        console().print(
+            f"{what}: {row['after']:.4f}, {row['before']:.4f} of the square model ({row['drop_points']:.2f} points lost"
+            f"{limit}), on {row['images']} images of {row['on']}"
+        )
+        if "warning" in row:
+            console().print(f"[bold yellow]WARNING: {row['warning']}[/bold yellow]", soft_wrap=True)
 
 
 def _print_engines(manifest: dict[str, Any]) -> None:

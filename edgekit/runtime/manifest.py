@@ -12,6 +12,8 @@
 | ``selftest`` | what the bundle's self-test is made of (``edgekit/verify/selftest.py``); its files are ``selftest/…`` |
 | ``stages lineage`` | where the network's modules are in the graph, for ``edgekit compare`` |
 | ``accuracy speed calibration quantization engines plan`` | when they apply |
+| ``source`` | the shape of pictures it was built for, and what the square model scores beside it |
+| ``shapes`` | further input sizes, [{``file imgsz inputs outputs candidates``}]: images go where they are largest |
 
 Nothing in a bundle is believed before it is checked: paths must stay inside the folder, hashes must match, shapes
 and counts must be sane.
@@ -34,18 +36,30 @@ SCHEMA = 3
 _RESPELT = 3  # the first schema with ``license`` and ``color``
 MANIFEST = "manifest.json"
 _INFO_KEYS = ("task", "imgsz", "head", "names", "inputs", "outputs", "preprocess", "license", "spec", "candidates")
+SHAPE_KEYS = ("imgsz", "inputs", "outputs", "candidates")  # what a further input size has of its own
+_MOST_SHAPES = 16
 _MOST_BYTES = 32 << 20  # of a manifest
 _MOST_ELEMENTS = 1 << 31  # of one tensor
 _DTYPES = ("float32", "float16", "int64", "int32", "uint8", "int8")
 
 
 @dataclass(frozen=True)
+class Shape:
+    """A further input size of a bundle: the runtime's ``file`` and the ``info`` of what it takes and gives."""
+
+    file: str
+    info: ModelInfo
+
+
+@dataclass(frozen=True)
 class Bundle:
-    """A bundle folder whose manifest and files were checked: ``path``, ``manifest`` (as read) and its ``info``."""
+    """A bundle folder whose manifest and files were checked: ``path``, ``manifest`` (as read), its ``info``, and
+    further input sizes (``shapes``)."""
 
     path: Path
     manifest: Json
     info: ModelInfo
+    shapes: tuple[Shape, ...] = ()
 
     @property
     def target(self) -> str:
@@ -94,13 +108,35 @@ def read_bundle(path: Path, verify: bool = True) -> Bundle:
     try:
         info = ModelInfo.from_dict({k: manifest.get(k) for k in _INFO_KEYS})
         _check_info(info, where)
+        shapes = tuple(_shape(entry, info, manifest["files"], where) for entry in _listed(manifest, where))
     except InputError as error:
         text = str(error)
         raise InputError(text if text.startswith(str(where)) else f"{where}: {text}; rebuild the bundle") from error
     except (TypeError, ValueError, KeyError, AttributeError, OverflowError) as error:
         raise InputError(f"{where}: not a valid manifest ({error}); rebuild the bundle") from error
     _check_files(path, manifest["files"], verify)
-    return Bundle(path, manifest, info)
+    return Bundle(path, manifest, info, shapes)
+
+
+def _listed(manifest: Json, where: Path) -> list[Json]:
+    found = manifest.get("shapes")
+    if found is None:
+        return []
+    if not isinstance(found, list) or len(found) > _MOST_SHAPES or not all(isinstance(each, dict) for each in found):
+        raise InputError(f"{where}: shapes is not a list of at most {_MOST_SHAPES} input sizes; rebuild the bundle")
+    return found
+
+
+def _shape(entry: Json, info: ModelInfo, files: Json, where: Path) -> Shape:
+    """A further input size: the same model as ``info`` but for its ports and their sizes."""
+    own = ModelInfo.from_dict({**info.to_dict(), "candidates": None, **{k: entry[k] for k in SHAPE_KEYS if k in entry}})
+    _check_info(own, where)
+    mine, theirs = own.inputs[0], info.inputs[0]
+    if (mine.dtype, own.batch) != (theirs.dtype, info.batch):
+        raise InputError(f"{where}: the shape {list(own.imgsz)} takes another type or batch; rebuild the bundle")
+    if not isinstance(entry.get("file"), str) or entry["file"] not in files:
+        raise InputError(f"{where}: the shape {list(own.imgsz)} names no file of the bundle; rebuild the bundle")
+    return Shape(entry["file"], own)
 
 
 def _read_manifest(path: Path) -> Json:

@@ -85,11 +85,13 @@ class Predictor:
 
     def preprocess(self, images: Sequence[Array]) -> tuple[Array, list[Geometry]]:
         """uint8 BGR images -> what the session takes, padded to its batch, and where each one lies: float32
-        ``[B, 3, H, W]``, or uint8 ``[B, H, W, 3]`` where it takes pixels."""
-        return self._preprocess(images, None)
+        ``[B, 3, H, W]``, or uint8 ``[B, H, W, 3]`` where it takes pixels. Of several input sizes the one that suits the
+        first image."""
+        return self._preprocess(images, self.session.fitting(*images[0].shape[:2]).info, None)
 
-    def _preprocess(self, images: Sequence[Array], memory: Array | None) -> tuple[Array, list[Geometry]]:
-        info = self.info
+    def _preprocess(
+        self, images: Sequence[Array], info: ModelInfo, memory: Array | None
+    ) -> tuple[Array, list[Geometry]]:
         if info.takes_uint8:
             return canvases(images, info.imgsz, info.preprocess, info.batch or 0, memory)
         return prepare(images, info.imgsz, info.preprocess, info.batch or 0)
@@ -187,15 +189,32 @@ class Predictor:
         self._turn, self._process = self._new_turn(), os.getpid()  # another thread may have held the lock
 
     def _run(self, given: Sequence[Loaded], options: Options) -> tuple[list[Result], dict[str, float]]:
-        """One run of the session on at most a batch of images."""
+        """At most a batch of images: one run, or one of every input size that they go to."""
         self._check_process()
+        sessions = [self.session.fitting(*image.shape[:2]) for _, image in given]
+        if all(session is sessions[0] for session in sessions):
+            return self._run_in(sessions[0], given, options)
+        results: list[Result | None] = [None] * len(given)
+        times = dict.fromkeys(STAGES, 0.0)
+        for session in {id(each): each for each in sessions}.values():
+            places = [i for i, each in enumerate(sessions) if each is session]
+            found, spent = self._run_in(session, [given[i] for i in places], options)
+            times = {stage: times[stage] + spent[stage] for stage in STAGES}
+            for place, result in zip(places, found, strict=True):
+                results[place] = result
+        return [result for result in results if result is not None], times
+
+    def _run_in(
+        self, session: Session, given: Sequence[Loaded], options: Options
+    ) -> tuple[list[Result], dict[str, float]]:
+        """One run of ``session`` on at most a batch of images."""
         start = perf_counter()
-        batch, geometries = self._preprocess([image for _, image in given], self.session.memory())
+        batch, geometries = self._preprocess([image for _, image in given], session.info, session.memory())
         with self._turn:
             ready = perf_counter()
-            outputs = self.session.run(batch)
+            outputs = session.run(batch)
             answered = perf_counter()
-            results = postprocess(outputs, self.info, geometries, options)
+            results = postprocess(outputs, session.info, geometries, options)
         end = perf_counter()
         for result, (path, image) in zip(results, given, strict=True):
             result.image = path

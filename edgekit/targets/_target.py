@@ -167,6 +167,8 @@ class Target:
         runs_here: (target, folder) -> why what was built there cannot run on this machine, or None.
         servers: layout -> how that server reads the bundle (``edgekit.bundle.layouts``).
         reproduce: (engine's record, info) -> the vendor's command line that builds the same engine; None: it has none.
+        join: (folder, other, stem) -> file; adds what was built in ``other`` for another input size to ``folder``, by
+            that name and with the weights that are there already; None: a bundle holds one input size.
         describe: (file) -> inputs and outputs of a model of this runtime from elsewhere; None: it cannot be asked.
     """
 
@@ -197,6 +199,7 @@ class Target:
     runs_here: Callable[[Target, Path], str | None] = _everywhere
     servers: Mapping[str, Served] = field(default_factory=dict)
     reproduce: Callable[[Json, ModelInfo], str] | None = None
+    join: Callable[[Path, Path, str], str] | None = None
     describe: Callable[[Path], tuple[list[Port], list[Port]]] | None = None
 
     @property

@@ -31,6 +31,7 @@ MODEL = "model.onnx"
 
 _SHORT = {"float": "f32", "float16": "f16", "bfloat16": "bf16", "int8": "i8", "uint8": "u8", "int64": "i64"}
 _EVENT = "_kernel_time"  # what the name of an operator's event in a profile ends in
+LEAST_SHARED = 256  # bytes of a constant that two graphs of a bundle share
 WARM_RUNS = 3  # of a profile, not counted
 
 
@@ -49,6 +50,26 @@ def _open(target: Target, place: Path, info: ModelInfo, opening: Opening, count:
     """Load ``place/model.onnx`` (or the ``.onnx`` file itself)."""
     path = place if place.suffix == ".onnx" else place / MODEL
     return [OrtSession(path, info, target.name, opening.device, opening.threads) for _ in range(count)]
+
+
+def join(folder: Path, other: Path, stem: str) -> str:
+    """Add the graph in ``other``, of another input size, to ``folder`` as ``STEM.onnx``: its larger constants are
+    external data, and lie in ``folder/model.onnx`` where that has the same. Returns the file's name."""
+    import onnx
+
+    there = (folder / MODEL).read_bytes()
+    model = onnx.load(str(other / MODEL))
+    for tensor in model.graph.initializer:
+        at = there.find(tensor.raw_data) if len(tensor.raw_data) >= LEAST_SHARED else -1
+        if at < 0:
+            continue
+        for key, value in (("location", MODEL), ("offset", at), ("length", len(tensor.raw_data))):
+            entry = tensor.external_data.add()
+            entry.key, entry.value = key, str(value)
+        tensor.data_location = onnx.TensorProto.EXTERNAL
+        tensor.ClearField("raw_data")
+    onnx.save(model, str(folder / f"{stem}.onnx"))
+    return f"{stem}.onnx"
 
 
 class OrtSession(Session):
@@ -164,6 +185,7 @@ TARGETS = (
         builder=_build,
         opener=_open,
         servers=_SERVERS,
+        join=join,
     ),
     Target(
         name="ort-int8",
@@ -178,5 +200,6 @@ TARGETS = (
         narrowing="qdq",
         floats=("ort-fp32",),
         servers=_SERVERS,
+        join=join,
     ),
 )

@@ -16,11 +16,12 @@ import copy
 import shutil
 import threading
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from xml.etree import ElementTree
 
 import numpy as np
 
@@ -45,6 +46,7 @@ _NOTES = ("layerType", "primitiveType", "runtimePrecision", "originalLayersNames
 _NOT_COMPUTING = ("Input", "Output", "Const", "Reorder", "Reshape", "Parameter", "Result", "Constant")
 
 
+ALIGNED = 64  # bytes, of a constant in the file of weights
 WARM_RUNS = 3  # of a profile, not counted
 
 # OpenVINO makes its table of dtypes when first asked for one. Two threads that ask first, as two that infer do, wait
@@ -122,6 +124,38 @@ def _open(target: Target, place: Path, info: ModelInfo, opening: Opening, count:
     return [first, *(first.beside() for _ in range(count - 1))]
 
 
+def join(folder: Path, other: Path, stem: str) -> str:
+    """Add the IR in ``other``, of another input size, to ``folder`` as ``STEM.xml``: its constants are those of
+    ``folder/model.bin``, which gets what it lacks at its end. Returns the file's name."""
+    tree = ElementTree.parse(other / MODEL)
+    theirs = (other / MODEL).with_suffix(".bin").read_bytes()
+    path = (folder / MODEL).with_suffix(".bin")
+    ours = bytearray(path.read_bytes())
+    known: dict[bytes, int] = {}
+    for data in _constants(ElementTree.parse(folder / MODEL)):
+        begin = int(data.attrib["offset"])
+        known.setdefault(bytes(ours[begin : begin + int(data.attrib["size"])]), begin)
+    for data in _constants(tree):
+        begin = int(data.attrib["offset"])
+        value = theirs[begin : begin + int(data.attrib["size"])]
+        if value not in known:
+            ours.extend(b"\0" * (-len(ours) % ALIGNED))
+            known[value] = len(ours)
+            ours.extend(value)
+        data.set("offset", str(known[value]))
+    path.write_bytes(ours)
+    tree.write(folder / f"{stem}.xml", encoding="utf-8", xml_declaration=True)
+    return f"{stem}.xml"
+
+
+def _constants(tree: ElementTree.ElementTree[Any]) -> Iterator[ElementTree.Element]:
+    """Where an IR says which bytes of its weights' file a constant is."""
+    for layer in tree.iter("layer"):
+        data = layer.find("data")
+        if layer.get("type") == "Const" and data is not None:
+            yield data
+
+
 def describe(path: Path) -> tuple[list[Port], list[Port]]:
     """Inputs and outputs of an IR from anywhere: no roles, None for a dynamic side, ``#0`` where a port has no name.
 
@@ -183,7 +217,7 @@ class OpenVinoSession(Session):
         if cache:
             properties["CACHE_DIR"] = str(cache)
         try:
-            self._compiled = core.compile_model(str(path), name, properties)
+            self._compiled = core.compile_model(self._source(), name, properties)
             self._how = (name, properties)
         except Exception as error:
             raise InputError(f"{path}: OpenVINO cannot compile it ({str(error).splitlines()[0]})") from error
@@ -200,6 +234,12 @@ class OpenVinoSession(Session):
             ) from error
         if target.precision == "fp32":
             self._check_float32()
+
+    def _source(self) -> Any:
+        """What to compile: the file, or of one without weights beside it the model read with those of the bundle."""
+        if self.path.with_suffix(".bin").is_file():
+            return str(self.path)
+        return self._core.read_model(str(self.path), str(self.path.with_name(MODEL).with_suffix(".bin")))
 
     def _check_float32(self) -> None:
         narrow = {p: n for p, n in self.precision_by_type().items() if p in ("bf16", "f16")}
@@ -236,7 +276,8 @@ class OpenVinoSession(Session):
 
     def intermediates(self, batch: np.ndarray, names: Sequence[str]) -> dict[str, np.ndarray]:
         """The values called ``names`` inside the model (those that still exist), at this session's precision."""
-        model = self._core.read_model(str(self.path))
+        source = self._source()
+        model = self._core.read_model(source) if isinstance(source, str) else source
         known = {name for op in model.get_ops() for port in op.outputs() for name in port.get_names()}
         wanted = [name for name in dict.fromkeys(names) if name in known]
         outputs = {name for port in model.outputs for name in port.get_names()}
@@ -290,7 +331,7 @@ class OpenVinoSession(Session):
         """(names of the layers it was made of, operator type, milliseconds) of every kernel executed, in order; medians
         of ``runs``."""
         name, properties = self._how
-        compiled = self._core.compile_model(str(self.path), name, {**properties, "PERF_COUNT": True})
+        compiled = self._core.compile_model(self._source(), name, {**properties, "PERF_COUNT": True})
         sources = {
             node.get_friendly_name(): str(node.get_rt_info()["originalLayersNames"].value)
             for node in compiled.get_runtime_model().get_ordered_ops()
@@ -352,6 +393,7 @@ def _declared(name: str, about: str, precision: str, **more: Any) -> Target:
         options=OpenVinoOptions,
         takes=_takes,
         describe=describe,
+        join=join,
         caches=True,
         batches=(4,),  # a YOLO12-n of 320 pixels gains a fifth in images a second
         servers={layout: Served("openvino", (MODEL, "model.bin")) for layout in ("triton", "ovms")},

@@ -62,6 +62,7 @@ def compared(
 
 def _answer(session: Session, image: np.ndarray, options: Options) -> tuple[Result, bool]:
     """What is found, and whether the list of candidates was full."""
+    session = session.fitting(*image.shape[:2])
     batch, geometries = Predictor(session, options).preprocess([image])
     outputs = session.run(batch)
     full = session.info.head == "topk" and bool((np.asarray(outputs["scores"][0]) > options.conf).all())

@@ -28,6 +28,7 @@ from edgekit.runtime.image import Geometry, read_image
 from edgekit.runtime.options import Options
 from edgekit.runtime.postprocess import postprocess, truncation
 from edgekit.runtime.predictor import Predictor
+from edgekit.runtime.shaped import Shaped
 from edgekit.spec import MAX_DET, ModelInfo, Session
 
 CONF, IOU = 0.001, 0.7  # the published protocol, with MAX_DET
@@ -85,6 +86,7 @@ class _Batch:
     """What a reader hands over."""
 
     samples: list[Sample] = field(default_factory=list)
+    session: Session | None = None  # of the input size that these images go to
     tensor: np.ndarray | None = None
     geometries: Sequence[Geometry] = ()
     skipped: list[str] = field(default_factory=list)
@@ -131,12 +133,12 @@ def evaluate(
             skipped += batch.skipped
             seconds["read"] += batch.read_s
             seconds["pre"] += batch.pre_s
-            if batch.tensor is not None:
+            if batch.tensor is not None and batch.session is not None:
                 began = perf_counter()
-                outputs = predictor.session.run(batch.tensor)
+                outputs = batch.session.run(batch.tensor)
                 seconds["network"] += perf_counter() - began
                 own = {role: np.array(value) for role, value in outputs.items()}  # the next call reuses them
-                pending.append(workers.submit(_work_up, own, batch, predictor, options, dataset, seconds))
+                pending.append(workers.submit(_work_up, own, batch, options, dataset, seconds))
             while pending and (pending[0].done() or len(pending) > AHEAD):
                 answers.update(pending.popleft().result())
                 progress(len(answers) + len(skipped))
@@ -210,8 +212,8 @@ def _protocol(predictor: Predictor, options: Options) -> str:
 
 
 def _read_ahead(readers: ThreadPoolExecutor, predictor: Predictor, samples: Sequence[Sample]) -> Iterator[_Batch]:
-    """Batches in order, ``AHEAD`` of them in the making."""
-    size = predictor.batch
+    """Batches in order, ``AHEAD`` of them in the making; of one image each where images go to several input sizes."""
+    size = 1 if isinstance(predictor.session, Shaped) else predictor.batch
     groups = (samples[i : i + size] for i in range(0, len(samples), size))
     coming: deque[Future[_Batch]] = deque()
     for group in groups:
@@ -232,6 +234,7 @@ def _read(samples: Sequence[Sample], predictor: Predictor) -> _Batch:
             batch.skipped.append(str(error))
     ready = perf_counter()
     if images:
+        batch.session = predictor.session.fitting(*images[0].shape[:2])
         batch.tensor, batch.geometries = predictor.preprocess(images)
     batch.read_s, batch.pre_s = ready - start, perf_counter() - ready
     return batch
@@ -240,14 +243,14 @@ def _read(samples: Sequence[Sample], predictor: Predictor) -> _Batch:
 def _work_up(
     outputs: Mapping[str, np.ndarray],
     batch: _Batch,
-    predictor: Predictor,
     options: Options,
     dataset: Dataset,
     seconds: dict[str, float],
 ) -> dict[int, Answer]:
     """One batch's outputs as COCO rows by image id. Runs in one thread only, which alone adds to ``post``."""
     start = perf_counter()
-    results = postprocess(outputs, predictor.info, batch.geometries, options)
+    assert batch.session is not None
+    results = postprocess(outputs, batch.session.info, batch.geometries, options)
     answers = {}
     for sample, result in zip(batch.samples, results, strict=True):
         if result.probs is not None:

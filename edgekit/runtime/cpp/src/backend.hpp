@@ -45,6 +45,7 @@ struct ModelParts {
   bool forkable = true;  // whether a process forked afterwards may run it
   long process = 0;      // that opened it
   std::unique_ptr<Backend> backend;
+  std::vector<std::shared_ptr<const ModelParts>> shapes;  // further input sizes
   std::function<void(const std::string&)> warn;
   mutable std::atomic_bool warned_of_candidates{false}, warned_of_max_det{false};
 };

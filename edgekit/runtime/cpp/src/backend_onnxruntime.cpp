@@ -167,7 +167,7 @@ class OnnxRuntime : public Backend {
  public:
   OnnxRuntime(const std::string& folder, const Info& info, const Settings& settings)
       : shared_{info,
-                join(folder, "model.onnx"),
+                join(folder, info.file.empty() ? "model.onnx" : info.file),
                 {nullptr, {api().ReleaseEnv}},
                 {nullptr, {api().ReleaseSession}},
                 {nullptr, {api().ReleaseMemoryInfo}}} {

@@ -111,10 +111,15 @@ class OpenVinoRunner : public Runner {
 class OpenVino : public Backend {
  public:
   OpenVino(const std::string& folder, const Info& info, const Settings& settings)
-      : info_(info), path_(join(folder, "model.xml")) {
+      : info_(info), path_(join(folder, info.file.empty() ? "model.xml" : info.file)) {
     const std::string device = device_of(core_, settings.device);
     try {
-      model_ = core_.compile_model(path_, device, properties_of(info, settings, device));
+      const ov::AnyMap properties = properties_of(info, settings, device);
+      if (info.file.empty()) {
+        model_ = core_.compile_model(path_, device, properties);
+      } else {  // whose weights are those of the bundle
+        model_ = core_.compile_model(core_.read_model(path_, join(folder, "model.bin")), device, properties);
+      }
     } catch (const std::exception& error) {  // also what its plugins throw
       throw Error(Error::Kind::input, path_ + ": OpenVINO cannot compile it (" + first_line(error.what()) + ")");
     }

@@ -23,6 +23,7 @@ constexpr const char* dtypes = "float32 float16 int64 int32 uint8 int8";
 constexpr std::uintmax_t most_bytes = 32U << 20U;
 constexpr double most_elements = 2147483648.0;
 constexpr std::size_t most_names = 65536;
+constexpr std::size_t most_shapes = 16;
 
 std::string with_commas(std::string words) {
   for (std::size_t at = 0; (at = words.find(' ', at)) != std::string::npos; at += 2) words.replace(at, 1, ", ");
@@ -36,7 +37,9 @@ struct Invalid : std::runtime_error {
 
 class Check {
  public:
-  Check(const fs::path& folder, const Value& root) : where_((folder / "manifest.json").string()), root_(root) {}
+  // `shape`: of a further input size, what it has of its own.
+  Check(const fs::path& folder, const Value& root, const Value* shape = nullptr)
+      : where_((folder / "manifest.json").string()), root_(root), shape_(shape) {}
 
   Info info() const {
     try {
@@ -53,7 +56,9 @@ class Check {
 
   const Value& get(const char* key) const {
     static const Value null;
-    const Value* found = root_.find(key);
+    const bool own = shape_ != nullptr && one_of(key, "imgsz inputs outputs candidates");
+    const Value* found = own ? shape_->find(key) : root_.find(key);
+    if (own && found == nullptr && !one_of(key, "candidates")) found = root_.find(key);
     return found == nullptr ? null : *found;
   }
 
@@ -233,7 +238,35 @@ class Check {
 
   std::string where_;
   const Value& root_;
+  const Value* shape_;
 };
+
+// Further input sizes: the same model but for its ports and their sizes.
+std::vector<Info> shapes_of(const fs::path& folder, const Value& root, const Info& first) {
+  std::vector<Info> shapes;
+  const std::string where = (folder / "manifest.json").string();
+  const auto fail = [&where](const std::string& what) {
+    throw Error(Error::Kind::input, where + ": " + what + "; rebuild the bundle");
+  };
+  const Value* list = root.find("shapes");
+  if (list == nullptr || list->is(Type::null)) return shapes;
+  const auto object = [](const Value& entry) { return entry.is(Type::object); };
+  if (!list->is(Type::list) || list->items.size() > most_shapes ||
+      !std::all_of(list->items.begin(), list->items.end(), object))
+    fail("shapes is not a list of at most " + std::to_string(most_shapes) + " input sizes");
+  for (const Value& entry : list->items) {
+    Info info = Check(folder, root, &entry).info();
+    const std::string size = "[" + std::to_string(info.height) + ", " + std::to_string(info.width) + "]";
+    if (info.inputs[0].dtype != first.inputs[0].dtype || info.inputs[0].shape[0] != first.inputs[0].shape[0])
+      fail("the shape " + size + " takes another type or batch");
+    const Value* file = entry.find("file");
+    if (file == nullptr || !file->is(Type::text) || root.find("files")->find(file->text.c_str()) == nullptr)
+      fail("the shape " + size + " names no file of the bundle");
+    info.file = file->text;
+    shapes.push_back(std::move(info));
+  }
+  return shapes;
+}
 
 Value read_document(const fs::path& folder) {
   const fs::path where = folder / "manifest.json";
@@ -316,6 +349,7 @@ Info read_manifest(const std::string& folder, bool verify) {
   if (!path.has_filename() && path.has_relative_path()) path = path.parent_path();
   const Value root = read_document(path);
   Info info = Check(path, root).info();
+  info.shapes = shapes_of(path, root, info);
   check_files(path, *root.find("files"), verify);
   return info;
 }

@@ -55,9 +55,10 @@ void warn(const detail::ModelParts& parts, const Result& result, const Options& 
   for (const std::string& sentence : truncation(news, parts.info, options)) parts.warn(sentence);
 }
 
-std::shared_ptr<detail::ModelParts> open_bundle(const std::string& folder, const Settings& settings) {
+// One input size of a bundle.
+std::shared_ptr<detail::ModelParts> opened(const std::string& folder, const Info& info, const Settings& settings) {
   auto parts = std::make_shared<detail::ModelParts>();
-  parts->info = read_manifest(folder, settings.verify);
+  parts->info = info;
   const Port& input = parts->info.inputs[0];
   const bool pixels = parts->info.takes_pixels() && parts->info.target.compare(0, 3, "ov-") == 0;
   if (!pixels && (input.dtype != "float32" || input.shape[1] != 3))
@@ -68,13 +69,19 @@ std::shared_ptr<detail::ModelParts> open_bundle(const std::string& folder, const
   parts->backend = detail::open_backend(folder, parts->info, settings);
   const auto say = settings.warn ? settings.warn : to_standard_error;
   parts->warn = [folder, say](const std::string& sentence) { say(folder + ": " + sentence); };
-  const std::string remark = detail::remark(parts->info, settings.device);
-  if (!remark.empty()) parts->warn(remark);
   // As edgekit/targets: a single stream on the CPU runs in the thread that asks, all else in threads of its own.
   const bool cpu = settings.device.empty() || settings.device == "cpu" || settings.device == "CPU";
   const bool single = parts->info.target.compare(0, 3, "ov-") == 0 && settings.streams <= 1;
   parts->forkable = cpu && (single || parts->info.target.compare(0, 4, "ort-") == 0);
   parts->process = this_process();
+  return parts;
+}
+
+std::shared_ptr<detail::ModelParts> open_bundle(const std::string& folder, const Settings& settings) {
+  auto parts = opened(folder, read_manifest(folder, settings.verify), settings);
+  for (const Info& shape : parts->info.shapes) parts->shapes.push_back(opened(folder, shape, settings));
+  const std::string remark = detail::remark(parts->info, settings.device);
+  if (!remark.empty()) parts->warn(remark);
   return parts;
 }
 
@@ -90,10 +97,22 @@ std::shared_ptr<const detail::ModelParts> open(const std::string& path, const Se
   if (!detail::is_index(path)) return open_bundle(path, settings);
   std::shared_ptr<detail::ModelParts> parts;
   std::string why;
-  const auto opened = [&](const std::string& folder) { return parts = open_bundle(folder, settings); };
-  detail::open_first(path, settings, opened, why);
+  const auto first = [&](const std::string& folder) { return parts = open_bundle(folder, settings); };
+  detail::open_first(path, settings, first, why);
   parts->why = why;
   return parts;
+}
+
+// How large an image is on the input's canvas.
+double scale_of(const Image& image, const Info& info) {
+  return std::min(info.height / static_cast<double>(image.height), info.width / static_cast<double>(image.width));
+}
+
+// Whether an image goes to the input `one` rather than to `other`: it is larger there, or as large with less around it.
+bool better(const Image& image, const Info& one, const Info& other) {
+  const double mine = scale_of(image, one), theirs = scale_of(image, other);
+  if (mine != theirs) return mine > theirs;
+  return static_cast<std::int64_t>(one.height) * one.width < static_cast<std::int64_t>(other.height) * other.width;
 }
 
 }  // namespace
@@ -111,16 +130,27 @@ Session Model::session() const { return Session(parts_, parts_->backend->runner(
 Info read_bundle(const std::string& folder, bool verify) { return read_manifest(folder, verify); }
 
 Session::Session(std::shared_ptr<const detail::ModelParts> parts, std::unique_ptr<detail::Runner> runner)
-    : parts_(std::move(parts)), runner_(std::move(runner)) {}
+    : parts_(std::move(parts)), runner_(std::move(runner)) {
+  for (const auto& shape : parts_->shapes) others_.push_back(Session(shape, shape->backend->runner()));
+}
 Session::Session(Session&&) noexcept = default;
 Session& Session::operator=(Session&& other) noexcept {
   runner_.swap(other.runner_);  // by swapping, no runner outlives the model it belongs to
   parts_.swap(other.parts_);
+  others_.swap(other.others_);
   return *this;
 }
 Session::~Session() = default;
 
 const Info& Session::info() const noexcept { return parts_->info; }
+
+Session& Session::fitting(const Image& image) {
+  Session* found = this;
+  if (image.height > 0 && image.width > 0)  // else prepare() says what is wrong with it
+    for (Session& other : others_)
+      if (better(image, other.info(), found->info())) found = &other;
+  return *found;
+}
 
 float* Session::input() { return info().takes_pixels() ? nullptr : static_cast<float*>(runner_->input()); }
 
@@ -162,6 +192,7 @@ Result Session::predict(const Image& image, const Options& options) {
 }
 
 void Session::predict(const Image& image, const Options& options, Result& result) {
+  if (Session& fit = fitting(image); &fit != this) return fit.predict(image, options, result);
   check_options(options, info());
   const auto start = Clock::now();
   const Geometry geometry = prepare(image);
@@ -176,6 +207,25 @@ void Session::predict(const Image& image, const Options& options, Result& result
 }
 
 std::vector<Result> Session::predict(const std::vector<Image>& images, const Options& options) {
+  if (others_.empty()) return predict_here(images, options);
+  std::vector<Session*> fits;
+  for (const Image& image : images) fits.push_back(&fitting(image));
+  std::vector<Result> results(images.size());
+  const auto run_in = [&](Session& session) {
+    std::vector<Image> own;
+    for (std::size_t i = 0; i < images.size(); ++i)
+      if (fits[i] == &session) own.push_back(images[i]);
+    std::vector<Result> found = session.predict_here(own, options);
+    std::size_t next = 0;
+    for (std::size_t i = 0; i < images.size(); ++i)
+      if (fits[i] == &session) results[i] = std::move(found[next++]);
+  };
+  run_in(*this);
+  for (Session& other : others_) run_in(other);
+  return results;
+}
+
+std::vector<Result> Session::predict_here(const std::vector<Image>& images, const Options& options) {
   check_options(options, info());
   const auto batch = static_cast<std::size_t>(info().batch());
   std::vector<Result> results(images.size());

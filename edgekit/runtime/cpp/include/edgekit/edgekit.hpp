@@ -94,6 +94,8 @@ struct Info {
   int candidates = 0;              // that a topk or nms head keeps of an image before suppression; 0: not said
   int weight_bits = 0;             // of an INT8 model, where the manifest says it
   std::vector<Port> inputs, outputs;
+  std::string file;          // of a further input size: the runtime's file in the bundle
+  std::vector<Info> shapes;  // further input sizes of the bundle; an image goes where it is largest
   // Whether the input is canvases as they are, uint8 [batch, height, width, 3] BGR; else float32 planes, RGB.
   bool takes_pixels() const noexcept { return !inputs.empty() && inputs[0].dtype == "uint8"; }
   int batch() const noexcept {  // images a run takes
@@ -171,7 +173,11 @@ class Session {
   // Many images, as many a run as the model takes.
   std::vector<Result> predict(const std::vector<Image>& images, const Options& options = {});
 
-  // The same in steps, for those who fill the input themselves. input(): float32 [batch, 3, height, width], RGB,
+  // The session of the input size that the image goes to: this one, unless info().shapes has more (edgekit/runtime/shaped.py).
+  Session& fitting(const Image& image);
+
+  // The same in steps, for those who fill the input themselves; of several input sizes these are the first one's, and
+  // fitting() has the others. input(): float32 [batch, 3, height, width], RGB,
   // values times info().scale; where info().takes_pixels(), pixels() instead: uint8 [batch, height, width, 3], BGR.
   // Each is null for the other kind of model, and once the input is bound to device memory.
   float* input();
@@ -190,8 +196,10 @@ class Session {
  private:
   friend class Model;
   Session(std::shared_ptr<const detail::ModelParts> parts, std::unique_ptr<detail::Runner> runner);
+  std::vector<Result> predict_here(const std::vector<Image>& images, const Options& options);
   std::shared_ptr<const detail::ModelParts> parts_;
   std::unique_ptr<detail::Runner> runner_;
+  std::vector<Session> others_;  // of further input sizes
 };
 
 // A bundle, checked and compiled. Cheap to copy; all const members may be called from many threads.
