@@ -625,11 +625,11 @@ def photos(shared: Path, name: str, most: int) -> list[np.ndarray]:
 @pytest.mark.slow
 @pytest.mark.parametrize("head", ["raw", "topk"])
 @pytest.mark.parametrize("target", ["ov-fp32", "ov-fp16", "ov-int8"])
-@pytest.mark.parametrize("target", ["ov-fp16", "ort-fp32"])
+@pytest.mark.parametrize("built", ["ov-fp16", "ort-fp32"])
 def test_of_several_input_sizes_the_same_one_answers(
-    probe: Probe, target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    probe: Probe, built: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = assembled(target, tmp_path, monkeypatch)["both"]
+    folder = assembled(built, tmp_path, monkeypatch)["both"]
     rng = np.random.default_rng(3)
     with loading.load(folder, conf=0.05) as model:
         for size in ((50, 90), (90, 50), (70, 70), (200, 100)):
