@@ -229,7 +229,7 @@ class Predictor:
             if reason not in self._warned and (reason != "max_det" or options.max_det == MAX_DET):
                 self._warned.add(reason)
                 sentence = f"{self.session.path}: {truncation(reason, self.info, options)}"
-                warnings.warn(sentence, TruncatedWarning, stacklevel=4)
+                warnings.warn(sentence, TruncatedWarning, stacklevel=5)
 
 
 def _each(images: object) -> Iterable[object]:
