@@ -125,6 +125,7 @@ WALLS = (
     Wall("bundle/external.py", "numpy yaml", "onnx openvino", rooms=f"{HOST} targets graph"),
     Wall("bundle/inspection.py", inside="onnx", rooms=f"{HOST} targets graph checkpoint"),
     Wall("bundle/build.py", "numpy", rooms=f"{HOST} verify targets graph quantize checkpoint nn bench"),
+    Wall("bundle/fitted.py", "numpy", rooms=f"{HOST} verify targets quantize nn"),
     Wall("bundle/*", "numpy", rooms=f"{HOST} verify graph"),
     # The command line: quick to start, free in what a command imports when it runs.
     Wall("cli/_plan_table.py cli/_many.py", inside="rich", rooms="*"),
