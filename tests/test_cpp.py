@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import json
 import os
 import shutil
 import subprocess
@@ -24,8 +25,9 @@ from benchmarks.conformance import OPTIONS
 from edgekit import checkpoint, targets
 from edgekit.bundle import loading
 from edgekit.bundle.conformance import TOLERANCES, differences
+from edgekit.bundle.verification import verify
 from edgekit.checkpoint import catalog
-from edgekit.errors import EdgekitError, TruncatedWarning
+from edgekit.errors import EdgekitError, InputError, TruncatedWarning
 from edgekit.runtime import places, processor
 from edgekit.runtime.image import Geometry, as_image, fit, prepare, read_image
 from edgekit.runtime.manifest import manifest_of, read_bundle, write_manifest
@@ -49,6 +51,7 @@ from tests.native import (
     words_of,
 )
 from tests.test_postprocess import SIZE, decoded, geometry, outputs
+from tests.test_selftest import with_answers
 from tests.test_shapes import SPOILT, assembled, rewrite
 from tests.tiny import crowded_bundle, tiny_bundle
 
@@ -716,3 +719,59 @@ def test_the_command_prints_the_folders() -> None:
     with pytest.raises(SystemExit) as left:
         main(["runtime"])
     assert left.value.code == 2
+
+
+# ---- self-tests ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("task", ["detect", "segment", "pose", "obb", "classify"])
+def test_a_self_test_passes_and_fails_as_in_python(probe: Probe, task: str, tmp_path: Path) -> None:
+    """The answers of a bundle, and those of another whose weights are others."""
+    folder = with_answers(tiny_bundle(tmp_path / "right", task, "ov-fp32"))
+    assert probe("verify", folder)["state"] == 0
+    other = with_answers(tiny_bundle(tmp_path / "wrong", task, "ov-fp32", seed=3))
+    for name in ("model.xml", "model.bin"):
+        shutil.copyfile(folder / name, other / name)
+    reseal(other)
+    found = probe("verify", other)
+    ours = verify(other)[-1]
+    assert (found["state"], ours.state) == (1, "failed")
+    wrong = {role for role, row in ours.figures["roles"].items() if not row["pass"]}
+    assert found["role"] in wrong and found["role"] in found["message"]
+
+
+def test_the_figures_of_a_self_test_are_pythons(probe: Probe, tmp_path: Path) -> None:
+    """Bounds just above what Python finds pass, just below fail."""
+    folder = with_answers(tiny_bundle(tmp_path / "a", "detect", "ov-fp32"))
+    other = with_answers(tiny_bundle(tmp_path / "b", "detect", "ov-fp32", seed=3))
+    for name in ("model.xml", "model.bin"):
+        shutil.copyfile(folder / name, other / name)
+    reseal(other)
+    roles = verify(other)[-1].figures["roles"]
+    where = other / "selftest" / "selftest.json"
+    document = json.loads(where.read_text())
+    for factor, state in ((1.0001, 0), (0.9999, 1)):
+        allowed = {role: {k: max(v * factor, 1e-9) for k, v in row["found"].items()} for role, row in roles.items()}
+        where.write_text(json.dumps(document | {"allowed": {"f32": allowed}}))
+        assert probe("verify", reseal(other))["state"] == state
+
+
+def reseal(folder: Path) -> Path:
+    manifest = json.loads((folder / "manifest.json").read_text())
+    read = read_bundle(folder, verify=False)
+    manifest["files"] = manifest_of(read.info, read.target, folder)["files"]
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    return folder
+
+
+def test_a_bundle_without_self_test_is_no_failure(probe: Probe, tmp_path: Path) -> None:
+    found = probe("verify", tiny_bundle(tmp_path / "a", "detect", "ov-fp32"))
+    assert found["state"] == 2 and "no self-test" in found["message"]
+
+
+@pytest.mark.parametrize("spoilt", ["{", '{"schema": 1}', '{"schema": 1, "images": [], "answers": [], "allowed": {}}'])
+def test_a_self_test_that_is_not_valid_is_refused(probe: Probe, spoilt: str, tmp_path: Path) -> None:
+    folder = with_answers(tiny_bundle(tmp_path / "a", "detect", "ov-fp32"))
+    (folder / "selftest" / "selftest.json").write_text(spoilt)
+    with pytest.raises(InputError, match=r"selftest\.json"):
+        probe("verify", reseal(folder))

@@ -38,7 +38,7 @@ def measured(value: float, scale: float = 1.0, objects: int = 1000) -> Measured:
 
 
 def test_scores_that_shrink_cost_f1_though_the_metric_stays() -> None:
-    found = compared(measured(0.5), measured(0.5, 0.7), Limits(0.5))
+    found = compared(measured(0.5), measured(0.5, 0.7), Limits(0.5, f1=0.5))
     point = found.row["operating_point"]
     assert point["f1_after"] < point["f1_before"] - 0.05
     assert point["drop_points"] == pytest.approx(100 * (point["f1_before"] - point["f1_after"]))
@@ -67,11 +67,11 @@ def test_equal_models_lose_nothing() -> None:
 @pytest.mark.parametrize(
     ("limits", "over"),
     [
-        (Limits(0.5), True),
-        (Limits(2.0), True),
-        (Limits(100), False),
-        (Limits(0.5, f1=100), False),
-        (Limits(9, 0), True),
+        (Limits(100, 0.5), True),
+        (Limits(100, 2), True),
+        (Limits(0.5, 100), False),
+        (Limits(0.5, 0), True),
+        (Limits(0.5), False),
     ],
 )
 def test_f1_has_a_limit_of_its_own(limits: Limits, over: bool) -> None:
@@ -82,23 +82,31 @@ def test_one_object_of_a_small_set_is_let_pass() -> None:
     right = np.array([0.9, 0.8, 0.7, 0.6])
     one = Measured(0.5, {}, {"a": 4}, curves([(right, np.zeros(0), 4)]))
     other = Measured(0.5, {}, {"a": 4}, curves([(right[:3], np.zeros(0), 4)]))
-    found = compared(one, other, Limits(0.5))
+    found = compared(one, other, Limits(0.5, 0.5))
     point = found.row["operating_point"]
     assert point["drop_points"] > 0.5 and found.over == []
     fewer = Measured(0.5, {}, {"a": 4}, curves([(right[:2], np.zeros(0), 4)]))
-    assert compared(one, fewer, Limits(0.5)).over
+    assert compared(one, fewer, Limits(0.5, 0.5)).over
 
 
 def test_the_class_that_loses_most_has_a_limit() -> None:
     before = Measured(0.5, {"a": 0.5, "b": 0.5}, {"a": 1000, "b": 1000})
     after = Measured(0.499, {"a": 0.53, "b": 0.468}, {"a": 1000, "b": 1000})
-    found = compared(before, after, Limits(0.5))
+    found = compared(before, after, Limits(0.5, per_class=2))
     assert found.row["worst_class"]["class"] == "b" and found.row["worst_class"]["limit_points"] == 2.0
     assert len(found.over) == 1 and "class b" in found.over[0]
     assert compared(before, after, Limits(0.5, per_class=4)).over == []
     few = {"a": 1000, "b": 20}  # one of twenty is five points
-    loose = compared(dataclasses.replace(before, instances=few), dataclasses.replace(after, instances=few), Limits(0.5))
+    limits = Limits(0.5, per_class=2)
+    loose = compared(dataclasses.replace(before, instances=few), dataclasses.replace(after, instances=few), limits)
     assert loose.over == []
+
+
+def test_a_limit_that_nobody_asked_for_is_said_and_refuses_nothing() -> None:
+    found = compared(measured(0.5), measured(0.5, 0.7), Limits(0.5))
+    assert found.over == [] and found.excess <= 0
+    assert len(found.row["exceeds"]) == 1 and "F1" in found.row["exceeds"][0]
+    assert "exceeds" not in compared(measured(0.5), measured(0.5, 0.7), Limits(0.5, f1=0.5)).row
 
 
 def test_a_class_that_is_gone_counts_in_full() -> None:

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from edgekit.runtime.manifest import Bundle
 
 NOTE = "note: "
-ASKED = 0.5  # points of F1, from which a loss is said whatever was allowed
 
 
 @dataclass(frozen=True)
@@ -268,6 +267,8 @@ def _print_engines(manifest: dict[str, Any]) -> None:
 
 def _print_scores(accuracy: dict[str, Any]) -> None:
     """What has become of F1 at the float model's threshold, and of the class that lost most."""
+    from rich.markup import escape
+
     point, worst = accuracy.get("operating_point"), accuracy.get("worst_class")
     if point:
         kept = [
@@ -282,11 +283,8 @@ def _print_scores(accuracy: dict[str, Any]) -> None:
         )
     if worst and worst["drop_points"] > 0:
         console().print(f"class {worst['class']} loses most: {worst['drop_points']:.2f} points", markup=False)
-    if point and point["drop_points"] > ASKED:
-        console().print(
-            f"[bold yellow]WARNING: F1 at the float model's threshold drops by {point['drop_points']:.2f} points[/]",
-            soft_wrap=True,
-        )
+    for sentence in accuracy.get("exceeds", []):
+        console().print(f"[bold yellow]WARNING: {escape(sentence)}[/bold yellow]", soft_wrap=True)
 
 
 def _print_quantization(manifest: dict[str, Any]) -> None:

@@ -43,13 +43,13 @@ class QuantizeOptions:
     """Points of the metric or agreement that the artifact, or auto's choice, may lose."""
 
     max_f1_drop: float | None = option(None, least=0)
-    """Points of F1 that it may lose at the float model's best threshold, if it has labels. Default: as `max_drop`.
+    """Points of F1 that it may lose at the float model's best threshold. Default: as `max_drop`, beyond which it warns.
 
     One object of the set is let pass in any case.
     """
 
     max_class_drop: float | None = option(None, least=0)
-    """Points of the metric that any single class may lose. Default: four times `max_drop`.
+    """Points of the metric that a class may lose. Default: four times `max_drop`, beyond which it warns.
 
     One object of the class is let pass in any case.
     """

@@ -27,8 +27,8 @@ PER_CLASS = 4.0  # times the limit of the metric, where none is given
 
 @dataclass(frozen=True)
 class Limits:
-    """Points that may be lost: of the metric, of F1 (default: as many), of the metric of a class (four times as
-    many)."""
+    """Points that may be lost: of the metric, of F1 (None: as many), of the metric of a class (None: four times as
+    many). What was not asked for is said where it is exceeded, and refuses nothing."""
 
     metric: float
     f1: float | None = None
@@ -37,8 +37,8 @@ class Limits:
 
 @dataclass(frozen=True)
 class Compared:
-    """``row`` for the manifest, a sentence for each limit that is exceeded (``over``), and by how many points the one
-    furthest is (``excess``, below zero where all hold)."""
+    """``row`` for the manifest, a sentence for each limit asked for that is exceeded (``over``), and by how many points
+    the one furthest is (``excess``, below zero where all hold). The row's ``exceeds`` has the others."""
 
     row: Json
     over: list[str]
@@ -48,22 +48,30 @@ class Compared:
 def compared(before: Measured, after: Measured, limits: Limits) -> Compared:
     """What the model that scored ``after`` has lost against the one that scored ``before``."""
     row: Json = {}
-    checked = [("the metric", 100 * (before.value - after.value), limits.metric)]
+    checked = [("the metric", 100 * (before.value - after.value), limits.metric, True)]
     point, worst, shift = _operating_point(before, after), _worst_class(before, after), _shift(before, after)
     if point is not None:
         limit = limits.metric if limits.f1 is None else limits.f1
         row["operating_point"] = point | {"limit_points": limit}
         most = max(limit, point["one_object_points"])
-        checked.append(("F1 at the float model's threshold", point["drop_points"], most))
+        what = "F1 at the float model's threshold"
+        checked.append((what, point["drop_points"], most, limits.f1 is not None))
     if worst is not None:
         limit = PER_CLASS * limits.metric if limits.per_class is None else limits.per_class
         row["worst_class"] = worst | {"limit_points": limit}
         most = max(limit, worst["one_object_points"])
-        checked.append((f"class {worst['class']}", worst["drop_points"], most))
+        checked.append((f"class {worst['class']}", worst["drop_points"], most, limits.per_class is not None))
     if shift is not None:
         row["score_shift"] = shift
-    over = [f"{what} drops by {drop:.2f} points, {most:.3g} are allowed" for what, drop, most in checked if drop > most]
-    return Compared(row, over, max(drop - most for _, drop, most in checked))
+    said = [
+        (f"{what} drops by {drop:.2f} points, {most:.3g} are allowed", asked)
+        for what, drop, most, asked in checked
+        if drop > most
+    ]
+    if len(said) > sum(asked for _, asked in said):
+        row["exceeds"] = [sentence for sentence, asked in said if not asked]
+    over = [sentence for sentence, asked in said if asked]
+    return Compared(row, over, max(drop - most for _, drop, most, asked in checked if asked))
 
 
 def _operating_point(one: Measured, other: Measured) -> Json | None:

@@ -31,6 +31,11 @@ int main(int count, char** words) {
   printf("%s %zu %s\n", edgekit_model_task(model), edgekit_model_class_count(model),
          edgekit_model_class_name(model, 0));
   if (edgekit_model_class_name(model, 1000000) != NULL) code = 13;
+  {
+    edgekit_verification found;
+    if (edgekit_model_verify(model, &found, &error) != 0 || found.state != 2 || strlen(found.message) == 0) code = 18;
+    if (edgekit_model_verify(NULL, &found, &error) != 2) code = 19;
+  }
   edgekit_session* session = edgekit_session_open(model, &error);
   edgekit_model_free(model); /* the session keeps what it needs */
   edgekit_result* result = edgekit_result_new();

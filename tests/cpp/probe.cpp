@@ -7,6 +7,7 @@
 //   said FOLDER PIXELS W H CHANNELS STRIDE [option=value ...]     what two predictions warn of
 //   why INDEX [DEVICE]                                     which bundle of it is opened, and why
 //   warnings FOLDER DEVICE                                 what opening it warns of
+//   verify FOLDER                                          what the bundle's self-test finds
 //   predict FOLDER PIXELS W H CHANNELS STRIDE [option=value ...]
 //   prepare FOLDER PIXELS W H CHANNELS STRIDE OUT          the tensor in the file OUT
 //   post HEAD[/CANDIDATES] CLASSES H W GEOMETRY ROLE:SHAPE:FILE,... [option=value ...]
@@ -138,6 +139,11 @@ class Probe {
       const std::string pixels = read_file(words.at(2));
       session(words.at(1)).predict(image(words, pixels), options_of(words, 7), result_);
       return shown(result_);
+    }
+    if (verb == "verify") {
+      const edgekit::Verification found = edgekit::Model(words.at(1)).verify();
+      return "{\"state\": " + std::to_string(static_cast<int>(found.state)) + ", \"role\": " + quoted(found.role) +
+             ", \"message\": " + quoted(found.message) + "}";
     }
     if (verb == "said") return said(words);
     if (verb == "prepare") return prepare(words);

@@ -40,6 +40,7 @@ class Backend {
 };
 
 struct ModelParts {
+  std::string folder;
   Info info;
   std::string why;  // of an index: which bundle this is, and what became of those before it
   bool forkable = true;  // whether a process forked afterwards may run it

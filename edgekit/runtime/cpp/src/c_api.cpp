@@ -24,12 +24,17 @@ static_assert(sizeof(edgekit::Box) == 4 * sizeof(float) && sizeof(edgekit::Rotat
 
 constexpr int unforeseen = 6;
 
+template <std::size_t Size>
+void copy(const char* sentence, char (&out)[Size]) noexcept {
+  const std::size_t length = std::min(std::strlen(sentence), Size - 1);
+  std::memcpy(out, sentence, length);
+  out[length] = '\0';
+}
+
 int report(edgekit_error* error, int kind, const char* sentence) noexcept {
   if (error != nullptr) {
     error->kind = kind;
-    const std::size_t length = std::min(std::strlen(sentence), sizeof error->message - 1);
-    std::memcpy(error->message, sentence, length);
-    error->message[length] = '\0';
+    copy(sentence, error->message);
   }
   return kind;
 }
@@ -109,6 +114,17 @@ size_t edgekit_model_class_count(const edgekit_model* model) { return model->mod
 const char* edgekit_model_class_name(const edgekit_model* model, size_t label) {
   const auto& names = model->model.info().names;
   return label < names.size() ? names[label].c_str() : nullptr;
+}
+
+int edgekit_model_verify(const edgekit_model* model, edgekit_verification* found, edgekit_error* error) {
+  return guarded(error, [&] {
+    need(model != nullptr, "model");
+    need(found != nullptr, "verification");
+    const edgekit::Verification said = model->model.verify();
+    found->state = static_cast<int>(said.state);
+    found->milliseconds = said.milliseconds;
+    copy(said.message.c_str(), found->message);
+  });
 }
 
 edgekit_session* edgekit_session_open(const edgekit_model* model, edgekit_error* error) {

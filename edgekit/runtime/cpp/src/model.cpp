@@ -13,6 +13,7 @@
 #include "manifest.hpp"
 #include "postprocess.hpp"
 #include "processor.hpp"
+#include "selftest.hpp"
 
 namespace edgekit {
 namespace {
@@ -58,6 +59,7 @@ void warn(const detail::ModelParts& parts, const Result& result, const Options& 
 // One input size of a bundle.
 std::shared_ptr<detail::ModelParts> opened(const std::string& folder, const Info& info, const Settings& settings) {
   auto parts = std::make_shared<detail::ModelParts>();
+  parts->folder = folder;
   parts->info = info;
   const Port& input = parts->info.inputs[0];
   const bool pixels = parts->info.takes_pixels() && parts->info.target.compare(0, 3, "ov-") == 0;
@@ -126,6 +128,8 @@ const Info& Model::info() const noexcept { return parts_->info; }
 const std::string& Model::why() const noexcept { return parts_->why; }
 
 Session Model::session() const { return Session(parts_, parts_->backend->runner()); }
+
+Verification Model::verify() const { return detail::verify(parts_->folder, parts_->info, session()); }
 
 Info read_bundle(const std::string& folder, bool verify) { return read_manifest(folder, verify); }
 

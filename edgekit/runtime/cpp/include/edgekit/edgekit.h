@@ -58,6 +58,14 @@ const char* edgekit_model_task(const edgekit_model* model);
 size_t edgekit_model_class_count(const edgekit_model* model);
 const char* edgekit_model_class_name(const edgekit_model* model, size_t label); /* NULL beyond the last */
 
+/* The bundle's self-test on this machine and device. 0, or the kind of the error: it cannot be read or was altered. */
+typedef struct edgekit_verification {
+  int state; /* 0 passed, 1 failed, 2 the bundle has none */
+  double milliseconds;
+  char message[1024]; /* one sentence, cut off if need be, always ended */
+} edgekit_verification;
+int edgekit_model_verify(const edgekit_model* model, edgekit_verification* found, edgekit_error* error);
+
 edgekit_session* edgekit_session_open(const edgekit_model* model, edgekit_error* error);
 void edgekit_session_free(edgekit_session* session);
 

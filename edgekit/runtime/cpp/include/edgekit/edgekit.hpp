@@ -151,6 +151,15 @@ struct Tensor {
   std::vector<std::int64_t> shape;
 };
 
+// What the bundle's self-test found here. `absent`: the bundle has none, which is no failure.
+struct Verification {
+  enum class State { passed, failed, absent };
+  State state = State::absent;
+  std::string message;  // one sentence
+  std::string role;     // of a failure: what is furthest from its bounds
+  double milliseconds = 0;
+};
+
 enum class Memory { host, device };
 
 namespace detail {
@@ -214,6 +223,10 @@ class Model {
   const Info& info() const noexcept;
   const std::string& why() const noexcept;  // of an index: which bundle this is and what became of others; else empty
   Session session() const;
+  // Does the model answer on this machine and device as it must? Runs the pictures of the bundle's self-test. Throws
+  // Error where that cannot be read or was altered. Held to the widest bounds that the bundle has: `edgekit verify` asks
+  // what is executed here, and tells the cause.
+  Verification verify() const;
 
  private:
   std::shared_ptr<const detail::ModelParts> parts_;
