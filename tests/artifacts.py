@@ -13,9 +13,12 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from edgekit import targets
+from edgekit.bundle import loading
 from edgekit.quantize import qdq
 from edgekit.runtime import processor
 from edgekit.runtime.manifest import manifest_of, write_manifest
+from edgekit.spec import ModelInfo
+from edgekit.verify import parity, selftest
 from tests.networks import noise, settled
 
 MODELS = {"classifier": "yolo12n-cls", "detector": "yolo12n"}
@@ -43,7 +46,19 @@ def make(folder: Path) -> None:
             place = folder / f"{model}-{target}"
             place.mkdir()
             targets.get(target).build(graph, place)
-            write_manifest(place, manifest_of(graph.info, target, place))
+            images = [image[:60] for image in parity.generated_images(2, 90)]
+            bounds = {role: {"rms": limit, "p99": limit, "max": limit} for role, limit in tolerances.items()}
+            with loading.load(sealed(place, graph.info, target)) as predictor:
+                answers = [runs[0] for runs in selftest.answered(predictor.session, images)]
+            plain = [{role: value.tolist() for role, value in each.items()} for each in answers]
+            selftest.write(place, images, {"answers": plain, "allowed": {"f32": bounds}, "stages": {}})
+            sealed(place, graph.info, target, selftest={"images": len(images)})
+
+
+def sealed(folder: Path, info: ModelInfo, target: str, **more: object) -> Path:
+    """``folder`` with its manifest."""
+    write_manifest(folder, manifest_of(info, target, folder, **more))
+    return folder
 
 
 def _roles(model: str) -> tuple[str, ...]:

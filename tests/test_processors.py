@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from edgekit.bundle import loading
+from edgekit.bundle.verification import PASSED, verify
 from edgekit.runtime import processor
 from tests import artifacts, processors
 from tests.native import EMULATOR, Probe, compile_tests
@@ -85,6 +86,12 @@ def test_the_cpp_library_answers_and_warns_on_an_emulated_processor(target: str,
     ours, theirs = predictor(image)[0], probe.predict(place, image, conf=0.0, max_det=50)
     assert ours.labels.tolist() == theirs["labels"]
     np.testing.assert_allclose(theirs["boxes"], ours.boxes, atol=processor.ROUNDING["boxes"])
+
+
+@pytest.mark.parametrize("model", artifacts.MODELS)
+@pytest.mark.parametrize("target", artifacts.TARGETS)
+def test_self_tests_made_on_one_processor_pass_on_others(model: str, target: str, made: Path) -> None:
+    assert verify(made / f"{model}-{target}")[-1].state == PASSED
 
 
 # The matrix itself

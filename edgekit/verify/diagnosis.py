@@ -141,13 +141,13 @@ def _reordered(test: SelfTest, outcome: Outcome) -> str | None:
     if "scores" not in want[0]:
         return None
     bounds = test.allowed.get(outcome.precision, list(test.allowed.values())[-1])
-    if not all(_alike(a["scores"], b["scores"], bounds["scores"]["max"]) for a, b in zip(want, have, strict=True)):
+    if not all(_alike(a["scores"], b["scores"], bounds["scores"]["rms"]) for a, b in zip(want, have, strict=True)):
         return None
     for role in ("boxes", "rotated_boxes", "keypoints", "mask_coefficients"):
         if role not in want[0]:
             continue
         pairs = [(_flat(a[role]), _flat(b[role])) for a, b in zip(want, have, strict=True)]
-        near = bounds[role]["max"]
+        near = bounds[role]["rms"]
         if all(_same_rows(a, b, near) and not _alike(a, b, near) for a, b in pairs):
             return f"{role} are right but in another order than the scores: rows are swapped"
     return None
