@@ -27,7 +27,8 @@ PACKAGE = REPO / "edgekit"
 OPTIONAL = tuple(
     "torch torchvision onnx onnx_ir onnxscript onnxsim onnxruntime openvino nncf ncnn tensorrt tensorrt_rtx cuda "
     "pycuda matplotlib faster_coco_eval pycocotools supervision scipy PIL jinja2 pyarrow fsspec trackers ray "
-    "pandas".split()
+    "pandas model_signing cryptography sigstore in_toto_attestation google cyclonedx huggingface_hub "
+    "safetensors".split()
 )
 HEAVY = (*OPTIONAL, "cv2", "numpy", "yaml", "psutil", "pynvml")
 # What everyone may use: the nouns, the errors, and what edgekit needs of the system it runs on.
@@ -54,6 +55,7 @@ WALLS = (
     Wall("checkpoint/published/__init__.py", "numpy", rooms="errors"),
     Wall("checkpoint/published/recognition.py", "numpy torch", rooms=f"{PLAIN} nn"),
     Wall("checkpoint/__init__.py"),
+    Wall("checkpoint/tensors.py", "torch", "safetensors", rooms=PLAIN),
     Wall("checkpoint/files.py", "torch numpy", rooms=f"{PLAIN} tasks nn"),
     Wall("checkpoint/catalog.py", "tomli", rooms=f"{PLAIN} tasks"),
     # Host code: runs where there is neither torch nor onnx.
@@ -74,7 +76,9 @@ WALLS = (
     Wall("train/options.py", rooms=PLAIN),
     Wall("train/*", "torch numpy cv2 psutil", "matplotlib", rooms=f"{HOST} nn checkpoint verify.evaluate"),
     # Graphs: only the exporter knows both worlds; a rule knows graphs alone.
-    Wall("graph/export.py", "torch onnx onnx_ir onnxscript", rooms=f"{PLAIN} checkpoint nn tasks graph"),
+    Wall(
+        "graph/export.py", "torch onnx onnx_ir onnxscript", rooms=f"{PLAIN} checkpoint nn tasks graph runtime.modelinfo"
+    ),
     Wall("graph/rules/*", "numpy onnx onnx_ir onnxscript", rooms="errors graph"),
     Wall("graph/*", "numpy onnx onnx_ir onnxscript", "onnxsim onnxruntime", rooms=f"{PLAIN} graph"),
     Wall("quantize/options.py", rooms=PLAIN),
@@ -113,12 +117,17 @@ WALLS = (
     Wall("verify/parity.py", "numpy cv2", rooms=f"{HOST} verify"),
     Wall("verify/golden.py", "numpy cv2", rooms=f"{HOST} targets"),
     Wall("verify/*", "numpy", rooms=f"{HOST} nn.layers graph targets"),
-    Wall("bundle/source.py", rooms=f"{PLAIN} runtime tasks checkpoint.published graph"),
+    Wall("bundle/source.py", rooms=f"{PLAIN} runtime tasks checkpoint.published checkpoint.tensors graph"),
     Wall("bundle/options.py", rooms=f"{PLAIN} quantize"),
     Wall("bundle/exports.py bundle/gates.py", rooms=f"{HOST} verify targets graph quantize checkpoint nn"),
     Wall("bundle/preflight.py", rooms=f"{HOST} targets quantize graph checkpoint.catalog"),
     Wall("bundle/fleet.py", rooms=f"{HOST} targets"),
     Wall("bundle/store.py", inside="oras huggingface_hub", rooms=f"{HOST}"),
+    Wall("bundle/signing.py", inside="model_signing cryptography", rooms=f"{PLAIN} runtime"),
+    Wall("bundle/attestation.py", inside="cryptography google in_toto_attestation", rooms=f"{PLAIN} runtime"),
+    Wall("bundle/bom.py", inside="cyclonedx", rooms=f"{PLAIN} runtime"),
+    Wall("bundle/card.py", inside="huggingface_hub", rooms=f"{PLAIN} runtime"),
+    Wall("bundle/facts.py bundle/describing.py", rooms=f"{PLAIN} runtime"),
     Wall("bundle/layouts.py", rooms=f"{PLAIN} targets"),
     Wall("bundle/loading.py", "numpy", rooms=f"{HOST} targets graph checkpoint nn"),
     Wall("bundle/selftested.py bundle/verification.py", "numpy", rooms=f"{HOST} verify targets"),

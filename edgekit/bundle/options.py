@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from edgekit.errors import UsageError
 from edgekit.quantize.options import QuantizeOptions
@@ -79,8 +80,89 @@ class BuildOptions:
 
 
 @dataclass(frozen=True)
+class SignatureOptions:
+    """What a bundle's signature is checked with: one of ``key``, ``certificate`` and ``identity`` (``signing.py``)."""
+
+    key: Path | None = option(None, metavar="PEM")
+    """Public key that the bundle must be signed with."""
+
+    certificate: tuple[Path, ...] = option((), metavar="PEM")
+    """Certificate of a root, or of what lies between, that the signer's must lead to; as often as needed."""
+
+    identity: str | None = option(None, metavar="NAME")
+    """Who must have signed it through sigstore, such as a mail address."""
+
+    issuer: str | None = option(None, metavar="URL")
+    """Who vouches for `identity`, such as https://accounts.google.com."""
+
+    staging: bool = False
+    """Check against sigstore's staging instance."""
+
+    @property
+    def asked(self) -> bool:
+        """Whether there is anything to check a signature with."""
+        return self.key is not None or bool(self.certificate) or self.identity is not None or self.issuer is not None
+
+
+@dataclass(frozen=True)
 class VerifyOptions:
     """How a bundle is verified (``verification.py``)."""
 
     device: str | None = None
     """cpu, cuda:0, GPU, NPU: as the target knows it. Default: the target's."""
+
+    signature: SignatureOptions = field(default_factory=SignatureOptions)
+    """What a signature is checked with."""
+
+
+@dataclass(frozen=True)
+class SignOptions:
+    """How a bundle is signed (``signing.py``): with a key of one's own, with one and its certificate, or by name
+    through sigstore, which needs a network."""
+
+    key: Path | None = option(None, metavar="PEM")
+    """Private key: an elliptic curve's (P-256, P-384, P-521). Default: sigstore.
+
+    The environment's EDGEKIT_KEY_PASSWORD opens an encrypted one.
+    """
+
+    certificate: Path | None = option(None, metavar="PEM")
+    """The key's certificate, which then goes into the signature."""
+
+    chain: tuple[Path, ...] = option((), metavar="PEM")
+    """Certificates between that one and the root, as often as needed."""
+
+    staging: bool = False
+    """Use sigstore's staging instance, for trials."""
+
+    force: bool = False
+    """Replace a signature that is there."""
+
+    def __post_init__(self) -> None:
+        check(self)
+        if self.key is None and (self.certificate or self.chain):
+            raise UsageError("`certificate` and `chain` need `key`, the certificate's private key")
+        if self.key is not None and self.staging:
+            raise UsageError("`staging` is for sigstore; leave `key` out")
+
+
+@dataclass(frozen=True)
+class DescribeOptions:
+    """How a bundle is described (``describing.py``)."""
+
+    format: str = option("card", choices=("bom", "attestation", "card"))
+    """CycloneDX ML-BOM, in-toto attestation, or Hugging Face model card."""
+
+    out: Path | None = None
+    """The file to write. Default: in the bundle."""
+
+    key: Path | None = option(None, metavar="PEM")
+    """Sign the attestation with this private key, in a DSSE envelope."""
+
+    force: bool = False
+    """Replace a file that is there."""
+
+    def __post_init__(self) -> None:
+        check(self)
+        if self.key is not None and self.format != "attestation":
+            raise UsageError(f"`key` signs attestations; sign a {self.format} with the bundle it is in")

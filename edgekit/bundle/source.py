@@ -16,7 +16,7 @@ from edgekit.checkpoint.published import is_edgekit_checkpoint, read_published
 from edgekit.checkpoint.published.inert_pickle import read_inert
 from edgekit.checkpoint.published.inert_values import mapping, members
 from edgekit.checkpoint.published.torch_archive import open_archive
-from edgekit.errors import InputError, require
+from edgekit.errors import InputError, command_line, require
 from edgekit.runtime.manifest import is_bundle, read_bundle
 from edgekit.spec import ModelInfo
 
@@ -62,6 +62,8 @@ def describe(path: Path, purpose: str = "building from") -> Source:
         info = ModelInfo.from_dict(read_document(path)["info"])
         return Source(path, info.task, info.names, info)
     _installed(path, purpose, *EXPORTING)
+    if path.suffix == ".safetensors":
+        return _safetensors(path)
     return _own(path) if is_edgekit_checkpoint(path) else _published(path)
 
 
@@ -74,6 +76,16 @@ def _own(path: Path) -> Source:
     with open_archive(path) as archive:
         top = mapping(read_inert(archive.pickle, path))
     return Source(path, _task(mapping(top.get("spec")).get("task")), _names(members(top.get("names"))))
+
+
+def _safetensors(path: Path) -> Source:
+    from edgekit.checkpoint import tensors
+
+    told = tensors.described(path)
+    if told is None:
+        make = command_line("import", path, model="yolo12n", out="FILE.pt")
+        raise InputError(f"{path}: holds tensors alone, not what they are of; say it: {make}")
+    return Source(path, _task(mapping(told.get("spec")).get("task")), _names(members(told.get("names"))))
 
 
 def _published(path: Path) -> Source:

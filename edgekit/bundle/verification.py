@@ -15,6 +15,7 @@ from functools import cached_property
 from pathlib import Path
 
 from edgekit import targets
+from edgekit.bundle import signing
 from edgekit.bundle.loading import open_session
 from edgekit.bundle.options import VerifyOptions
 from edgekit.bundle.selftested import tried
@@ -84,7 +85,21 @@ def self_test(request: Request) -> Check:
     return Check("selftest", PASSED, said, verdict.evidence())
 
 
-CHECKS: tuple[Callable[[Request], Check], ...] = (files, self_test)
+def signature(request: Request) -> Check:
+    """Every file in the folder is one that the key, certificate or name that was given signed."""
+    asked, path = request.options.signature, request.path / signing.SIGNATURE
+    if asked.asked:
+        try:
+            by = signing.checked(request.path, asked)
+        except GateError as error:
+            return Check("signature", FAILED, str(error))
+        return Check("signature", PASSED, f"every file is as it was signed, by {by}")
+    if path.exists():
+        return Check("signature", ABSENT, "signed, but by whom was not asked: give `key`, `certificate` or `identity`")
+    return Check("signature", ABSENT, "not signed")
+
+
+CHECKS: tuple[Callable[[Request], Check], ...] = (signature, files, self_test)
 
 
 def verify(path: Path, options: VerifyOptions | None = None) -> list[Check]:

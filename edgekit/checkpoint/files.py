@@ -1,6 +1,7 @@
 """Checkpoints: a network with its weights, names and history, whichever of two files it came from.
 
-edgekit's own format is ``torch.save`` of plain values and tensors, read with ``weights_only=True``; published files
+edgekit's own format is ``torch.save`` of plain values and tensors, read with ``weights_only=True``, or the same as
+safetensors where the file is called so; published files
 go through ``published.py``, which runs no code from them. Commands take either form.
 
     checkpoint = load("yolo12n.pt")
@@ -19,9 +20,16 @@ import numpy as np
 import torch
 
 from edgekit import tasks
-from edgekit.checkpoint import catalog
-from edgekit.checkpoint.published import Published, is_edgekit_checkpoint, read_published, read_state_dict, recognition
-from edgekit.errors import InputError, UsageError
+from edgekit.checkpoint import catalog, tensors
+from edgekit.checkpoint.published import (
+    Published,
+    as_published,
+    is_edgekit_checkpoint,
+    read_published,
+    read_state_dict,
+    recognition,
+)
+from edgekit.errors import InputError, UsageError, command_line
 from edgekit.nn.blocks import unfused
 from edgekit.nn.replay import parting
 from edgekit.nn.yolo12 import YOLO12
@@ -114,6 +122,8 @@ def load(path: str | Path, replayed: bool = True) -> Checkpoint:
         UnsafeFileError: the file would run code; nothing of it was run.
     """
     path = Path(path)
+    if path.suffix == tensors.SUFFIX:
+        return _load_safetensors(path)
     if is_edgekit_checkpoint(path):
         return _load_own(path)
     return from_published(read_published(path), path, replayed)
@@ -136,7 +146,11 @@ def load_state_dict(
     """
     path = Path(path)
     wanted = catalog.spec(model)
-    which, arrays = read_state_dict(path)
+    if path.suffix == tensors.SUFFIX:
+        stored = tensors.read(path)
+        which, arrays = "file", as_published(path, {k: _array(v) for k, v in stored.items()})
+    else:
+        which, arrays = read_state_dict(path)
     spec = recognition.spec_of(arrays, path, keypoint_shape=recognition.keypoints_of(arrays, path))
     if spec.name != wanted.name:
         raise UsageError(f"`model` {model}: {path} holds the tensors of {spec.name}")
@@ -151,7 +165,7 @@ def load_state_dict(
 
 
 def save(checkpoint: Checkpoint, path: str | Path) -> Path:
-    """Write edgekit's own format, under a temporary name first.
+    """Write edgekit's own format, under a temporary name first; as safetensors where ``path`` ends in that.
 
     Raises:
         InputError: it could not be written whole.
@@ -164,19 +178,40 @@ def save(checkpoint: Checkpoint, path: str | Path) -> Path:
         "imgsz": list(checkpoint.imgsz),
         "license": checkpoint.license,
         "provenance": checkpoint.provenance,
-        "state_dict": checkpoint.net.state_dict(),
     }
+    if path.suffix == tensors.SUFFIX:
+        tensors.write(path, document, checkpoint.net.state_dict())
+        return path
     with replacing(path, zipfile.is_zipfile) as partial:
-        torch.save(document, partial)
+        torch.save({**document, "state_dict": checkpoint.net.state_dict()}, partial)
     return path
+
+
+def _array(tensor: torch.Tensor) -> np.ndarray:
+    array: np.ndarray = (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
+    return array
+
+
+def _load_safetensors(path: Path) -> Checkpoint:
+    document = tensors.described(path)
+    if document is None:
+        make = command_line("import", path, model="yolo12n", out="FILE.safetensors")
+        raise InputError(f"{path}: holds tensors alone, not what they are of; say it: {make}")
+    return _of_document(path, {**document, "state_dict": tensors.read(path)})
 
 
 def _load_own(path: Path) -> Checkpoint:
     try:
         document = torch.load(path, map_location="cpu", weights_only=True)
-        schema = document["edgekit"]
+        document["edgekit"]
     except Exception as error:
         raise InputError(f"{path}: a damaged edgekit checkpoint ({str(error).splitlines()[0]}); restore it") from error
+    return _of_document(path, document)
+
+
+def _of_document(path: Path, document: Json) -> Checkpoint:
+    """What edgekit wrote, whichever of its two formats it was in."""
+    schema = document.get("edgekit")
     if not isinstance(schema, int) or schema > SCHEMA:
         raise InputError(f"{path}: checkpoint schema {schema}, but this edgekit reads up to {SCHEMA}; upgrade edgekit")
     try:

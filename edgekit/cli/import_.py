@@ -15,8 +15,10 @@ if TYPE_CHECKING:
 
 
 def command(
-    checkpoint: Annotated[Path, typer.Argument(help="A published .pt file, a state dict or an edgekit checkpoint.")],
-    out: Annotated[Path, typer.Option(help="The file to write.")],
+    checkpoint: Annotated[
+        Path, typer.Argument(help="A published .pt file, a state dict (.pt, .safetensors) or an edgekit checkpoint.")
+    ],
+    out: Annotated[Path, typer.Option(help="The file to write: .pt or .safetensors.")],
     model: Annotated[
         str | None,
         typer.Option(metavar="NAME", help="What a state dict is of, e.g. yolo12n-seg.", show_default=False),
@@ -66,12 +68,12 @@ def command(
 
 def _loaded(path: Path, model: str | None, names: str | None, activation: str | None) -> Checkpoint:
     from edgekit import checkpoint as checkpoints
-    from edgekit.checkpoint import catalog, published
+    from edgekit.checkpoint import catalog
     from edgekit.spec import parse_activation
 
     if activation is not None:
         parse_activation(activation)
-    if published.is_state_dict(path):
+    if _tensors_alone(path):
         if model is None:
             raise UsageError(f"{path}: holds tensors alone (a state dict); say what of: --model yolo12n")
         listed = tuple(name.strip() for name in names.split(",")) if names else ()
@@ -85,6 +87,12 @@ def _loaded(path: Path, model: str | None, names: str | None, activation: str | 
     if model is not None and loaded.spec.name != catalog.spec(model).name:
         raise UsageError(f"--model {model}: {path} holds {loaded.spec.name}")
     return loaded
+
+
+def _tensors_alone(path: Path) -> bool:
+    from edgekit.checkpoint import published, tensors
+
+    return tensors.described(path) is None if path.suffix == tensors.SUFFIX else published.is_state_dict(path)
 
 
 def _note_assumed(loaded: Checkpoint) -> None:

@@ -30,6 +30,7 @@ from edgekit.graph.nms import append_nms
 from edgekit.graph.rewrite import RuleReport, apply, became, recipe_for
 from edgekit.nn.blocks import fuse
 from edgekit.nn.session import shaped
+from edgekit.runtime import modelinfo
 from edgekit.runtime.atomic import replacing
 from edgekit.runtime.versions import versions
 from edgekit.spec import Graph, Json, ModelInfo, check_opset, sha256_file
@@ -116,6 +117,8 @@ def _described(
         "stages": lineages.whole(lineage, model),
     }
     model.metadata_props[METADATA_KEY] = json.dumps(document, sort_keys=True)
+    for key, text in modelinfo.entries(info).items():
+        model.metadata_props[f"{modelinfo.KEY} {key}"] = text
     model.producer_name, model.producer_version = "edgekit", installed["edgekit"]
     return document
 

@@ -13,7 +13,6 @@ execute what the hardware has: bf16 with AMX or AVX512-BF16, f16 on GPUs and ARM
 from __future__ import annotations
 
 import copy
-import shutil
 import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,6 +25,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from edgekit.errors import GateError, InputError, UsageError, not_installed, optional
+from edgekit.runtime import modelinfo
 from edgekit.runtime.atomic import written_whole
 from edgekit.runtime.fields import option
 from edgekit.runtime.forks import keep_in_children
@@ -61,6 +61,9 @@ class OpenVinoOptions(TargetOptions):
     input: str = option("uint8", choices=("uint8", "float"))
     """Canvases as they are (``_openvino_input``), or float32 RGB 0..1."""
 
+    wrapper: str = option("own", choices=("own", "ssd"))
+    """own, or ssd: also an output ``bboxes``, boxes as shares of the image, that Model API's SSD wrapper reads."""
+
 
 def missing() -> str | None:
     """Why these targets cannot be used here, or None."""
@@ -89,17 +92,35 @@ def _build(target: Target, graph: Graph, folder: Path, options: OpenVinoOptions)
     """Convert the graph, an ONNX file or an IR, to an IR with the input that ``graph.info`` describes; ``fp16``
     compresses the weights."""
     openvino = _openvino(target.name)
-    if graph.path.suffix == ".xml" and not graph.info.takes_uint8:
-        for suffix in (".xml", ".bin"):
-            shutil.copyfile(graph.path.with_suffix(suffix), (folder / MODEL).with_suffix(suffix))
-        return
     try:
         model = openvino.Core().read_model(str(graph.path))
     except Exception as error:
         raise InputError(f"{graph.path}: OpenVINO cannot read it ({str(error).splitlines()[0]})") from error
     if graph.info.takes_uint8:
         take_pixels(model)
+    if options.wrapper == "ssd":
+        _for_ssd(model, graph.info)
+    for key, text in modelinfo.entries(graph.info, "ssd" if options.wrapper == "ssd" else None).items():
+        model.set_rt_info(text, [modelinfo.KEY, key])
     save(model, folder / MODEL, target.precision == "fp16")
+
+
+def _for_ssd(model: openvino.Model, info: ModelInfo) -> None:
+    """Add the output that Model API's SSD wrapper reads beside ``scores`` and ``labels``.
+
+    Raises:
+        UsageError: there are no such outputs.
+    """
+    import openvino.opset13 as ops
+
+    names = {port.role: port.name for port in info.outputs}
+    if set(names) != {"boxes", "scores", "labels"} or info.batch != 1:
+        raise UsageError("`option` wrapper=ssd: for detectors with a topk or nms head that take one image a run")
+    height, width = info.imgsz
+    sides = ops.constant(np.array([width, height, width, height], np.float32))
+    shares = ops.divide(model.output(names["boxes"]).get_node().input_value(0), sides)
+    shares.output(0).set_names({"bboxes"})
+    model.add_results([ops.result(shares)])
 
 
 def save(model: openvino.Model, path: Path, compressed: bool = False) -> None:

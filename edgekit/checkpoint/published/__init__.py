@@ -160,6 +160,15 @@ def read_state_dict(path: str | Path) -> tuple[str, dict[str, np.ndarray]]:
         which, found = _tensors_of(read_inert(archive.pickle, path))
         tensors = _Tensors(archive)
         state = {key: tensors.array(value, printable(key)[1:-1]) for key, value in found.items()}
+    return which, as_published(path, state)
+
+
+def as_published(path: Path, state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Tensors under the names that published files give them.
+
+    Raises:
+        InputError: they are no YOLO12's.
+    """
     first = min((key for key in state if _FIRST.search(key)), key=len, default=None)
     if first is None:
         raise InputError(
@@ -167,7 +176,7 @@ def read_state_dict(path: str | Path) -> tuple[str, dict[str, np.ndarray]]:
             "with the model or the state dict of one"
         )
     around = _FIRST.sub("", first)
-    return which, {f"model.{key[len(around) :]}" if key.startswith(around) else key: state[key] for key in state}
+    return {f"model.{key[len(around) :]}" if key.startswith(around) else key: state[key] for key in state}
 
 
 def is_edgekit_checkpoint(path: str | Path) -> bool:
