@@ -95,7 +95,7 @@ def _licenses(text: str | None) -> Any:
 def _properties(facts: Facts) -> Any:
     from cyclonedx.model import Property
 
-    told = {"target": facts.bundle.target, "imgsz": list(facts.bundle.info.imgsz)}
+    told: Json = {"target": facts.bundle.target, "imgsz": list(facts.bundle.info.imgsz)}
     told |= {f"gate:{gate.name}": gate.found for gate in facts.gates}
     return [
         Property(name=f"edgekit:{name}", value=found if isinstance(found, str) else json.dumps(found, sort_keys=True))

@@ -9,6 +9,7 @@ from edgekit.bundle.bom import task_of
 from edgekit.bundle.facts import Facts
 from edgekit.bundle.signing import EXTRA
 from edgekit.errors import optional
+from edgekit.spec import Json
 
 _HUB = ("apache-2.0", "mit", "agpl-3.0", "gpl-3.0", "lgpl-3.0", "bsd-3-clause", "bsd-2-clause", "cc-by-4.0", "cc0-1.0")
 
@@ -45,7 +46,7 @@ def document(facts: Facts) -> str:
     return text
 
 
-def _license(text: str | None) -> dict[str, str]:
+def _license(text: str | None) -> Json:
     """As the hub has it: one of its words, or ``other`` with a name."""
     if text is None:
         return {}
