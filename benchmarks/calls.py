@@ -6,8 +6,8 @@
 Every contestant is a process of its own that has its model loaded and the images decoded, and answers each of them once
 when told to; the order turns round from round to round. A contestant's time in a round is the median over the images of
 its whole call: letterbox, network, suppression, results. For every pair of a bundle and an export the ratio of the two
-times of the same round is given with its bootstrap interval (above 1: the bundle is faster), and minima and medians of
-all calls besides.
+times of the same round is given with its bootstrap interval (above 1: the bundle is faster), also of every further
+bundle and the first, and minima and medians of all calls besides.
 
 The peer is run, never imported: this file calls it only where its own Python executes it.
 """
@@ -90,13 +90,14 @@ def _figures(answers: dict[tuple[str, str], list[dict[str, Any]]]) -> dict[str, 
         for name, ms in calls.items()
     ]
     ratios = []
-    for ours in (n for n in calls if n[0] == "edgekit"):
-        for theirs in (n for n in calls if n[0] == "peer"):
-            ratio, low, high = ratio_interval(np.median(calls[theirs], 1), np.median(calls[ours], 1))
-            least = float(calls[theirs].min() / calls[ours].min())
-            ratios.append(
-                {"of": label(theirs), "to": label(ours), "ratio": ratio, "low": low, "high": high, "of_minima": least}
-            )
+    own = [name for name in calls if name[0] == "edgekit"]
+    pairs = [(theirs, ours) for ours in own for theirs in calls if theirs[0] == "peer"]
+    for theirs, ours in [*pairs, *((other, own[0]) for other in own[1:])]:
+        ratio, low, high = ratio_interval(np.median(calls[theirs], 1), np.median(calls[ours], 1))
+        least = float(calls[theirs].min() / calls[ours].min())
+        ratios.append(
+            {"of": label(theirs), "to": label(ours), "ratio": ratio, "low": low, "high": high, "of_minima": least}
+        )
     return {"rows": rows, "ratios": ratios}
 
 

@@ -77,8 +77,8 @@ def build(source: Path, target: str, out: Path, options: BuildOptions, view: Vie
 
 
 def heeded(options: BuildOptions, target: Target) -> BuildOptions:
-    """Without data where the target itself needs none: the shape alone is judged on it."""
-    return options if target.narrowing else dataclasses.replace(options, quantize=QuantizeOptions())
+    """Not judged as each size is built, where nothing is quantized: all of them are together, beside the square."""
+    return options if target.narrowing else dataclasses.replace(options, quantize=QuantizeOptions(judged=False))
 
 
 def check_model(source: Path) -> None:
