@@ -1,10 +1,10 @@
-"""Pictures of a video, array to boxes: the rectangle that fits them, the square of the same weights, the peer's exports.
+"""Pictures of a video, array to boxes: the rectangle that fits them, the square of the same weights, the peer.
 
     python benchmarks/shape.py WEIGHTS.pt CLIP.mp4 --target ov-fp16 --imgsz 640 --threads 2 \\
         --peer-python PEER/bin/python --peer-scripts ../shared/peer --out benchmarks/results/shape-n.json
 
 Builds `--source CLIP` and the square, has the peer export the same weights, and lets all of them answer frames from all
-over the clip in turns (``calls.py``, which marks a machine that was not quiet). Ratios above 1: the rectangle is faster.
+over the clip in turns (``calls.py``, which marks a machine that was not quiet). Above 1 the rectangle is faster.
 What the shape costs in agreement with the square model is in the bundle's manifest, and is printed.
 """
 
