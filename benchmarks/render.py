@@ -1,6 +1,6 @@
-"""Renders the tables of ``benchmarks/results/table-*.json`` into the documentation, between its markers.
+"""Renders ``benchmarks/results/table-*.json`` and ``gpu-*.json`` into the documentation, between its markers.
 
-    python benchmarks/render.py             # rewrite docs/benchmarks/table.md
+    python benchmarks/render.py             # rewrite docs/benchmarks/table.md and gpu.md
     python benchmarks/render.py --check     # say whether it is up to date (exit code 1 if not)
 
 A results file from anyone's machine comes by pull request: put it beside the others and run this; the tests check it.
@@ -15,6 +15,7 @@ from pathlib import Path
 
 from edgekit.errors import EdgekitError
 from edgekit.report import table_results, table_text
+from edgekit.report.gpu import runner, words
 from edgekit.runtime.atomic import replacing
 
 REPO = Path(__file__).resolve().parents[1]
@@ -25,16 +26,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="change nothing")
     options = parser.parse_args()
-    page = REPO / "docs" / "benchmarks" / "table.md"
+    results = REPO / "benchmarks" / "results"
     try:
-        text = page.read_text(encoding="utf-8")
-        rendered = replaced(text, section(tables(REPO / "benchmarks" / "results")))
+        _render("table.md", section(tables(results)), options.check)
+        _render("gpu.md", gpu_section(checks(results)), options.check)
     except EdgekitError as error:
         sys.exit(str(error))
+
+
+def _render(name: str, content: str, check: bool) -> None:
+    page = REPO / "docs" / "benchmarks" / name
+    text = page.read_text(encoding="utf-8")
+    rendered = replaced(text, content)
     if rendered == text:
         return
-    if options.check:
-        sys.exit("docs/benchmarks/table.md is not what benchmarks/render.py makes of the results; run it")
+    if check:
+        raise EdgekitError(f"docs/benchmarks/{name} is not what benchmarks/render.py makes of the results; run it")
     with replacing(page) as partial:
         partial.write_text(rendered, encoding="utf-8")
 
@@ -42,6 +49,17 @@ def main() -> None:
 def tables(folder: Path) -> list[Path]:
     """The tables among the results files, by name."""
     return sorted(folder.glob("table-*.json"))
+
+
+def checks(folder: Path) -> list[Path]:
+    """What `edgekit gpu-check` found, by name."""
+    return sorted(folder.glob("gpu-*.json"))
+
+
+def gpu_section(paths: Sequence[Path]) -> str:
+    """What stands between the markers of docs/benchmarks/gpu.md."""
+    parts = [f"{words.markdown(runner.load(path))}\nFrom `benchmarks/results/{path.name}`.\n" for path in paths]
+    return "\n".join(parts) or "No results are in `benchmarks/results/` yet: nobody with a GPU has run it.\n"
 
 
 def section(paths: Sequence[Path]) -> str:
@@ -60,9 +78,7 @@ def replaced(text: str, content: str) -> str:
         EdgekitError: the markers are not there, once each and in order.
     """
     if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
-        raise EdgekitError(
-            f"docs/benchmarks/table.md: the markers {BEGIN} and {END} must be there once each, in that order"
-        )
+        raise EdgekitError(f"docs/benchmarks: the markers {BEGIN} and {END} must be there once each, in that order")
     before, _, rest = text.partition(BEGIN)
     return f"{before}{BEGIN}\n\n{content}\n{END}{rest.partition(END)[2]}"
 

@@ -110,6 +110,13 @@ WALLS = (
         rooms=f"{HOST} bench bundle targets checkpoint quantize report verify",
     ),
     Wall("report/table_*.py", rooms=f"{HOST} checkpoint.catalog targets"),
+    Wall("report/gpu/options.py report/gpu/plan.py report/gpu/words.py", rooms=f"{PLAIN} report"),
+    Wall(
+        "report/gpu/*",
+        "numpy cv2",
+        "torch pynvml",
+        rooms=f"{HOST} bench bundle checkpoint quantize report targets train verify",
+    ),
     Wall("report/*", "numpy cv2", rooms=f"{HOST} bench bundle verify"),
     # What puts the rooms together: the heavy ones are imported inside functions, as the last test here proves.
     Wall("verify/__init__.py verify/rounding.py"),

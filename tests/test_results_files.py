@@ -54,6 +54,12 @@ def accuracy(document: Any) -> None:
         assert all(0 <= v <= 1 for v in (*row["measured"].values(), *row["recorded"].values()))
 
 
+def gpu_check(document: Any) -> None:
+    check_machine(document["machine"])
+    assert document["gpu"]["sm"] >= 75 and document["steps"]
+    assert all(step["state"] and step["says"] for step in document["steps"])
+
+
 def topk(document: Any) -> None:
     for row in document["rows"]:
         if "metric" in row:
@@ -271,6 +277,7 @@ def scale(document: Any) -> None:
 
 
 KINDS: dict[str, Callable[[Any], None]] = {
+    "gpu-check": gpu_check,
     "accuracy": accuracy,
     "auto": auto,
     "clock-trust": clock_trust,

@@ -364,14 +364,20 @@ class FakeLibrary:
     def cuDeviceGetName(self, name: Any, size: int, handle: Any) -> None:
         name.value = (b"Tesla T4", b"NVIDIA A10")[handle.value]
 
+    def cuDeviceGetPCIBusId(self, address: Any, size: int, handle: Any) -> None:
+        address.value = b"0000:3b:00.0"
+
     def cuDeviceGetAttribute(self, value: Any, attribute: int, handle: Any) -> None:
         value._obj.value = {75: (7, 8), 76: (5, 6)}[attribute][handle.value]
 
 
+A10 = Gpu(1, "NVIDIA A10", 86, 12040, "0000:3b:00.0")
+
+
 def test_the_driver_is_asked_for_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_cuda, "_driver", FakeLibrary)
-    assert _cuda.find_gpu() == Gpu(0, "Tesla T4", 75, 12040)
-    assert _cuda.find_gpu("cuda:1") == _cuda.find_gpu("GPU.1".replace(".", ":")) == Gpu(1, "NVIDIA A10", 86, 12040)
+    assert _cuda.find_gpu() == Gpu(0, "Tesla T4", 75, 12040, "0000:3b:00.0")
+    assert _cuda.find_gpu("cuda:1") == _cuda.find_gpu("GPU.1".replace(".", ":")) == A10
     with pytest.raises(UsageError, match="`device` cuda:2: the driver shows 2 GPU"):
         _cuda.find_gpu("cuda:2")
 

@@ -20,6 +20,7 @@ from edgekit.errors import no_wheel
 from edgekit.runtime import processor
 from edgekit.runtime.versions import version
 from edgekit.spec import Json
+from edgekit.targets._experimental import EXPERIMENTAL
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,9 @@ def examine() -> Json:
     Returns:
         ``edgekit`` and ``python`` (versions), ``platform``, ``packages`` (``name``, ``installed``: the distribution
         found, ``version`` or None, ``extra``, ``use``), ``targets`` (``name``, ``ready``, ``note``: the sentence that
-        says what is lacking, or None), ``warnings`` (sentences), ``cpu`` and ``gpus`` (see ``edgekit.bench.machine``).
+        says what is lacking, or None), ``warnings`` (sentences), ``experimental`` (what no hardware has
+        proved: ``name``, ``what``, ``why``, ``targets``, ``proved_by``), ``cpu`` and ``gpus`` (see
+        ``edgekit.bench.machine``).
     """
     return {
         "edgekit": edgekit.__version__,
@@ -92,6 +95,10 @@ def examine() -> Json:
         "packages": [_package(p) for p in (*PACKAGES, *_of_targets())],
         "targets": target_states(),
         "warnings": [*_warnings(), *_old(), *processor.warnings()],
+        "experimental": [
+            {"name": e.name, "what": e.what, "why": e.why, "targets": "trt-*", "proved_by": "gpu-check"}
+            for e in EXPERIMENTAL
+        ],
         "cpu": machine.cpu(),
         "gpus": machine.gpus(),
     }

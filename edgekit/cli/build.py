@@ -55,7 +55,7 @@ class TargetWords:
     workspace: int | None = option(None, least=1)
     """Most MB of scratch a layer may use: trt-*."""
     timing_cache: Path | None = None
-    """Folder that keeps kernels' times between builds: trt-*."""
+    """Experimental: folder that keeps kernels' times between builds: trt-*."""
     no_engine: bool = False
     """Pack the graph alone, for --rebuild on the machine it is for: trt-*."""
     option: tuple[str, ...] = option((), metavar="NAME=VALUE")

@@ -43,5 +43,8 @@ def _show(report: dict[str, Any]) -> None:
         table.add_row(t["name"], "[green]ready" if t["ready"] else t["note"].replace("[", r"\["))
     out.print(table)
 
+    names = ", ".join(each["name"] for each in report["experimental"])
+    out.print(f"experimental, run on no GPU yet (`edgekit gpu-check`): {names} of trt-*", markup=False, soft_wrap=True)
+
     for warning in report["warnings"]:
         out.print(f"[yellow]warning:[/] {warning}", soft_wrap=True)

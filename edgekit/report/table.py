@@ -269,7 +269,10 @@ def _weights(plan: Plan, spec: ModelSpec, folder: Path) -> tuple[Path, dict[str,
         InputError: ``--weights`` has none for this scale, or one of another model.
     """
     if plan.weights is None:
-        return _random(spec, plan.size, folder / f"{spec.name}-random.pt"), {"file": None, "origin": "random, seed 0"}
+        return random_checkpoint(spec, plan.size, folder / f"{spec.name}-random.pt"), {
+            "file": None,
+            "origin": "random, seed 0",
+        }
     names = [f"{spec.name}.pt", f"{spec.name.replace('yolo12', 'yolov12')}.pt"]
     if spec.family == "turbo":  # as the authors' repository calls them
         names.append(f"yolov12{spec.scale}.pt")
@@ -282,7 +285,7 @@ def _weights(plan: Plan, spec: ModelSpec, folder: Path) -> tuple[Path, dict[str,
     return found[0], {"file": found[0].name, "sha256": sha256_file(found[0]), "license": own.license}
 
 
-def _random(spec: ModelSpec, size: tuple[int, int], path: Path) -> Path:
+def random_checkpoint(spec: ModelSpec, size: tuple[int, int], path: Path) -> Path:
     """An untrained network whose answers depend on the image, as those of a trained one do. One that is at ``path``
     already stays: what was built from it is known by its hash."""
     checkpoint = _checkpoints()

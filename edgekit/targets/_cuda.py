@@ -40,12 +40,14 @@ _LEGACY_STREAM = 1  # of both protocols
 @dataclass(frozen=True)
 class Gpu:
     """A GPU the driver shows: its ``index``, ``name``, architecture (``sm`` 86 is 8.6) and the newest ``cuda`` version
-    its driver runs (12040 is 12.4)."""
+    its driver runs (12040 is 12.4). ``pci`` is its address, by which NVIDIA's management library knows it; "" where the
+    driver does not say."""
 
     index: int
     name: str
     sm: int
     cuda: int
+    pci: str = ""
 
 
 def find_gpu(device: str | None = None) -> Gpu:
@@ -73,7 +75,9 @@ def find_gpu(device: str | None = None) -> Gpu:
     for part, attribute in zip(parts, (_MAJOR, _MINOR), strict=True):
         library.cuDeviceGetAttribute(ctypes.byref(part), attribute, handle)
     sm = 10 * parts[0].value + parts[1].value
-    return Gpu(index, name.value.decode("utf-8", "replace"), sm, version.value)
+    pci = ctypes.create_string_buffer(32)
+    library.cuDeviceGetPCIBusId(pci, len(pci), handle)
+    return Gpu(index, name.value.decode("utf-8", "replace"), sm, version.value, pci.value.decode("ascii", "replace"))
 
 
 def _index(device: str | None) -> int:

@@ -138,23 +138,23 @@ class TensorRTOptions(TargetOptions):
     builder_level: int | None = option(None, parse=_below(6), means="0 (quickest to build) to 5 (all kernels tried)")
     """How long the builder looks for faster kernels; 3 by default."""
     timing_cache: Path | None = option(None, parse=_folder, means="a folder")
-    """Measured kernel times, a file for each GPU and version, read and written."""
+    """Measured kernel times, a file for each GPU and version, read and written. Experimental."""
     hardware: str = option("same", choices=("same", "same-sm", "ampere+"), means="same, same-sm or ampere+")
-    """The same GPU model, every GPU of that architecture, or Ampere and later (slower anywhere)."""
+    """The same GPU model, every GPU of that architecture, or Ampere and later (slower anywhere). Experimental."""
     version_compatible: bool = False
-    """Let later versions of TensorRT load the engine."""
+    """Let later versions of TensorRT load the engine. Experimental."""
     sparsity: bool = False
-    """Use 2:4 sparse kernels where the weights are."""
+    """Use 2:4 sparse kernels where the weights are. Experimental."""
     dla: int | None = option(None, parse=_below(8), means="the number of a DLA core")
-    """Run what it can on this core of Jetson's accelerator."""
+    """Run what it can on this core of Jetson's accelerator. Experimental."""
     gpu_fallback: bool = True
-    """Let layers the accelerator cannot take run on the GPU; the engine's record lists them."""
+    """Let layers the accelerator cannot take run on the GPU; the engine's record lists them. Experimental."""
     batches: tuple[int, int, int] = option(
         (1, 4, 16), parse=_batches, means="the least, the best and the greatest batch by commas, such as 1,4,16"
     )
     """Least, best and greatest batch of a graph with a dynamic one."""
     strip_weights: bool = False
-    """Leave the weights out; they are read from ``model.onnx`` when the engine is loaded."""
+    """Leave the weights out; they are read from ``model.onnx`` when the engine is loaded. Experimental."""
     engine: bool = True
     """No packs the graph alone, to be built on the machine it is for."""
     layer_names: str = option("detailed", choices=("none", "names", "detailed"), means="none, names or detailed")

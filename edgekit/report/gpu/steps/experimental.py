@@ -1,0 +1,40 @@
+"""The list of what is experimental (``targets/_experimental.py``), each thing built and run: parity is the proof."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from edgekit.errors import UsageError
+from edgekit.report.gpu import trials
+from edgekit.report.gpu.findings import Job, Lacking
+from edgekit.runtime.versions import version
+from edgekit.targets._experimental import EXPERIMENTAL, Experimental
+
+
+def run(job: Job) -> None:
+    """One build each."""
+    for entry in EXPERIMENTAL:
+        with job.part(entry.name):
+            _one(job, entry)
+
+
+def _one(job: Job, entry: Experimental) -> None:
+    if not entry.option:
+        installed = version("tensorrt") or "none"
+        if not entry.name.endswith(installed.rpartition(".")[0] or installed):
+            raise Lacking(f"{entry.name} is not what is installed here ({installed})")
+        trials.told(job, trials.built(job, job.needs("model"), "trt-fp16", "shipped"), entry.name)
+        return
+    if entry.options.get("dla") and not Path("/dev/nvhost-nvdla0").exists():
+        raise Lacking("there is no DLA here; a Jetson has one")
+    with tempfile.TemporaryDirectory(dir=job.work) as folder:
+        options = {name: value.format(folder=folder) for name, value in entry.options.items()}
+        try:
+            bundle = trials.built(job, job.needs("model"), "trt-fp16", f"experimental-{entry.name}", own=options)
+        except UsageError as error:
+            raise Lacking(f"the version here cannot: {error}") from error
+        trials.told(job, bundle, entry.name)
+        if entry.name == "timing-cache":
+            files = [file.stat().st_size for file in Path(folder).iterdir()]
+            job.holds("timing-cache: a file", len(files) == 1 and files[0] > 0, f"{len(files)} file(s), {files} bytes")

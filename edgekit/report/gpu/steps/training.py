@@ -1,0 +1,191 @@
+"""Training on the GPU: the CPU's losses, AMP, torch.compile, resuming, NCCL, and images a second beside the peer's."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+
+from edgekit.report.gpu import trials
+from edgekit.report.gpu.findings import Job, Lacking
+from edgekit.train.loop import Result, train
+from edgekit.train.options import TrainOptions
+from edgekit.train.setup import NullCallback, Run
+
+NETWORK = "yolo12n"
+SMALL = TrainOptions(epochs=1, batch=8, imgsz=(256, 256), workers=0, close_mosaic=0, amp="off")
+LOSS = 0.02  # that an epoch's mean losses may differ by in float32, as a share: sums are added in another order
+AMP_LOSS = 0.1  # and in half precision
+RESUMED = 1e-3  # that weights may differ by after resuming: some of CUDA's sums have no fixed order
+BATCH = 16
+
+
+class Stopped(Exception):
+    """The run was ended on purpose."""
+
+
+class Clock(NullCallback):
+    """When each epoch ended, and ends the run after ``stop`` of them."""
+
+    def __init__(self, stop: int = 0) -> None:
+        self.stop = stop
+        self.ends: list[float] = []
+
+    def ended_epoch(self, run: Run, row: Mapping[str, float]) -> None:
+        self.ends.append(time.perf_counter())
+        if self.stop and len(self.ends) >= self.stop:
+            raise Stopped
+
+
+def run(job: Job) -> None:
+    """Each part alone; all but the last on a small set at 256 px."""
+    import torch
+
+    if not torch.cuda.is_available():
+        raise Lacking("the PyTorch here has no CUDA; install a build that has (pytorch.org)")
+    data = trials.dataset(job)
+    options = SMALL.replace(device=job.request.device)
+    with job.part("float32 beside the CPU"):
+        _beside_cpu(job, data, options)
+    with job.part("AMP"):
+        _changed(job, "AMP", data, options, options.replace(amp="auto"))
+    with job.part("NCCL"):
+        _nccl(job)
+    with job.part("resume"):
+        _resume(job, data, options)
+    for network in ("yolo12n", "yolo12m"):
+        with job.part(f"images a second, {network}"):
+            _rate(job, data, network)
+    with job.part("torch.compile"):
+        _changed(job, "torch.compile", data, options, options.replace(compile=True))
+
+
+def _run(job: Job, name: str, data: Path, options: TrainOptions, **more: bool) -> Result:
+    return train(data, NETWORK, job.work / "runs" / name, options, **more)  # type: ignore[arg-type]
+
+
+def _losses(result: Result) -> dict[str, float]:
+    return {key: value for key, value in result.history[-1].items() if key.startswith("loss_")}
+
+
+def _apart(ours: Mapping[str, float], theirs: Mapping[str, float]) -> float:
+    """The greatest difference as a share; infinite where one is not finite."""
+    gaps = [abs(ours[key] - value) / max(abs(value), 1e-6) for key, value in theirs.items()]
+    return max(gaps) if np.isfinite(gaps).all() else float("inf")
+
+
+def _beside_cpu(job: Job, data: Path, options: TrainOptions) -> None:
+    plain = options.replace(augment={"none": 1})
+    theirs = _losses(_run(job, "cpu", data, plain.replace(device="cpu")))
+    ours = _losses(_run(job, "cuda", data, plain))
+    gap = _apart(ours, theirs)
+    says = f"an epoch's losses differ by {100 * gap:.2g} % at most; {100 * LOSS:g} are allowed"
+    job.holds("float32 beside the CPU", gap <= LOSS, says, cpu=theirs, gpu=ours)
+
+
+def _changed(job: Job, name: str, data: Path, plain: TrainOptions, changed: TrainOptions) -> None:
+    """The same epoch with something switched on."""
+    theirs = _losses(_run(job, f"{name}-without", data, plain))
+    began = time.perf_counter()
+    made = _run(job, name, data, changed)
+    gap = _apart(_losses(made), theirs)
+    says = f"an epoch's losses differ by {100 * gap:.2g} % from those without; {100 * AMP_LOSS:g} are allowed"
+    figures = {"with": _losses(made), "without": theirs, "skipped steps": made.skipped_steps}
+    job.holds(name, gap <= AMP_LOSS, says, **figures, seconds=time.perf_counter() - began)
+
+
+def _resume(job: Job, data: Path, options: TrainOptions) -> None:
+    from edgekit import checkpoint
+
+    two = options.replace(epochs=2)
+    whole = _run(job, "whole", data, two)
+    with suppress(Stopped):
+        train(data, NETWORK, job.work / "runs" / "resumed", two, watch=Clock(stop=1))
+    resumed = _run(job, "resumed", data, two, resume=True)
+    ours, theirs = (checkpoint.load(each.folder / "last.pt").net.state_dict() for each in (resumed, whole))
+    gap = max(float((ours[key].float() - value.float()).abs().max()) for key, value in theirs.items())
+    says = "weights are the same, bit for bit" if gap == 0 else f"weights differ by {gap:.2g} at most"
+    job.holds("resume", gap <= RESUMED, says, gap=gap)
+
+
+def _nccl(job: Job) -> None:
+    """A group of one process: sums, and gradients through SyncBatchNorm and DistributedDataParallel."""
+    import torch
+    import torch.distributed as dist
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "RANK": "0", "WORLD_SIZE": "1"}
+    device = torch.device(job.request.device)
+    torch.cuda.set_device(device)
+    dist.init_process_group("cpu:gloo,cuda:nccl")
+    try:
+        ones = torch.ones(4, device=device)
+        dist.all_reduce(ones)
+        job.holds("NCCL: a sum", bool((ones == 1).all()), "of one process is what it was")
+        torch.manual_seed(0)
+        net = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.BatchNorm2d(8), torch.nn.SiLU()).to(device)
+        images = torch.rand(4, 3, 32, 32, device=device)
+        net(images).square().mean().backward()
+        plain = [p.grad.clone() for p in net.parameters() if p.grad is not None]
+        net.zero_grad()
+        wrapped = torch.nn.parallel.DistributedDataParallel(
+            torch.nn.SyncBatchNorm.convert_sync_batchnorm(net), [device]
+        )
+        wrapped(images).square().mean().backward()
+        synced = [p.grad for p in wrapped.parameters() if p.grad is not None]
+        gap = max(float((a - b).abs().max()) for a, b in zip(synced, plain, strict=True))
+        job.holds("NCCL: SyncBatchNorm", gap < 1e-4, f"gradients differ by {gap:.2g} at most", gap=gap)
+    finally:
+        dist.destroy_process_group()
+        for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+            os.environ.pop(name, None)
+
+
+def _rate(job: Job, data: Path, network: str) -> None:
+    """Images a second of the last of three epochs, validation included, with AMP at 640 px."""
+    clock = Clock()
+    options = TrainOptions(
+        epochs=3, batch=BATCH, imgsz=(trials.SIDE, trials.SIDE), close_mosaic=0, device=job.request.device
+    )
+    made = train(data, network, job.work / "runs" / f"rate-{network}", options, watch=clock)
+    images = len(made.trained_on)
+    figures: dict[str, object] = {"edgekit images/s": images / (clock.ends[-1] - clock.ends[-2])}
+    if job.request.peer:
+        with job.part(f"the peer's images a second, {network}"):
+            figures["peer images/s"] = _peer_rate(job, data, network, images)
+    says = ", ".join(f"{key} {value:.1f}" for key, value in figures.items() if isinstance(value, float))
+    job.holds(f"images a second, {network}", True, says, **figures)
+
+
+_PEER = """
+import sys, time
+from ultralytics import YOLO
+model, ends = YOLO(sys.argv[1]), []
+model.add_callback("on_fit_epoch_end", lambda trainer: ends.append(time.perf_counter()))
+model.train(data=sys.argv[2], epochs=3, batch=int(sys.argv[3]), imgsz=int(sys.argv[4]), device=0, close_mosaic=0,
+            plots=False, verbose=False, project="runs", exist_ok=True)
+print("SECONDS", ends[2] - ends[1])
+"""
+
+
+def _peer_rate(job: Job, data: Path, network: str, images: int) -> float:
+    python = job.needs("peer") / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
+    folder = job.work / "peer"
+    folder.mkdir(exist_ok=True)
+    words = [str(python), "-c", _PEER, f"{network}.yaml", str(data), str(BATCH), str(trials.SIDE)]
+    done = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=False)
+    trials.say(done.stdout[-2000:] + done.stderr[-2000:])
+    told = [line.split()[1] for line in done.stdout.splitlines() if line.startswith("SECONDS ")]
+    if not told:
+        last = (done.stderr.strip() or "it says nothing").splitlines()[-1]
+        raise Lacking(f"the peer does not train here ({last})")
+    return images / float(told[-1])
