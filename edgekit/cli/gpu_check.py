@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from edgekit.cli._common import Json, console, emit_json
+from edgekit.cli._common import Json, console, emit_json, spelt
 from edgekit.report.gpu.options import GpuOptions
 
 
@@ -20,7 +20,7 @@ def command(
     from edgekit.report.gpu import runner, words
 
     def say(line: str) -> None:
-        console().print(line, markup=False, highlight=False, soft_wrap=True)
+        console().print(spelt(line), markup=False, highlight=False, soft_wrap=True)
 
     document = runner.run(options, out, say)
     if json:

@@ -85,7 +85,8 @@ class Job:
                 figures["traceback"] = private("".join(traceback.format_exception(error))).splitlines()[-_LINES:]
             if isinstance(error, GateError) and error.evidence:
                 figures["evidence"] = error.evidence
-            self.found(name, state, f"{type(error).__name__}: {error}".partition("\n")[0], figures)
+            said = str(error) if isinstance(error, EdgekitError) else f"{type(error).__name__}: {error}"
+            self.found(name, state, said.partition("\n")[0], figures)
 
     def needs(self, name: str) -> Path:
         """A path of the request that this step cannot do without.

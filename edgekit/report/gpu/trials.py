@@ -96,6 +96,11 @@ def timed(
     job.holds(name, True, says, **figures, disturbances=list(result.disturbances))
 
 
+def flags(**values: object) -> list[str]:
+    """Options of another program, as its command line takes them."""
+    return [word for name, value in values.items() for word in (f"--{name}", str(value))]
+
+
 def picture() -> np.ndarray:
     """A generated picture, uint8 BGR ``[480, 640, 3]`` or near it."""
     return parity.generated_images(1, side=SIDE)[0]

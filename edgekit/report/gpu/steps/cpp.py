@@ -45,11 +45,11 @@ def _compiled(job: Job, repository: Path) -> Path:
     configure = ["cmake", "-S", str(repository / "tests" / "cpp"), "-B", str(folder), "-DCMAKE_BUILD_TYPE=Release"]
     for words in (
         [*configure, f"-Dedgekit_DIR={places.cmake_dir()}", *backends],
-        ["cmake", "--build", str(folder), "--target", "probe", "--parallel", str(os.cpu_count() or 1)],
+        ["cmake", "--build", str(folder), "-t", "probe", "--parallel", str(os.cpu_count() or 1)],
     ):
         done = subprocess.run(words, capture_output=True, text=True, check=False)
         trials.say(done.stdout[-3000:] + done.stderr[-3000:])
-        if "its headers or libraries were not found" in done.stderr:
+        if "its headers or libraries were not found" in " ".join(done.stderr.split()):  # CMake breaks lines
             raise Lacking(
                 "CUDA's or TensorRT's headers are not here: install the CUDA toolkit and TensorRT's development files "
                 "(libnvinfer-dev), or name them in CMAKE_PREFIX_PATH"
@@ -73,7 +73,7 @@ def _conformance(job: Job, repository: Path, program: Path, bundle: Path) -> Non
     made = job.work / "conformance"
     shutil.rmtree(made, ignore_errors=True)
     pictures = _pictures(job.work / "pictures")
-    words = ["-m", "benchmarks.conformance", str(bundle), "--images", str(pictures), "--out", str(made)]
+    words = ["-m", "benchmarks.conformance", str(bundle), *trials.flags(images=pictures, out=made)]
     subprocess.run([sys.executable, *words], cwd=repository, check=True)
     (job.work / "probe").mkdir(exist_ok=True)
     asked = [sys.executable, "-c", _CONFORM, str(program), str(job.work / "probe"), str(made)]

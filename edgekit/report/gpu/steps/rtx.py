@@ -54,8 +54,8 @@ def _built(job: Job) -> Path:
         known = ", ".join(map(str, architectures()))
         raise Lacking(f"TensorRT-RTX builds for SM {known}, and {gpu.name} is SM {gpu.sm}; TensorRT serves it")
     out.parent.mkdir(exist_ok=True)
-    words = ["build", str(job.needs("model")), "--target", TARGET, "--sm", str(gpu.sm), "--imgsz", str(trials.SIDE)]
+    words = trials.flags(target=TARGET, sm=gpu.sm, imgsz=trials.SIDE, out=out)
     hidden = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
-    command = [sys.executable, "-m", "edgekit", *words, "--out", str(out)]
+    command = [sys.executable, "-m", "edgekit", "build", str(job.needs("model")), *words]
     subprocess.run(command, check=True, env=hidden, stdout=subprocess.DEVNULL)
     return out
