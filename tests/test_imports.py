@@ -112,6 +112,12 @@ WALLS = (
     Wall("report/table_*.py", rooms=f"{HOST} checkpoint.catalog targets"),
     Wall("report/gpu/options.py report/gpu/plan.py report/gpu/words.py", rooms=f"{PLAIN} report"),
     Wall(
+        "report/gpu/steps/training.py report/gpu/steps/loader.py",
+        "numpy torch",
+        "pynvml",
+        rooms=f"{HOST} bench bundle checkpoint quantize report targets train verify",
+    ),
+    Wall(
         "report/gpu/*",
         "numpy cv2",
         "torch pynvml",
