@@ -126,7 +126,7 @@ WALLS = (
     Wall("report/*", "numpy cv2", rooms=f"{HOST} bench bundle verify"),
     # What puts the rooms together: the heavy ones are imported inside functions, as the last test here proves.
     Wall("verify/__init__.py verify/rounding.py"),
-    Wall("verify/evaluate.py", "numpy", rooms=HOST),
+    Wall("verify/evaluate.py verify/written.py", "numpy", rooms=HOST),
     Wall("verify/parity.py", "numpy cv2", rooms=f"{HOST} verify"),
     Wall("verify/golden.py", "numpy cv2", rooms=f"{HOST} targets"),
     Wall("verify/*", "numpy", rooms=f"{HOST} nn.layers graph targets"),
@@ -148,6 +148,7 @@ WALLS = (
     Wall("bundle/inspection.py", inside="onnx", rooms=f"{HOST} targets graph checkpoint"),
     Wall("bundle/build.py", "numpy", rooms=f"{HOST} verify targets graph quantize checkpoint nn bench"),
     Wall("bundle/fitted.py", "numpy", rooms=f"{HOST} verify targets quantize nn"),
+    Wall("bundle/ray.py", "numpy", "ray pyarrow", rooms=HOST),
     Wall("bundle/*", "numpy", rooms=f"{HOST} verify graph"),
     # The command line: quick to start, free in what a command imports when it runs.
     Wall("cli/_plan_table.py cli/_many.py", inside="rich", rooms="*"),

@@ -44,7 +44,7 @@ def run(request: Request, asked: ManyOptions) -> None:
     check_sources(request.sources)
     folder = _folder(request.out, shard, asked)
     if asked.engine == "ray":
-        _with_ray(request, asked, folder)
+        _with_ray(request, asked, shard, folder)
     else:
         _here(request, asked, shard, folder)
     if shard.count == 1:
@@ -125,7 +125,7 @@ def opened(request: Request, asked: ManyOptions) -> Any:
 def _here(request: Request, asked: ManyOptions, shard: Any, folder: Path) -> None:
     """Work through a shard in this process."""
     from edgekit.runtime.many import formats
-    from edgekit.runtime.many.parts import ERRORS, Parts, done_in, parts_in
+    from edgekit.runtime.many.parts import ERRORS, Parts
     from edgekit.runtime.many.shards import locked
     from edgekit.runtime.many.work import Task, work
 
@@ -133,9 +133,7 @@ def _here(request: Request, asked: ManyOptions, shard: Any, folder: Path) -> Non
         stack.enter_context(locked(folder))
         predictor = stack.enter_context(opened(request, asked))
         keep_record(request, asked, predictor, folder)
-        done = done_in(folder)
-        if done and sum(part.end - part.first for part in parts_in(folder)) == shard.size(done.total):
-            note(f"{folder} is complete already")
+        if _complete(folder, shard):
             return
         crops = request.out if asked.save_crops else None
         task = Task(request.sources, shard, request.stride, crops, asked.track, asked.strict)
@@ -160,6 +158,34 @@ def keep_record(request: Request, asked: ManyOptions, predictor: Any, folder: Pa
     mine.write(folder)
 
 
-def _with_ray(request: Request, asked: ManyOptions, folder: Path) -> None:
+def _with_ray(request: Request, asked: ManyOptions, shard: Any, folder: Path) -> None:
     """Let a Ray cluster work through everything."""
-    raise UsageError("`engine` ray: not yet")
+    from edgekit.bundle import ray
+    from edgekit.cli._progress import Phases
+    from edgekit.runtime.many import formats
+    from edgekit.runtime.many.parts import Parts
+    from edgekit.runtime.many.shards import locked
+
+    with ExitStack() as stack:
+        stack.enter_context(locked(folder))
+        with opened(request, asked) as predictor:  # all that can be refused, before a cluster is asked
+            keep_record(request, asked, predictor, folder)
+            kept, batch = predictor.options, predictor.batch
+        if _complete(folder, shard):
+            return
+        portable = ray.arguments(request.model, request.how, kept, batch, asked.tile, asked.overlap)
+        cluster = ray.Cluster(asked.address, asked.actors)
+        parts = stack.enter_context(Parts(folder, formats.get(str(asked.format)), asked.part_size))
+        stack.enter_context(Phases("predicting with Ray"))
+        ray.predict(portable, request.sources, parts, cluster, request.stride, asked.strict)
+
+
+def _complete(folder: Path, shard: Any) -> bool:
+    """Whether all of a shard is there; then that is said."""
+    from edgekit.runtime.many.parts import done_in, parts_in
+
+    done = done_in(folder)
+    if done and sum(part.end - part.first for part in parts_in(folder)) == shard.size(done.total):
+        note(f"{folder} is complete already")
+        return True
+    return False

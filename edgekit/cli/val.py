@@ -38,6 +38,8 @@ class ValOptions:
     """Images per run."""
     save_json: Path | None = None
     """Write the predictions as COCO results."""
+    predictions: Path | None = None
+    """Score what `edgekit predict --format … --scoring` wrote into this folder; the model is not run."""
 
     def __post_init__(self) -> None:
         check(self)
@@ -63,15 +65,20 @@ def command(
     from edgekit.data import LabelOptions, account_of, open_dataset
     from edgekit.runtime.predictor import Predictor
     from edgekit.verify.evaluate import evaluate, labels_for
+    from edgekit.verify.written import check_written, evaluate_written
 
     reading = LabelOptions.from_text(label_options)
     preflight.check_models([model])
     preflight.check_data(data)
+    record = check_written(wanted.predictions, model) if wanted.predictions else None
     session = open_session(model, how, "topk" if wanted.deployed_head else "raw", foreign=True)
     with Predictor(session, batch=session.info.batch or wanted.batch) as predictor:
         dataset = labels_for(session, open_dataset(data, session.info.task, wanted.split, images, options=reading))
         with Counted("evaluating", len(dataset)) as counter:
-            evaluation = evaluate(predictor, dataset, scoring, counter.reach)
+            if wanted.predictions and record:
+                evaluation = evaluate_written(wanted.predictions, record, dataset, scoring)
+            else:
+                evaluation = evaluate(predictor, dataset, scoring, counter.reach)
     advice = metrics.threshold_curves(dataset, evaluation.predictions).best() if _detects(session.info) else []
     if wanted.save_json is not None:
         write_json(wanted.save_json, evaluation.predictions)

@@ -33,13 +33,13 @@ class Tracker:
     """Follows the objects of one video; ``fps`` says how long a second is."""
 
     def __init__(self, fps: float | None = None) -> None:
-        with optional("`track`", "supervision"):
+        with optional("`track`", "track"):
             import supervision
         self._detections = supervision.Detections
         if hasattr(supervision, "ByteTrack"):
             self._update: Any = supervision.ByteTrack(frame_rate=round(fps or 30)).update_with_detections
         else:
-            with optional("`track`", "supervision", "trackers"):
+            with optional("`track`", "track"):
                 from trackers import ByteTrackTracker
             self._update = ByteTrackTracker(frame_rate=fps or 30.0).update
 

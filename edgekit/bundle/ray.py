@@ -1,0 +1,311 @@
+"""Ray Data: an actor class for ``map_batches``, and the engine behind ``edgekit predict --engine ray``.
+
+    table = ray.data.read_images("s3://bucket/pictures", ...)        # or any table with a column ``image``
+    table.map_batches(RayPredictor, fn_constructor_kwargs={"model": "yolo12n-ov"}, concurrency=4, batch_size=16)
+
+Reading, sharing out, retries and writing are Ray Data's; an actor holds one opened model. What Ray wrote, in any order
+and perhaps twice, is put in order at the end, so that the output is the plain command's, byte for byte.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgekit.bundle.portable import PortablePredictor
+from edgekit.errors import EdgekitError, InputError, UsageError, optional
+from edgekit.runtime.atomic import replacing
+from edgekit.runtime.many.formats import line
+from edgekit.runtime.many.listing import Item, data_of
+from edgekit.runtime.many.parts import Done, Parts
+from edgekit.runtime.many.shards import Shard
+from edgekit.runtime.many.work import Job, Listing
+from edgekit.runtime.options import OpenOptions, Options
+from edgekit.runtime.sources import is_address
+
+BATCH = 16  # images of a block
+BLOCKS = 2000  # at most, that Ray keeps account of
+PATIENCE_S = 10.0  # for an address to answer
+LISTING, WRITTEN, NOTE = "ray-listing", "ray-written", "ray.json"
+IN_PASSING = 0  # CPUs of what reads and writes: it mostly waits, and the actors may hold all there are
+
+Columns = dict[str, Any]
+
+
+class RayPredictor:
+    """An actor of ``ray.data.Dataset.map_batches``; its arguments are ``PortablePredictor``'s. It adds a column to
+    every batch: see ``PortablePredictor.table``."""
+
+    def __init__(self, **how: Any) -> None:
+        self.portable = PortablePredictor(**how)
+        self.portable.predictor  # noqa: B018 - opened before the first batch
+
+    def __call__(self, batch: Columns) -> Columns:
+        found: Columns = self.portable.table(batch)
+        return found
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """What of a cluster is used.
+
+    Attributes:
+        address: of its head, ``auto`` for the one of this machine; None starts one.
+        actors: models at once; None for one a CPU (or a GPU).
+    """
+
+    address: str | None = None
+    actors: int | None = None
+
+
+def predict(
+    portable: Mapping[str, Any],
+    sources: Sequence[str],
+    parts: Parts,
+    cluster: Cluster,
+    stride: int = 1,
+    strict: bool = False,
+) -> Done:
+    """Work through everything that is listed on a Ray cluster, and write it to ``parts``, whose folder every machine of
+    the cluster sees by the same name.
+
+    Args:
+        portable: arguments of ``PortablePredictor``.
+
+    Raises:
+        InputError: nobody answers at the address, or there is nothing to do.
+        UsageError: the folder has results of other sources.
+        EdgekitError: Ray gave up.
+    """
+    ray = _connected(cluster.address)
+    folder = parts.folder.resolve()
+    listing = _listed(sources, folder, parts)
+    if not listing.total:
+        raise InputError(f"{', '.join(sources)}: there are no images or videos")
+    if any((folder / LISTING).iterdir()):
+        _run(ray, portable, folder, cluster, stride)
+    with closing(_collected(folder)) as database:
+        for index, mark in _marks(sources):
+            if index < parts.done:
+                continue
+            found = database.execute("SELECT rows FROM found WHERE place = ?", (index,)).fetchone()
+            if found is None:
+                raise EdgekitError(f"{folder}: Ray left out image {index}; `resume` to have it done")
+            parts.add(_rows(found[0], strict), mark)
+    done = parts.finish(listing.total, listing.mark)
+    for name in (LISTING, WRITTEN):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    (folder / NOTE).unlink(missing_ok=True)
+    return done
+
+
+def _marks(sources: Sequence[str]) -> Iterator[tuple[int, str]]:
+    return ((job.index, job.mark) for job in Listing(sources).jobs(Shard()))
+
+
+def _rows(text: bytes, strict: bool) -> Iterator[Columns]:
+    for each in text.splitlines():
+        row: Columns = json.loads(each)
+        if strict and "error" in row:
+            raise InputError(str(row["error"]))
+        yield row
+
+
+# ---- the cluster ------------------------------------------------------------------------------------------------
+
+
+def _connected(address: str | None) -> Any:
+    """Ray's module, connected.
+
+    Raises:
+        InputError: nobody answers at the address.
+    """
+    with optional("`engine` ray", "ray", "ray[data]"):
+        import pyarrow.parquet  # noqa: F401
+        import ray
+        import ray.data
+    if ray.is_initialized():
+        return ray
+    if address not in (None, "auto", "local"):
+        _check_answer(str(address))
+    try:
+        alone: Any = {"include_dashboard": False} if address in (None, "local") else {}
+        ray.init(address=address or "local", log_to_driver=False, logging_level="error", **alone)
+    except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+        reason = str(error).partition("\n")[0]
+        raise InputError(f"`address` {address}: no Ray cluster can be used there ({reason})") from None
+    return ray
+
+
+def _check_answer(address: str) -> None:
+    """Whether anybody listens there: Ray itself tries for minutes."""
+    host, colon, port = address.rpartition("://")[2].rpartition(":")
+    if not colon or not port.isdecimal():
+        raise UsageError(f"`address` {address}: write HOST:PORT, ray://HOST:PORT or auto")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), PATIENCE_S).close()
+    except (OSError, OverflowError) as error:
+        raise InputError(f"`address` {address}: nobody answers there ({error}); is the cluster up?") from None
+
+
+def _run(ray: Any, portable: Mapping[str, Any], folder: Path, cluster: Cluster, stride: int) -> None:
+    """Have Ray write the rows of everything in the listing."""
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    how: OpenOptions = portable.get("how") or OpenOptions()
+    on_gpu = bool(how.device) and not str(how.device).lower().startswith("cpu")
+    threads = how.threads or 1
+    have = ray.cluster_resources()
+    actors = cluster.actors or max(int(have.get("GPU" if on_gpu else "CPU", 1) // (1 if on_gpu else threads)), 1)
+    passing = {"num_cpus": IN_PASSING}
+    # Ray's own readers of files want a whole CPU to list them, which actors may hold all of.
+    lists = [str(path) for path in sorted((folder / LISTING).iterdir())]
+    table = ray.data.from_items(lists, override_num_blocks=min(len(lists), BLOCKS))
+    table = table.map_batches(_read, batch_size=1, **passing)
+    table = table.map_batches(
+        _Worker,
+        fn_constructor_args=[dict(portable, how=replace(how, threads=threads)), stride],
+        batch_size=BATCH,
+        compute=ray.data.ActorPoolStrategy(size=actors),
+        num_cpus=threads,
+        num_gpus=1 if on_gpu else 0,
+    )
+    try:
+        table.write_parquet(str(folder / WRITTEN), ray_remote_args=passing)
+    except ray.exceptions.RayError as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise EdgekitError(f"{folder}: Ray gave up ({reason}); what is complete is kept for `resume`") from error
+
+
+class _Worker:
+    """The engine's actor: from items to rows."""
+
+    def __init__(self, portable: Mapping[str, Any], stride: int) -> None:
+        self.portable, self.stride = PortablePredictor(**portable), stride
+        self.portable.predictor  # noqa: B018
+
+    def __call__(self, batch: Columns) -> Columns:
+        jobs = [Job(int(index), item, "") for index, item in zip(batch["place"], _items(batch), strict=True)]
+        texts = [b"".join(line(row) for row in rows) for rows in self.portable.rows(jobs, self.stride)]
+        return {"place": batch["place"], "rows": np.array(texts, object)}
+
+
+def _read(lists: Columns) -> Iterator[Columns]:
+    """Read the images of parts of the listing; what cannot be read is left to the actor to say."""
+    import pyarrow.parquet as pq
+
+    for path in lists["item"]:
+        batch = pq.read_table(path).to_pydict()
+        data = []
+        for item in _items(batch):
+            try:
+                data.append(_bytes(item))
+            except (EdgekitError, OSError):
+                data.append(None)
+        yield {**batch, "data": np.array([*data, None], object)[:-1]}
+
+
+def _bytes(item: Item) -> bytes | None:
+    plain = not (item.archive or item.problem or item.data or item.is_video or is_address(item.key))
+    if plain and not item.key.lower().endswith((".gif", ".tif", ".tiff")):
+        return Path(item.key).read_bytes()
+    return data_of(item) if not item.problem else None
+
+
+def _items(batch: Columns) -> Iterator[Item]:
+    names = ("key", "archive", "offset", "size", "data", "problem")
+    for key, archive, offset, size, data, problem in zip(*(batch[name] for name in names), strict=True):
+        yield Item(str(key), str(archive), int(offset), int(size), None if data is None else bytes(data), str(problem))
+
+
+# ---- before and after -------------------------------------------------------------------------------------------
+
+
+def _listed(sources: Sequence[str], folder: Path, parts: Parts) -> Listing:
+    """Write the listing, without what is done, for Ray to read.
+
+    Raises:
+        UsageError: what is done is of another listing.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    place = folder / LISTING
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir()
+    listing = Listing(sources)
+    for job in listing.jobs(Shard()):  # once to know what it is, before anything is left out of it
+        if job.index == parts.done - 1 and job.mark != parts.mark:
+            raise _changed(folder)
+    _check_note(folder, listing)
+    with closing(_collected(folder)) as database:
+        waiting: list[Columns] = []
+
+        def write(last: bool) -> None:
+            if waiting and (last or len(waiting) == BATCH):
+                pq.write_table(
+                    pa.Table.from_pylist(waiting, _schema(pa)), place / f"{waiting[0]['place']:012d}.parquet"
+                )
+                waiting.clear()
+
+        for job in Listing(sources).jobs(Shard()):
+            known = database.execute("SELECT 1 FROM found WHERE place = ?", (job.index,)).fetchone()
+            if job.index >= parts.done and not known:
+                item = job.item
+                waiting.append({"place": job.index, "key": item.key, "archive": item.archive, "offset": item.offset,
+                                "size": item.size, "data": item.data, "problem": item.problem})  # fmt: skip
+                write(False)
+        write(True)
+    return listing
+
+
+def _schema(pa: Any) -> Any:
+    kinds = {"place": pa.int64(), "key": pa.string(), "archive": pa.string(), "offset": pa.int64(), "size": pa.int64()}
+    return pa.schema(list({**kinds, "data": pa.binary(), "problem": pa.string()}.items()))
+
+
+def _changed(folder: Path) -> UsageError:
+    return UsageError(f"{folder}: the sources have changed since it was begun; go on with the same ones, or begin anew "
+                      "with `force`")  # fmt: skip
+
+
+def _check_note(folder: Path, listing: Listing) -> None:
+    """Whether what Ray wrote earlier is of this listing."""
+    note = {"total": listing.total, "listing": listing.mark}
+    path = folder / NOTE
+    if path.exists() and json.loads(path.read_text(encoding="utf-8")) != note and (folder / WRITTEN).is_dir():
+        raise _changed(folder)
+    with replacing(path) as partial:
+        partial.write_text(json.dumps(note) + "\n", encoding="utf-8")
+
+
+def _collected(folder: Path) -> sqlite3.Connection:
+    """What Ray has written, by place, in a temporary file."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    database = sqlite3.connect("")
+    database.execute("CREATE TABLE found (place INTEGER PRIMARY KEY, rows BLOB)")
+    for path in sorted((folder / WRITTEN).glob("*.parquet")) if (folder / WRITTEN).is_dir() else ():
+        try:
+            table = pq.read_table(path, columns=["place", "rows"]).to_pydict()
+        except (pa.ArrowException, OSError):  # was being written when its machine died; Ray wrote another
+            continue
+        pairs = zip(table["place"], table["rows"], strict=True)
+        database.executemany("INSERT OR IGNORE INTO found VALUES (?, ?)", pairs)
+    return database
+
+
+def arguments(model: Path, how: OpenOptions, options: Options, batch: int, tile: int | None, overlap: float) -> Columns:
+    """``PortablePredictor``'s arguments, as the other machines need them."""
+    path = str(model.resolve())
+    return {"model": path, "how": how, "options": options, "batch": batch, "tile": tile, "overlap": overlap}
