@@ -73,7 +73,8 @@ def main() -> None:
         theirs = slicer(image)
         end = time.process_time()
         ratios.append((end - middle) / (middle - start))
-        row = {"boxes": len(truth), "tiles": len(ours), "slicer": len(theirs), "recall_tiles": recall(ours.boxes, truth),
+        row = {"boxes": len(truth), "tiles": len(ours), "slicer": len(theirs),
+               "recall_tiles": recall(ours.boxes, truth),
                "recall_slicer": recall(theirs.xyxy, truth), "recall_whole": recall(plain(image)[0].boxes, truth),
                "tiles_s": middle - start, "slicer_s": end - middle}  # fmt: skip
         print(json.dumps(row), flush=True)
