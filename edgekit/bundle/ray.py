@@ -10,6 +10,7 @@ and perhaps twice, is put in order at the end, so that the output is the plain c
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 import socket
 import sqlite3
@@ -139,7 +140,7 @@ def _connected(address: str | None) -> Any:
         _check_answer(str(address))
     try:
         alone: Any = {"include_dashboard": False} if address in (None, "local") else {}
-        ray.init(address=address or "local", log_to_driver=False, logging_level="error", **alone)
+        ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **alone)
     except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
         reason = str(error).partition("\n")[0]
         raise InputError(f"`address` {address}: no Ray cluster can be used there ({reason})") from None
