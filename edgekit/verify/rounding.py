@@ -58,8 +58,9 @@ PEAK = 2.0  # of a factor, for the largest difference
 # detector at 320 px on photographs), sums that saturate by ten times as much.
 SELF_TEST = {"f32": 30.0, "w16": 8.0, "f16": 8.0, "bf16": 8.0, "int8": 3.0}
 ANGLES = 1e-4  # a floor, radians
-# The same bundle on x86 and on ARM, by what a user sees, matched object by object: pixels, 0..1, radians, 1 - IoU. Those
-# of f32 are what is promised; f16 and int8 were set after detection with small runs (0.18 px and 0.02; 0.04 in scores).
+# The same bundle on x86 and on ARM, by what a user sees, matched object by object: pixels, 0..1, radians, 1 - IoU.
+# Those of f32 are what is promised; f16 and int8 were set after detection with small runs (0.18 px and 0.02; 0.04 in
+# scores).
 ACROSS = {
     "f32": {"boxes": 0.5, "keypoints": 0.5, "scores": 1e-3, "angles": 2e-2, "masks": 0.02, "order": True},
     "f16": {"boxes": 2.0, "keypoints": 2.0, "scores": 0.03, "angles": 0.1, "masks": 0.2, "order": False},
