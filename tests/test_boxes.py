@@ -119,7 +119,7 @@ def test_probiou_orders_pairs_as_polygon_iou_does() -> None:
 # ---- rotated boxes ----------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.floats(0.5, 500), st.floats(0.5, 500), st.floats(-20, 20))
 def test_regularise_keeps_the_shape_and_bounds_the_angle(w: float, h: float, angle: float) -> None:
     box = np.array([[100.0, 50.0, w, h, angle]])
@@ -156,7 +156,7 @@ def test_corners_agree_with_opencv() -> None:
 # ---- suppression ------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.data())
 def test_nms_on_whole_numbers_is_exactly_the_loop(data: st.DataObject) -> None:
     # Whole pixels and thresholds that are powers of two: overlaps equal to the threshold do occur.

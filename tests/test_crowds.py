@@ -41,7 +41,7 @@ from tests.tiny import CANDIDATES, NAMES, SIZE, crowded_bundle
 # ---- results ----------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(1, 1000), st.floats(0.02, 0.95), st.booleans(), st.integers(0, 5))
 def test_enough_candidates_are_all_of_them(kept: int, conf: float, rotated: bool, seed: int) -> None:
     """With as many candidates as lie above the confidence, a topk head finds what the raw head does; with fewer it says

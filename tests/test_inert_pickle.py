@@ -240,7 +240,7 @@ def test_every_opcode_of_python_is_known_or_refused() -> None:
 OPCODES = b"".join(op.code.encode("latin-1") for op in pickletools.opcodes)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(st.lists(st.one_of(st.sampled_from([bytes([b]) for b in OPCODES]), st.binary(max_size=4)), max_size=40))
 def test_random_opcodes_end_in_a_value_or_a_sentence(parts: list[bytes]) -> None:
     data = b"\x80\x04(]})N" + b"".join(parts) + b"."

@@ -236,7 +236,7 @@ def test_equal_scores_keep_the_order_anchor_then_class() -> None:
     assert result.labels.tolist() == [0, 0, 0]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.integers(0, 9), max_size=60), st.integers(1, 70))
 def test_best_first_is_a_stable_sort_cut_off(values: list[int], limit: int) -> None:
     scores = np.array(values, np.float32)

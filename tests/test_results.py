@@ -56,7 +56,7 @@ def classified() -> Result:
 # ---- run-length encoding ----------------------------------------------------------------------------------------
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.integers(1, 40), st.integers(1, 40), st.floats(0, 1), st.integers(0, 2**32 - 1))
 def test_rle_agrees_with_pycocotools(height: int, width: int, share: float, seed: int) -> None:
     reference = pytest.importorskip("pycocotools.mask")
@@ -68,7 +68,7 @@ def test_rle_agrees_with_pycocotools(height: int, width: int, share: float, seed
     np.testing.assert_array_equal(decode_rle(expected), mask)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.data())
 def test_rle_of_a_crop_is_that_of_the_whole(data: st.DataObject) -> None:
     reference = pytest.importorskip("pycocotools.mask")
@@ -85,7 +85,7 @@ def test_rle_of_a_crop_is_that_of_the_whole(data: st.DataObject) -> None:
     assert masks.rle() == [{"size": [height, width], "counts": counts}]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(st.integers(0, 2**31), max_size=30))
 def test_run_lengths_survive_packing(runs: list[int]) -> None:
     np.testing.assert_array_equal(unpack_counts(pack_counts(runs)), np.array(runs, np.int64))

@@ -22,6 +22,7 @@ from edgekit.bundle.external import is_foreign
 from edgekit.bundle.loading import open_session
 from edgekit.errors import UsageError
 from edgekit.runtime.manifest import read_bundle
+from edgekit.runtime.options import OpenOptions
 from edgekit.spec import Session
 from edgekit.verify import agreement, parity, stages
 from edgekit.verify.rounded import rounded as narrowed
@@ -34,6 +35,7 @@ def compare(
     conf: float = 0.25,
     size: tuple[int, int] | None = None,
     task: str | None = None,
+    outputs: str | None = None,
 ) -> dict[str, Any]:
     """Compare two models.
 
@@ -42,7 +44,7 @@ def compare(
         images: uint8 BGR ``[h, w, 3]``.
         conf: confidence that detections are compared at.
         size: input size of checkpoints; by default that of the other model, if it has a fixed one.
-        task: what another tool's model is for, where it does not say.
+        task, outputs: what another tool's model is for, and how it lays out what it gives, where it does not say.
 
     Returns:
         ``roles`` (None where the heads differ), ``detections`` and ``stage`` (None where roles agree or none stands
@@ -51,7 +53,7 @@ def compare(
     Raises:
         UsageError: the models are of different tasks, classes or input sizes.
     """
-    a, b = _open_both(first, second, size, task)
+    a, b = _open_both(first, second, OpenOptions(task, outputs, size))
     own, theirs = _lineage(first), _lineage(second)
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -101,12 +103,12 @@ def _parting(
     return None
 
 
-def _open_both(first: Path, second: Path, size: tuple[int, int] | None, task: str | None) -> tuple[Session, Session]:
-    b = open_session(second, imgsz=size, foreign=True, task=task)
+def _open_both(first: Path, second: Path, how: OpenOptions) -> tuple[Session, Session]:
+    b = open_session(second, how, foreign=True)
     fixed = b.info.imgsz if b.target != "pytorch" else None
     head = b.info.head if b.info.head != "nms" else "raw"
     kept = b.info.candidates if head == "topk" else None
-    a = open_session(first, imgsz=size or fixed, head=head, foreign=True, task=task, candidates=kept)
+    a = open_session(first, how, head, kept, foreign=True, imgsz=how.imgsz or fixed)
     if b.target == "pytorch" and a.info.imgsz != b.info.imgsz:
         b = open_session(second, imgsz=a.info.imgsz, head=a.info.head, candidates=a.info.candidates)
     if a.info.task != b.info.task or a.info.names != b.info.names:

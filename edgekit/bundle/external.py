@@ -20,8 +20,17 @@ or, where suppression is part of the file (Ultralytics' ``nms=True``, end-to-end
 | pose | ``[B, K, 6+P*V]`` | as detect, then the keypoints |
 | segment | ``[B, K, 6+M]`` and ``[B, M, H/4, W/4]`` | as detect, then mask coefficients; and the prototypes |
 
-Task, class names and keypoints come from the metadata such files carry (ONNX ``metadata_props``, or ``metadata.yaml``
-beside an IR); where there is none, the task is asked for. Anything else is refused in a sentence.
+or every cell decoded and no suppression, as DeepStream's parsers read it:
+
+| task | output | values of a cell |
+|---|---|---|
+| detect | ``[B, N, 6]`` | x1, y1, x2, y2 in pixels, score, class |
+
+Outputs laid out otherwise are described in a line (``edgekit/bundle/outputs.py``): ``xyxy; scores``.
+
+Task, class names and keypoints come from the metadata such files carry (ONNX ``metadata_props``, ``metadata.yaml``
+beside an IR, or ``config.txt`` inside a TorchScript file); where there is none, the task is asked for. Anything else is
+refused in a sentence.
 
     model = read(Path("yolo11n.onnx"))
     model.info.task, model.info.names
@@ -42,6 +51,7 @@ import numpy as np
 import yaml
 
 from edgekit import targets, tasks
+from edgekit.bundle.outputs import Layout
 from edgekit.errors import InputError, UsageError, optional
 from edgekit.spec import ModelInfo, Port, Session
 from edgekit.targets import Target
@@ -63,6 +73,7 @@ class ForeignModel:
         inner: the file's own ports, for the backend.
         named: whether the class names are the model's own; else they are numbers.
         keypoint_values: values per keypoint in the file, 2 or 3; 0 without keypoints.
+        layout: how its outputs were said to be laid out, if they were.
     """
 
     path: Path
@@ -71,6 +82,11 @@ class ForeignModel:
     inner: ModelInfo
     named: bool
     keypoint_values: int
+    layout: Layout | None = None
+
+    def unchecked(self, session: Session) -> ForeignSession:
+        """``wrap`` for those who want to know what it answers, whatever that is."""
+        return ForeignSession(session, self)
 
     def wrap(self, session: Session) -> ForeignSession:
         """The session that a backend opened on ``inner``, answering in roles.
@@ -97,10 +113,12 @@ class ForeignSession(Session):
         """``[B, 3, H, W]`` float32 in 0..1 -> one array per role."""
         outputs = self._session.run(batch.astype(self._dtype, copy=False))
         arrays = [outputs[port.role] for port in self._model.inner.outputs]
+        if self._model.layout is not None:
+            return self._model.layout.roles(arrays, self.info)
         roles = [port.role for port in self.info.outputs]
         if roles == ["class_probabilities"]:
             return {"class_probabilities": arrays[0]}
-        if self.info.head == "nms":
+        if self.info.head != "raw":
             places, extra = arrays[0][..., :4], arrays[0][..., 6:]
             found = {"scores": arrays[0][..., 4], "labels": arrays[0][..., 5]}
         else:
@@ -163,19 +181,24 @@ _SAY = (
 
 
 def is_foreign(path: Path) -> bool:
-    """Whether ``path`` is an IR, a folder with one, or an ONNX file without edgekit's metadata."""
+    """Whether ``path`` is an IR, a folder with one, a TorchScript file, or an ONNX file without edgekit's metadata."""
     if path.is_dir():
         return not (path / "manifest.json").is_file() and any(path.glob("*.xml"))
-    return path.suffix == ".xml" or (path.suffix == ".onnx" and _document().METADATA_KEY not in _described(path)[2])
+    return path.suffix in (".xml", ".torchscript") or (
+        path.suffix == ".onnx" and _document().METADATA_KEY not in _described(path)[2]
+    )
 
 
-def read(path: Path, imgsz: tuple[int, int] | None = None, task: str | None = None) -> ForeignModel:
+def read(
+    path: Path, imgsz: tuple[int, int] | None = None, task: str | None = None, layout: str | None = None
+) -> ForeignModel:
     """Understand a foreign model.
 
     Args:
-        path: an ONNX file, an IR's ``.xml`` or a folder with one.
+        path: an ONNX file, a TorchScript file, an IR's ``.xml`` or a folder with one.
         imgsz: (height, width) for a model that takes any.
         task: for a model that does not say.
+        layout: what its outputs are, for a detector that lays them out in its own way (``Layout``).
 
     Raises:
         InputError: it is not laid out as the module's table says.
@@ -185,6 +208,12 @@ def read(path: Path, imgsz: tuple[int, int] | None = None, task: str | None = No
         inputs, outputs, metadata = _described(path)
         place, target = path, replace(targets.reference(), name="onnxruntime")
         said = _Said({key: _literal(text) for key, text in metadata.items()}, path)
+    elif path.suffix == ".torchscript":
+        with optional("running a TorchScript file", "train"):
+            from edgekit.nn import scripted
+        place, target = path, replace(targets.reference(), name="torchscript", opener=scripted.opener)
+        inputs, outputs, found = scripted.describe(path, imgsz)
+        said = _Said(found, path)
     else:
         place = _xml(path)
         target = replace(targets.get("ov-fp16"), name="openvino")
@@ -192,11 +221,35 @@ def read(path: Path, imgsz: tuple[int, int] | None = None, task: str | None = No
         inputs, outputs = target.describe(place)
         said = _Said(_yaml(place.with_name("metadata.yaml")), place)
     image = _image(inputs, place, imgsz or said.imgsz())
+    if layout is not None:
+        return _laid_out(Layout.parse(layout, place), said, image, outputs, place, target)
     known = _task(said, task, outputs, place)
     outputs.sort(key=lambda port: len(port.shape))
     info = _info(known, said, image, outputs, place)
     inner = info.replace(outputs=tuple(Port(p.name, str(i), p.shape, p.dtype) for i, p in enumerate(outputs)))
     return ForeignModel(place, target, info, inner, bool(said.names()), said.keypoint_shape(known)[1])
+
+
+def _laid_out(
+    layout: Layout, said: _Said, image: Port, outputs: list[Port], path: Path, target: Target
+) -> ForeignModel:
+    """A detector whose outputs were described."""
+    _, _, height, width = image.shape
+    assert height and width
+    names = said.names()
+    classes = layout.classes([port.shape for port in outputs], len(names) if names else None)
+    info = ModelInfo(
+        task="detect",
+        imgsz=(height, width),
+        head=layout.head,
+        names=names or tuple(str(i) for i in range(classes)),
+        inputs=(image,),
+        outputs=layout.ports(image.shape[0]),
+        preprocess=tasks.get("detect").preprocess,
+        license=said.license(),
+    )
+    inner = info.replace(outputs=tuple(Port(p.name, str(i), p.shape, p.dtype) for i, p in enumerate(outputs)))
+    return ForeignModel(path, target, info, inner, bool(names), 0, layout)
 
 
 class _Said:
@@ -311,9 +364,10 @@ def _info(task: tasks.Task, said: _Said, image: Port, outputs: list[Port], path:
     names = said.names()
     per_cell = _values_per_cell(task, said, outputs)
     cells = sum(math.ceil(height / s) * math.ceil(width / s) for s in _STRIDES) if task.detects else None
-    finished = task.detects and _is_finished(outputs, per_cell, cells)
+    decoded = task.roles == ("boxes", "scores") and outputs[0].shape[1:] == (cells, 6)
+    finished = decoded or (task.detects and _is_finished(outputs, per_cell, cells))
     if finished and not names:
-        raise InputError(f"{path}: gives finished detections, and no names that tell how many classes there are; "
+        raise InputError(f"{path}: gives decoded detections, and no names that tell how many classes there are; "
                          "export it with its metadata")  # fmt: skip
     _check_outputs(task, names, outputs, per_cell, finished, cells, (height, width), path)
     count = outputs[0].shape[1] if finished else cells
@@ -332,7 +386,8 @@ def _info(task: tasks.Task, said: _Said, image: Port, outputs: list[Port], path:
     return ModelInfo(
         task=task.name,
         imgsz=(height, width),
-        head="nms" if finished else "raw",
+        head="topk" if decoded else "nms" if finished else "raw",
+        candidates=cells if decoded else None,
         names=names or tuple(str(i) for i in range(classes)),
         inputs=(image,),
         outputs=tuple(Port(role, role, shapes[role]) for role in roles),

@@ -68,12 +68,14 @@ def load(
             the bundle's self-test before the model answers, "once" only where this very bundle has not passed it on
             this machine, device, driver and runtime before, which is remembered beside the cache
             (``edgekit.runtime.proven``). With OpenVINO's AUTO also before the first answer from another device.
+            ``outputs`` says how a foreign detector lays its outputs out, where that is in a way of its own
+            (``edgekit.bundle.outputs``).
 
     Raises:
         EdgekitError: one sentence on what is wrong with the file, an option, or what is not installed.
         GateError: the self-test fails; the message names the role, the cause and what to do.
     """
-    how = OpenOptions(task, imgsz, device, threads, streams, cache)
+    how = OpenOptions(task, options.pop("outputs", None), imgsz, device, threads, streams, cache)
     verify = options.pop("verify", False)
     if fleet.is_index(Path(path)):
         index = fleet.read_index(Path(path))
@@ -141,7 +143,7 @@ def open_session(
         index, own = fleet.read_index(path), how
         return fleet.first(index, how.device, lambda folder: open_session(folder, own, head, candidates, foreign))[1]
     size = parse_imgsz(how.imgsz) if how.imgsz is not None else None
-    found = _artifact(path, size, foreign, how.task, how.device)
+    found = _artifact(path, size, foreign, how)
     folder = _cache_folder(path, found, how.cache or False)
     if found is None:
         if how.streams is not None:
@@ -188,6 +190,7 @@ def open_streams(
     imgsz: str | int | tuple[int, int] | None = None,
     foreign: bool = False,
     task: str | None = None,
+    outputs: str | None = None,
 ) -> list[Session]:
     """``count`` sessions of one model that may run at the same time, of ``threads`` threads each.
 
@@ -199,19 +202,18 @@ def open_streams(
         return fleet.first(
             fleet.read_index(path),
             device,
-            lambda folder: open_streams(folder, count, device, threads, imgsz, foreign, task),
+            lambda folder: open_streams(folder, count, device, threads, imgsz, foreign, task, outputs),
         )[1]
-    found = _artifact(path, parse_imgsz(imgsz) if imgsz is not None else None, foreign, task, device)
+    how = OpenOptions(task, outputs, imgsz, device, threads)
+    found = _artifact(path, parse_imgsz(imgsz) if imgsz is not None else None, foreign, how)
     if found is None and count > 1:
         raise UsageError(f"{path}: PyTorch runs one stream a process; build the model for a target")
     if found is None:
-        return [open_session(path, OpenOptions(task, imgsz, device, threads), foreign=foreign)]
+        return [open_session(path, how, foreign=foreign)]
     return _opened(found, count, Opening(device, threads))
 
 
-def _artifact(
-    path: Path, size: tuple[int, int] | None, foreign: bool, task: str | None, device: str | None
-) -> _Artifact | None:
+def _artifact(path: Path, size: tuple[int, int] | None, foreign: bool, how: OpenOptions) -> _Artifact | None:
     """What ``path`` is; None for what must be a checkpoint."""
     if not path.exists():
         raise InputError(f"{path}: no such file or folder; give a bundle, a checkpoint or an exported ONNX file")
@@ -219,14 +221,14 @@ def _artifact(
         from edgekit.bundle.external import is_foreign, read
 
         if is_foreign(path):
-            model = read(path, size, task)
+            model = read(path, size, how.task, how.outputs)
             _check_size(path, model.info, size)
             return _Artifact(model.target, model.path, model.inner, model.wrap)
     if path.is_dir():
         opened = read_bundle(path)
         _check_size(path, opened.info, size)
         target = targets.get(opened.target)
-        _warn_of_processor(opened, target, device)
+        _warn_of_processor(opened, target, how.device)
         return _Artifact(target, path, opened.info, shapes=opened.shapes)
     if path.suffix == ".onnx":
         info = _onnx_info(path)

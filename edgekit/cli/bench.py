@@ -33,7 +33,7 @@ def command(
         typer.Argument(help="Bundles, checkpoints, ONNX files and OpenVINO folders, those of other tools included."),
     ],
     wanted: BenchOptions,
-    how: Annotated[OpenOptions, Only("task", "imgsz", "device")],
+    how: Annotated[OpenOptions, Only("task", "outputs", "imgsz", "device")],
     keep: Annotated[Options, Only("conf")],
     out: Annotated[Path | None, typer.Option(help="Write the JSON document to this file.")] = None,
     force: Force = False,
@@ -67,7 +67,13 @@ class _Opening:
 
     def options(self) -> dict[str, Any]:
         """Arguments of ``edgekit.bundle.loading.load``, JSON-ready."""
-        same = {"device": self.how.device, "imgsz": self.how.imgsz, "task": self.how.task, "conf": self.conf}
+        same = {
+            "device": self.how.device,
+            "imgsz": self.how.imgsz,
+            "task": self.how.task,
+            "outputs": self.how.outputs,
+            "conf": self.conf,
+        }
         return {**same, "threads": self.threads[0] if self.threads else None, "foreign": True}
 
     def load(self, name: str) -> Predictor:
@@ -80,7 +86,7 @@ class _Opening:
         from edgekit.runtime.predictor import Predictor
 
         how = self.how
-        sessions = open_streams(name, count, how.device, threads, how.imgsz, True, how.task)
+        sessions = open_streams(name, count, how.device, threads, how.imgsz, True, how.task, how.outputs)
         return [Predictor(session, Options(conf=self.conf)) for session in sessions]
 
 

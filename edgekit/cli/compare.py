@@ -18,7 +18,7 @@ def command(
         Path, typer.Argument(help="The reference: a checkpoint, bundle or ONNX file, or another tool's model.")
     ],
     second: Annotated[Path, typer.Argument(help="The model to hold against it.")],
-    how: Annotated[OpenOptions, Only("task", "imgsz")],
+    how: Annotated[OpenOptions, Only("task", "outputs", "imgsz")],
     keep: Annotated[Options, Only("conf")],
     images: Images = None,
     most: Annotated[int, typer.Option(min=1, help="Use at most this many images.")] = 16,
@@ -37,7 +37,7 @@ def command(
     from edgekit.bundle.compare import compare
 
     with Phases("comparing"):
-        report = compare(first, second, pictures, keep.conf, size, how.task)
+        report = compare(first, second, pictures, keep.conf, size, how.task, how.outputs)
     if json:
         emit_json(report)
     else:

@@ -50,7 +50,7 @@ def command(
     data: Annotated[Path, typer.Argument(help="A data.yaml, a COCO JSON, or a folder of class folders.")],
     wanted: ValOptions,
     scoring: Annotated[Options, Without("imgsz")],
-    how: Annotated[OpenOptions, Only("task", "imgsz", "device", "threads")],
+    how: Annotated[OpenOptions, Only("task", "outputs", "imgsz", "device", "threads")],
     images: CocoImages = None,
     label_options: LabelWords = "",
     force: Force = False,

@@ -106,12 +106,17 @@ def open_sources(sources: Sequence[str | Path], stride: int = 1) -> Sources:
 
 def read_images(images: str | Path | Sequence[str | Path], most: int = 8) -> list[np.ndarray]:
     """The first ``most`` images (uint8 BGR) of files, folders and globs."""
-    found: list[np.ndarray] = []
+    return [image for _, image in named_images(images, most)]
+
+
+def named_images(images: str | Path | Sequence[str | Path], most: int = 8) -> list[tuple[str, np.ndarray]]:
+    """The first ``most`` images (uint8 BGR) of files, folders and globs, and where each came from."""
+    found: list[tuple[str, np.ndarray]] = []
     for frame in open_sources([images] if isinstance(images, (str, Path)) else images):
         if frame.error is not None:
             raise frame.error
         if frame.image is not None:
-            found.append(frame.image)
+            found.append((str(frame.path), frame.image))
         if len(found) == most:
             break
     return found

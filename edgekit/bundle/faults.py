@@ -1,0 +1,229 @@
+"""What goes wrong between a network and what others made of it: each fault as a change to the right answer.
+
+A fault is stated forwards, as what a sound model would answer if it had it; a model in doubt that answers the same has
+that fault (``diagnosis.py`` looks for the one). Words are those that people use.
+
+    faulty = next(fault for fault in CATALOGUE if fault.word == "channel order")
+    session.run(faulty.sees(batch))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import cv2
+import numpy as np
+
+from edgekit.runtime.image import Geometry
+
+Array = np.ndarray
+Roles = dict[str, Array]
+
+_MEAN = np.array([0.485, 0.456, 0.406], np.float32)[:, None, None]  # of ImageNet, as classifiers are often fed
+MOST_LOGIT = 12.0  # beyond it probabilities say too little of logits
+_DEVIATION = np.array([0.229, 0.224, 0.225], np.float32)[:, None, None]
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing that can be wrong.
+
+    Attributes:
+        word: what it is called.
+        says: what is the case, in a sentence without its subject.
+        advice: what to do.
+        sees: the input ``[B, 3, H, W]`` (RGB, 0..1) -> what the network really saw.
+        fits: (image, (H, W)) -> how the picture was put on the canvas, and where; None: as it should be.
+        lies: where the answer is mapped back from; None: from where the picture lies.
+        answers: roles of the raw head -> what is answered instead.
+        boxes: (corners ``[..., 4]``, (H, W) of what they lie in) -> the corners that are read of what is written.
+        labels: the right labels -> those that finished detections have.
+        keeps: detection options that differ.
+        inside: whether a file can have it; else only a program around it.
+    """
+
+    word: str
+    says: str
+    advice: str
+    sees: Callable[[Array], Array] | None = None
+    fits: Callable[[Array, tuple[int, int]], tuple[Array, Geometry]] | None = None
+    lies: Callable[[Geometry], Geometry] | None = None
+    answers: Callable[[Roles], Roles] | None = None
+    boxes: Callable[[Array, tuple[int, int]], Array] | None = None
+    labels: Callable[[Array], Array] | None = None
+    keeps: Mapping[str, Any] = field(default_factory=dict)
+    inside: bool = True
+
+    @property
+    def stage(self) -> int:
+        """Where in the flow it happens: 0 before the network, 1 in what it answers, 2 in what is kept of that."""
+        if self.sees or self.fits:
+            return 0
+        return 1 if self.answers or self.boxes else 2
+
+
+# ---- pictures on a canvas ------------------------------------------------------------------------------------------
+
+
+def _stretched(image: Array, size: tuple[int, int]) -> tuple[Array, Geometry]:
+    height, width = image.shape[:2]
+    canvas = cv2.resize(image, size[::-1], interpolation=cv2.INTER_LINEAR)
+    return canvas, Geometry(height, width, size[1] / width, size[0] / height, 0, 0)
+
+
+def _placed(centred: bool, fill: int) -> Callable[[Array, tuple[int, int]], tuple[Array, Geometry]]:
+    """Letterbox with another padding, or in the upper left corner."""
+
+    def fits(image: Array, size: tuple[int, int]) -> tuple[Array, Geometry]:
+        height, width = image.shape[:2]
+        ratio = min(size[0] / height, size[1] / width)
+        inner = (max(round(width * ratio), 1), max(round(height * ratio), 1))
+        left, top = ((size[1] - inner[0]) // 2, (size[0] - inner[1]) // 2) if centred else (0, 0)
+        canvas = np.full((*size, 3), fill, np.uint8)
+        canvas[top : top + inner[1], left : left + inner[0]] = cv2.resize(image, inner)
+        return canvas, Geometry(height, width, inner[0] / width, inner[1] / height, left, top)
+
+    return fits
+
+
+def _unpadded(geometry: Geometry) -> Geometry:
+    return Geometry(geometry.height, geometry.width, geometry.scale_x, geometry.scale_y, 0, 0)
+
+
+def _unmapped(geometry: Geometry) -> Geometry:
+    return Geometry(geometry.height, geometry.width, 1, 1, 0, 0)
+
+
+# ---- answers -------------------------------------------------------------------------------------------------------
+
+
+def to_centre(boxes: Array) -> Array:
+    """Corners -> centre and sides."""
+    low, high = boxes[..., :2], boxes[..., 2:]
+    return np.concatenate([(low + high) / 2, high - low], -1)
+
+
+def from_centre(boxes: Array) -> Array:
+    """Centre and sides -> corners."""
+    centre, half = boxes[..., :2], boxes[..., 2:] / 2
+    return np.concatenate([centre - half, centre + half], -1)
+
+
+def _to_size(boxes: Array) -> Array:
+    return np.concatenate([boxes[..., :2], boxes[..., 2:] - boxes[..., :2]], -1)
+
+
+def _from_size(boxes: Array) -> Array:
+    return np.concatenate([boxes[..., :2], boxes[..., :2] + boxes[..., 2:]], -1)
+
+
+_FORMS: tuple[tuple[str, Callable[[Array], Array], Callable[[Array], Array]], ...] = (
+    ("corners (x1, y1, x2, y2)", np.array, np.array),
+    ("centre and size (cx, cy, w, h)", to_centre, from_centre),
+    ("corner and size (x, y, w, h)", _to_size, _from_size),
+)
+
+
+def _misread(write: Callable[[Array], Array], read: Callable[[Array], Array]) -> Callable[..., Array]:
+    return lambda boxes, size: read(write(boxes))
+
+
+def box_forms(expected: int) -> list[Fault]:
+    """Boxes written in another form than the ``expected`` one of ``_FORMS`` (0: corners, 1: centre, 2: COCO's), or in
+    another unit or order, and read as that."""
+    name, write, read = _FORMS[expected]
+    found = [
+        Fault("box format", f"writes boxes as {other}, where {name} is expected", f"read its boxes as {other}",
+              boxes=_misread(writes, read))
+        for i, (other, writes, _) in enumerate(_FORMS) if i != expected
+    ]  # fmt: skip
+    order = [1, 0, 3, 2]
+    return [
+        *found,
+        Fault("box format", "writes boxes as fractions of the input, where pixels are expected",
+              "multiply its boxes by the input's width and height",
+              boxes=lambda b, size: read(write(b) / np.array([*size[::-1], *size[::-1]], np.float32))),
+        Fault("box format", "writes y before x", "exchange x and y of its boxes",
+              boxes=lambda b, size: read(write(b)[..., order])),
+    ]  # fmt: skip
+
+
+def _of_scores(change: Callable[[Array], Array]) -> Callable[[Roles], Roles]:
+    def answers(roles: Roles) -> Roles:
+        return roles | {r: change(roles[r]) for r in ("scores", "class_probabilities") if r in roles}
+
+    return answers
+
+
+def _sigmoid(values: Array) -> Array:
+    squashed: Array = 1 / (1 + np.exp(-values))
+    return squashed
+
+
+def _logit(values: Array) -> Array:
+    safe = np.clip(values.astype(np.float64), 1e-12, 1 - 1e-7)
+    odds: Array = np.clip(np.log(safe / (1 - safe)), -MOST_LOGIT, MOST_LOGIT)
+    return odds.astype(np.float32)
+
+
+def _softmax(values: Array) -> Array:
+    powers: Array = np.exp(values - values.max(1, keepdims=True))
+    shares: Array = powers / powers.sum(1, keepdims=True)
+    return shares
+
+
+def classes_moved(order: Array, says: str) -> Fault:
+    """Class ``i`` is answered at place ``order[i]``, which may be one more than there are."""
+    within = order % len(order)
+    back = np.argsort(within)
+    moved = _of_scores(lambda scores: np.asarray(scores[:, back]))
+    advice = "give the names in the order of its outputs"
+    return Fault("class order", says, advice, answers=moved, labels=lambda labels: np.asarray(order[labels]))
+
+
+def keeping(word: str, says: str, advice: str, **options: Any) -> Fault:
+    """A fault of what is kept: ``options`` of detection that differ from those asked for."""
+    return Fault(word, says, advice, keeps=options)
+
+
+def _logits(roles: Roles) -> Roles:
+    """Of scores what a sigmoid was applied to, of probabilities what a softmax was (but for a constant)."""
+    if "class_probabilities" in roles:
+        logs = np.log(np.clip(roles["class_probabilities"], 1e-12, 1))
+        return roles | {"class_probabilities": logs}
+    return roles | {"scores": _logit(roles["scores"])}
+
+
+_NO_SIGMOID = Fault("sigmoid", "gives logits: its last activation is missing", "apply a sigmoid to its scores (a "
+                    "softmax to a classifier's)", answers=_logits)  # fmt: skip
+_TWO_SIGMOIDS = Fault("sigmoid", "applies the sigmoid twice", "leave out one of the two; scores are probabilities "
+                      "already", answers=_of_scores(_sigmoid))  # fmt: skip
+
+CATALOGUE = (
+    Fault("channel order", "takes BGR, not RGB", "feed it BGR, or export it again for RGB", lambda b: b[:, ::-1]),
+    Fault("normalisation", "expects pixels of 0 to 255: it divides by 255 itself", "feed it pixels as they are",
+          lambda b: b / 255),
+    Fault("normalisation", "lets the network see pixels of 0 to 255", "divide by 255 once", lambda b: b * 255),
+    Fault("normalisation", "subtracts ImageNet's mean and divides by its deviation, which YOLO12 was not trained with",
+          "leave that out: values are pixels over 255", lambda b: (b - _MEAN) / _DEVIATION),
+    Fault("normalisation", "moves values to -1..1", "leave that out: values are 0 to 1", lambda b: b * 2 - 1),
+    Fault("letterbox", "stretches pictures to the input instead of keeping their aspect",
+          "resize with one ratio and pad (letterbox)", fits=_stretched, inside=False),
+    Fault("letterbox", "puts the picture in the upper left corner of the canvas", "centre it",
+          fits=_placed(False, 114), inside=False),
+    Fault("letterbox", "pads with black", "pad with grey, 114", fits=_placed(True, 0), inside=False),
+    Fault("letterbox", "does not subtract the padding when boxes are mapped back", "subtract the left and upper padding"
+          " before dividing by the ratio", lies=_unpadded, inside=False),
+    Fault("letterbox", "leaves boxes in pixels of the input", "map them back to the picture", lies=_unmapped,
+          inside=False),
+    _NO_SIGMOID,
+    _TWO_SIGMOIDS,
+    Fault("sigmoid", "applies a softmax over the classes", "leave it out; every class has its own sigmoid",
+          answers=_of_scores(_softmax)),
+    keeping("NMS", "suppresses no duplicates", "add non-maximum suppression (IoU 0.7)", iou=1.0),
+    keeping("NMS", "lets boxes suppress those of other classes", "suppress within a class", agnostic=True),
+    *[keeping("NMS", f"suppresses boxes that overlap by more than {iou}", "export it with IoU 0.7", iou=iou)
+      for iou in (0.3, 0.4, 0.45, 0.5, 0.6, 0.8, 0.9)],
+)  # fmt: skip
