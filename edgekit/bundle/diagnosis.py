@@ -388,7 +388,7 @@ class _Search:
         why = "its inner values cannot be looked at; give the ONNX file it was made of" if found is None else (
             "its network is the checkpoint's up to the last stage")  # fmt: skip
         return [Finding("unknown", f"answers otherwise, and no known fault explains it; {why}",
-                        "check its post-processing against `--outputs`", error, error)]  # fmt: skip
+                        "check its post-processing against `outputs`", error, error)]  # fmt: skip
 
 
 def _finding(found: whereabouts.Stranger, error: float) -> Finding:
