@@ -136,7 +136,7 @@ class SignOptions:
     """Use sigstore's staging instance, for trials."""
 
     force: bool = False
-    """Replace a signature that is there."""
+    """Replace what is already there."""
 
     def __post_init__(self) -> None:
         check(self)
@@ -160,7 +160,7 @@ class DescribeOptions:
     """Sign the attestation with this private key, in a DSSE envelope."""
 
     force: bool = False
-    """Replace a file that is there."""
+    """Replace what is already there."""
 
     def __post_init__(self) -> None:
         check(self)

@@ -60,7 +60,7 @@ Images = Annotated[
     ),
 ]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of everything random.")]
-Force = Annotated[bool, typer.Option("--force", help="Replace what is already at --out.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace what is already there.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
 
 

@@ -48,7 +48,7 @@ class ManyOptions:
     actors: int | None = option(None, least=1)
     """Models that Ray runs at once. Default: one a CPU, or one a GPU with `device` cuda."""
     force: bool = False
-    """Replace what is already at `out`."""
+    """Replace what is already there."""
     tile: int | None = option(None, least=32, section="Large pictures, objects followed and cut out")
     """Look at pictures in squares of this many pixels, one by one."""
     overlap: float = option(0.2, least=0, below=1)
