@@ -35,7 +35,7 @@ from edgekit.spec import Json, JsonView
 LOGGER = logging.getLogger("edgekit.fleet")
 KIND, SCHEMA = "edgekit-index", 1
 MOST_BYTES, MOST_BUNDLES = 4 << 20, 1000
-_RUNTIMES = ("ov", "ort", "ncnn")  # of equal precision, the faster first: as measured on x86 and ARM processors
+_RUNTIMES = ("ov", "ort", "ncnn")  # of equal precision; a default where no times are known, not a measurement
 T = TypeVar("T")
 
 
