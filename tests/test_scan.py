@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -110,6 +111,17 @@ def test_sizes_of_a_json_are_taken_from_the_scan(data: Path) -> None:
     image_size.cache_clear()
     assert len(open_dataset(path, "detect", scan=Scan.beside(path))) == COUNT
     assert len(open_dataset(path, "detect", scan=Scan())) == COUNT - 1
+
+
+@pytest.fixture(autouse=True)
+def heard(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is logged is heard, whatever other tests or libraries did to loggers before."""
+    monkeypatch.setattr(logging.root.manager, "disable", logging.NOTSET)
+    for name in ("edgekit", "edgekit.data"):
+        logger = logging.getLogger(name)
+        monkeypatch.setattr(logger, "disabled", False)
+        monkeypatch.setattr(logger, "propagate", True)
+        logger.setLevel(logging.NOTSET)  # as it is by default; forgets, too, what was looked up before
 
 
 @pytest.mark.parametrize(

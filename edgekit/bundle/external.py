@@ -364,10 +364,10 @@ def _info(task: tasks.Task, said: _Said, image: Port, outputs: list[Port], path:
     names = said.names()
     per_cell = _values_per_cell(task, said, outputs)
     cells = sum(math.ceil(height / s) * math.ceil(width / s) for s in _STRIDES) if task.detects else None
-    decoded = task.roles == ("boxes", "scores") and outputs[0].shape[1:] == (cells, 6)
+    decoded = bool(names) and task.roles == ("boxes", "scores") and outputs[0].shape[1:] == (cells, 6)
     finished = decoded or (task.detects and _is_finished(outputs, per_cell, cells))
     if finished and not names:
-        raise InputError(f"{path}: gives decoded detections, and no names that tell how many classes there are; "
+        raise InputError(f"{path}: gives finished detections, and no names that tell how many classes there are; "
                          "export it with its metadata")  # fmt: skip
     _check_outputs(task, names, outputs, per_cell, finished, cells, (height, width), path)
     count = outputs[0].shape[1] if finished else cells
