@@ -94,6 +94,7 @@ def test_one_image_a_run(batch: int | str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("batch", [2, None])
 def test_a_batch_is_refused_before_the_model_is_looked_at(batch: int | None, tmp_path: Path) -> None:
+    pytest.importorskip("ncnn")
     with pytest.raises(UsageError, match="ncnn-fp32"):
         of_build(tmp_path / "absent.pt", targets.get("ncnn-fp32"), tmp_path / "out", BuildOptions(batch=batch))
 

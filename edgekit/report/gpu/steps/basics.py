@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from edgekit.errors import optional
 from edgekit.report.gpu.findings import Job, Lacking
 from edgekit.runtime import boxes, image
 from edgekit.spec import Preprocess
@@ -140,8 +141,8 @@ def _suppression(job: Job, cuda: Cuda, kernels: Kernels, stream: int) -> None:
 
 def _zero_copy(job: Job, stream: int) -> None:
     """PyTorch's array read where it is, and ours by PyTorch."""
-    import torch
-
+    with optional("zero-copy from PyTorch", "train"):
+        import torch
     if not torch.cuda.is_available():
         raise Lacking("the PyTorch here has no CUDA; install a build that has (pytorch.org)")
     tensor = torch.arange(24, dtype=torch.float32, device=job.request.device).reshape(1, 4, 6)
