@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path, PurePosixPath
 from time import sleep
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from edgekit.errors import InputError, UsageError, optional
 from edgekit.runtime.frames import Frame
@@ -255,6 +255,9 @@ def _compressed_members(archive: str, handle: IO[bytes]) -> Iterator[Item]:
                 if len(data) < member.size:
                     raise tarfile.ReadError(f"{member.name} lacks its end")
                 yield Item(f"{archive}/{member.name}", data=data)
+        stream = cast("IO[bytes]", tar.fileobj)
+        if stream.tell() < tar.offset + BLOCK:  # type: ignore[attr-defined]
+            raise tarfile.ReadError("the mark of its end is missing")
 
 
 def _members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
