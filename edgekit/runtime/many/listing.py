@@ -13,10 +13,13 @@ opened to list it but folders, lists and archives, so what is missing or damaged
 from __future__ import annotations
 
 import glob
+import importlib
+import io
 import os
 import sqlite3
 import sys
 import tarfile
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -30,10 +33,20 @@ from edgekit.runtime.frames import Frame
 from edgekit.runtime.image import SUFFIXES, decoded
 from edgekit.runtime.sources import VIDEOS, Sources, is_address, is_remote_file, is_video, open_sources, shown
 
+try:
+    from lzma import LZMAError
+except ImportError:  # a Python that was built without it
+
+    class LZMAError(Exception):  # type: ignore[no-redef]
+        """Stands in for what cannot be raised."""
+
+
 ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 SORTED_IN_MEMORY = 20_000  # names of one folder; more are sorted on disk
 TRIES = 3  # of reading from a store
 BLOCK = 512  # bytes, of tar
+_ENDLESS = "the mark of its end is missing"
+_COMPRESSIONS = {b"\x1f\x8b": "gzip", b"BZh": "bz2", b"\xfd7zXZ\0": "lzma"}
 STANDARD_INPUT = "-"
 
 
@@ -226,7 +239,7 @@ def _archived(archive: str) -> Iterator[Item]:
             for item in items:
                 yield item
                 count += 1
-    except (tarfile.TarError, EOFError, OSError, InputError) as error:
+    except (tarfile.TarError, EOFError, OSError, ImportError, zlib.error, LZMAError, InputError) as error:
         if not os.path.exists(archive) and not is_address(archive):
             raise InputError(f"{archive}: no such archive") from None
         yield Item(archive, problem=f"{shown(archive)}: the archive is damaged or cut short after {count} images, "
@@ -244,20 +257,31 @@ def _plain_members(archive: str, handle: IO[bytes]) -> Iterator[Item]:
             yield Item(f"{archive}/{member.name}", archive, member.offset_data, member.size)
     handle.seek(tar.offset)  # type: ignore[attr-defined]
     if handle.read(BLOCK).strip(b"\0") or handle.tell() < tar.offset + BLOCK:  # type: ignore[attr-defined]
-        raise tarfile.ReadError("the mark of its end is missing")
+        raise tarfile.ReadError(_ENDLESS)
 
 
 def _compressed_members(archive: str, handle: IO[bytes]) -> Iterator[Item]:
-    with tarfile.open(fileobj=handle, mode="r|*") as tar:
+    with _unpacked(handle) as unpacked, tarfile.open(fileobj=unpacked, mode="r|") as tar:
         for member in _members(tar):
             if _is_image(member) and (part := tar.extractfile(member)):
                 data = part.read()
                 if len(data) < member.size:
                     raise tarfile.ReadError(f"{member.name} lacks its end")
                 yield Item(f"{archive}/{member.name}", data=data)
-        stream = cast("IO[bytes]", tar.fileobj)
-        if stream.tell() < tar.offset + BLOCK:  # type: ignore[attr-defined]
-            raise tarfile.ReadError("the mark of its end is missing")
+        if cast(IO[bytes], tar.fileobj).tell() < tar.offset + BLOCK:  # type: ignore[attr-defined]
+            raise tarfile.ReadError(_ENDLESS)
+        while unpacked.read(1 << 20):  # what compressed it marks the end, too, and checks the whole
+            pass
+
+
+def _unpacked(handle: IO[bytes]) -> IO[bytes]:
+    """What was compressed, whatever the name says; raises where it ends too soon, as tarfile's own streams do not."""
+    whole = io.BufferedReader(cast(Any, handle))
+    for mark, module in _COMPRESSIONS.items():
+        if whole.peek(len(mark))[: len(mark)] == mark:
+            opened: IO[bytes] = importlib.import_module(module).open(whole)
+            return opened
+    return whole
 
 
 def _members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
