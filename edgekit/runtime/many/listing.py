@@ -12,15 +12,17 @@ opened to list it but folders, lists and archives, so what is missing or damaged
 
 from __future__ import annotations
 
+import bz2
 import glob
-import importlib
+import gzip
 import io
+import lzma
 import os
 import sqlite3
 import sys
 import tarfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
@@ -33,20 +35,14 @@ from edgekit.runtime.frames import Frame
 from edgekit.runtime.image import SUFFIXES, decoded
 from edgekit.runtime.sources import VIDEOS, Sources, is_address, is_remote_file, is_video, open_sources, shown
 
-try:
-    from lzma import LZMAError
-except ImportError:  # a Python that was built without it
-
-    class LZMAError(Exception):  # type: ignore[no-redef]
-        """Stands in for what cannot be raised."""
-
-
 ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 SORTED_IN_MEMORY = 20_000  # names of one folder; more are sorted on disk
 TRIES = 3  # of reading from a store
 BLOCK = 512  # bytes, of tar
 _ENDLESS = "the mark of its end is missing"
-_COMPRESSIONS = {b"\x1f\x8b": "gzip", b"BZh": "bz2", b"\xfd7zXZ\0": "lzma"}
+_COMPRESSIONS: dict[bytes, Callable[[Any], Any]] = {
+    b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open,
+}  # fmt: skip
 STANDARD_INPUT = "-"
 
 
@@ -239,7 +235,7 @@ def _archived(archive: str) -> Iterator[Item]:
             for item in items:
                 yield item
                 count += 1
-    except (tarfile.TarError, EOFError, OSError, ImportError, zlib.error, LZMAError, InputError) as error:
+    except (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError, InputError) as error:
         if not os.path.exists(archive) and not is_address(archive):
             raise InputError(f"{archive}: no such archive") from None
         yield Item(archive, problem=f"{shown(archive)}: the archive is damaged or cut short after {count} images, "
@@ -277,11 +273,8 @@ def _compressed_members(archive: str, handle: IO[bytes]) -> Iterator[Item]:
 def _unpacked(handle: IO[bytes]) -> IO[bytes]:
     """What was compressed, whatever the name says; raises where it ends too soon, as tarfile's own streams do not."""
     whole = io.BufferedReader(cast(Any, handle))
-    for mark, module in _COMPRESSIONS.items():
-        if whole.peek(len(mark))[: len(mark)] == mark:
-            opened: IO[bytes] = importlib.import_module(module).open(whole)
-            return opened
-    return whole
+    start = whole.peek(6)
+    return next((opened(whole) for mark, opened in _COMPRESSIONS.items() if start.startswith(mark)), whole)
 
 
 def _members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
