@@ -300,11 +300,11 @@ class RegistryStore:
         local = host.partition(":")[0] in ("localhost", "127.0.0.1")
         self._registry: Any = oras.provider.Registry(host, insecure=local)
         self._container = self._registry.get_container(f"{reference.place}:{reference.tag}")
-        with self._reaching():  # asked once without a retry: oras tries for minutes
+        with _reaching(self._name, "the registry"):  # asked once without a retry: oras tries for minutes
             self._registry.session.get(f"{self._registry.prefix}://{host}/v2/", timeout=TIMEOUT_S)
 
     def write(self, files: Sequence[tuple[Layer, Path]], manifest: bytes, digest: str) -> None:
-        with self._reaching():
+        with _reaching(self._name, "the registry"):
             for layer, path in files:
                 self._upload({"digest": layer.digest, "size": layer.size}, path)
             url = f"{self._registry.prefix}://{self._container.manifest_url(self._reference.tag)}"
@@ -312,7 +312,7 @@ class RegistryStore:
             self._taken(self._registry.do_request(url, "PUT", data=manifest, headers=headers))
 
     def manifest(self) -> bytes:
-        with self._reaching():
+        with _reaching(self._name, "the registry"):
             wanted = self._reference.digest or self._reference.tag
             url = f"{self._registry.prefix}://{self._container.manifest_url(wanted)}"
             answer = self._registry.do_request(url, "GET", headers={"Accept": MANIFEST})
@@ -320,7 +320,10 @@ class RegistryStore:
             return bytes(answer.content[: MOST_BYTES + 1])
 
     def fetch(self, layer: Layer, to: Path) -> None:
-        with self._reaching(), self._registry.get_blob(self._container, layer.digest, stream=True) as answer:
+        with (
+            _reaching(self._name, "the registry"),
+            self._registry.get_blob(self._container, layer.digest, stream=True) as answer,
+        ):
             self._taken(answer)
             with open(to, "wb") as handle:
                 for chunk in answer.iter_content(1 << 20):
@@ -334,16 +337,6 @@ class RegistryStore:
     def _taken(self, answer: Any) -> None:
         if answer.status_code not in (200, 201, 202):
             raise InputError(f"{self._name}: the registry answers {answer.status_code} {answer.reason}")
-
-    @contextmanager
-    def _reaching(self) -> Iterator[None]:
-        try:
-            yield
-        except (EdgekitError, KeyboardInterrupt):
-            raise
-        except Exception as error:  # of requests, or ValueError of oras where it may not enter
-            reason = str(error).partition("\n")[0] or type(error).__name__
-            raise InputError(f"{self._name}: the registry cannot be used ({reason})") from error
 
 
 class HubStore:
@@ -362,7 +355,7 @@ class HubStore:
         add = self._hub.CommitOperationAdd
         operations = [add(path_in_repo=layer.title, path_or_fileobj=str(path)) for layer, path in files]
         operations.append(add(path_in_repo=LISTING, path_or_fileobj=manifest))
-        with self._reaching():
+        with _reaching(self._name, "the Hub"):
             api = self._hub.HfApi()
             api.create_repo(self._repo, exist_ok=True)
             api.create_commit(
@@ -376,18 +369,20 @@ class HubStore:
         shutil.copyfile(self._file(layer.title), to)
 
     def _file(self, name: str) -> Path:
-        with self._reaching():
+        with _reaching(self._name, "the Hub"):
             return Path(self._hub.hf_hub_download(self._repo, name, revision=self._revision))
 
-    @contextmanager
-    def _reaching(self) -> Iterator[None]:
-        try:
-            yield
-        except (EdgekitError, KeyboardInterrupt):
-            raise
-        except Exception as error:  # the Hub's, the network's
-            reason = str(error).strip().partition("\n")[0] or type(error).__name__
-            raise InputError(f"{self._name}: the Hub cannot be used ({reason})") from error
+
+@contextmanager
+def _reaching(name: str, store: str) -> Iterator[None]:
+    """Whatever a store's library raises, as one sentence."""
+    try:
+        yield
+    except (EdgekitError, KeyboardInterrupt):
+        raise
+    except Exception as error:  # of requests, the Hub or the network, or ValueError of oras where it may not enter
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise InputError(f"{name}: {store} cannot be used ({reason})") from error
 
 
 STORES: dict[str, type[FolderStore] | type[RegistryStore] | type[HubStore]] = {
