@@ -42,7 +42,7 @@ from __future__ import annotations
 import ast
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
@@ -53,6 +53,7 @@ import yaml
 from edgekit import targets, tasks
 from edgekit.bundle.outputs import Layout
 from edgekit.errors import InputError, UsageError, optional
+from edgekit.runtime.around import Around
 from edgekit.spec import ModelInfo, Port, Session
 from edgekit.targets import Target
 
@@ -99,14 +100,14 @@ class ForeignModel:
         return wrapped
 
 
-class ForeignSession(Session):
+class ForeignSession(Around):
     """A runtime's session of a foreign model, answering in roles."""
 
     def __init__(self, session: Session, model: ForeignModel) -> None:
-        self._session, self._model = session, model
+        super().__init__(session)
+        self._model = model
         self.info, self.target, self.path, self.named = model.info, model.target.name, model.path, model.named
-        self.concurrent, self.streams, self.gpu = session.concurrent, session.streams, session.gpu
-        self.forkable = session.forkable
+        self.weights = Session.weights  # the target is a stand-in, which says nothing of them
         self._dtype = np.dtype(model.inner.inputs[0].dtype)
 
     def run(self, batch: np.ndarray) -> dict[str, np.ndarray]:
@@ -157,21 +158,6 @@ class ForeignSession(Session):
         sums_to_one = "scores" in outputs or np.allclose(scores.sum(1), 1.0, atol=_SLACK)
         if not (-_SLACK <= low <= high <= 1 + _SLACK and sums_to_one):
             raise InputError(f"{self.path}: its scores ({low:.3g} to {high:.3g}) are no probabilities; {_SAY}")
-
-    def intermediates(self, batch: np.ndarray, names: Sequence[str]) -> dict[str, np.ndarray]:
-        return self._session.intermediates(batch, names)
-
-    def profile(self, batch: np.ndarray, runs: int) -> list[tuple[str, str, float]] | None:
-        return self._session.profile(batch, runs)
-
-    def precision_by_type(self) -> dict[str, int]:
-        return self._session.precision_by_type()
-
-    def kernels(self) -> list[str]:
-        return self._session.kernels()
-
-    def close(self) -> None:
-        self._session.close()
 
 
 _SAY = (

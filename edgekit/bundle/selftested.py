@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import numpy as np
 
 from edgekit.errors import GateError
 from edgekit.runtime import proven
+from edgekit.runtime.around import Around
 from edgekit.runtime.manifest import Bundle
 from edgekit.spec import Json, Session
 from edgekit.targets import Target
@@ -92,7 +93,7 @@ def check(
         proven.remember(bundle.path, key, cache)
 
 
-class Watched(Session):
+class Watched(Around):
     """A session that is checked again before it answers from another device than those it was checked on.
 
     Args:
@@ -101,11 +102,14 @@ class Watched(Session):
     """
 
     def __init__(self, session: Session, check: Callable[[Session], None]) -> None:
-        self._session, self._check, self._lock = session, check, threading.Lock()
-        for name in ("info", "target", "path", "streams", "forkable", "gpu", "weights", "named", "concurrent"):
-            setattr(self, name, getattr(session, name))
-        self.moves = True
+        super().__init__(session)
+        self._check, self._lock = check, threading.Lock()
         self._seen = {session.devices()}
+        self._parts: dict[int, Session] = {}
+
+    def fitting(self, height: int, width: int) -> Session:
+        part = self._session.fitting(height, width)
+        return self if part is self._session else self._parts.setdefault(id(part), _Part(part, self.ensure))
 
     def run(self, batch: np.ndarray) -> dict[str, np.ndarray]:
         """As the session's own.
@@ -113,37 +117,30 @@ class Watched(Session):
         Raises:
             GateError: it has gone to a device on which the self-test fails.
         """
-        if self._session.devices() not in self._seen:
-            with self._lock:
-                here = self._session.devices()
-                if here not in self._seen:
-                    self._check(self._session)
-                    self._seen.add(here)
+        self.ensure()
         return self._session.run(batch)
 
-    def memory(self) -> np.ndarray | None:
-        return self._session.memory()
-
-    def intermediates(self, batch: np.ndarray, names: Sequence[str]) -> dict[str, np.ndarray]:
-        return self._session.intermediates(batch, names)
-
-    def profile(self, batch: np.ndarray, runs: int) -> list[tuple[str, str, float]] | None:
-        return self._session.profile(batch, runs)
-
-    def precision_by_type(self) -> dict[str, int]:
-        return self._session.precision_by_type()
-
-    def kernels(self) -> list[str]:
-        return self._session.kernels()
-
-    def devices(self) -> tuple[str, ...]:
-        return self._session.devices()
-
-    def drivers(self) -> dict[str, str]:
-        return self._session.drivers()
-
-    def close(self) -> None:
-        self._session.close()
+    def ensure(self) -> None:
+        """Check the session if it has gone to a device that it was not checked on."""
+        if self._session.devices() in self._seen:
+            return
+        with self._lock:
+            here = self._session.devices()
+            if here not in self._seen:
+                self._check(self._session)
+                self._seen.add(here)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._session, name)
+
+
+class _Part(Around):
+    """One input size of a watched session."""
+
+    def __init__(self, session: Session, ensure: Callable[[], None]) -> None:
+        super().__init__(session)
+        self._ensure = ensure
+
+    def run(self, batch: np.ndarray) -> dict[str, np.ndarray]:
+        self._ensure()
+        return self._session.run(batch)

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from edgekit.runtime.around import Around
 from edgekit.spec import Session
 
 Size = tuple[int, int]
@@ -25,18 +26,15 @@ def best(sizes: Sequence[Size], height: int, width: int) -> int:
     return min(range(len(sizes)), key=lambda i: (-scales[i], sizes[i][0] * sizes[i][1]))
 
 
-class Shaped(Session):
+class Shaped(Around):
     """Sessions of one model that differ in their input size; ``info`` is the first one's.
 
     ``run`` takes a batch of any of the sizes and tells by its shape who answers.
     """
 
     def __init__(self, sessions: Sequence[Session]) -> None:
-        first = sessions[0]
+        super().__init__(sessions[0])
         self.sessions = tuple(sessions)
-        self.info, self.target, self.path, self.streams = first.info, first.target, first.path, first.streams
-        self.concurrent, self.forkable, self.gpu = first.concurrent, first.forkable, first.gpu
-        self.weights, self.named = first.weights, first.named
         self._sizes = [session.info.imgsz for session in sessions]
 
     def fitting(self, height: int, width: int) -> Session:
@@ -56,11 +54,8 @@ class Shaped(Session):
     def profile(self, batch: np.ndarray, runs: int) -> list[tuple[str, str, float]] | None:
         return self._of(batch).profile(batch, runs)
 
-    def precision_by_type(self) -> dict[str, int]:
-        return self.sessions[0].precision_by_type()
-
-    def kernels(self) -> list[str]:
-        return self.sessions[0].kernels()
+    def memory(self) -> np.ndarray | None:
+        return None  # each of the sessions has its own
 
     def close(self) -> None:
         for session in self.sessions:
