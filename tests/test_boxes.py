@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgekit.runtime.boxes import box_iou, corners, enclosing, nms, probiou, regularise
+from edgekit.runtime.boxes import FORMS, box_iou, corners, enclosing, nms, probiou, regularise
 
 
 def slow_iou(a: np.ndarray, b: np.ndarray) -> float:
@@ -208,3 +208,12 @@ def test_the_limits_of_the_threshold() -> None:
     rotated = turned(boxes)
     assert nms(rotated, None, 1.0, 9).tolist() == [0, 1, 2]
     assert nms(rotated, None, 0.0, 9).tolist() == [0]
+
+
+@pytest.mark.parametrize("name", sorted(FORMS))
+def test_what_is_written_in_a_form_is_read_back(name: str) -> None:
+    corners = np.array([[1.0, 2.0, 5.0, 10.0], [0.0, 0.0, 3.0, 1.0]])
+    written = FORMS[name].write(corners)
+    expected = {"xyxy": [1, 2, 5, 10], "cxcywh": [3, 6, 4, 8], "xywh": [1, 2, 4, 8], "yxyx": [2, 1, 10, 5]}
+    assert written[0].tolist() == expected[name]
+    np.testing.assert_allclose(FORMS[name].read(written), corners)

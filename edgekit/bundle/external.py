@@ -54,6 +54,7 @@ from edgekit import targets, tasks
 from edgekit.bundle.outputs import Layout
 from edgekit.errors import InputError, UsageError, optional
 from edgekit.runtime.around import Around
+from edgekit.runtime.boxes import FORMS
 from edgekit.spec import ModelInfo, Port, Session
 from edgekit.targets import Target
 
@@ -130,8 +131,7 @@ class ForeignSession(Around):
             found["rotated_boxes"] = np.concatenate([places, extra], 2)
             return found
         if self.info.head == "raw":
-            centre, size = places[..., :2], places[..., 2:]
-            places = np.concatenate([centre - size / 2, centre + size / 2], 2)
+            places = FORMS["cxcywh"].read(places)
         found["boxes"] = places
         if "mask_coefficients" in roles:
             found |= {"mask_coefficients": extra, "mask_prototypes": arrays[1]}

@@ -1,7 +1,7 @@
 """What goes wrong between a network and what others made of it: each fault as a change to the right answer.
 
 A fault is stated forwards, as what a sound model would answer if it had it; a model in doubt that answers the same has
-that fault (``diagnosis.py`` looks for the one). Words are those that people use.
+that fault (``referee.py`` looks for the one). Words are those that people use.
 
     faulty = next(fault for fault in CATALOGUE if fault.word == "channel order")
     session.run(faulty.sees(batch))
@@ -16,6 +16,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from edgekit.runtime.boxes import FORMS
 from edgekit.runtime.image import Geometry
 
 Array = np.ndarray
@@ -99,55 +100,28 @@ def _unmapped(geometry: Geometry) -> Geometry:
 # ---- answers -------------------------------------------------------------------------------------------------------
 
 
-def to_centre(boxes: Array) -> Array:
-    """Corners -> centre and sides."""
-    low, high = boxes[..., :2], boxes[..., 2:]
-    return np.concatenate([(low + high) / 2, high - low], -1)
-
-
-def from_centre(boxes: Array) -> Array:
-    """Centre and sides -> corners."""
-    centre, half = boxes[..., :2], boxes[..., 2:] / 2
-    return np.concatenate([centre - half, centre + half], -1)
-
-
-def _to_size(boxes: Array) -> Array:
-    return np.concatenate([boxes[..., :2], boxes[..., 2:] - boxes[..., :2]], -1)
-
-
-def _from_size(boxes: Array) -> Array:
-    return np.concatenate([boxes[..., :2], boxes[..., :2] + boxes[..., 2:]], -1)
-
-
-_FORMS: tuple[tuple[str, Callable[[Array], Array], Callable[[Array], Array]], ...] = (
-    ("corners (x1, y1, x2, y2)", np.array, np.array),
-    ("centre and size (cx, cy, w, h)", to_centre, from_centre),
-    ("corner and size (x, y, w, h)", _to_size, _from_size),
-)
-
-
-def _misread(write: Callable[[Array], Array], read: Callable[[Array], Array]) -> Callable[..., Array]:
-    return lambda boxes, size: read(write(boxes))
-
-
-def box_forms(expected: int) -> list[Fault]:
-    """Boxes written in another form than the ``expected`` one of ``_FORMS`` (0: corners, 1: centre, 2: COCO's), or in
-    another unit or order, and read as that."""
-    name, write, read = _FORMS[expected]
+def box_forms(expected: str) -> list[Fault]:
+    """Boxes written in another of ``runtime.boxes.FORMS`` than the ``expected`` one, in another unit or with y first,
+    and read as that."""
+    form = FORMS[expected]
     found = [
-        Fault("box format", f"writes boxes as {other}, where {name} is expected", f"read its boxes as {other}",
-              boxes=_misread(writes, read))
-        for i, (other, writes, _) in enumerate(_FORMS) if i != expected
+        Fault("box format", f"writes boxes as {other.called}, where {form.called} is expected",
+              f"read its boxes as {other.called}", boxes=_misread(other.write, form.read))
+        for name, other in FORMS.items() if name not in (expected, "yxyx")
     ]  # fmt: skip
-    order = [1, 0, 3, 2]
+    turned = FORMS["yxyx"].write
     return [
         *found,
         Fault("box format", "writes boxes as fractions of the input, where pixels are expected",
               "multiply its boxes by the input's width and height",
-              boxes=lambda b, size: read(write(b) / np.array([*size[::-1], *size[::-1]], np.float32))),
+              boxes=lambda b, size: form.read(form.write(b) / np.array([*size[::-1], *size[::-1]], np.float32))),
         Fault("box format", "writes y before x", "exchange x and y of its boxes",
-              boxes=lambda b, size: read(write(b)[..., order])),
+              boxes=_misread(lambda b: turned(form.write(b)), form.read)),
     ]  # fmt: skip
+
+
+def _misread(write: Callable[[Array], Array], read: Callable[[Array], Array]) -> Callable[..., Array]:
+    return lambda boxes, size: read(write(boxes))
 
 
 def _of_scores(change: Callable[[Array], Array]) -> Callable[[Roles], Roles]:

@@ -19,9 +19,10 @@ from pathlib import Path
 import numpy as np
 
 from edgekit.errors import InputError, UsageError
+from edgekit.runtime.boxes import FORMS
 from edgekit.spec import ModelInfo, Port
 
-_BOXES = ("xyxy", "cxcywh", "xywh", "yxyx")
+_BOXES = tuple(FORMS)
 _SINGLE = ("score", "label", "-")
 _HELP = "e.g. 'xyxy; scores' or 'cxcywh/1, score, label; nms'"
 
@@ -124,11 +125,7 @@ def _width(field: str, classes: int) -> int:
 def _corners(field: str, boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Boxes in the form ``field`` as corners in pixels."""
     form, _, unit = field.partition("/")
-    if form == "yxyx":
-        boxes = boxes[..., [1, 0, 3, 2]]
-    if unit:
-        boxes = boxes * np.array([*size[::-1], *size[::-1]], np.float32)
-    first, second = boxes[..., :2], boxes[..., 2:]
-    if form == "cxcywh":
-        return np.concatenate([first - second / 2, first + second / 2], -1)
-    return np.concatenate([first, first + second], -1) if form == "xywh" else boxes
+    if not unit:
+        return FORMS[form].read(boxes)
+    sides = size if form == "yxyx" else size[::-1]
+    return FORMS[form].read(boxes * np.array([*sides, *sides], np.float32))

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +38,51 @@ def probiou(a: Floats, b: Floats) -> Floats:
     Intersection-over-Union for Object Detection*, arXiv 2106.06072). Widths and heights must be positive.
     """
     return 1 - np.sqrt(-np.expm1(-np.maximum(_bhattacharyya(a, b), 0)))
+
+
+def _centred(boxes: Array) -> Array:
+    low, high = boxes[..., :2], boxes[..., 2:]
+    return np.concatenate([(low + high) / 2, high - low], -1)
+
+
+def _from_centre(boxes: Array) -> Array:
+    centre, size = boxes[..., :2], boxes[..., 2:]
+    return np.concatenate([centre - size / 2, centre + size / 2], -1)
+
+
+def _sized(boxes: Array) -> Array:
+    return np.concatenate([boxes[..., :2], boxes[..., 2:] - boxes[..., :2]], -1)
+
+
+def _from_size(boxes: Array) -> Array:
+    return np.concatenate([boxes[..., :2], boxes[..., :2] + boxes[..., 2:]], -1)
+
+
+def _same(boxes: Array) -> Array:
+    return boxes
+
+
+def _turned(boxes: Array) -> Array:
+    swapped: Array = boxes[..., [1, 0, 3, 2]]
+    return swapped
+
+
+@dataclass(frozen=True)
+class Form:
+    """A way to write axis-aligned boxes: what it is ``called``, and functions of ``[..., 4]`` that ``write`` corners
+    x1, y1, x2, y2 in it and ``read`` them back."""
+
+    called: str
+    write: Callable[[Array], Array]
+    read: Callable[[Array], Array]
+
+
+FORMS = {
+    "xyxy": Form("corners (x1, y1, x2, y2)", _same, _same),
+    "cxcywh": Form("centre and size (cx, cy, w, h)", _centred, _from_centre),
+    "xywh": Form("corner and size (x, y, w, h)", _sized, _from_size),
+    "yxyx": Form("corners with y first (y1, x1, y2, x2)", _turned, _turned),
+}
 
 
 def corners(rotated: Array) -> Array:

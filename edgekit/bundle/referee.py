@@ -11,7 +11,7 @@ explains is looked for inside: the stage from which on none of the model's own v
 
 from __future__ import annotations
 
-import json
+import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,17 +19,16 @@ from typing import Any
 
 import numpy as np
 
-from edgekit.bundle import external, faults
+from edgekit.bundle import apart, faults
+from edgekit.bundle.doubtful import Doubtful, Model, read_detections
 from edgekit.bundle.faults import Array, Fault, Roles
 from edgekit.bundle.loading import open_session
-from edgekit.errors import InputError, UsageError
-from edgekit.metrics.matching import greedy, same_objects
-from edgekit.runtime.boxes import box_iou, probiou
+from edgekit.errors import UsageError
 from edgekit.runtime.image import Geometry, fit, to_input
 from edgekit.runtime.options import Options
 from edgekit.runtime.postprocess import postprocess
 from edgekit.runtime.results import Result
-from edgekit.spec import ModelInfo, Session
+from edgekit.spec import ModelInfo
 from edgekit.verify import whereabouts
 
 # Errors: of values, root mean squares of the difference over those of the right ones, scores and places added; of
@@ -37,7 +36,6 @@ from edgekit.verify import whereabouts
 SAME = {"values": 0.03, "detections": 0.05}
 EXPLAINS = 0.4  # what a fault leaves of the error, at most
 ROUNDING = 0.5  # an error above this is none of precision
-CELLS = 300  # that values are compared at: the best of either model
 MOST = 3  # faults at once
 
 
@@ -93,99 +91,14 @@ def diagnose(
     Raises:
         EdgekitError: one of the two cannot be read, or they answer different questions.
     """
-    doubtful: _Doubtful = (
-        _detections(theirs, images) if theirs.suffix == ".json" else _Model(theirs, imgsz, task, outputs)
-    )
-    try:
-        search = _Search(doubtful, _Right(reference, imgsz or doubtful.imgsz, doubtful.names), images)
-        return search.run()
-    finally:
-        doubtful.close()
-
-
-# ---- the model in doubt --------------------------------------------------------------------------------------------
-
-
-class _Doubtful:
-    """What answers: of every image either roles of a raw head (``dense``) or detections."""
-
-    path: Path
-    imgsz: tuple[int, int] | None = None
-    names: tuple[str, ...] | None = None
-    dense = False
-    form = 0  # of ``faults.box_forms``
-    program = False  # whether pictures were put on the canvas by somebody else
-    session: Session | None = None
-
-    def answer(self, i: int, batch: Array, geometry: Geometry, options: Options) -> Roles | Result:
-        raise NotImplementedError
-
-    def close(self) -> None:
-        """Let go of the session."""
-
-
-class _Model(_Doubtful):
-    """A model that can be run."""
-
-    def __init__(self, path: Path, imgsz: tuple[int, int] | None, task: str | None, outputs: str | None) -> None:
-        self.path = path
-        if external.is_foreign(path):
-            known = external.read(path, imgsz, task, outputs)
-            self.session = known.unchecked(known.target.open(known.path, known.inner))
-        else:
-            self.session = open_session(path, imgsz=imgsz)
-        info = self.session.info
-        self.imgsz, self.dense = info.imgsz, info.head == "raw"
-        self.names = info.names if self.session.named else None
-        self.form = 1 if self.dense else 0
-
-    def answer(self, i: int, batch: Array, geometry: Geometry, options: Options) -> Roles | Result:
-        assert self.session is not None
-        roles = {r: np.array(v, np.float32) for r, v in self.session.run(batch).items()}
-        return roles if self.dense else postprocess(roles, self.session.info, [geometry], options)[0]
-
-    def close(self) -> None:
-        if self.session is not None:
-            self.session.close()
-
-
-class _Detections(_Doubtful):
-    """Detections that a program made of the same pictures."""
-
-    program, form = True, 2
-
-    def __init__(self, path: Path, results: list[Result]) -> None:
-        self.path, self._results = path, results
-
-    def answer(self, i: int, batch: Array, geometry: Geometry, options: Options) -> Result:
-        return self._results[i]
-
-
-def _detections(path: Path, images: Sequence[tuple[str, Array]]) -> _Detections:
-    """Detections in COCO's results form: ``image_id`` (or ``file_name``) is the picture's name without its ending, or
-    that as a number; ``bbox`` x, y, width, height."""
-    try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
-        rows = rows["annotations"] if isinstance(rows, dict) else rows
-        read = [
-            (Path(str(r.get("file_name", r["image_id"]))).stem, *map(float, r["bbox"]), float(r["score"]),
-             int(r["category_id"])) for r in rows
-        ]  # fmt: skip
-        assert all(len(r) == 7 for r in read)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, AssertionError) as error:
-        raise InputError(
-            f"{path}: no detections in COCO's results form, a list of image_id, category_id, bbox, score"
-        ) from error
-    results, known = [], 0
-    for name, image in images:
-        stem = Path(name).stem
-        mine = np.array([r[1:] for r in read if r[0] in (stem, stem.lstrip("0"))], np.float32).reshape(-1, 6)
-        known += len(mine)
-        boxes = np.concatenate([mine[:, :2], mine[:, :2] + mine[:, 2:4]], 1)
-        results.append(Result(image.shape[:2], (), boxes, mine[:, 4], mine[:, 5].astype(np.int64)))
-    if not known:
-        raise InputError(f"{path}: none of its {len(read)} detections is of one of the {len(images)} images given")
-    return _Detections(path, results)
+    with contextlib.ExitStack() as stack:
+        doubtful: Doubtful = (
+            read_detections(theirs, images) if theirs.suffix == ".json" else Model(theirs, imgsz, task, outputs)
+        )
+        stack.callback(doubtful.close)
+        right = _Right(reference, imgsz or doubtful.imgsz, doubtful.names)
+        stack.callback(right.session.close)
+        return _Search(doubtful, right, images).run()
 
 
 # ---- the right answer, and faulty ones -----------------------------------------------------------------------------
@@ -200,8 +113,7 @@ class _Right:
             raise UsageError(f"{path}: the reference is a checkpoint; give the one that the model was made of")
         self.info: ModelInfo = self.session.info
         self.imgsz = self.info.imgsz
-        self._own: Session | None = None
-        self._path = path
+        self.names = names or self.info.names
         self.order: Array | None = None
         if names is not None and names != self.info.names:
             if sorted(names) != sorted(self.info.names):
@@ -209,15 +121,9 @@ class _Right:
                                  "checkpoint")  # fmt: skip
             self.order = np.array([self.info.names.index(name) for name in names])
 
-    def at_its_own_size(self) -> Session:
-        """The checkpoint at the size that it was trained for."""
-        if self._own is None:
-            self._own = open_session(self._path)
-        return self._own
-
     def run(self, batch: Array) -> Roles:
         """Roles of the raw head, classes in the order of the model in doubt."""
-        roles = {r: np.array(v) for r, v in self.session.run(np.ascontiguousarray(batch)).items()}
+        roles = {r: np.array(v) for r, v in self.session.run(batch).items()}
         if self.order is None:
             return roles
         return {r: v[:, self.order] if r in ("scores", "class_probabilities") else v for r, v in roles.items()}
@@ -238,7 +144,7 @@ class _Answers:
 class _Search:
     """The search for faults of one model."""
 
-    def __init__(self, doubtful: _Doubtful, right: _Right, images: Sequence[tuple[str, Array]]) -> None:
+    def __init__(self, doubtful: Doubtful, right: _Right, images: Sequence[tuple[str, Array]]) -> None:
         self.doubtful, self.right = doubtful, right
         self.images = [image for _, image in images]
         self.options = Options()
@@ -291,10 +197,7 @@ class _Search:
             for image, (canvas, geometry) in zip(self.images, self.canvases, strict=True):
                 if fits:
                     canvas, geometry = fits(image, self.right.imgsz)
-                batch = to_input([canvas])
-                for fault in looks:
-                    batch = fault.sees(batch) if fault.sees else batch
-                found.roles.append(self.right.run(batch))
+                found.roles.append(self.right.run(_seen(to_input([canvas]), looks)))
                 found.geometries.append(geometry)
             self._seen[key] = found
         return self._seen[key]
@@ -337,16 +240,16 @@ class _Search:
         wanted = self._faulty(believed)
         pairs = list(zip(wanted, self.given, strict=True))
         if self.doubtful.dense:
-            return _apart([(a, b) for a, b in pairs if isinstance(a, dict) and isinstance(b, dict)])
-        return _unmatched([(a, b) for a, b in pairs if isinstance(a, Result) and isinstance(b, Result)])
+            return apart.values_apart([(a, b) for a, b in pairs if isinstance(a, dict) and isinstance(b, dict)])
+        return apart.unmatched([(a, b) for a, b in pairs if isinstance(a, Result) and isinstance(b, Result)])
 
     # ---- faults with a number in them ----
 
     def _learned(self, believed: Sequence[Fault]) -> Iterator[Fault]:
         pairs = list(zip(self._faulty(believed), self.given, strict=True))
-        order = _order(pairs, len(self.right.info.names))
+        order = apart.moved(pairs, len(self.right.names))
         if order is not None:
-            yield faults.classes_moved(order, _said(order, self.right.info.names))
+            yield faults.classes_moved(order, apart.said(order, self.right.names))
         if self.doubtful.dense or self.right.info.task == "classify":
             return
         given = [each for each in self.given if isinstance(each, Result)]
@@ -365,18 +268,11 @@ class _Search:
 
     def _inside(self, believed: Sequence[Fault], error: float) -> list[Finding]:
         """The stage to blame, or precision, or that nothing is known."""
-        session = self.doubtful.session
-        looks = [fault for fault in believed if fault.sees]
-
-        def seen(batch: Array) -> Array:
-            for fault in looks:
-                batch = fault.sees(batch) if fault.sees else batch
-            return np.ascontiguousarray(batch)
-
-        found = None
-        batch = to_input([self.canvases[0][0]])
+        session, found = self.doubtful.session, None
+        given = to_input([self.canvases[0][0]])
         if session is not None:
-            found = whereabouts.first_stranger(self.right.session, session, seen(batch), batch, self.doubtful.path)
+            seen = _seen(given, believed)
+            found = whereabouts.first_stranger(self.right.session, session, seen, given, self.doubtful.path)
         if found is not None and found.path is not None:
             return [_finding(found, error)]
         narrow = whereabouts.narrowness(session, self.doubtful.path) if session is not None else ""
@@ -391,6 +287,13 @@ class _Search:
                         "check its post-processing against `outputs`", error, error)]  # fmt: skip
 
 
+def _seen(batch: Array, believed: Sequence[Fault]) -> Array:
+    """What the network sees of ``batch`` with these faults."""
+    for fault in believed:
+        batch = fault.sees(batch) if fault.sees else batch
+    return np.ascontiguousarray(batch)
+
+
 def _finding(found: whereabouts.Stranger, error: float) -> Finding:
     if found.before is None:
         return Finding("weights", "holds the weights of another network: not one of its stages is the checkpoint's",
@@ -403,134 +306,6 @@ def _finding(found: whereabouts.Stranger, error: float) -> Finding:
 def _kept(roles: Roles, info: ModelInfo, geometry: Geometry, options: Options) -> Result:
     clean = {r: np.nan_to_num(np.asarray(v, np.float32), posinf=1e9, neginf=-1e9) for r, v in roles.items()}
     return postprocess(clean, info, [geometry], options)[0]
-
-
-# ---- how far apart -------------------------------------------------------------------------------------------------
-
-
-def _apart(pairs: Sequence[tuple[Roles, Roles]]) -> float:
-    """How far roles of a raw head are from the right ones."""
-    sums: dict[str, list[float]] = {}
-    for want, have in pairs:
-        for role, (right, given) in _comparable(want, have).items():
-            if right.shape != given.shape:
-                return float("inf")
-            total = sums.setdefault(role, [0.0, 0.0])
-            with np.errstate(all="ignore"):
-                total[0] += float(np.minimum(np.nan_to_num((given - right) ** 2, nan=1e18), 1e18).sum())
-                total[1] += float((right**2).sum())
-    return sum(min(float(np.sqrt(gap / max(size, 1e-30))), 1e6) for gap, size in sums.values())
-
-
-def _comparable(want: Roles, have: Roles) -> dict[str, tuple[Array, Array]]:
-    """Scores and places at the best cells, float64; probabilities of all classes."""
-    if "class_probabilities" in want:
-        right, given = (np.asarray(r["class_probabilities"], np.float64) for r in (want, have))
-        if right.min() < 0:  # logits, but for a constant
-            right = right - right.mean(1, keepdims=True)
-            given = given - given.mean(1, keepdims=True)
-        return {"class_probabilities": (right, given)}
-    cells = np.union1d(
-        *(np.argsort(-np.nan_to_num(r["scores"][0].max(0)), kind="stable")[:CELLS] for r in (want, have))
-    )
-    best = np.argsort(-np.nan_to_num(want["scores"][0].max(0)), kind="stable")[:CELLS]
-    scores = [r["scores"][0][:, cells] for r in (want, have)]
-    if scores[0].min() < 0:
-        scores[1] = np.clip(scores[1], -faults.MOST_LOGIT, faults.MOST_LOGIT)
-    found = {"scores": (scores[0], scores[1])}
-    for role in ("boxes", "rotated_boxes", "keypoints", "mask_coefficients"):
-        if role in want:
-            found[role] = (want[role][0][best], have[role][0][best])
-    return {role: (a.astype(np.float64), b.astype(np.float64)) for role, (a, b) in found.items()}
-
-
-def _unmatched(pairs: Sequence[tuple[Result, Result]]) -> float:
-    """One less the share of detections that have a partner, each worth its overlap less the difference of scores."""
-    worth, count = 0.0, 0
-    for want, have in pairs:
-        if want.probs is not None and have.probs is not None:
-            count += 2
-            worth += 2 * max(1 - float(np.abs(want.probs - have.probs).sum()), 0.0)
-            continue
-        count += len(want) + len(have)
-        if not len(want) or not len(have):
-            continue
-        assert want.scores is not None and have.scores is not None and want.labels is not None
-        overlap = _overlap(want, have)
-        paired = greedy(np.where(want.labels[:, None] == have.labels, overlap, -1.0), want.scores, np.array([0.3]))[
-            :, 0
-        ]
-        rows = np.flatnonzero(paired >= 0)
-        gaps = np.minimum(np.abs(want.scores[rows] - have.scores[paired[rows]]) * 2, 1)
-        worth += 2 * float((overlap[rows, paired[rows]] * (1 - gaps)).sum())
-    return 1 - worth / count if count else 0.0
-
-
-def _overlap(one: Result, other: Result) -> Array:
-    if one.boxes is not None and other.boxes is not None:
-        return box_iou(one.boxes, other.boxes)
-    assert one.rotated_boxes is not None and other.rotated_boxes is not None
-    return probiou(one.rotated_boxes, other.rotated_boxes)
-
-
-# ---- the order of classes ------------------------------------------------------------------------------------------
-
-
-def _order(pairs: Sequence[tuple[Roles | Result, Roles | Result]], classes: int) -> Array | None:
-    """Where each class is answered, from classes that are seen; None where it is where it should be."""
-    votes = np.zeros((classes, classes + 1))  # labels may begin at one
-    for want, have in pairs:
-        if isinstance(want, dict) and isinstance(have, dict):
-            role = "class_probabilities" if "class_probabilities" in want else "scores"
-            right, given = (np.asarray(r[role][0], np.float64).reshape(classes, -1) for r in (want, have))
-            peaks = np.flatnonzero(right.max(0) > 0.1)
-            np.add.at(votes, (right[:, peaks].argmax(0), np.nan_to_num(given[:, peaks]).argmax(0)), 1)
-        elif isinstance(want, Result) and isinstance(have, Result) and len(want) and len(have):
-            _vote(votes, want, have)
-    if classes < 2 or not votes.any():
-        return None
-    return _completed(votes)
-
-
-def _vote(votes: Array, want: Result, have: Result) -> None:
-    blind = replace(have, labels=np.zeros(len(have), np.int64)), replace(want, labels=np.zeros(len(want), np.int64))
-    paired = same_objects(blind[1], blind[0])
-    assert want.labels is not None and have.labels is not None
-    for row in np.flatnonzero(paired >= 0):
-        label = int(have.labels[paired[row]])
-        votes[int(want.labels[row]), min(max(label, 0), len(votes))] += 1
-
-
-def _completed(votes: Array) -> Array | None:
-    """The permutation that the votes are for; classes nobody saw move as far as the others, or take what is free."""
-    classes = len(votes)
-    seen = np.flatnonzero(votes.sum(1))
-    steps = {int(votes[c].argmax() - c) for c in seen}
-    if steps == {0}:
-        return None
-    if steps == {1} and votes[:, -1].any():
-        return np.arange(classes) + 1
-    around = {step % classes for step in steps}
-    if len(around) == 1:
-        return (np.arange(classes) + around.pop()) % classes
-    order = np.full(classes, -1)
-    free = np.ones(classes, bool)
-    for c in seen[np.argsort(-votes[seen].max(1), kind="stable")]:
-        place = int(np.where(free, votes[c, :classes], -1).argmax())
-        order[c], free[place] = place, False
-    order[order < 0] = np.flatnonzero(free)
-    return order
-
-
-def _said(order: Array, names: Sequence[str]) -> str:
-    moved = [c for c in range(len(order)) if order[c] != c]
-    steps = {int(order[c] - c) % len(order) for c in range(len(order))}
-    if steps == {1}:
-        return "counts classes from 1: every label is one too high"
-    if len(steps) == 1:
-        return f"has every class {steps.pop()} places further on"
-    some = ", ".join(f"{names[c]} at place {order[c]}" for c in moved[:4])
-    return f"has its classes in another order: {some}{', …' if len(moved) > 4 else ''}"
 
 
 def report(found: Diagnosis) -> dict[str, Any]:
