@@ -112,13 +112,14 @@ def console() -> Console:
 
 
 def refuse_existing(out: Path, force: bool, option: str = "out") -> None:
-    """Refuse to overwrite ``out`` unless ``--force`` was given.
+    """Refuse to overwrite ``out``, given by ``option`` (an argument where that is empty), unless ``--force`` was given.
 
     Raises:
         UsageError: something is there and ``force`` is false.
     """
     if not force and (out.exists() or out.is_symlink()):
-        raise UsageError(f"`{option}` {out}: already exists; give `force` to replace it, or another name")
+        named = f"`{option}` " if option else ""
+        raise UsageError(f"{named}{out}: already exists; give `force` to replace it, or another name")
 
 
 def check_out(out: Path | None, force: bool) -> None:

@@ -20,7 +20,7 @@ def command(
     from edgekit.bundle.fleet import write_index
     from edgekit.errors import UsageError
 
-    refuse_existing(out, force)
+    refuse_existing(out, force, "")
     if out.suffix.lower() != ".json":
         raise UsageError(f"{out}: an index is a JSON file; give a name that ends in .json")
     if not out.parent.is_dir():
