@@ -41,12 +41,14 @@ def pytest_configure(config: pytest.Config) -> None:
         processor.check_environment()
     except EdgekitError as error:
         pytest.exit(str(error), error.exit_code)
-    if os.environ.get("EDGEKIT_TEST_FLOAT32"):
-        _default_to_float32()
+    adjust()
 
 
-def _default_to_float32() -> None:
-    """As on a processor without bf16, which OpenVINO asks for by CPUID whatever oneDNN's limit (processors.py)."""
+def adjust() -> None:
+    """Where ``EDGEKIT_TEST_FLOAT32`` is set, as on a processor without bf16, which OpenVINO asks for by CPUID whatever
+    oneDNN's limit (processors.py)."""
+    if not os.environ.get("EDGEKIT_TEST_FLOAT32"):
+        return
     import openvino
 
     honest = openvino.Core.compile_model

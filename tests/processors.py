@@ -3,6 +3,7 @@
     python -m tests.processors                   # every row; exit code 1 if a test failed or a switch had no effect
     python -m tests.processors avx2 haswell      # some
     python -m tests.processors avx2 --tests=stages,heads
+    python -m tests.processors avx2 --verify=a,b         # not the tests but the self-tests of these bundles
     python -m tests.processors --evidence        # the kernels that this very process gets, as JSON
 
 A row is a set of variables, or an emulator where no variable reaches (ONNX Runtime and the C++ compiler's intrinsics
@@ -224,11 +225,8 @@ def run(row: Environment, artifacts: Path, log: Path) -> Outcome:
     reason = lacking(row)
     if reason:
         return Outcome(row, skipped=reason)
-    before = emulator(row.model) or [] if row.model else []
-    variables = {"OMP_NUM_THREADS": "1", "EDGEKIT_TEST_ARTIFACTS": str(artifacts), **row.variables}
-    if before:
-        variables["EDGEKIT_TEST_EMULATOR"] = " ".join(before)
-    environment = os.environ | variables
+    before, environment = under(row)
+    environment["EDGEKIT_TEST_ARTIFACTS"] = str(artifacts)
     start = time.monotonic()
     asked = subprocess.run(
         [*before, sys.executable, "-m", "tests.processors", "--evidence"],
@@ -252,6 +250,34 @@ def run(row: Environment, artifacts: Path, log: Path) -> Outcome:
         return Outcome(row, kernels, seconds=row.limit_s, wrong=f"took more than {row.limit_s} s, see {log}")
     counts = counted(log.read_text(encoding="utf-8", errors="replace"))
     return Outcome(row, kernels, counts, time.monotonic() - start, wrong=None if code == 0 else f"failed, see {log}")
+
+
+def under(row: Environment) -> tuple[list[str], dict[str, str]]:
+    """The words before a program that runs as on the row's processor, and its environment."""
+    before = emulator(row.model) or [] if row.model else []
+    emulated = {"EDGEKIT_TEST_EMULATOR": " ".join(before)} if before else {}
+    return before, os.environ | {"OMP_NUM_THREADS": "1", **row.variables, **emulated}
+
+
+_VERIFY = "import sys; from tests import conftest; conftest.adjust(); from edgekit.cli import main; main(sys.argv[1:])"
+
+
+def verify(row: Environment, bundles: list[str]) -> bool:
+    """Whether every bundle passes its self-test on the row, a line each."""
+    if reason := lacking(row):
+        print(f"{row.name}: skipped: {reason}")
+        return True
+    before, environment = under(row)
+    good = True
+    for bundle in bundles:
+        asked = subprocess.run(
+            [*before, sys.executable, "-c", _VERIFY, "verify", bundle, "--json"],
+            cwd=REPO, env=environment, capture_output=True, text=True,
+        )  # fmt: skip
+        wrong = asked.stderr.strip().splitlines()[-1:] if asked.returncode else []
+        print(f"{row.name}: {bundle}: {wrong[0] if wrong else 'passed'}", flush=True)
+        good &= asked.returncode == 0
+    return good
 
 
 def files(row: Environment) -> list[str]:
@@ -295,6 +321,9 @@ def main(words: list[str]) -> int:
             file=sys.stderr,
         )
         return 2
+    rows = [row for row in ENVIRONMENTS if not names or row.name in names]
+    if bundles := next((w.removeprefix("--verify=") for w in words if w.startswith("--verify=")), ""):
+        return 0 if all([verify(row, bundles.split(",")) for row in rows]) else 1
     logs = REPO / "build" / "processors"
     logs.mkdir(parents=True, exist_ok=True)
     outcomes = []
@@ -302,9 +331,7 @@ def main(words: list[str]) -> int:
         from tests.artifacts import make
 
         make(Path(artifacts))
-        for row in ENVIRONMENTS:
-            if names and row.name not in names:
-                continue
+        for row in rows:
             asked = replace(row, tests=only) if only else row
             outcomes.append(run(asked, Path(artifacts), logs / f"{row.name}.log"))
             done = outcomes[-1]
