@@ -11,9 +11,9 @@ import pytest
 
 pytest.importorskip("onnxruntime")
 
-from edgekit.bundle import describing, facts
 from edgekit.bundle.options import DescribeOptions, SignOptions
-from edgekit.bundle.signing import sign
+from edgekit.bundle.provenance import describing, facts
+from edgekit.bundle.provenance.signing import sign
 from edgekit.errors import GateError, InputError, UsageError
 from edgekit.runtime.manifest import MANIFEST
 from edgekit.spec import sha256_file

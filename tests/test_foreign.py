@@ -11,7 +11,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from edgekit.bundle import external
+from edgekit.bundle.foreign import external
 from edgekit.bundle.loading import load, open_session
 from edgekit.errors import EdgekitError, InputError, UsageError
 

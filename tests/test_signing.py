@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from edgekit.bundle.options import SignatureOptions, SignOptions, VerifyOptions
-from edgekit.bundle.signing import PASSWORD, SIGNATURE, checked, sign
+from edgekit.bundle.provenance.signing import PASSWORD, SIGNATURE, checked, sign
 from edgekit.bundle.verification import ABSENT, FAILED, PASSED, verify
 from edgekit.errors import EdgekitError, GateError, InputError, UsageError
 from tests.tiny import tiny_bundle

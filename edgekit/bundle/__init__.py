@@ -8,9 +8,15 @@
 | ``exports.py`` | graphs of a source as targets want them, and the source to compare with |
 | ``gates.py`` | which quantized candidate loses little enough |
 | ``crowding.py`` | how many candidates the images at hand need |
-| ``loading.py`` ``external.py`` | a bundle, a checkpoint, an ONNX file or another tool's model as a session |
+| ``loading.py`` | a bundle, a checkpoint, an ONNX file or another tool's model as a session |
+| ``selftested.py`` ``verification.py`` | does it answer here as where it was built: ``edgekit verify`` |
 | ``inspection.py`` ``compare.py`` | what a model is; two of them side by side |
-| ``layouts.py`` | a bundle's files as inference servers read them |
+| ``shapes.py`` ``fitted.py`` | the rectangle that fits the pictures: ``build --source`` |
+| ``fleet.py`` ``store.py`` | an index over several bundles; bundles in a registry, by digest |
+| ``portable.py`` ``ray.py`` | a predictor for other engines' workers |
+| ``layouts.py`` ``conformance.py`` | files as inference servers read them; answers that other programs can be held to |
+| ``foreign/`` | models that other tools made |
+| ``provenance/`` | signature, attestation, bill of materials, model card |
 
 What a bundle holds, ``edgekit.runtime.manifest`` reads and checks: a device needs no more.
 """

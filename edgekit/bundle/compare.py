@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from edgekit.bundle.external import is_foreign
+from edgekit.bundle.foreign.external import is_foreign
 from edgekit.bundle.loading import open_session
 from edgekit.errors import UsageError
 from edgekit.runtime.manifest import read_bundle

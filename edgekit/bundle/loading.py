@@ -59,7 +59,7 @@ def load(
         device: as the target knows it (``cpu``, ``cuda:0``, ``GPU``, ``NPU``); the target's default otherwise.
         threads: CPU threads, altogether.
         imgsz: input size; only a checkpoint can change it, an artifact's is fixed.
-        foreign: also take models of other tools (``edgekit.bundle.external``), whose outputs are told by their layout.
+        foreign: also take models of other tools (``foreign/external.py``), whose outputs are told by their layout.
         task: what a foreign model is for, where it does not say.
         streams: images worked on at once, for more of them a second; by default one, as fast as possible.
         cache: a folder where the runtime keeps what it compiled, for a faster next start; True: beside the bundle
@@ -69,7 +69,7 @@ def load(
             this machine, device, driver and runtime before, which is remembered beside the cache
             (``edgekit.runtime.proven``). With OpenVINO's AUTO also before the first answer from another device.
             ``outputs`` says how a foreign detector lays its outputs out, where that is in a way of its own
-            (``edgekit.bundle.outputs``).
+            (``edgekit.bundle.foreign.outputs``).
 
     Raises:
         EdgekitError: one sentence on what is wrong with the file, an option, or what is not installed.
@@ -218,7 +218,7 @@ def _artifact(path: Path, size: tuple[int, int] | None, foreign: bool, how: Open
     if not path.exists():
         raise InputError(f"{path}: no such file or folder; give a bundle, a checkpoint or an exported ONNX file")
     if foreign:
-        from edgekit.bundle.external import is_foreign, read
+        from edgekit.bundle.foreign.external import is_foreign, read
 
         if is_foreign(path):
             model = read(path, size, how.task, how.outputs)

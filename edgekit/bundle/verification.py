@@ -15,9 +15,9 @@ from functools import cached_property
 from pathlib import Path
 
 from edgekit import targets
-from edgekit.bundle import signing
 from edgekit.bundle.loading import open_session
 from edgekit.bundle.options import VerifyOptions
+from edgekit.bundle.provenance import signing
 from edgekit.bundle.selftested import tried
 from edgekit.errors import GateError, UnsafeFileError
 from edgekit.runtime.manifest import Bundle, read_bundle

@@ -17,7 +17,7 @@ def command(
     json: Json = False,
 ) -> None:
     """Write a bundle's CycloneDX bill of materials, in-toto attestation or Hugging Face card, from its manifest."""
-    from edgekit.bundle import describing
+    from edgekit.bundle.provenance import describing
 
     written = describing.write(bundle, how)
     if json:

@@ -17,7 +17,7 @@ def command(
     json: Json = False,
 ) -> None:
     """Sign every file of a bundle, with a key, a certificate or by name through sigstore; writes BUNDLE/model.sig."""
-    from edgekit.bundle import signing
+    from edgekit.bundle.provenance import signing
 
     written = signing.sign(bundle, how)
     if json:

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from edgekit import targets
-from edgekit.bundle import external
+from edgekit.bundle.foreign import external
 from edgekit.bundle.loading import load
 from edgekit.report.gpu import trials
 from edgekit.report.gpu.findings import Job, Lacking

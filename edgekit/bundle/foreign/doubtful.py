@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from edgekit.bundle import external
-from edgekit.bundle.faults import Array, Roles
+from edgekit.bundle.foreign import external
+from edgekit.bundle.foreign.faults import Array, Roles
 from edgekit.bundle.loading import open_session
 from edgekit.errors import InputError
 from edgekit.runtime.image import Geometry

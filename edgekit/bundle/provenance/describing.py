@@ -8,9 +8,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from edgekit.bundle import attestation, bom, card, facts
 from edgekit.bundle.options import DescribeOptions
-from edgekit.bundle.signing import SIGNATURE
+from edgekit.bundle.provenance import attestation, bom, card, facts
+from edgekit.bundle.provenance.signing import SIGNATURE
 from edgekit.errors import UsageError
 from edgekit.runtime.atomic import replacing
 

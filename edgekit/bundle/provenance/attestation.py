@@ -14,8 +14,8 @@ import hashlib
 import json
 from pathlib import Path
 
-from edgekit.bundle.facts import Facts
-from edgekit.bundle.signing import EXTRA, private_key
+from edgekit.bundle.provenance.facts import Facts
+from edgekit.bundle.provenance.signing import EXTRA, private_key
 from edgekit.errors import optional
 from edgekit.runtime.manifest import MANIFEST
 from edgekit.spec import Json

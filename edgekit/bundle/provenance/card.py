@@ -5,9 +5,9 @@ document(read(folder))                        # text, which huggingface_hub's Mo
 
 from __future__ import annotations
 
-from edgekit.bundle.bom import task_of
-from edgekit.bundle.facts import Facts
-from edgekit.bundle.signing import EXTRA
+from edgekit.bundle.provenance.bom import task_of
+from edgekit.bundle.provenance.facts import Facts
+from edgekit.bundle.provenance.signing import EXTRA
 from edgekit.errors import optional
 from edgekit.spec import Json
 

@@ -12,8 +12,8 @@ import json
 import uuid
 from typing import Any
 
-from edgekit.bundle.facts import Facts
-from edgekit.bundle.signing import EXTRA
+from edgekit.bundle.provenance.facts import Facts
+from edgekit.bundle.provenance.signing import EXTRA
 from edgekit.errors import GateError, optional
 from edgekit.spec import Json
 

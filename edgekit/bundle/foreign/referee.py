@@ -19,9 +19,9 @@ from typing import Any
 
 import numpy as np
 
-from edgekit.bundle import apart, faults
-from edgekit.bundle.doubtful import Doubtful, Model, read_detections
-from edgekit.bundle.faults import Array, Fault, Roles
+from edgekit.bundle.foreign import apart, faults
+from edgekit.bundle.foreign.doubtful import Doubtful, Model, read_detections
+from edgekit.bundle.foreign.faults import Array, Fault, Roles
 from edgekit.bundle.loading import open_session
 from edgekit.errors import UsageError
 from edgekit.runtime.image import Geometry, fit, to_input
