@@ -118,7 +118,7 @@ def test_sizes_of_a_search_divide_and_begin_with_the_full_one() -> None:
 # ---- one bundle, two sizes ---------------------------------------------------------------------------------------
 
 
-@pytest.fixture(params=["ov-fp16", "ov-fp32", "ort-fp32"])
+@pytest.fixture(params=["ov-fp16", "ov-fp32", "ov-int8", "ort-fp32"])
 def both(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Path]:
     """A bundle that was assembled of two tiny ones, and those."""
     pytest.importorskip("openvino")
@@ -244,3 +244,22 @@ def test_a_rectangle_of_the_fixture_is_judged_beside_the_square(tmp_path: Path) 
     row = made.manifest["source"]
     assert made.info.imgsz == (256, 320) and row["kind"] == "labels" and row["square"] == [320, 320]
     assert row["before"] == pytest.approx(0.441, abs=0.01) and abs(row["drop_points"]) < 0.5
+    assert {"operating_point", "worst_class"} <= row.keys() and row["operating_point"]["f1_before"] > 0.5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", ["ov-int8", "ort-int8"])
+def test_eight_bits_for_lying_and_standing_pictures(target: str, tmp_path: Path) -> None:
+    """Weights lie there once, both inputs answer, and the labels judge both together."""
+    data, source = SHARED / "data/bccd/data.yaml", SHARED / "fixtures/yolo12n-bccd.pt"
+    if not data.is_file():
+        pytest.skip(f"needs {data}")
+    quantize = QuantizeOptions(data=data, max_drop=20, timing_s=0)
+    shown = view((480, 640), (640, 480))
+    made = fitted.build(source, target, tmp_path / "out", BuildOptions(imgsz=(160, 160), quantize=quantize), shown)
+    assert made.info.imgsz == (128, 160) and [shape["imgsz"] for shape in made.manifest["shapes"]] == [[160, 128]]
+    assert made.manifest["source"]["drop_points"] < 3
+    image = cv2.imread(str(sorted((data.parent / "images/val").iterdir())[0]))
+    with loading.load(made.path, conf=0.25) as model:
+        answers = [model(turned)[0] for turned in (image, np.ascontiguousarray(image.transpose(1, 0, 2)))]
+    assert all(len(result) > 0 for result in answers)

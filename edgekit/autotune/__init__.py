@@ -6,6 +6,8 @@
 | ``choose.py`` | who is timed again, who is judged, who is dropped, who wins: no clock and no model in it |
 | ``contest.py`` | builds, times and judges what ``choose.py`` asks for |
 | ``auto.py`` | ``edgekit build --target auto``: all of it, and the winner's bundle with the plan inside |
+| ``ladder.py`` | which change is made next, and when it is enough: no clock and no model in it |
+| ``reach.py`` | ``edgekit tune --to``: the changes there are, and the last rung's bundle with the ladder inside |
 | ``document.py`` | ``plan.json``: written, read with suspicion, replayed on another machine |
 | ``picture.py`` | speed and accuracy, with the Pareto front |
 """
@@ -64,6 +66,21 @@ class Objective:
         return self.bound is None or ms <= (self.bound if self.goal == "latency" else 1e3 / self.bound)
 
 
+def parse_speedup(text: str) -> float:
+    """``2x`` or ``1.5`` as a number: times as fast.
+
+    Raises:
+        ValueError: anything else.
+    """
+    try:
+        times = float(text.removesuffix("x"))
+    except ValueError:
+        times = 0.0
+    if not 1 < times <= 100:
+        raise ValueError("give how many times as fast, above 1, such as 2x")
+    return times
+
+
 @dataclass(frozen=True)
 class Candidate:
     """A target with its switches.
@@ -73,6 +90,7 @@ class Candidate:
         batch: images a run, fixed when it is built.
         streams: runs at once; ``threads`` of the CPU for all of them, None: the runtime's choice.
         shapes: input sizes (height, width); none: the size that was asked for, or the model's own.
+        variant: which checkpoint it is built from; "": the one that was given.
     """
 
     target: str
@@ -80,12 +98,14 @@ class Candidate:
     streams: int = 1
     threads: int | None = None
     shapes: tuple[tuple[int, int], ...] = ()
+    variant: str = ""
 
     @property
     def bundle(self) -> str:
         """Candidates of one bundle share its accuracy."""
         sizes = " and ".join(f"{height}x{width}" for height, width in self.shapes)
-        return self.target + (f" {sizes}" if sizes else "") + (f", batch {self.batch}" if self.batch > 1 else "")
+        words = [self.target, sizes, self.variant]
+        return " ".join(word for word in words if word) + (f", batch {self.batch}" if self.batch > 1 else "")
 
     @property
     def name(self) -> str:

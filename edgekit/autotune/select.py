@@ -17,9 +17,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from edgekit.autotune import Candidate, Objective
+from edgekit.spec import Json
 
 CLEAR = 0.03
 SAME_POINTS = 0.05  # differences of accuracy below this are no reason to prefer one
@@ -41,11 +42,24 @@ class Time:
 
 @dataclass(frozen=True)
 class Judged:
-    """Accuracy of a bundle (a fraction) and points lost against the float model; or why there is no such bundle."""
+    """Accuracy of a bundle (a fraction) and points lost against the float model; or why there is no such bundle.
+
+    ``scores`` has F1 and the class that loses most, as manifests have them, and ``over`` what is further lost than was
+    allowed, beside the metric."""
 
     accuracy: float | None
     drop_points: float | None
     refused: str | None = None
+    scores: Json = field(default_factory=dict)
+    over: tuple[str, ...] = ()
+
+    def verdict(self, limit: float) -> str | None:
+        """Why it may not be taken where ``limit`` points may be lost, or None."""
+        if self.refused or self.drop_points is None:
+            return self.refused or "could not be judged"
+        if self.drop_points > limit:
+            return f"loses {self.drop_points:.2f} points, {limit:g} allowed"
+        return "; ".join(self.over) or None
 
 
 @dataclass
@@ -173,10 +187,10 @@ def _spread(rows: dict[str, Row], alive: list[str], bundle: str, judged: Judged,
         if row.candidate.bundle != bundle:
             continue
         row.judged = judged
-        fits = judged.drop_points is not None and judged.drop_points <= limit
-        if fits or name not in alive:
+        against = judged.verdict(limit)
+        if against is None or name not in alive:
             continue
-        row.verdict = judged.refused or f"loses {judged.drop_points:.2f} points, {limit:g} allowed"
+        row.verdict = against
         alive.remove(name)
         say(f"{name} is out: {row.verdict}")
 

@@ -109,12 +109,11 @@ def _curve(contest: Tuner, entries: Sequence[Candidate], limit: float) -> Outcom
     first = next(iter(rows))
     for name, time in contest.clock(list(rows), first, True).items():
         rows[name].time = time
-    fitting = [row for row in rows.values() if _drop(row) <= limit]
+    fitting = [row for row in rows.values() if row.judged and row.judged.verdict(limit) is None]
     winner = min(fitting, key=lambda row: sum(h * w for h, w in row.candidate.shapes), default=None)
     for row in rows.values():
-        drop = row.judged.drop_points if row.judged else None
-        lost = "could not be judged" if drop is None else f"loses {drop:.2f} points, {limit:g} allowed"
-        row.verdict = "larger than need be" if row in fitting else lost
+        against = row.judged.verdict(limit) if row.judged else None
+        row.verdict = against or "larger than need be"
         row.against = winner.candidate.name if winner and row in fitting and row is not winner else None
     if winner is not None:
         winner.verdict = "chosen"

@@ -39,7 +39,7 @@ from edgekit.runtime.manifest import read_bundle
 from edgekit.runtime.predictor import Predictor
 from edgekit.runtime.sources import read_images
 from edgekit.spec import ModelInfo, Session
-from edgekit.verify import accuracy, parity
+from edgekit.verify import accuracy, operating, parity
 from edgekit.verify.images import TIMED_ON, images_for
 
 SHORT_S, LONG_S = 1.5, 6.0  # seconds a candidate gets in a race that prunes, and in the last one
@@ -75,7 +75,8 @@ class Tuner:
         self._open: dict[str, tuple[Path, ExitStack, list[Predictor]]] = {}
         self._entries: dict[str, Candidate] = {}
         self._judge: accuracy.Evaluator | None = None
-        self._before = 0.0
+        self._before = accuracy.Measured(0.0)
+        self.variants: dict[str, Path] = {}  # checkpoints that candidates of that variant are built from
         self._about: dict[str, Any] = {}
         self._sets = job.sets
         self._pictures: list[np.ndarray] = []
@@ -138,18 +139,20 @@ class Tuner:
         options = dataclasses.replace(job.options, imgsz=size)
         return fitted.fitting(self._exports, job.source, options, job.view, targets.get(target)).shapes
 
-    def _built(self, entry: Candidate, trial: bool) -> Path:
+    def _built(self, entry: Candidate, trial: bool, limit: float | None = None) -> Path:
         asked = self.job.options.quantize
+        asked = asked if limit is None else dataclasses.replace(asked, max_drop=limit)
+        source = self.variants.get(entry.variant, self.job.source)
         narrow = targets.get(entry.target).int8
         quantize = dataclasses.replace(asked, judged=not trial, timing_s=0) if narrow else QuantizeOptions()
         out = self.folder / (entry.bundle.replace(", ", "-").replace(" ", "-") + ("-trial" if trial else ""))
         self.say(f"building {entry.bundle}{' (a trial, to time)' if trial else ''}")
         options = dataclasses.replace(self._options(), batch=entry.batch, quantize=quantize)
         if entry.shapes:
-            given = self.job.source, entry.target, out, entry.shapes, options
+            given = source, entry.target, out, entry.shapes, options
             fitted.assemble(*given, lambda _: None, self._exports, self.job.sets)
         else:
-            building.build(self.job.source, entry.target, out, options, exports=self._exports, sets=self.job.sets)
+            building.build(source, entry.target, out, options, exports=self._exports, sets=self.job.sets)
         return out
 
     def _options(self) -> BuildOptions:
@@ -218,11 +221,16 @@ class Tuner:
 
     # ---- accuracy ------------------------------------------------------------------------------------------------
 
-    def judge(self, entry: Candidate) -> Judged:
-        """The candidate's bundle in full, and what it loses against the float model."""
+    def judge(self, entry: Candidate, limit: float | None = None) -> Judged:
+        """The candidate's bundle in full, and what it loses against the float model.
+
+        Args:
+            limit: points that the bundle may lose against the float model in its own input size, where that is not
+                ``max_drop``.
+        """
         try:
             if entry.bundle not in self.bundles:
-                self.bundles[entry.bundle] = self._built(entry, trial=False)
+                self.bundles[entry.bundle] = self._built(entry, trial=False, limit=limit)
             path = self.bundles[entry.bundle]
             row = read_bundle(path, verify=False).manifest.get("accuracy")
             if row is not None and not entry.shapes:
@@ -230,17 +238,26 @@ class Tuner:
                 return Judged(row["after"], row["drop_points"])
             judge = self.judge_of(path)
             if entry.bundle == self._reference:
-                return Judged(self._before, 0.0)
+                return Judged(self._before.value, 0.0)
             session = loading.open_session(path)
-            after = judge.score(session)
+            after = judge.measure(session)
             session.close()
-            return Judged(after, 100 * (self._before - after))
+            return self._compared(after)
         except GateError as error:
             row = error.evidence.get("accuracy")
             if isinstance(row, dict) and row.get("tried"):
                 least = min(row["tried"], key=lambda trial: float(trial["drop_points"]))
                 return Judged(least["after"], least["drop_points"], str(error))
             return Judged(None, None, str(error))
+
+    def _compared(self, after: accuracy.Measured) -> Judged:
+        """With F1 and the class that loses most, whose limits refuse where they were asked for."""
+        asked, before = self.job.options.quantize, self._before
+        limits = operating.Limits(asked.max_drop, asked.max_f1_drop, asked.max_class_drop)
+        found = operating.compared(before, after, limits)
+        return Judged(
+            after.value, 100 * (before.value - after.value), scores=found.row, over=operating.beside_metric(found.over)
+        )
 
     def judge_of(self, path: Path) -> accuracy.Evaluator:
         """Labels where there are some, else agreement with the float model; the float model is scored once."""
@@ -252,7 +269,7 @@ class Tuner:
             )
             self._judge = self._made(reference, info)
             self.say("judging the float model")
-            self._before = self._judge.score(reference)
+            self._before = self._judge.measure(reference)
             reference.close()
         return self._judge
 
@@ -285,7 +302,7 @@ class Tuner:
         if self._judge is None:
             return self._about
         seen = {} if self._judge.seen is None else {"seen": self._judge.seen}
-        return {key: getattr(self._judge, key) for key in _ABOUT} | {"float": self._before} | seen
+        return {key: getattr(self._judge, key) for key in _ABOUT} | {"float": self._before.value} | seen
 
     def pictures(self, info: ModelInfo) -> list[np.ndarray]:
         """What is timed on: --images, else those of --data, else generated ones."""

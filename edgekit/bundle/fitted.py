@@ -34,7 +34,7 @@ from edgekit.runtime.manifest import SHAPE_KEYS, Bundle, manifest_of, read_bundl
 from edgekit.runtime.sources import read_images
 from edgekit.spec import Json, Session
 from edgekit.targets import Target
-from edgekit.verify import accuracy, parity
+from edgekit.verify import accuracy, operating, parity
 
 PROOFS = ("parity", "graph_parity", "weights_parity", "rounding", "detections", "accuracy", "speed")
 
@@ -68,8 +68,9 @@ def build(source: Path, target: str, out: Path, options: BuildOptions, view: Vie
         row = {"given": view.given, "pictures": pictures_of(view), "square": list(size_of(exports, source, options))}
         if judge is not None:
             say("judging it beside the square model")
-            row |= judged(files, judge, before, options.quantize.max_drop)
-            _check(row, found, judge)
+            scores, over = judged(files, judge, before, options.quantize)
+            row |= scores
+            _check(row, found, over)
         _say_judged(row, say)
         reseal(files, {"source": row})
         building.move_into_place(files, out)
@@ -186,7 +187,7 @@ def square(exports: Exports, source: Path, options: BuildOptions) -> Session:
 
 def judge_of(
     exports: Exports, source: Path, options: BuildOptions, sets: Sets | None, view: View | None
-) -> tuple[accuracy.Evaluator | None, float]:
+) -> tuple[accuracy.Evaluator | None, accuracy.Measured]:
     """By labels where there are some, else by agreement on the view's pictures or the ``images``; and what the square
     model scores. None where there is nothing to look at.
 
@@ -196,7 +197,7 @@ def judge_of(
     model = square(exports, source, options)
     if sets is not None and sets.labelled is not None:
         judge = accuracy.by_labels(sets.labelled)
-        return judge, judge.score(model)
+        return judge, judge.measure(model)
     pictures: list[Any] = view.pictures(JUDGED) if view is not None else []
     on = f"pictures of {view.given}" if view is not None else "images"
     if not pictures and sets is not None:
@@ -204,37 +205,45 @@ def judge_of(
     if not pictures and options.images:
         pictures, on = read_images(options.images, JUDGED), "`images`"
     if not pictures:
-        return None, 0.0
-    return accuracy.check_seen(accuracy.by_agreement(pictures, model, on)), 1.0
+        return None, accuracy.Measured(0.0)
+    judge = accuracy.check_seen(accuracy.by_agreement(pictures, model, on))
+    return judge, judge.measure(model)
 
 
-def judged(files: Path, judge: accuracy.Evaluator, before: float, limit: float) -> Json:
-    """What the bundle in ``files`` scores beside the square model, for the manifest."""
+def judged(
+    files: Path, judge: accuracy.Evaluator, before: accuracy.Measured, asked: QuantizeOptions
+) -> tuple[Json, list[str]]:
+    """What the bundle in ``files`` scores beside the square model, for the manifest; and, by labels, a sentence for
+    each limit that is exceeded."""
     session = loading.open_session(files)
-    after = judge.score(session)
+    after = judge.measure(session)
     session.close()
     labels = judge.kind == "labels"
-    return {
+    limits = operating.Limits(asked.max_drop, asked.max_f1_drop, asked.max_class_drop)
+    found = operating.compared(before, after, limits)
+    row = {
         "metric": judge.metric,
         "kind": judge.kind,
         "on": judge.on,
         "images": judge.images - len(judge.skipped),
-        "before": before,
-        "after": after,
-        "drop_points": 100 * (before - after),
-        **({"limit_points": limit} if labels else {}),
+        "before": before.value,
+        "after": after.value,
+        "drop_points": 100 * (before.value - after.value),
+        **({"limit_points": asked.max_drop} if labels else {}),
         **({"warning": judge.warning} if judge.warning else {}),
+        **found.row,
     }
+    return row, found.over if labels else []
 
 
-def _check(row: Json, found: Fit, judge: accuracy.Evaluator) -> None:
-    limit = row.get("limit_points")
-    if limit is None or row["drop_points"] <= limit:
+def _check(row: Json, found: Fit, over: Sequence[str]) -> None:
+    if not over:
         return
     shapes = " and ".join(f"{h},{w}" for h, w in found.shapes)
+    said = operating.said(over, row["metric"])
     raise GateError(
-        f"`source` {row['given']}: at {shapes} {judge.metric} on {judge.on} is {row['drop_points']:.2f} points below "
-        f"the square model's, {limit:g} are allowed (`max_drop`); does `data` show pictures like the source's?",
+        f"`source` {row['given']}: at {shapes} on {row['on']}, beside the square model: {said}; does `data` show "
+        "pictures like the source's?",
         {"source": row},
     )
 

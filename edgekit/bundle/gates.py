@@ -180,13 +180,7 @@ def _trial(gate: Gate, trial: Json, after: accuracy.Measured) -> Json:
 
 
 def _sentence(target: str, metric: str, over: Sequence[str], row: Json | None = None) -> str:
-    options = {"the metric": "`max_drop`", "F1 at": "`max_f1_drop`", "class": "`max_class_drop`"}
-    said = ", ".join(
-        f"{what.replace('the metric', metric)} ({option})"
-        for what in over
-        for start, option in options.items()
-        if what.startswith(start)
-    )
+    said = operating.said(over, metric)
     if row is None:
         return f"{target}: {said}"
     worst = ", ".join(str(r["group"]) for r in row["ranking"][:3])

@@ -244,6 +244,7 @@ def _print_source(manifest: dict[str, Any]) -> None:
             f"{what}: {row['after']:.4f}, {row['before']:.4f} of the square model ({row['drop_points']:.2f} points lost"
             f"{limit}), on {row['images']} images of {row['on']}"
         )
+        _print_scores(row)
         if "warning" in row:
             console().print(f"[bold yellow]WARNING: {row['warning']}[/bold yellow]", soft_wrap=True)
 

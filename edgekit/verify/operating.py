@@ -11,7 +11,7 @@ A limit cannot ask for more than the set can tell: of F1 and of a class what one
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +22,7 @@ from edgekit.runtime.boxes import box_iou
 from edgekit.spec import Json
 from edgekit.verify.accuracy import SEEN, Measured, Objects
 
+METRIC = "the metric"
 PER_CLASS = 4.0  # times the limit of the metric, where none is given
 
 
@@ -48,7 +49,7 @@ class Compared:
 def compared(before: Measured, after: Measured, limits: Limits) -> Compared:
     """What the model that scored ``after`` has lost against the one that scored ``before``."""
     row: Json = {}
-    checked = [("the metric", 100 * (before.value - after.value), limits.metric, True)]
+    checked = [(METRIC, 100 * (before.value - after.value), limits.metric, True)]
     point, worst, shift = _operating_point(before, after), _worst_class(before, after), _shift(before, after)
     if point is not None:
         limit = limits.metric if limits.f1 is None else limits.f1
@@ -72,6 +73,22 @@ def compared(before: Measured, after: Measured, limits: Limits) -> Compared:
         row["exceeds"] = [sentence for sentence, asked in said if not asked]
     over = [sentence for sentence, asked in said if asked]
     return Compared(row, over, max(drop - most for _, drop, most, asked in checked if asked))
+
+
+def beside_metric(over: Sequence[str]) -> tuple[str, ...]:
+    """Of the sentences of limits that are exceeded those on other figures than the metric."""
+    return tuple(sentence for sentence in over if not sentence.startswith(METRIC))
+
+
+def said(over: Sequence[str], metric: str) -> str:
+    """Sentences of limits that are exceeded as one, with the metric's name and the option of each limit."""
+    options = {METRIC: "`max_drop`", "F1 at": "`max_f1_drop`", "class": "`max_class_drop`"}
+    return ", ".join(
+        f"{what.replace(METRIC, metric)} ({option})"
+        for what in over
+        for start, option in options.items()
+        if what.startswith(start)
+    )
 
 
 def _operating_point(one: Measured, other: Measured) -> Json | None:
