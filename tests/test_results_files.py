@@ -213,6 +213,19 @@ def peer_calls(document: Any) -> None:
         assert {ratio["of"], ratio["to"]} <= names and ratio["low"] <= ratio["ratio"] <= ratio["high"]
 
 
+def ladder(document: Any) -> None:
+    peer_calls(document["calls"] | {key: document[key] for key in ("machine", "reliable", "disturbances")})
+    steps, found = document["ladder"]["steps"], document["ladder"]
+    taken = [row for row in steps if row["taken"]]
+    assert steps[0] == taken[0] and taken[-1]["speedup"] == found["speedup"]
+    assert found["reached"] == (found["speedup"]["ratio"] >= found["to"])
+    for row in taken:
+        assert row["speedup"]["low"] <= row["speedup"]["ratio"] <= row["speedup"]["high"]
+        lost = 100 * (document["accuracy"]["float"] - row["accuracy"])
+        assert row["drop_points"] == pytest.approx(lost) and lost <= document["accuracy"]["limit_points"]
+    assert all(0 < value < 1 for value in document["peer_map50_95"].values())
+
+
 def endurance(document: Any) -> None:
     check_machine(document["machine"])
     assert min(document.get("frames", 1), document.get("answered", 1), document.get("calls", 1)) > 0
@@ -292,6 +305,7 @@ KINDS: dict[str, Callable[[Any], None]] = {
     "memory over frames": endurance,
     "milliseconds a call, interleaved": calls,
     "calls": peer_calls,
+    "ladder": ladder,
     "candidates": candidates,
     "int8-placements": plain,
     "pruning": pruning,

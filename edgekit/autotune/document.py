@@ -4,9 +4,10 @@
 |---|---|
 | ``schema kind`` | 1, ``plan`` |
 | ``wish max_drop_points accuracy`` | what was asked for; metric, set, images and the float model's score |
-| ``choice`` | ``target batch streams threads imgsz head``, and ``shapes`` where it fits a source, of the winner |
+| ``choice`` | ``target batch streams threads imgsz head`` of the winner; ``shapes`` and ``variant`` if any |
 | ``why`` | one sentence |
 | ``rows`` | every candidate: milliseconds with interval, ratio to the winner, accuracy, points lost, front, verdict |
+| ``ladder`` | of ``edgekit tune --to``: ``to reference reached speedup``, and ``steps`` as they were tried |
 | ``left_out`` | targets that could not be built here, and why |
 | ``reliable disturbances machine`` | of the last race |
 
@@ -68,6 +69,7 @@ def document(
             "threads": chosen.threads,
             "imgsz": list(info.imgsz),
             **({"shapes": [list(shape) for shape in chosen.shapes]} if chosen.shapes else {}),
+            **({"variant": chosen.variant} if chosen.variant else {}),
             "head": info.head,
             "candidates": info.candidates,
         }
@@ -102,6 +104,7 @@ def _row(row: Row, best: float | None) -> dict[str, Any]:
         "times_the_winner": time.ratio / best if time and best else None,
         "accuracy": judged.accuracy if judged else None,
         "drop_points": judged.drop_points if judged else None,
+        **({"scores": judged.scores} if judged and judged.scores else {}),
         "front": row.front,
         "verdict": row.verdict,
     }

@@ -1,4 +1,4 @@
-"""`edgekit tune`: a faster activation for a trained model, and what that costs and gains."""
+"""`edgekit tune`: a trained model made so many times as fast; or a faster activation for it, and what that costs."""
 
 from __future__ import annotations
 
@@ -8,18 +8,45 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgekit.cli._common import CocoImages, Force, Json, console, emit_json
+from edgekit.autotune import parse_speedup
+from edgekit.cli import _ladder_table
+from edgekit.cli._common import CocoImages, Force, Json, console, emit_json, refuse_existing
 from edgekit.cli._options import Only
 from edgekit.cli._progress import Phases
 from edgekit.cli._train_view import View, check_new
-from edgekit.errors import UsageError
+from edgekit.errors import GateError, UsageError
 from edgekit.runtime.fields import check, option
 from edgekit.spec import parse_activation
 from edgekit.train.options import TrainOptions
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from edgekit.checkpoint import Checkpoint
     from edgekit.train.loop import Result
+
+
+@dataclass(frozen=True)
+class ReachOptions:
+    """How fast it is to be, and what that may cost and take."""
+
+    to: float | None = option(None, parse=parse_speedup, metavar="2x", section="So many times as fast")
+    """Take shape, size, INT8 and what else there is, best exchange first, until a call is so many times as fast as the
+    model's own at --target; --out is the bundle. Without it: the activation alone."""
+    max_drop: float = option(0.5, least=0)
+    """Points of the metric (or of agreement, without labels) that may be lost in all."""
+    max_f1_drop: float | None = option(None, least=0)
+    """Points of F1 that may be lost, too, at the float model's best threshold. Default: beyond --max-drop it warns."""
+    max_class_drop: float | None = option(None, least=0)
+    """Points of the metric that a class may lose, too. Default: beyond four times --max-drop it warns."""
+    source: str | None = option(None, metavar="WxH|PATH")
+    """What the camera shows, 1920x1080 or a video, an image or a folder of them. Default: what --data shows."""
+    train: Path | None = None
+    """Folder of a training, gone on with if it is there: where the rest is not enough, also swap --activation, in
+    --epochs epochs."""
+
+    def __post_init__(self) -> None:
+        check(self)
 
 
 @dataclass(frozen=True)
@@ -67,19 +94,27 @@ class TuneOptions:
 def command(
     model: Annotated[Path, typer.Argument(help="The trained checkpoint.")],
     data: Annotated[Path, typer.Option(help="The set it was trained on, with train and val.")],
-    out: Annotated[Path, typer.Option(help="The run's folder; best.pt in it is the tuned checkpoint.")],
+    out: Annotated[Path, typer.Option(help="With --to the bundle; else the run's folder, with best.pt.")],
+    goal: ReachOptions,
     wanted: TuneOptions,
     common: Annotated[TrainOptions, Only("val", "val_fraction", "imgsz", "seed", "device", "threads", "workers")],
     images: CocoImages = None,
     force: Force = False,
     json: Json = False,
 ) -> None:
-    """Swap a trained model's activation, let it learn from itself as it was, report accuracy and latency."""
+    """Make a trained model so many times as fast within a limit on accuracy, and print what each step cost and gained;
+    or swap its activation alone."""
+    if goal.to is not None:
+        _check_alone(wanted, common, images)
+        refuse_existing(out, force)
+        _reach(model, data, out, goal, wanted, common, json)
+        return
     check_new(out, wanted.resume, force)
     from edgekit.bundle import preflight
 
+    _check_goal(goal)
     options = wanted.training(model, common)
-    goal = _target(wanted.target)
+    target = _target(wanted.target)
     preflight.check_models([model])
     preflight.of_training(data, str(model), None, options.teacher, images, out)
     from edgekit import checkpoint
@@ -93,9 +128,93 @@ def command(
         result = train(data, str(model), out, options, images=images, resume=wanted.resume, watch=view)
     if result.evaluation is None:
         return  # the first of several processes speaks for all
-    report = _accuracy(older, result, options) | _latency(model, result, goal, wanted.budget, options.threads)
+    report = _accuracy(older, result, options) | _latency(model, result, target, wanted.budget, options.threads)
     report = {"model": model, "tuned": result.best, "activation": [older.spec.activation, wanted.activation], **report}
     emit_json(report) if json else _print(report)
+
+
+def _check_goal(goal: ReachOptions) -> None:
+    """Refuse what goes with ``to`` alone.
+
+    Raises:
+        UsageError: it was given.
+    """
+    for name in ("source", "train", "max_f1_drop", "max_class_drop"):
+        if getattr(goal, name) is not None:
+            raise UsageError(f"`{name}` goes with `to`, how many times as fast the model is to be")
+
+
+def _check_alone(wanted: TuneOptions, common: TrainOptions, images: list[str] | None) -> None:
+    """Refuse what goes without ``to`` alone.
+
+    Raises:
+        UsageError: it was given.
+    """
+    given = {"resume": wanted.resume, "images": images, "val": common.val, "val_fraction": common.val_fraction}
+    for name, value in given.items():
+        if value:
+            raise UsageError(f"`to` takes no `{name}`: give `data`, a data.yaml with train and val, or pictures")
+
+
+def _reach(
+    model: Path, data: Path, out: Path, goal: ReachOptions, wanted: TuneOptions, common: TrainOptions, json: bool
+) -> None:
+    """Take levers until the model is fast enough; the ladder is shown whether it is or not."""
+    from edgekit.autotune.reach import Wanted, reach
+    from edgekit.autotune.tuner import LONG_S
+    from edgekit.bundle import preflight, shapes
+    from edgekit.bundle.options import BuildOptions
+    from edgekit.quantize.options import QuantizeOptions
+
+    assert goal.to is not None
+    target = _target(wanted.target)
+    view = None if goal.source is None else shapes.read_view(goal.source)
+    preflight.check_models([model])
+    limits = {name: getattr(goal, name) for name in ("max_drop", "max_f1_drop", "max_class_drop")}
+    options = BuildOptions(common.imgsz, quantize=QuantizeOptions(data, seed=common.seed, **limits))
+    learn = None if goal.train is None else _learner(model, data, goal.train, wanted.training(model, common))
+    asked = Wanted(goal.to, target, common.threads, learn, wanted.activation)
+    try:
+        with Phases("") as status:
+            made = reach(model, out, asked, options, status.update, wanted.budget / LONG_S, view)
+    except GateError as error:
+        plan = error.evidence.get("plan")
+        if isinstance(plan, dict):
+            _ladder_table.show(plan)
+        raise
+    if json:
+        emit_json({"out": out, **made.manifest})
+    else:
+        _ladder_table.show(made.manifest["plan"], out)
+
+
+def _learner(model: Path, data: Path, folder: Path, options: TrainOptions) -> Callable[[tuple[int, int]], Path]:
+    """What trains ``model`` with another activation, at an input size; a run of the same in ``folder`` is gone on with.
+
+    Raises:
+        InputError, UsageError: it cannot be trained so, or another run is there.
+    """
+    from edgekit import checkpoint
+    from edgekit.bundle import preflight
+
+    preflight.of_training(data, str(model), None, options.teacher, None, folder)
+    older, best = checkpoint.load(model), folder / "best.pt"
+    if older.spec.activation == options.activation:
+        raise UsageError(f"`activation` {options.activation}: {model} has it already, so there is nothing to train")
+    if best.exists():
+        known = checkpoint.load(best)
+        teacher = older if options.teacher == str(model) else checkpoint.load(Path(str(options.teacher)))
+        if (known.spec.activation, known.provenance.get("teacher_sha256")) != (options.activation, teacher.sha256):
+            raise UsageError(f"`train` {folder}: holds another training; give a new folder")
+    begun = (folder / "resume.pt").exists()
+
+    def learn(size: tuple[int, int]) -> Path:
+        from edgekit.train.loop import train
+
+        with View() as view:
+            return train(data, str(model), folder, options.replace(imgsz=size), resume=begun, watch=view).best
+
+    return learn
 
 
 def _target(name: str | None) -> str:
