@@ -121,10 +121,20 @@ def _peer(options: argparse.Namespace) -> None:
     def load() -> Callable[[Any], int]:
         if options.threads:
             torch.set_num_threads(options.threads)
-        model = YOLO(options.one, task="detect")
-        return lambda image: len(model(image, imgsz=options.imgsz, conf=0.25, verbose=False)[0])
+        model, size = YOLO(options.one, task="detect"), _size_of(options)
+        return lambda image: len(model(image, imgsz=size, conf=0.25, verbose=False)[0])
 
     _serve(options.images, load)
+
+
+def _size_of(options: argparse.Namespace) -> Any:
+    """What an export was made for, as it says beside itself; else --imgsz."""
+    about = Path(options.one) / "metadata.yaml"
+    if not about.is_file():
+        return options.imgsz
+    import yaml
+
+    return yaml.safe_load(about.read_text(encoding="utf-8"))["imgsz"]
 
 
 def _serve(paths: list[str], load: Callable[[], Callable[[Any], int]]) -> None:
