@@ -131,7 +131,7 @@ def test_basics_hold_on_the_stand_ins(
 ) -> None:
     """Every check of the first step, the kernels computed by the CPU; and one that computes something else is seen."""
     runtime = _install(monkeypatch, FakeDriver(current=7))
-    monkeypatch.setattr(basics, "find_gpu", lambda device: T4)
+    monkeypatch.setattr(basics, "find_gpu", lambda: T4)
     core: Any = sys.modules["cuda.core"]
     core.kernels = {"letterbox": lambda *a: kernels.all_pixels(*a[:-1]), "suppress": kernels.one_block}
     monkeypatch.setattr(basics, "COUNT", 40)

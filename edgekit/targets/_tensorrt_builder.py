@@ -229,10 +229,14 @@ def _configuration(
     if options.builder_level is not None:
         config.builder_optimization_level = options.builder_level
     if options.hardware != "same":
-        levels = trt.HardwareCompatibilityLevel
-        config.hardware_compatibility_level = (
-            levels.AMPERE_PLUS if options.hardware == "ampere+" else levels.SAME_COMPUTE_CAPABILITY
-        )
+        levels = trt.HardwareCompatibilityLevel.__members__
+        wanted = "AMPERE_PLUS" if options.hardware == "ampere+" else "SAME_COMPUTE_CAPABILITY"
+        if wanted not in levels:
+            raise UsageError(
+                f"`option` hardware={options.hardware}: TensorRT {trt.__version__} has only same and ampere+; 10.9 and "
+                "later have it"
+            )
+        config.hardware_compatibility_level = levels[wanted]
     if options.version_compatible:
         config.set_flag(flags.VERSION_COMPATIBLE)
     if options.sparsity:

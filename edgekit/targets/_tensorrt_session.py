@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgekit.errors import GateError, InputError, UsageError
+from edgekit.errors import EdgekitError, GateError, InputError, UsageError
 from edgekit.spec import Json, ModelInfo, Session
 from edgekit.targets._cuda import Cuda, DeviceArray, Gpu, view
 from edgekit.targets._cuda_kernels import Kernels
@@ -77,7 +77,15 @@ def open_contexts(
         if row.get("options", {}).get("strip_weights"):
             _refit(trt, engine, log, folder / MODEL)
         shared = Engine(trt, runtime, engine, log, path, cuda, gpu)
-        return [TensorRTSession(shared, info, target) for _ in range(count)]
+        sessions: list[Session] = []
+        try:
+            for _ in range(count):
+                sessions.append(TensorRTSession(shared, info, target))
+        except EdgekitError:
+            for session in sessions:
+                session.close()
+            raise
+        return sessions
 
 
 def open_engine(
@@ -130,7 +138,6 @@ class TensorRTSession(Session):
         self._context.nvtx_verbosity = (
             self._trt.ProfilingVerbosity.NONE
         )  # marking every layer for a profiler costs time
-        self._stream = self._cuda.stream()
         self._graphs: dict[tuple[int, ...], cudart.cudaGraphExec_t | None] = {}
         # A caller's stream, the end of what was last queued on it, and the array that is read there.
         self._last: tuple[int, cudart.cudaEvent_t, DeviceArray] | None = None
@@ -145,7 +152,12 @@ class TensorRTSession(Session):
         self._types = {name: np.dtype(self._trt.nptype(engine.get_tensor_dtype(name))) for name in names}
         self._device: dict[str, int] = {}
         self._pinned: dict[str, tuple[int, np.ndarray]] = {}
-        self._allocate(self._largest())
+        self._stream = self._cuda.stream()
+        try:
+            self._allocate(self._largest())
+        except EdgekitError:  # no memory for it: what there was is given back
+            self.close()
+            raise
 
     def _largest(self) -> dict[str, tuple[int, ...]]:
         """Every tensor's shape at the greatest batch."""
@@ -370,8 +382,10 @@ class TensorRTSession(Session):
             self._follow(self._stream)
             self._cuda.synchronize(self._stream)
             self._release_graphs()
-            for name in self._device:
-                self._cuda.free(self._device[name], self._pinned[name][0])
+            for device in self._device.values():
+                self._cuda.free(device=device)
+            for host, _ in self._pinned.values():
+                self._cuda.free(host=host)
             self._device, self._pinned = {}, {}
             self._cuda.destroy_stream(self._stream)
             self._context = self._engine = self._runtime = None

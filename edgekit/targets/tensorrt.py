@@ -58,12 +58,18 @@ def _sdk(target: str) -> Any:
     return tensorrt
 
 
+def installed() -> str | None:
+    """The version installed, by whichever of its names on PyPI it came; None without one."""
+    names = ("tensorrt", "tensorrt-cu12", "tensorrt-cu13")
+    return next((found for name in names if (found := version(name))), None)
+
+
 def _rewriting() -> str:
     """The recipe of graphs to build from: with the ``Attention`` operator where the TensorRT here reads it, and the
     decomposed one, which all do, otherwise."""
-    installed = version("tensorrt")
+    found = installed()
     try:
-        reads = installed is not None and generation_of("tensorrt", installed).attention
+        reads = found is not None and generation_of("tensorrt", found).attention
     except InputError:
         reads = False
     return "operator" if reads else "older"
@@ -71,7 +77,7 @@ def _rewriting() -> str:
 
 def _narrowing() -> str:
     """Of INT8: TensorRT 8.6 reads no Q/DQ of FP16; its own flags do the rest."""
-    return "qdq-symmetric" if (version("tensorrt") or "").startswith("8.") else "qdq-fp16"
+    return "qdq-symmetric" if (installed() or "").startswith("8.") else "qdq-fp16"
 
 
 def prepare(target: Target, options: TensorRTOptions) -> tuple[Any, Generation, Gpu]:

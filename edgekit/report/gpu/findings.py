@@ -1,6 +1,6 @@
 """What a step finds, written down at once: a line of JSON each, which outlives whatever becomes of the process.
 
-    job = Job(Request(work=Path("work"), device="cuda:0"), write)
+    job = Job(Request(work="work"), write)
     with job.part("letterbox"):
         job.holds("letterbox", gap <= 1, f"differs by {gap:.3g} grey levels at most", gap=gap)
 
@@ -34,18 +34,16 @@ class Lacking(InputError):
 
 @dataclass(frozen=True)
 class Request:
-    """What a step is told; JSON-ready by ``to_dict``.
+    """What a step is told; JSON-ready by ``to_dict``. The GPU is the only one that a step sees, so ``cuda:0``.
 
     Attributes:
         work: folder that the steps of one run share.
-        device: the GPU, as ``cuda:0``.
         seconds: the step's time.
         model, data, rtx, peer: as ``GpuOptions``; None where nothing was given or found.
         repository: a checkout's folder, which has models/, benchmarks/ and tests/; None without one.
     """
 
     work: str
-    device: str = "cuda:0"
     seconds: float = 60.0
     model: str | None = None
     data: str | None = None

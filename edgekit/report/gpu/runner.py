@@ -79,7 +79,7 @@ def _all(
     steps: Sequence[Step], options: GpuOptions, out: Path, work: Path, gpu: Json, say: Callable[[str], None]
 ) -> Json:
     began = time.monotonic()
-    request = survey.request_of(options, work)
+    request, visible = survey.request_of(options, work), survey.visible(options.device)
     document: Json = {
         "kind": "gpu-check",
         "schema": SCHEMA,
@@ -95,7 +95,8 @@ def _all(
         if left < min(LEAST_S, step.seconds):
             break
         say(f"{step.name}: {step.shows}")
-        document["steps"][place] = row = _one(step, replace(request, seconds=min(step.seconds, left)), work)
+        told = replace(request, seconds=min(step.seconds, left))
+        document["steps"][place] = row = _one(step, told, work, visible)
         document["seconds"] = round(time.monotonic() - began, 1)
         _write(out, document)
         say(f"{step.name}: {row['state']}; {row['says']} ({row['seconds']:.0f} s)")
@@ -108,14 +109,14 @@ def _unreached(step: Step, minutes: float) -> Json:
     return about | {"state": UNREACHED, "says": says, "seconds": 0.0, "findings": []}
 
 
-def _one(step: Step, request: Request, work: Path) -> Json:
-    """A step's row, whatever becomes of it."""
+def _one(step: Step, request: Request, work: Path, gpu: str) -> Json:
+    """A step's row, whatever becomes of it; it sees no other GPU than ``gpu``."""
     findings = work / f"{step.name}.jsonl"
     findings.unlink(missing_ok=True)
     told = work / f"{step.name}.request.json"
     told.write_text(json.dumps(request.to_dict()), encoding="utf-8")
     command = [sys.executable, *WORKER, step.module, str(told), str(findings)]
-    ended = process(command, work / f"{step.name}.log", request.seconds)
+    ended = process(command, work / f"{step.name}.log", request.seconds, os.environ | {"CUDA_VISIBLE_DEVICES": gpu})
     found = read_findings(findings)
     state, says = judged(ended, found, request.seconds)
     row: Json = {"name": step.name, "shows": step.shows, "state": state, "says": says}
@@ -123,11 +124,11 @@ def _one(step: Step, request: Request, work: Path) -> Json:
     return row | ({"log": private(ended.log).splitlines()[-_TAIL:]} if state in BAD else {})
 
 
-def process(command: Sequence[str], log: Path, seconds: float) -> Ended:
+def process(command: Sequence[str], log: Path, seconds: float, env: Mapping[str, str]) -> Ended:
     """Run ``command``, what it prints going to ``log``; it and its children are killed after ``seconds``."""
-    began = time.monotonic()
+    began, nothing = time.monotonic(), subprocess.DEVNULL
     with open(log, "wb") as file:
-        child = subprocess.Popen(command, stdout=file, stderr=file, stdin=subprocess.DEVNULL, start_new_session=True)
+        child = subprocess.Popen(command, stdout=file, stderr=file, stdin=nothing, start_new_session=True, env=env)
         try:
             code: int | None = child.wait(seconds)
         except subprocess.TimeoutExpired:

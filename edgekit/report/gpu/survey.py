@@ -115,6 +115,13 @@ def memory_of(gpu: Gpu) -> Json:
     return {"driver": driver, **sizes, "processes": len(others)}
 
 
+def visible(device: str) -> str:
+    """``CUDA_VISIBLE_DEVICES`` with which ``device`` is the only GPU there is, so that every library takes it."""
+    index = find_gpu(device).index
+    here = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    return here.split(",")[index].strip() if here else str(index)
+
+
 def check_writable(out: Path) -> None:
     """Refuse a results file that cannot be written, before the minutes are spent.
 
@@ -144,4 +151,4 @@ def request_of(options: GpuOptions, work: Path) -> Request:
     peer = options.peer or (Path(os.environ["EDGEKIT_PEER"]) if os.environ.get("EDGEKIT_PEER") else None)
     paths = {"model": model, "data": options.data, "rtx": options.rtx, "peer": peer, "repository": here}
     told: Json = {name: str(path.absolute()) if path else None for name, path in paths.items()}
-    return Request(str(work), options.device, **told)
+    return Request(str(work), **told)

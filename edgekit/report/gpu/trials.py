@@ -19,6 +19,7 @@ from edgekit.bench.clock import WHOLE, ClockOptions, measure
 from edgekit.bundle.build import build
 from edgekit.bundle.options import BuildOptions
 from edgekit.checkpoint import catalog
+from edgekit.errors import optional
 from edgekit.quantize.options import QuantizeOptions
 from edgekit.report.gpu.findings import Job, Lacking
 from edgekit.runtime.manifest import is_bundle, read_bundle
@@ -26,7 +27,22 @@ from edgekit.runtime.predictor import Predictor
 from edgekit.verify import parity
 
 SIDE = 640  # pixels, of everything that is timed
-_DRAW = "import pathlib, sys, benchmarks.shapeset as s; s.make_set(pathlib.Path(sys.argv[1]), 64, 16)"
+TIMED_S = 8.0  # seconds that contestants are timed for
+FEW, MANY = 64, 512  # images of the set that is drawn: to learn from, and to measure how fast
+_DRAW = "import pathlib, sys, benchmarks.shapeset as s; s.make_set(pathlib.Path(sys.argv[1]), int(sys.argv[2]), 16)"
+
+
+def torch_device() -> str:
+    """The GPU as PyTorch calls it.
+
+    Raises:
+        MissingPackageError, Lacking: there is no PyTorch, or one without CUDA.
+    """
+    with optional("what PyTorch does on the GPU", "train"):
+        import torch
+    if not torch.cuda.is_available():
+        raise Lacking("the PyTorch here has no CUDA; install a build that has (pytorch.org)")
+    return "cuda:0"
 
 
 def say(line: str) -> None:
@@ -80,12 +96,10 @@ def told(job: Job, bundle: Path, name: str) -> None:
     job.holds(f"{name}: attention fused", found["fused"] == found["of"], says, **found)
 
 
-def timed(
-    job: Job, name: str, contestants: Mapping[str, Callable[[object], object]], item: object, seconds: float = 8.0
-) -> None:
+def timed(job: Job, name: str, contestants: Mapping[str, Callable[[object], object]], item: object) -> None:
     """A finding with the milliseconds of each contestant, in turns, and the first one's ratio to the others."""
     baseline = list(contestants)[-1]
-    result = measure(contestants, [item], baseline=baseline, options=ClockOptions(budget_s=seconds))
+    result = measure(contestants, [item], baseline=baseline, options=ClockOptions(budget_s=TIMED_S))
     rows = {each: stages[WHOLE] for each, stages in result.stages.items()}
     figures: dict[str, object] = {}
     for each, row in rows.items():
@@ -111,20 +125,38 @@ def batch_for(predictor: Predictor) -> np.ndarray:
     return parity.batch_of(picture(), predictor.info)
 
 
-def dataset(job: Job) -> Path:
-    """The labelled set that was given, or one that the repository draws.
+def peer(job: Job) -> Path:
+    """Python of the environment to compare with.
+
+    Raises:
+        Lacking: there is none.
+    """
+    python = job.needs("peer") / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
+    if not python.is_file():
+        raise Lacking(f"{python}: no Python there; give `peer`, a virtual environment with ultralytics")
+    return python
+
+
+def last_line(text: str) -> str:
+    """What another program said last."""
+    return (text.strip() or "it says nothing").splitlines()[-1]
+
+
+def dataset(job: Job, images: int | None = None) -> Path:
+    """The labelled set that was given, or one that the repository draws, of ``images`` (``FEW`` of them) to learn from.
 
     Raises:
         Lacking: there is neither.
     """
     if job.request.data:
         return Path(job.request.data)
-    folder = job.work / "shapes"
+    count = images or FEW
+    folder = job.work / f"shapes-{count}"
     if not (folder / "data.yaml").is_file():
         repository = job.request.repository
         if repository is None:
             raise Lacking("there is no set to learn from: give `data`, or run this in a checkout of the repository")
-        subprocess.run([sys.executable, "-c", _DRAW, str(folder)], cwd=repository, check=True)
+        subprocess.run([sys.executable, "-c", _DRAW, str(folder), str(count)], cwd=repository, check=True)
     return folder / "data.yaml"
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from edgekit.errors import optional
-from edgekit.report.gpu.findings import Job, Lacking
+from edgekit.report.gpu import trials
+from edgekit.report.gpu.findings import Job
 from edgekit.runtime import boxes, image
 from edgekit.spec import Preprocess
 from edgekit.targets._cuda import Cuda, DeviceArray, find_gpu, view
@@ -20,7 +20,7 @@ CONF, IOU = 0.1, 0.3
 
 def run(job: Job) -> None:
     """Each of them, beside what the host computes."""
-    gpu = find_gpu(job.request.device)
+    gpu = find_gpu()
     cuda = Cuda(gpu)
     with cuda.current():
         stream = cuda.stream()
@@ -141,15 +141,14 @@ def _suppression(job: Job, cuda: Cuda, kernels: Kernels, stream: int) -> None:
 
 def _zero_copy(job: Job, stream: int) -> None:
     """PyTorch's array read where it is, and ours by PyTorch."""
-    with optional("zero-copy from PyTorch", "train"):
-        import torch
-    if not torch.cuda.is_available():
-        raise Lacking("the PyTorch here has no CUDA; install a build that has (pytorch.org)")
-    tensor = torch.arange(24, dtype=torch.float32, device=job.request.device).reshape(1, 4, 6)
+    device = trials.torch_device()
+    import torch
+
+    tensor = torch.arange(24, dtype=torch.float32, device=device).reshape(1, 4, 6)
     seen = view(tensor, stream)
     same = seen.pointer == tensor.data_ptr() and seen.shape == (1, 4, 6)
     job.holds("zero-copy from PyTorch", same, "the array is read where PyTorch keeps it" if same else "it was moved")
-    back = torch.as_tensor(seen, device=job.request.device)
+    back = torch.as_tensor(seen, device=device)
     same = back.data_ptr() == tensor.data_ptr() and bool((back == tensor).all())
     job.holds("zero-copy to PyTorch", same, "PyTorch reads ours where it is" if same else "PyTorch copied it")
     with job.part("zero-copy by DLPack"):

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import cv2
 
+from edgekit.bundle.conformance import DOCUMENT
 from edgekit.bundle.loading import load
+from edgekit.errors import InputError, require
 from edgekit.report.gpu import trials
 from edgekit.report.gpu.findings import Job, Lacking
 from edgekit.runtime import places
@@ -70,6 +72,7 @@ def _pictures(folder: Path) -> Path:
 
 
 def _conformance(job: Job, repository: Path, program: Path, bundle: Path) -> None:
+    require("pytest", "holding the C++ library to Python's answers")
     made = job.work / "conformance"
     shutil.rmtree(made, ignore_errors=True)
     pictures = _pictures(job.work / "pictures")
@@ -79,9 +82,15 @@ def _conformance(job: Job, repository: Path, program: Path, bundle: Path) -> Non
     asked = [sys.executable, "-c", _CONFORM, str(program), str(job.work / "probe"), str(made)]
     done = subprocess.run(asked, cwd=repository, capture_output=True, text=True, check=False)
     trials.say(done.stderr[-3000:])
+    if done.returncode:
+        says = f"the answers could not be compared: {trials.last_line(done.stderr)}"
+        job.holds("conformance", False, says)
+        return
     wrong = done.stdout.strip().splitlines()
-    says = wrong[0] if wrong else "4 pictures give what Python gives" if done.returncode == 0 else "the program died"
-    job.holds("conformance", done.returncode == 0 and not wrong, says, differences=wrong[:10])
+    cases = json.loads((made / DOCUMENT).read_text(encoding="utf-8"))["cases"]
+    objects = sum(len(case["expected"]["labels"]) for case in cases)
+    says = wrong[0] if wrong else f"{objects} objects in {len(cases)} pictures are those that Python gives"
+    job.holds("conformance", objects > 0 and not wrong, says, differences=wrong[:10])
 
 
 def _times(job: Job, program: Path, bundle: Path) -> None:
@@ -97,6 +106,8 @@ def _times(job: Job, program: Path, bundle: Path) -> None:
             process.stdin.write("\t".join([*words, "conf=0.25"]) + "\n")
             process.stdin.flush()
             answer = json.loads(process.stdout.readline())
+            if "error" in answer:
+                raise InputError(answer["error"])
             names = ("pre_ms", "network_ms", "post_ms", "whole_ms")
             return dict(zip(names, answer["ok"]["times"], strict=True))
 

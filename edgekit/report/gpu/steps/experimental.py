@@ -8,8 +8,9 @@ from pathlib import Path
 from edgekit.errors import UsageError
 from edgekit.report.gpu import trials
 from edgekit.report.gpu.findings import Job, Lacking
-from edgekit.runtime.versions import version
+from edgekit.targets import tensorrt
 from edgekit.targets._experimental import EXPERIMENTAL, Experimental
+from edgekit.targets._tensorrt_common import generation_of
 
 
 def run(job: Job) -> None:
@@ -21,9 +22,9 @@ def run(job: Job) -> None:
 
 def _one(job: Job, entry: Experimental) -> None:
     if not entry.option:
-        installed = version("tensorrt") or "none"
-        if not entry.name.endswith(installed.rpartition(".")[0] or installed):
-            raise Lacking(f"{entry.name} is not what is installed here ({installed})")
+        found = tensorrt.installed()
+        if found is None or generation_of("tensorrt", found).name != entry.name:
+            raise Lacking(f"{entry.name} is not what is installed here ({found or 'none is'})")
         trials.told(job, trials.built(job, job.needs("model"), "trt-fp16", "shipped"), entry.name)
         return
     if entry.options.get("dla") and not Path("/dev/nvhost-nvdla0").exists():

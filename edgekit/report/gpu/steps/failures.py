@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import cast
@@ -40,6 +42,8 @@ def run(job: Job) -> None:
         _full(job, bundle)
     with job.part("context lost"):
         _lost(job, bundle)
+    sys.stderr.flush()
+    os._exit(0)  # TensorRT's destructors, which the interpreter would call, may die in a context that is lost
 
 
 def _refused(job: Job, name: str, do: Callable[[], object]) -> None:
@@ -79,7 +83,7 @@ def _damaged(job: Job, bundle: Path) -> Path:
 
 def _full(job: Job, bundle: Path) -> None:
     """With the memory filled a session is refused; once it is free, the next one answers."""
-    cuda = Cuda(find_gpu(job.request.device))
+    cuda = Cuda(find_gpu())
     held: list[int] = []
     with cuda.current():
         size = CHUNK
@@ -101,7 +105,7 @@ def _full(job: Job, bundle: Path) -> None:
 
 def _lost(job: Job, bundle: Path) -> None:
     """A kernel reads where nothing is, which CUDA answers by refusing everything from then on."""
-    gpu = find_gpu(job.request.device)
+    gpu = find_gpu()
     session = cast(TensorRTSession, load(bundle).session)
     batch = trials.batch_for(load(bundle))
     session.run(batch)

@@ -6,7 +6,6 @@ The peer exports in an environment of its own, in a process; nothing of it is im
 from __future__ import annotations
 
 import subprocess
-import sys
 from pathlib import Path
 
 from edgekit import targets
@@ -27,9 +26,7 @@ print("\\nEXPORTED", YOLO(sys.argv[1]).export(format="onnx", imgsz=int(sys.argv[
 
 def run(job: Job) -> None:
     """Both engines of yolo12n, untrained: the network alone, then the whole call."""
-    python = job.needs("peer") / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
-    if not python.is_file():
-        raise Lacking(f"{python}: no Python there; give `peer`, a virtual environment with ultralytics")
+    python = trials.peer(job)
     folder = job.work / "peer"
     folder.mkdir(exist_ok=True)
     exported = _export(python, folder)
@@ -52,8 +49,7 @@ def _export(python: Path, folder: Path) -> Path:
     trials.say(done.stdout[-2000:] + done.stderr[-2000:])
     files = sorted(folder.rglob("*.onnx"))
     if done.returncode or not files:
-        last = (done.stderr.strip() or "it says nothing").splitlines()[-1]
-        raise Lacking(f"the peer's export does not work here ({last})")
+        raise Lacking(f"the peer's export does not work here ({trials.last_line(done.stderr)})")
     return files[0]
 
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -15,6 +13,7 @@ import numpy as np
 
 from edgekit.report.gpu import trials
 from edgekit.report.gpu.findings import Job, Lacking
+from edgekit.train.distributed import DistributedContext
 from edgekit.train.loop import Result, train
 from edgekit.train.options import TrainOptions
 from edgekit.train.setup import NullCallback, Run
@@ -24,6 +23,7 @@ SMALL = TrainOptions(epochs=1, batch=8, imgsz=(256, 256), workers=0, close_mosai
 LOSS = 0.02  # that an epoch's mean losses may differ by in float32, as a share: sums are added in another order
 AMP_LOSS = 0.1  # and in half precision
 RESUMED = 1e-3  # that weights may differ by after resuming: some of CUDA's sums have no fixed order
+GRADIENTS = 1e-4  # that gradients may differ by through NCCL
 BATCH = 16
 
 
@@ -31,38 +31,49 @@ class Stopped(Exception):
     """The run was ended on purpose."""
 
 
-class Clock(NullCallback):
-    """When each epoch ended, and ends the run after ``stop`` of them."""
-
-    def __init__(self, stop: int = 0) -> None:
-        self.stop = stop
-        self.ends: list[float] = []
+class Stop(NullCallback):
+    """Ends the run after its first epoch."""
 
     def ended_epoch(self, run: Run, row: Mapping[str, float]) -> None:
-        self.ends.append(time.perf_counter())
-        if self.stop and len(self.ends) >= self.stop:
-            raise Stopped
+        raise Stopped
+
+
+class Clock(NullCallback):
+    """Images a second of each epoch (``rates``) from the end of its first step to that of its last, so that validating
+    and saving are left out."""
+
+    def __init__(self) -> None:
+        self.rates: list[float] = []
+        self._images, self._began = 0, 0.0
+
+    def stepped(self, run: Run, count: int) -> None:
+        import torch
+
+        self._images += count
+        if run.progress.step in (1, run.batches) and run.device.type == "cuda":
+            torch.cuda.synchronize()
+        if run.progress.step == 1:
+            self._images, self._began = 0, time.perf_counter()
+        elif run.progress.step == run.batches:
+            self.rates.append(self._images / (time.perf_counter() - self._began))
 
 
 def run(job: Job) -> None:
     """Each part alone; all but the last on a small set at 256 px."""
-    import torch
-
-    if not torch.cuda.is_available():
-        raise Lacking("the PyTorch here has no CUDA; install a build that has (pytorch.org)")
+    device = trials.torch_device()
     data = trials.dataset(job)
-    options = SMALL.replace(device=job.request.device)
+    options = SMALL.replace(device=device)
     with job.part("float32 beside the CPU"):
         _beside_cpu(job, data, options)
     with job.part("AMP"):
         _changed(job, "AMP", data, options, options.replace(amp="auto"))
     with job.part("NCCL"):
-        _nccl(job)
+        _nccl(job, device)
     with job.part("resume"):
         _resume(job, data, options)
     for network in ("yolo12n", "yolo12m"):
         with job.part(f"images a second, {network}"):
-            _rate(job, data, network)
+            _rate(job, network, device)
     with job.part("torch.compile"):
         _changed(job, "torch.compile", data, options, options.replace(compile=True))
 
@@ -107,7 +118,7 @@ def _resume(job: Job, data: Path, options: TrainOptions) -> None:
     two = options.replace(epochs=2)
     whole = _run(job, "whole", data, two)
     with suppress(Stopped):
-        train(data, NETWORK, job.work / "runs" / "resumed", two, watch=Clock(stop=1))
+        train(data, NETWORK, job.work / "runs" / "resumed", two, watch=Stop())
     resumed = _run(job, "resumed", data, two, resume=True)
     ours, theirs = (checkpoint.load(each.folder / "last.pt").net.state_dict() for each in (resumed, whole))
     gap = max(float((ours[key].float() - value.float()).abs().max()) for key, value in theirs.items())
@@ -115,77 +126,77 @@ def _resume(job: Job, data: Path, options: TrainOptions) -> None:
     job.holds("resume", gap <= RESUMED, says, gap=gap)
 
 
-def _nccl(job: Job) -> None:
-    """A group of one process: sums, and gradients through SyncBatchNorm and DistributedDataParallel."""
+def _nccl(job: Job, name: str) -> None:
+    """NCCL with the one process that a GPU allows: a sum, and gradients through what several train with. That process
+    is told of two, for alone it would leave both out; what two exchange takes two GPUs."""
     import torch
     import torch.distributed as dist
 
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "RANK": "0", "WORLD_SIZE": "1"}
-    device = torch.device(job.request.device)
+    device, world = torch.device(name), DistributedContext(size=2)
     torch.cuda.set_device(device)
-    dist.init_process_group("cpu:gloo,cuda:nccl")
+    dist.init_process_group("cpu:gloo,cuda:nccl", init_method=f"tcp://127.0.0.1:{port}", rank=0, world_size=1)
     try:
         ones = torch.ones(4, device=device)
-        dist.all_reduce(ones)
-        job.holds("NCCL: a sum", bool((ones == 1).all()), "of one process is what it was")
+        job.holds("NCCL: a sum", bool((world.sum(ones) == 1).all()), "of one process is what it was")
         torch.manual_seed(0)
         net = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.BatchNorm2d(8), torch.nn.SiLU()).to(device)
         images = torch.rand(4, 3, 32, 32, device=device)
         net(images).square().mean().backward()
         plain = [p.grad.clone() for p in net.parameters() if p.grad is not None]
         net.zero_grad()
-        wrapped = torch.nn.parallel.DistributedDataParallel(
-            torch.nn.SyncBatchNorm.convert_sync_batchnorm(net), [device]
-        )
+        wrapped = world.wrap(net, device)
         wrapped(images).square().mean().backward()
         synced = [p.grad for p in wrapped.parameters() if p.grad is not None]
         gap = max(float((a - b).abs().max()) for a, b in zip(synced, plain, strict=True))
-        job.holds("NCCL: SyncBatchNorm", gap < 1e-4, f"gradients differ by {gap:.2g} at most", gap=gap)
+        job.holds("NCCL: gradients", gap < GRADIENTS, f"differ by {gap:.2g} at most from those without it", gap=gap)
     finally:
         dist.destroy_process_group()
-        for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
-            os.environ.pop(name, None)
 
 
-def _rate(job: Job, data: Path, network: str) -> None:
-    """Images a second of the last of three epochs, validation included, with AMP at 640 px."""
-    clock = Clock()
-    options = TrainOptions(
-        epochs=3, batch=BATCH, imgsz=(trials.SIDE, trials.SIDE), close_mosaic=0, device=job.request.device
-    )
-    made = train(data, network, job.work / "runs" / f"rate-{network}", options, watch=clock)
-    images = len(made.trained_on)
-    figures: dict[str, object] = {"edgekit images/s": images / (clock.ends[-1] - clock.ends[-2])}
+def _rate(job: Job, network: str, device: str) -> None:
+    """Images a second of training steps at 640 px with AMP, in the second of two epochs."""
+    clock, data = Clock(), trials.dataset(job, trials.MANY)
+    size = (trials.SIDE, trials.SIDE)
+    options = TrainOptions(epochs=2, batch=BATCH, imgsz=size, close_mosaic=0, device=device)
+    train(data, network, job.work / "runs" / f"rate-{network}", options, watch=clock)
+    figures = {"edgekit images/s": clock.rates[-1]}
     if job.request.peer:
         with job.part(f"the peer's images a second, {network}"):
-            figures["peer images/s"] = _peer_rate(job, data, network, images)
-    says = ", ".join(f"{key} {value:.1f}" for key, value in figures.items() if isinstance(value, float))
+            figures["peer images/s"] = _peer_rate(job, data, network)
+    says = ", ".join(f"{key} {value:.1f}" for key, value in figures.items())
     job.holds(f"images a second, {network}", True, says, **figures)
 
 
 _PEER = """
 import sys, time
+import torch
 from ultralytics import YOLO
-model, ends = YOLO(sys.argv[1]), []
-model.add_callback("on_fit_epoch_end", lambda trainer: ends.append(time.perf_counter()))
-model.train(data=sys.argv[2], epochs=3, batch=int(sys.argv[3]), imgsz=int(sys.argv[4]), device=0, close_mosaic=0,
-            plots=False, verbose=False, project="runs", exist_ok=True)
-print("SECONDS", ends[2] - ends[1])
+steps, times = [], []
+def stepped(trainer):
+    steps.append(len(trainer.train_loader))
+    if len(steps) % steps[-1] in (0, 1):
+        torch.cuda.is_available() and torch.cuda.synchronize()
+        times.append(time.perf_counter())
+model, batch = YOLO(sys.argv[1]), int(sys.argv[3])
+model.add_callback("on_train_batch_end", stepped)
+model.train(data=sys.argv[2], epochs=2, batch=batch, imgsz=int(sys.argv[4]), device=0, close_mosaic=0, plots=False,
+            verbose=False, project="runs", exist_ok=True)
+print("\\nRATE", batch * (steps[-1] - 1) / (times[-1] - times[-2]))
 """
 
 
-def _peer_rate(job: Job, data: Path, network: str, images: int) -> float:
-    python = job.needs("peer") / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
+def _peer_rate(job: Job, data: Path, network: str) -> float:
+    """The same of the peer, in its own environment."""
+    python = trials.peer(job)
     folder = job.work / "peer"
     folder.mkdir(exist_ok=True)
     words = [str(python), "-c", _PEER, f"{network}.yaml", str(data), str(BATCH), str(trials.SIDE)]
     done = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=False)
     trials.say(done.stdout[-2000:] + done.stderr[-2000:])
-    told = [line.split()[1] for line in done.stdout.splitlines() if line.startswith("SECONDS ")]
+    told = [line.split()[1] for line in done.stdout.splitlines() if line.startswith("RATE ")]
     if not told:
-        last = (done.stderr.strip() or "it says nothing").splitlines()[-1]
-        raise Lacking(f"the peer does not train here ({last})")
-    return images / float(told[-1])
+        raise Lacking(f"the peer does not train here ({trials.last_line(done.stderr)})")
+    return float(told[-1])
