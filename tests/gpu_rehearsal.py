@@ -10,7 +10,7 @@ except that an engine answers as the graph beside it; C++ is compiled against ``
 PyTorch's GPU is the CPU. So every line of edgekit's runs, at 256 pixels, and times say nothing.
 
 ``EDGEKIT_REHEARSAL_TENSORRT`` is the version pretended (10.14.1.48), ``EDGEKIT_REHEARSAL_FAULT`` what goes wrong:
-numbers, unfused, crash, hang, memory, driver.
+numbers, unfused, crash, hang, memory, missing.
 """
 
 from __future__ import annotations
@@ -484,6 +484,8 @@ _SDK: list[Any] = []
 
 def tensorrt() -> Any:
     """The module, with the names that its version has."""
+    if FAULT == "missing":
+        raise ImportError("libnvinfer.so.10: cannot open shared object file: No such file or directory")
     if _SDK:
         return _SDK[0]
 

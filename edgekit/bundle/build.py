@@ -317,7 +317,7 @@ def _engine_parity(target: Target, files: Path, graph: Graph) -> Json:
     # Eight bits round to the one or the other side of a step: what follows differs by about as much as in bf16.
     report = parity.compare(reference, session, batches, "f16" if target.precision == "fp16" else "bf16")
     session.close()
-    parity.check(report, f"the engine of {target.name} built here")
+    parity.check(report, f"the engine of {target.name} built here", "its graph")
     return {"engine_parity": plain(report), "evaluated": None}
 
 

@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from edgekit.errors import InputError, command_line, not_installed
+from edgekit.errors import InputError, UsageError, command_line, not_installed
 from edgekit.runtime.versions import version
 from edgekit.spec import Graph, Json, ModelInfo, Session
 from edgekit.targets import _tensorrt_builder as builder
@@ -90,11 +90,14 @@ def prepare(target: Target, options: TensorRTOptions) -> tuple[Any, Generation, 
     generation = generation_of("tensorrt", trt.__version__)
     check(options, generation)
     try:
-        return trt, generation, find_gpu()
+        gpu = find_gpu()
     except InputError as error:
         raise InputError(
             f"{target.name}: TensorRT builds on the GPU that will run the engine, and {error}; {_WITHOUT}"
         ) from error
+    if options.hardware == "ampere+" and gpu.sm < 80:
+        raise UsageError(f"`option` hardware=ampere+: {gpu.name} is SM {gpu.sm}; such engines are built from SM 80 on")
+    return trt, generation, gpu
 
 
 def _build(target: Target, graph: Graph, folder: Path, options: TensorRTOptions) -> Json:

@@ -31,6 +31,7 @@ FLOOR = 1e-6
 FLOORS = {"f32": 2e-6, "w16": 1e-3, "f16": 1e-3, "bf16": 4e-3}
 JUMP = 8.0  # over the largest error so far
 AGREES = 3.0  # times what is explained, and less: the same
+NAMED = 8  # stages, at most, in an error message
 
 
 @dataclass(frozen=True)
@@ -231,6 +232,8 @@ def sentence(found: dict[str, Any] | None) -> str:
     if found is None:
         return "; no single stage stands out, so the outputs' decoding differs"
     unseen = ", ".join(words(path) for path in found["unseen"])
+    if len(found["unseen"]) > NAMED:  # an engine shows none of its values
+        unseen = f"one of {len(found['unseen'])} stages"
     if found["path"] is None:
         return f"; which stage cannot be told: those that can be compared agree, so {unseen} or the decoding differs"
     where = (

@@ -11,8 +11,10 @@ A part that raises costs that part: what it raised becomes its finding. ``state`
 from __future__ import annotations
 
 import getpass
+import json
 import os
 import socket
+import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Iterator, Mapping
@@ -20,6 +22,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import edgekit
 from edgekit.errors import EdgekitError, GateError, InputError, MissingPackageError
 from edgekit.spec import Json
 
@@ -63,9 +66,9 @@ class Job:
         self.work = Path(request.work)
 
     def found(self, name: str, state: str, says: str, figures: Mapping[str, object]) -> None:
-        """Write a finding down."""
-        row: Json = {"name": name, "state": state, "says": private(says)}
-        self._write(row | ({"figures": dict(figures)} if figures else {}))
+        """Write a finding down, with nothing private in it."""
+        row = {"name": name, "state": state, "says": says} | ({"figures": dict(figures)} if figures else {})
+        self._write(json.loads(private(json.dumps(row, default=str))))
 
     def holds(self, name: str, holds: bool, says: str, **figures: object) -> None:
         """A finding that is right or wrong; ``figures`` are the evidence, JSON-ready."""
@@ -80,7 +83,7 @@ class Job:
             state = state_of(error)
             figures: Json = {}
             if not isinstance(error, EdgekitError):
-                figures["traceback"] = private("".join(traceback.format_exception(error))).splitlines()[-_LINES:]
+                figures["traceback"] = "".join(traceback.format_exception(error)).splitlines()[-_LINES:]
             if isinstance(error, GateError) and error.evidence:
                 figures["evidence"] = error.evidence
             said = str(error) if isinstance(error, EdgekitError) else f"{type(error).__name__}: {error}"
@@ -115,8 +118,10 @@ def state_of(error: BaseException) -> str:
 
 
 def private(text: str) -> str:
-    """``text`` without what tells whose machine it was: folders of the home and of temporary files, user and host."""
-    for folder, short in ((tempfile.gettempdir(), "TMP"), (os.getcwd(), "."), (os.path.expanduser("~"), "~")):
+    """``text`` without what tells whose machine it was: folders, user and host."""
+    repository = str(Path(edgekit.__file__).resolve().parents[1])
+    known = {repository: "REPO", os.getcwd(): ".", sys.prefix: "PYTHON", tempfile.gettempdir(): "TMP"}
+    for folder, short in [*known.items(), (os.path.expanduser("~"), "~")]:
         if len(folder) > 1:
             text = text.replace(folder, short)
     with suppress(Exception):  # a user that has no name

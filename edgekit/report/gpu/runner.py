@@ -104,7 +104,7 @@ def _all(
 
 
 def _unreached(step: Step, minutes: float) -> Json:
-    says = f"the {minutes:g} minutes were over before it"
+    says = f"the run or its {minutes:g} minutes ended before it"
     about = {"name": step.name, "shows": step.shows}
     return about | {"state": UNREACHED, "says": says, "seconds": 0.0, "findings": []}
 
@@ -203,7 +203,10 @@ def _signal_name(number: int) -> str:
 @contextmanager
 def _work_folder(given: Path | None) -> Iterator[Path]:
     if given is not None:
-        given.mkdir(parents=True, exist_ok=True)
+        try:
+            given.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"`work_dir` {given}: cannot be made ({error.strerror}); give another folder") from error
         yield given.resolve()
         return
     with tempfile.TemporaryDirectory(prefix="edgekit-gpu-", ignore_cleanup_errors=True) as folder:

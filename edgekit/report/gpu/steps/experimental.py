@@ -34,7 +34,7 @@ def _one(job: Job, entry: Experimental) -> None:
         try:
             bundle = trials.built(job, job.needs("model"), "trt-fp16", f"experimental-{entry.name}", own=options)
         except UsageError as error:
-            raise Lacking(f"the version here cannot: {error}") from error
+            raise Lacking(f"it cannot be had here: {error}") from error
         trials.told(job, bundle, entry.name)
         if entry.name == "timing-cache":
             files = [file.stat().st_size for file in Path(folder).iterdir()]

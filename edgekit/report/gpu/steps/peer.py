@@ -33,7 +33,7 @@ def run(job: Job) -> None:
     job.holds("exported by the peer", True, f"{exported.stat().st_size >> 20} MiB of ONNX in half precision")
     theirs = _engine(exported, folder / "engine")
     job.holds("the peer's graph builds", True, "TensorRT takes it with our builder's options")
-    ours = load(trials.built(job, trials.random_network(job, NETWORK), "trt-fp16", NETWORK))
+    ours = load(trials.built(job, trials.untrained(job, NETWORK), "trt-fp16", f"{NETWORK}-untrained"))
     with job.part("network alone"):
         sessions = {"edgekit": ours.session, "peer's graph": theirs.session}
         calls = {name: session.run for name, session in sessions.items()}

@@ -14,7 +14,7 @@ def run(job: Job) -> None:
     opened = {}
     for name in NETWORKS:
         with job.part(name):
-            bundle = trials.built(job, trials.random_network(job, name), "trt-fp16", name)
+            bundle = trials.built(job, trials.decided(job, name), "trt-fp16", name)
             trials.told(job, bundle, name)
             opened[name] = load(bundle)
     with job.part("times of the scales"):
