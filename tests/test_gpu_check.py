@@ -22,7 +22,7 @@ from edgekit.report.gpu import findings, plan, runner, survey, words
 from edgekit.report.gpu.findings import Job, Request
 from edgekit.report.gpu.options import GpuOptions
 from edgekit.report.gpu.plan import Step
-from edgekit.report.gpu.steps import basics
+from edgekit.report.gpu.steps import basics, loader
 from edgekit.targets._cuda import Gpu
 from edgekit.targets._experimental import EXPERIMENTAL, about
 from edgekit.targets._tensorrt_common import TensorRTOptions
@@ -96,7 +96,10 @@ def test_what_was_found_before_a_crash_is_kept_with_the_log(checked: dict[str, A
 
 def test_nothing_of_it_says_whose_machine_it_was(checked: dict[str, Any]) -> None:
     text = json.dumps(checked)
-    assert str(Path.home()) + "/" not in text and os.getcwd() not in text
+    assert str(Path.home()) + "/" not in text and os.getcwd() not in text and str(REPO) not in text
+    rows: list[dict[str, Any]] = []
+    Job(Request("work"), rows.append).holds("x", False, f"see {REPO}/a", errors=[f"{sys.prefix}/lib/b.h:1: error"])
+    assert rows[0]["says"] == "see REPO/a" and rows[0]["figures"] == {"errors": ["PYTHON/lib/b.h:1: error"]}
 
 
 def test_the_words_name_every_step(checked: dict[str, Any]) -> None:
@@ -210,6 +213,38 @@ def test_results_that_cannot_be_written_are_refused_at_once(gpu: None, tmp_path:
     for out in (tmp_path / "nothing" / "r.json", tmp_path):
         with pytest.raises(InputError, match="`out`"):
             runner.run(GpuOptions(), out, steps=steps("works"))
+
+
+def test_a_folder_to_work_in_that_cannot_be_made_is_refused(gpu: None, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="`work_dir`"):
+        runner.run(GpuOptions(work_dir=tmp_path / "file"), tmp_path / "r.json", steps=steps("works"))
+
+
+@pytest.mark.parametrize(
+    ("device", "given", "seen"), [(0, None, "0"), (1, None, "1"), (1, "2, 5", "5"), (0, "MIG-7", "MIG-7")]
+)
+def test_steps_see_the_gpu_that_is_checked_alone(
+    device: int, given: str | None, seen: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(survey, "find_gpu", lambda name: dataclasses.replace(T4, index=device))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if given is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
+    assert survey.visible(f"cuda:{device}") == seen
+
+
+@pytest.mark.parametrize(
+    ("rates", "said"),
+    [
+        ((900, 850, 800), "PyTorch's would do"),
+        ((900, 700, 800), "ours feeds it and PyTorch's does not"),
+        ((700, 900, 800), "PyTorch's feeds it and ours does not"),
+        ((600, 400, 800), "1.50 of the steps"),
+    ],
+)
+def test_the_verdict_on_the_loader(rates: tuple[float, float, float], said: str) -> None:
+    assert said in loader.verdict(*rates)
 
 
 def test_what_is_asked_for_must_be_there(gpu: None, tmp_path: Path) -> None:

@@ -260,6 +260,9 @@ def test_a_fault_in_what_is_made_no_more_is_not_laid_on_another() -> None:
     told = first_difference(Shown(model, feeds), Shown(after, feeds), np.zeros(1), lineage, found)  # type: ignore[arg-type]
     assert told is not None and told["path"] == "model.3.cv1" and told["unseen"] == ["model.1", "model.2"]
     assert "stage 1, stage 2" in stages.sentence(told)
+    many = [f"model.{number}" for number in range(20)]  # of an engine, which shows no stage
+    assert "20 stages" in stages.sentence({"path": None, "unseen": many})
+    assert "stage 19" not in stages.sentence({"path": None, "unseen": many})
 
 
 def test_a_fault_behind_the_stages_is_the_decodings() -> None:

@@ -481,6 +481,22 @@ def test_a_session_answers_each_input_and_replays_a_graph(folder: Path, runtime:
     assert runtime.memory == {} and runtime.queues == {}  # nothing is left behind
 
 
+@pytest.mark.parametrize("works", [0, 1, 5])
+def test_a_session_that_finds_no_memory_gives_back_what_it_has(folder: Path, runtime: FakeRuntime, works: int) -> None:
+    """Two sessions ask for eight pieces; there are so many."""
+    allocate, made = runtime._allocate, []
+
+    def few(size: int) -> Any:
+        made.append(size)
+        runtime.most = 1 << 30 if len(made) <= works else 0
+        return allocate(size)
+
+    runtime._allocate = few  # type: ignore[method-assign]
+    with pytest.raises(InputError, match="cudaErrorMemoryAllocation"):
+        _sessions(folder, runtime, count=2)
+    assert runtime.memory == {} and runtime.queues == {}
+
+
 def test_a_session_whose_run_cannot_be_recorded_still_answers(folder: Path, runtime: FakeRuntime) -> None:
     runtime.capture_fails = True
     [session] = _sessions(folder, runtime)

@@ -1,7 +1,7 @@
 """How the builder of each TensorRT generation is asked, seen by a stand-in that has only that generation's names.
 
-The names are those of the Python bindings in NVIDIA/TensorRT at v8.6.0, v10.13.0 and v11.1: asking one of them for
-something of another generation fails here as it would there.
+The names are those of the Python bindings in NVIDIA/TensorRT at v8.6.0, v10.3, v10.13.0 and v11.1: asking one of them
+for something of another generation fails here as it would there.
 """
 
 from __future__ import annotations
@@ -34,7 +34,13 @@ FLAGS = {
     "10.13.0": f"FP16 INT8 OBEY_PRECISION_CONSTRAINTS {_COMMON} STRIP_PLAN REFIT_IDENTICAL",
     "11.1.0": f"{_COMMON} STRIP_PLAN REFIT_IDENTICAL",
 }
-CREATION = {"8.6.0": "EXPLICIT_BATCH EXPLICIT_PRECISION", "10.13.0": "EXPLICIT_BATCH STRONGLY_TYPED", "11.1.0": ""}
+FLAGS["10.3.0"] = FLAGS["10.13.0"]
+CREATION = {
+    "10.3.0": "EXPLICIT_BATCH STRONGLY_TYPED",
+    "8.6.0": "EXPLICIT_BATCH EXPLICIT_PRECISION",
+    "10.13.0": "EXPLICIT_BATCH STRONGLY_TYPED",
+    "11.1.0": "",
+}
 
 
 class Layer:
@@ -144,7 +150,9 @@ def sdk_of(version: str, layers: list[tuple[str, str]], says: str = "") -> Any:
     sdk.NetworkDefinitionCreationFlag = Names(*CREATION[version].split())
     sdk.ProfilingVerbosity = Names("LAYER_NAMES_ONLY", "NONE", "DETAILED")
     sdk.MemoryPoolType = Names("WORKSPACE")
-    levels = ("NONE", "AMPERE_PLUS") if version.startswith("8") else ("NONE", "AMPERE_PLUS", "SAME_COMPUTE_CAPABILITY")
+    levels = ("NONE", "AMPERE_PLUS")
+    if not version.startswith(("8", "10.3")):  # it came with 10.9
+        levels = (*levels, "SAME_COMPUTE_CAPABILITY")
     sdk.HardwareCompatibilityLevel = Names(*levels)
     sdk.DeviceType = Names("GPU", "DLA")
     return sdk
@@ -251,6 +259,25 @@ def test_options_reach_the_builder(graph: Path) -> None:
     assert config.flags == {"VERSION_COMPATIBLE", "SPARSE_WEIGHTS"}
     asked, _ = _build("11.1.0", graph, {"strip-weights": "yes", "hardware": "ampere+"})
     assert asked.config.flags == {"STRIP_PLAN", "REFIT_IDENTICAL"} and asked.config.hardware_compatibility_level == 1
+
+
+def test_what_a_version_of_10_lacks_is_refused(graph: Path) -> None:
+    """JetPack 6 has 10.3, whose engines are for one GPU model or for Ampere and later."""
+    with pytest.raises(UsageError, match="hardware=same-sm: TensorRT 10.3.0 .* 10.9"):
+        _build("10.3.0", graph, {"hardware": "same-sm"})
+    asked, _ = _build("10.3.0", graph, {"hardware": "ampere+"})
+    assert asked.config.hardware_compatibility_level == 1
+
+
+def test_engines_for_ampere_are_not_built_on_turing(
+    graph: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tensorrt, "_sdk", lambda target: sdk_of("10.13.0", LAYERS))
+    monkeypatch.setattr(tensorrt, "find_gpu", lambda: T4)
+    with pytest.raises(UsageError, match="ampere.*: Tesla T4 is SM 75"):
+        targets.get("trt-fp16").build(
+            Graph(graph, _info(), ""), tmp_path, TensorRTOptions.parse({"hardware": "ampere+"})
+        )
 
 
 def test_a_dynamic_batch_gets_a_profile(graph: Path) -> None:

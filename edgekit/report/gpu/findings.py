@@ -119,9 +119,15 @@ def state_of(error: BaseException) -> str:
 
 def private(text: str) -> str:
     """``text`` without what tells whose machine it was: folders, user and host."""
-    repository = str(Path(edgekit.__file__).resolve().parents[1])
-    known = {repository: "REPO", os.getcwd(): ".", sys.prefix: "PYTHON", tempfile.gettempdir(): "TMP"}
-    for folder, short in [*known.items(), (os.path.expanduser("~"), "~")]:
+    repository, home = str(Path(edgekit.__file__).resolve().parents[1]), os.path.expanduser("~")
+    known = (
+        (sys.prefix, "PYTHON"),
+        (repository, "REPO"),
+        (os.getcwd(), "."),
+        (tempfile.gettempdir(), "TMP"),
+        (home, "~"),
+    )
+    for folder, short in known:
         if len(folder) > 1:
             text = text.replace(folder, short)
     with suppress(Exception):  # a user that has no name

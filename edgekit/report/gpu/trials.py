@@ -170,7 +170,7 @@ def untrained(job: Job, name: str) -> Path:
 
 
 def decided(job: Job, name: str) -> Path:
-    """An untrained checkpoint that parity tells from a wrong one: its scores are of 0.06 to 0.5, and far apart. Those of
+    """An untrained checkpoint that parity tells from a wrong one: its scores are 0.06 to 0.5, and far apart. Those of
     ``untrained`` are of 1e-4, where a difference of a fifth is a rounding error and no box is looked at."""
     from edgekit import checkpoint
 
