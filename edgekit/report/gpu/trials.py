@@ -173,11 +173,13 @@ def decided(job: Job, name: str) -> Path:
     """An untrained checkpoint that parity tells from a wrong one: its scores are 0.06 to 0.5, and far apart. Those of
     ``untrained`` are of 1e-4, where a difference of a fifth is a rounding error and no box is looked at."""
     from edgekit import checkpoint
+    from edgekit.nn.boxhead import BoxBranches
 
     path = job.work / f"{name}-decided.pt"
     if not path.is_file():
         made = checkpoint.load(untrained(job, name))
-        if made.spec.task != "classify":
-            made.net.head.reset_biases(classes=5, imgsz=32)  # as if a cell in twenty saw something
+        head = made.net.head
+        if isinstance(head, BoxBranches):
+            head.reset_biases(classes=5, imgsz=32)  # as if there were few cells, of which some see something
         checkpoint.save(made, path)
     return path
