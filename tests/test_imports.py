@@ -121,7 +121,7 @@ WALLS = (
         "report/gpu/*",
         "numpy cv2",
         "torch pynvml",
-        rooms=f"{HOST} bench bundle checkpoint quantize report targets train verify",
+        rooms=f"{HOST} bench bundle checkpoint nn.boxhead quantize report targets train verify",
     ),
     Wall("report/*", "numpy cv2", rooms=f"{HOST} bench bundle verify"),
     # What puts the rooms together: the heavy ones are imported inside functions, as the last test here proves.
