@@ -387,6 +387,8 @@ def test_library_code_neither_prints_nor_exits(path: Path) -> None:
         if name_of(path) in ("train/distributed.py", "train/loader.py"):
             # The only way out of a process that a dead one's collective blocks, and of a worker without its parent.
             forbidden -= {"os._exit"}
+        if name_of(path) == "report/gpu/worker.py":  # what an SDK does when a lost GPU's objects go is no finding
+            forbidden -= {"os._exit"}
         assert called not in forbidden, f"{where} calls {called}()"
         assert not raised.startswith("SystemExit"), f"{where} raises SystemExit"
 

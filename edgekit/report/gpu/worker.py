@@ -18,7 +18,7 @@ from edgekit.spec import Json
 
 
 def main(module: str, request: str, findings: str) -> None:
-    """Do the step."""
+    """Do the step, and end the process."""
     faulthandler.enable()  # the stack of a crash goes into the log
     told = Request(**json.loads(Path(request).read_text(encoding="utf-8")))
     with open(findings, "a", encoding="utf-8") as file:
@@ -31,6 +31,8 @@ def main(module: str, request: str, findings: str) -> None:
         job = Job(told, write)
         with job.part("the step itself"):
             importlib.import_module(module).run(job)
+    sys.stderr.flush()
+    os._exit(0)  # TensorRT's destructors, which the interpreter would call, may die in a context that is lost
 
 
 if __name__ == "__main__":

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import cast
@@ -42,8 +40,6 @@ def run(job: Job) -> None:
         _full(job, bundle)
     with job.part("context lost"):
         _lost(job, bundle)
-    sys.stderr.flush()
-    os._exit(0)  # TensorRT's destructors, which the interpreter would call, may die in a context that is lost
 
 
 def _refused(job: Job, name: str, do: Callable[[], object]) -> None:
