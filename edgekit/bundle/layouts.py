@@ -4,6 +4,7 @@
 |---|---|
 | ``triton`` | ``triton/MODEL/config.pbtxt``, ``triton/MODEL/1/…``: NVIDIA Triton's repository |
 | ``ovms`` | ``ovms/config.json``, ``ovms/MODEL/1/…``: OpenVINO Model Server's |
+| ``deepstream`` | ``deepstream/MODEL/…``: a configuration of nvinfer and the source of its parser (``deepstream/``) |
 
 Which server reads a target's bundles, and how, the target's record says (``Target.servers``).
 
@@ -12,7 +13,7 @@ Which server reads a target's bundles, and how, the target's record says (``Targ
 
 The files are the bundle's own under other names (hard links where the file system has them). Triton picks an engine by
 the GPU's compute capability. Checked against the servers' own schemas (Triton's ``model_config.proto``, OpenVINO Model
-Server's of ``config.json``), not by running them.
+Server's of ``config.json``), not by running them; DeepStream's by compiling and calling the parser without DeepStream.
 """
 
 from __future__ import annotations
@@ -23,11 +24,12 @@ import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from edgekit.bundle import deepstream
 from edgekit.errors import UsageError
 from edgekit.spec import Json, ModelInfo, Port
 from edgekit.targets import Served, Target, every
 
-LAYOUTS = {"triton": "NVIDIA Triton", "ovms": "OpenVINO Model Server"}
+LAYOUTS = {"triton": "NVIDIA Triton", "ovms": "OpenVINO Model Server", "deepstream": "NVIDIA DeepStream"}
 _TRITON_TYPES = {
     "float32": "TYPE_FP32",
     "float16": "TYPE_FP16",
@@ -39,13 +41,15 @@ _TRITON_TYPES = {
 _QUEUE_US = 500  # how long Triton may wait for further images to fill a batch
 
 
-def check(layout: str | None, target: Target) -> None:
-    """Refuse a layout that is none, or that the target's files cannot be served in.
+def check(layout: str | None, target: Target, task: str | None = None) -> None:
+    """Refuse a layout that is none, or that the target's files, or models for ``task``, cannot be served in.
 
     Raises:
-        UsageError: the message says which targets the server takes.
+        UsageError: the message says which targets the server takes, or why none of this task.
     """
     if layout is None or layout in target.servers:
+        if layout == "deepstream" and task is not None:
+            deepstream.check(task)
         return
     if layout not in LAYOUTS:
         raise UsageError(f"`layout` {layout}: layouts are {', '.join(LAYOUTS)}")
@@ -66,14 +70,17 @@ def write(layout: str | None, folder: Path, info: ModelInfo, target: Target, eng
         return
     name = info.spec.name if info.spec else info.task
     served = target.servers[layout]
-    files = served.files or tuple(row["file"] for row in engines)
+    files = (*served.files, *(row["file"] for row in engines))
     if not files:
         raise UsageError(f"`layout` {layout}: `no_engine` leaves nothing to serve; drop one of them")
     place = folder / layout / name
-    (place / "1").mkdir(parents=True)
+    lies = place if layout == "deepstream" else place / "1"
+    lies.mkdir(parents=True)
     for file in files:
-        _link(folder / file, place / "1" / file)
-    if layout == "triton":
+        _link(folder / file, lies / file)
+    if layout == "deepstream":
+        deepstream.write(place, info, target.precision, engines)
+    elif layout == "triton":
         (place / "config.pbtxt").write_text(triton_config(name, served, info, engines), encoding="utf-8")
     else:
         served_models = {"model_config_list": [{"config": {"name": name, "base_path": f"/models/{name}"}}]}

@@ -59,7 +59,7 @@ class BuildOptions:
     """
 
     layout: str | None = None
-    """Also write what a server reads: triton (trt-*, ort-*) or ovms (ov-*, ort-*)."""
+    """Also write what a server reads: triton (trt-*, ort-*), ovms (ov-*, ort-*) or deepstream (trt-*)."""
 
     target: Mapping[str, str] = field(default_factory=dict)
     """Options of the target's own, by name and as the command line spells their values (``Target.options``)."""

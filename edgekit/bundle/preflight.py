@@ -51,7 +51,7 @@ def of_build(source: Path, target: Target, out: Path, options: BuildOptions, set
     narrow = quantize.needed(target, options.quantize)
     layouts.check(options.layout, target)
     own = own_options(target, options.target)
-    if options.layout is not None and not own.complete:
+    if options.layout is not None and not own.complete and not target.servers[options.layout].files:
         raise UsageError(f"`layout` {options.layout}: `no_engine` leaves nothing to serve; drop one of them")
     head = options.with_head(target.heads).head or "topk"
     _check_head(target, head, options.candidates)
@@ -63,6 +63,7 @@ def of_build(source: Path, target: Target, out: Path, options: BuildOptions, set
         raise InputError(f"{source}: INT8 needs a fixed batch and size, not a dynamic shape; leave `dynamic_batch` out")
     check_out(out)
     found = sources.describe(source)
+    layouts.check(options.layout, target, found.task)
     if found.info is None and found.task is not None:
         ports.check_head(found.task, head, options.batch)
     _check_graph(found, target, options.imgsz)

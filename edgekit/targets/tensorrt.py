@@ -137,11 +137,18 @@ _HALF = Target(
     opener=_open,
     prepare=prepare,
     runs_here=_runs_here,
-    servers={"triton": Served("tensorrt", gpu=True)},
+    servers={"triton": Served("tensorrt", gpu=True), "deepstream": Served("nvinfer", (MODEL,), gpu=True)},
     **engines.COMMON,
 )
 
 TARGETS = (
     _HALF,
-    replace(_HALF, name="trt-int8", about="TensorRT, int8 and half precision", precision="int8", narrowing=_narrowing),
+    replace(
+        _HALF,
+        name="trt-int8",
+        about="TensorRT, int8 and half precision",
+        precision="int8",
+        narrowing=_narrowing,
+        servers={**_HALF.servers, "deepstream": Served("nvinfer", gpu=True)},  # it builds none with Q/DQ, loads engines
+    ),
 )
