@@ -441,7 +441,7 @@ def test_bad_input(made: dict[str, Path], edgekit: Any, tmp_path: Path) -> None:
     quick = ("--budget", 0, "--out", tmp_path / "r.html")
     for words, message in (
         ((base, base), "is given twice"),
-        ((base, made["others"]), "only bundles with the same classes compare"),
+        ((base, made["others"]), "only models with the same classes compare"),
         ((base, run), "is a training run"),
         ((tmp_path,), "not a bundle"),
         ((base, "--results", tmp_path / "old.json"), "has schema 7"),
@@ -459,5 +459,23 @@ def test_bundles_of_two_tasks_do_not_compare() -> None:
     def opened(task: str) -> Any:
         return SimpleNamespace(path=Path(task), info=SimpleNamespace(task=task, names=("a",)))
 
-    with pytest.raises(UsageError, match="detect is for detect, pose for pose; only bundles of one task compare"):
+    with pytest.raises(UsageError, match="detect is for detect, pose for pose; only models of one task compare"):
         bundles._check_alike([opened("detect"), opened("pose")])
+
+
+@pytest.mark.parametrize("about", [{"task": "classify", "names": {0: "a", 1: "b", 2: "c"}, "license": "MIT"}, {}])
+def test_a_model_of_another_tool_beside_a_bundle(
+    about: dict[str, Any], made: dict[str, Path], edgekit: Any, tmp_path: Path
+) -> None:
+    """The bundle's own graph without what edgekit wrote into it, with another tool's words or none."""
+    onnx = pytest.importorskip("onnx")
+    model = onnx.load(made["ort-fp32"] / "model.onnx")
+    del model.metadata_props[:]
+    onnx.helper.set_model_props(model, {key: str(value) for key, value in about.items()})
+    onnx.save(model, tmp_path / "theirs.onnx")
+    words = (made["ort-fp32"], tmp_path / "theirs.onnx", "--data", made["data"], "--budget", 0.5 if about else 0)
+    code, _, err = edgekit(*words, "--out", tmp_path / "report.html", "--json")
+    assert code == 0, err
+    text = check_page((tmp_path / "report.html").read_text(encoding="utf-8")).text
+    assert "onnxruntime: no bundle, so no build proved anything of it" in text
+    assert "top-1 on 6 images" in text and "differ on 0 of 6 images" in text and ("MIT" in text) == bool(about)

@@ -1,10 +1,11 @@
-"""Bundles held against each other: times, accuracy class by class, images they differ on, and what their manifests say.
+"""Models held against each other: times, accuracy class by class, images they differ on, and what manifests say.
 
     found = compare([Path("ov-fp16"), Path("ov-int8")], Request(data=Path("bccd/data.yaml")))
     found["verdict"].headline
 
-The first bundle is the baseline. What was measured before (``bench --json``, ``val --json``) is taken from its file
-instead of being measured again, for the bundles it names.
+The first model is the baseline. Whatever ``predict`` opens will do, models of other tools included; what a build proved
+only bundles know. What was measured before (``bench --json``, ``val --json``) is taken from its file instead of being
+measured again, for the models it names.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +32,10 @@ from edgekit.report.request import Request
 from edgekit.report.table_results import set_name
 from edgekit.report.table_text import METRICS, machine_name
 from edgekit.report.verdict import verdict
-from edgekit.runtime.manifest import Bundle, read_bundle
+from edgekit.runtime.manifest import is_bundle, read_bundle
+from edgekit.runtime.options import OpenOptions
 from edgekit.runtime.predictor import STAGES, Predictor
+from edgekit.spec import Json, ModelInfo, Session
 from edgekit.verify.images import images_for
 
 LOOKED_AT = 120  # images that differences are looked for in, at most
@@ -40,39 +44,65 @@ Say = Callable[[str], None]
 Context = dict[str, Any]
 
 
-def compare(paths: Sequence[Path], request: Request, say: Say = lambda _: None) -> Context:
+@dataclass(frozen=True)
+class Model:
+    """One of those compared: its ``manifest`` is empty where it is no bundle, ``session`` None where it cannot run
+    here, and ``named`` says whether the class names are its own."""
+
+    path: Path
+    target: str
+    info: ModelInfo
+    manifest: Json
+    session: Session | None = None
+    named: bool = True
+
+    @property
+    def megabytes(self) -> float:
+        """Of its files."""
+        files = [self.path / name for name in self.manifest.get("files", [])]
+        if not files:
+            beside = self.path.with_suffix(".bin") if self.path.suffix == ".xml" else self.path
+            files = sorted(self.path.iterdir()) if self.path.is_dir() else sorted({self.path, beside})
+        return sum(file.stat().st_size for file in files if file.is_file()) / 1e6
+
+
+def compare(
+    paths: Sequence[Path], request: Request, say: Say = lambda _: None, how: OpenOptions | None = None
+) -> Context:
     """Everything the page shows about ``paths``, the first being the baseline.
 
+    Args:
+        how: how models that are no bundles are opened.
+
     Raises:
-        InputError: a bundle or a results file cannot be read, or the set does not fit.
-        UsageError: a bundle given twice, or bundles of different tasks or classes.
+        InputError: a model or a results file cannot be read, or the set does not fit.
+        UsageError: a model given twice, or models of different tasks or classes.
     """
-    opened = [read_bundle(path) for path in paths]
-    _check_alike(opened)
-    names = _names(opened)
+    how = replace(how or OpenOptions(), threads=request.threads)
     notes: list[str] = []
     with ExitStack() as stack:
-        predictors: dict[str, Predictor] = {}
-        for name, found in zip(names, opened, strict=True):
-            try:
-                predictors[name] = stack.enter_context(Predictor(open_session(found.path, threads=request.threads)))
-            except EdgekitError as error:
-                notes.append(f"{name} cannot run here ({error}); its manifest is all there is.")
+        opened = [_opened(path, how, stack, notes) for path in paths]
+        _check_alike(opened)
+        models = dict(zip(_names(opened), opened, strict=True))
+        predictors = {
+            name: stack.enter_context(Predictor(model.session)) for name, model in models.items() if model.session
+        }
         info, data = opened[0].info, request.data
-        dataset = open_split(data, info.task, request.split, request.images, info.names) if data else None
-        records = _times(predictors, dict(zip(names, opened, strict=True)), request, dataset, say, notes)
+        own = next((model.info.names for model in opened if model.named), None)
+        dataset = open_split(data, info.task, request.split, request.images, own) if data else None
+        records = _times(predictors, models, request, dataset, say, notes)
         profiles = _profiles(predictors, request, dataset, say)
-        scores = _accuracies(predictors, dict(zip(names, opened, strict=True)), request, dataset, say, notes)
-        pairs = _pairs(names, predictors, request, dataset, say)
+        scores = _accuracies(predictors, models, request, dataset, say, notes)
+        pairs = _pairs(list(models), predictors, request, dataset, say)
     entries = [
-        _entry(name, found, records.get(name), profiles.get(name), scores.get(name))
-        for name, found in zip(names, opened, strict=True)
+        _entry(name, model, records.get(name), profiles.get(name), scores.get(name)) for name, model in models.items()
     ]
     _against_first(entries, notes)
     about = next((r["machine"] for r in records.values()), None) or machine.describe()
+    kind = "bundles" if all(model.manifest for model in opened) else "models"
     return {
-        "title": " and ".join(names) if len(names) < 3 else f"{len(names)} bundles",
-        "task": opened[0].info.task,
+        "title": " and ".join(models) if len(models) < 3 else f"{len(models)} {kind}",
+        "task": info.task,
         "entries": entries,
         "verdict": verdict(entries, request.max_drop),
         "max_drop": request.max_drop,
@@ -81,22 +111,40 @@ def compare(paths: Sequence[Path], request: Request, say: Say = lambda _: None) 
         "machine": about,
         "machine_name": machine_name(about),
         "notes": notes,
-        "licenses": sorted({found.info.license for found in opened if found.info.license}),
+        "licenses": sorted({model.info.license for model in opened if model.info.license}),
     }
 
 
-def _check_alike(opened: Sequence[Bundle]) -> None:
+def _opened(path: Path, how: OpenOptions, stack: ExitStack, notes: list[str]) -> Model:
+    """One model, its session closed with ``stack``; of a bundle that cannot run here what its manifest says."""
+    found = read_bundle(path) if is_bundle(path) else None
+    try:
+        if found is not None:
+            session = open_session(path, threads=how.threads)
+        else:
+            session = open_session(path, how, foreign=True)
+    except EdgekitError as error:
+        if found is None:
+            raise
+        notes.append(f"{path.name} cannot run here ({error}); its manifest is all there is.")
+        return Model(path, found.target, found.info, found.manifest)
+    stack.callback(session.close)
+    return Model(path, session.target, session.info, found.manifest if found else {}, session, session.named)
+
+
+def _check_alike(opened: Sequence[Model]) -> None:
     first = opened[0]
     for place, other in enumerate(opened[1:], 1):
         if any(other.path.resolve() == before.path.resolve() for before in opened[:place]):
             raise UsageError(f"report: {other.path} is given twice")
         if other.info.task != first.info.task:
             tasks_of = f"{first.path} is for {first.info.task}, {other.path} for {other.info.task}"
-            raise UsageError(f"report: {tasks_of}; only bundles of one task compare")
-        if other.info.names != first.info.names:
+            raise UsageError(f"report: {tasks_of}; only models of one task compare")
+        unnamed = not (first.named and other.named) and len(other.info.names) == len(first.info.names)
+        if other.info.names != first.info.names and not unnamed:
             raise UsageError(
                 f"report: {first.path} has {_some(first.info.names)}, {other.path} has {_some(other.info.names)}; "
-                "only bundles with the same classes compare"
+                "only models with the same classes compare"
             )
 
 
@@ -104,12 +152,12 @@ def _some(names: Sequence[str]) -> str:
     return f"{len(names)} classes ({', '.join(names[:3])}{' …' if len(names) > 3 else ''})"
 
 
-def _names(opened: Sequence[Bundle]) -> list[str]:
-    """Targets where they tell the bundles apart, else folders."""
-    for names in ([b.target for b in opened], [b.path.resolve().name for b in opened]):
+def _names(opened: Sequence[Model]) -> list[str]:
+    """Targets where they tell the models apart, else the names of files and folders."""
+    for names in ([m.target for m in opened], [m.path.resolve().name for m in opened]):
         if len(set(names)) == len(names):
             return names
-    return [str(b.path) for b in opened]
+    return [str(m.path) for m in opened]
 
 
 def _pictures(request: Request, dataset: Dataset | None, most: int) -> list[Any]:
@@ -121,7 +169,7 @@ def _pictures(request: Request, dataset: Dataset | None, most: int) -> list[Any]
 
 def _times(
     predictors: Mapping[str, Predictor],
-    opened: Mapping[str, Bundle],
+    opened: Mapping[str, Model],
     request: Request,
     dataset: Dataset | None,
     say: Say,
@@ -133,7 +181,7 @@ def _times(
         places = {str(Path(str(r["artifact"])).resolve()): r for r in records}
         found = {n: dict(places[key]) for n, b in opened.items() if (key := str(b.path.resolve())) in places}
         if not found:
-            raise InputError(f"{request.results}: holds times of none of these bundles, but of {', '.join(places)}")
+            raise InputError(f"{request.results}: holds times of none of these models, but of {', '.join(places)}")
         notes += [f"{name}: no times in {request.results.name}" for name in opened if name not in found]
         return found
     if request.budget <= 0 or not predictors:
@@ -161,7 +209,7 @@ def _profiles(
 
 def _accuracies(
     predictors: Mapping[str, Predictor],
-    opened: Mapping[str, Bundle],
+    opened: Mapping[str, Model],
     request: Request,
     dataset: Dataset | None,
     say: Say,
@@ -174,15 +222,16 @@ def _accuracies(
         place = Path(str(document["model"])).resolve()
         name = next((n for n, b in opened.items() if b.path.resolve() == place), None)
         if name is None:
-            raise InputError(f"{path}: accuracy of {document['model']}, which is none of these bundles")
+            raise InputError(f"{path}: accuracy of {document['model']}, which is none of these models")
         found[name] = _scored(document, opened[name].info.task, f"the set of {path.name}")
     if dataset is not None:
-        from edgekit.verify.evaluate import evaluate
+        from edgekit.verify.evaluate import evaluate, labels_for
 
         for name, predictor in predictors.items():
             if name not in found:
                 say(f"accuracy of {name}")
-                found[name] = _scored(evaluate(predictor, dataset).to_dict(), dataset.task, set_name(dataset))
+                known = labels_for(predictor.session, dataset)
+                found[name] = _scored(evaluate(predictor, known).to_dict(), dataset.task, set_name(dataset))
     if not found:
         notes.append(
             "Accuracy was not measured: give a labelled set with `data`, or results of edgekit val with `val`."
@@ -219,7 +268,7 @@ def _scored(document: Mapping[str, Any], task: str, where: str) -> dict[str, Any
 def _pairs(
     names: Sequence[str], predictors: Mapping[str, Predictor], request: Request, dataset: Dataset | None, say: Say
 ) -> list[dict[str, Any]]:
-    """For each other bundle the images it differs on from the first; real images only."""
+    """For each other model the images it differs on from the first; real images only."""
     if names[0] not in predictors or request.pictures < 1 or (dataset is None and request.images is None):
         return []
     images = _pictures(request, dataset, LOOKED_AT)
@@ -235,7 +284,7 @@ def _pairs(
 
 def _entry(
     name: str,
-    opened: Bundle,
+    opened: Model,
     record: Mapping[str, Any] | None,
     profiled: Mapping[str, Any] | None,
     scored: Mapping[str, Any] | None,
@@ -247,7 +296,7 @@ def _entry(
         "folder": opened.path.resolve().name,
         "imgsz": "x".join(map(str, opened.info.imgsz)),
         "head": opened.info.head,
-        "megabytes": sum((opened.path / f).stat().st_size for f in manifest["files"]) / 1e6,
+        "megabytes": opened.megabytes,
         "manifest": manifest,
         "at_build": at_build(manifest),
         "record": record,

@@ -24,11 +24,11 @@ class Request:
     results: Path | None = None
     """Take times from this file of bench --json instead."""
     val: tuple[Path, ...] = ()
-    """Take accuracy from this file of val --json; one a bundle."""
+    """Take accuracy from this file of val --json; one a model."""
     budget: float = option(20.0, least=0)
-    """Seconds of timing per bundle; 0: none."""
+    """Seconds of timing per model; 0: none."""
     max_drop: float = option(1.0, least=0)
-    """Points a faster bundle may lose."""
+    """Points a faster model may lose."""
     pictures: int = option(6, least=0)
     """Images to show, at most."""
     threads: int | None = option(None, least=1)
