@@ -149,6 +149,8 @@ WALLS = (
     Wall("bundle/selftested.py bundle/verification.py", "numpy", rooms=f"{HOST} verify targets"),
     Wall("bundle/foreign/external.py", "numpy yaml", "onnx openvino", rooms=f"{HOST} targets graph nn"),
     Wall("bundle/foreign/faults.py", "numpy cv2", rooms="runtime"),
+    Wall("bundle/foreign/doubtful.py", "numpy cv2", rooms=HOST),
+    Wall("bundle/deepstream/*", rooms=PLAIN),
     Wall("bundle/inspection.py", inside="onnx", rooms=f"{HOST} targets graph checkpoint"),
     Wall("bundle/build.py", "numpy", rooms=f"{HOST} verify targets graph quantize checkpoint nn bench"),
     Wall("bundle/fitted.py", "numpy", rooms=f"{HOST} verify targets quantize nn"),

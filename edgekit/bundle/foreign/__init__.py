@@ -7,5 +7,6 @@
 | ``referee.py`` | ``edgekit diagnose``: the first wrong thing in them |
 | ``doubtful.py`` | what is diagnosed: a model, or the detections a program wrote |
 | ``apart.py`` | how far two answers are from each other |
+| ``parts.py`` | the same of masks and keypoints, and what faults make of those |
 | ``faults.py`` | the faults that are looked for, each a change of the input or of the answer |
 """

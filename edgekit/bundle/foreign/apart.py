@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from edgekit.bundle.foreign import faults
+from edgekit.bundle.foreign import faults, parts
 from edgekit.bundle.foreign.faults import Array, Roles
 from edgekit.metrics.matching import greedy, same_objects
 from edgekit.runtime.boxes import box_iou, probiou
@@ -53,11 +53,28 @@ def _comparable(want: Roles, have: Roles) -> dict[str, tuple[Array, Array]]:
     for role in ("boxes", "rotated_boxes", "keypoints", "mask_coefficients"):
         if role in want:
             found[role] = (want[role][0][best], have[role][0][best])
+    if "mask_prototypes" in want:
+        found["mask_prototypes"] = (want["mask_prototypes"][0], have["mask_prototypes"][0])
+    if "rotated_boxes" in found:  # beside places in pixels, angles would not be seen
+        whole, found["rotated_boxes"] = found["rotated_boxes"], _columns(found["rotated_boxes"], slice(4))
+        found["angles"] = (_directions(whole[0]), _directions(whole[1]))
     return {role: (a.astype(np.float64), b.astype(np.float64)) for role, (a, b) in found.items()}
 
 
+def _columns(pair: tuple[Array, Array], which: slice) -> tuple[Array, Array]:
+    return pair[0][:, which], pair[1][:, which]
+
+
+def _directions(boxes: Array) -> Array:
+    """Of rotated boxes where they point, the less the squarer they are: the same for (w, h, θ) and (h, w, θ + π/2)."""
+    _, _, w, h, angle = np.asarray(boxes, np.float64).T
+    long = (w**2 - h**2) / np.maximum(w**2 + h**2, 1e-9)
+    return np.stack([long * np.cos(2 * angle), long * np.sin(2 * angle), np.full(len(long), 0.3)], 1)
+
+
 def unmatched(pairs: Sequence[tuple[Result, Result]]) -> float:
-    """One less the share of detections that have a partner, each worth its overlap less the difference of scores."""
+    """One less the share of detections that have a partner, each worth its overlap less the difference of scores, and
+    as much less as masks and keypoints are unlike."""
     worth, count = 0.0, 0
     for want, have in pairs:
         if want.probs is not None and have.probs is not None:
@@ -74,7 +91,8 @@ def unmatched(pairs: Sequence[tuple[Result, Result]]) -> float:
         ]
         rows = np.flatnonzero(paired >= 0)
         gaps = np.minimum(np.abs(want.scores[rows] - have.scores[paired[rows]]) * 2, 1)
-        worth += 2 * float((overlap[rows, paired[rows]] * (1 - gaps)).sum())
+        likeness = parts.alike(want, have, rows, paired[rows])
+        worth += 2 * float((overlap[rows, paired[rows]] * (1 - gaps) * likeness).sum())
     return 1 - worth / count if count else 0.0
 
 

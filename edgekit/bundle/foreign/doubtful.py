@@ -11,17 +11,20 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from edgekit.bundle.foreign import external
 from edgekit.bundle.foreign.faults import Array, Roles
 from edgekit.bundle.loading import open_session
 from edgekit.errors import InputError
+from edgekit.runtime.boxes import regularise, rotated_from_corners
 from edgekit.runtime.image import Geometry
+from edgekit.runtime.masks import Crop, Masks, decode_rle
 from edgekit.runtime.options import Options
 from edgekit.runtime.postprocess import postprocess
 from edgekit.runtime.results import Result
-from edgekit.spec import Session
+from edgekit.spec import Json, Session
 
 
 class Doubtful(abc.ABC):
@@ -90,9 +93,11 @@ class Detections(Doubtful):
         return self._results[i]
 
 
-def read_detections(path: Path, images: Sequence[tuple[str, Array]]) -> Detections:
+def read_detections(path: Path, images: Sequence[tuple[str, Array]], task: str) -> Detections:
     """Detections in COCO's results form: ``image_id`` (or ``file_name``) is the picture's name without its ending, or
-    that as a number; ``bbox`` x, y, width, height.
+    that as a number; ``bbox`` x, y, width, height; where the ``task`` has them and they are given, ``segmentation``
+    (run lengths or polygons) and ``keypoints`` (x, y, score in turn). Of rotated boxes the four corners in
+    ``segmentation``, or ``rbox`` with centre x, y, width, height and angle in radians.
 
     Raises:
         InputError: it holds none, or none of these images.
@@ -100,22 +105,57 @@ def read_detections(path: Path, images: Sequence[tuple[str, Array]]) -> Detectio
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))
         rows = rows["annotations"] if isinstance(rows, dict) else rows
-        read = [
-            (Path(str(r.get("file_name", r["image_id"]))).stem, *map(float, r["bbox"]), float(r["score"]),
-             int(r["category_id"])) for r in rows
-        ]  # fmt: skip
-        assert all(len(r) == 7 for r in read)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, AssertionError) as error:
+        read = [(Path(str(row.get("file_name", row["image_id"]))).stem, row) for row in rows]
+        results, known = [], 0
+        for name, image in images:
+            stem = Path(name).stem
+            mine = [row for other, row in read if other in (stem, stem.lstrip("0"))]
+            known += len(mine)
+            results.append(_result(mine, image.shape[:2], task))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, cv2.error) as error:
         raise InputError(
             f"{path}: no detections in COCO's results form, a list of image_id, category_id, bbox, score"
         ) from error
-    results, known = [], 0
-    for name, image in images:
-        stem = Path(name).stem
-        mine = np.array([r[1:] for r in read if r[0] in (stem, stem.lstrip("0"))], np.float32).reshape(-1, 6)
-        known += len(mine)
-        boxes = np.concatenate([mine[:, :2], mine[:, :2] + mine[:, 2:4]], 1)
-        results.append(Result(image.shape[:2], (), boxes, mine[:, 4], mine[:, 5].astype(np.int64)))
     if not known:
         raise InputError(f"{path}: none of its {len(read)} detections is of one of the {len(images)} images given")
     return Detections(path, results)
+
+
+def _result(rows: Sequence[Json], shape: tuple[int, int], task: str) -> Result:
+    """Those of one image."""
+    scores = np.array([row["score"] for row in rows], np.float32)
+    labels = np.array([row["category_id"] for row in rows], np.int64)
+    result = Result(shape, (), scores=scores, labels=labels)
+    if task == "obb":
+        result.rotated_boxes = regularise(np.array([_rotated(row) for row in rows]).reshape(-1, 5))
+        return result
+    boxes = np.array([row["bbox"] for row in rows], np.float32).reshape(-1, 4)
+    result.boxes = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], 1)
+    if task == "pose" and all(row.get("keypoints") for row in rows):
+        result.keypoints = np.array([row["keypoints"] for row in rows], np.float32).reshape(len(rows), -1, 3)
+    if task == "segment" and all(row.get("segmentation") for row in rows):
+        result.masks = Masks(shape, tuple(_crop(row["segmentation"], shape) for row in rows))
+    return result
+
+
+def _rotated(row: Json) -> Array:
+    """Centre x, y, width, height, angle."""
+    if "rbox" in row:
+        return np.array(row["rbox"], np.float64)
+    rotated: Array = rotated_from_corners(np.array(row["segmentation"][0], np.float64).reshape(1, 4, 2))[0]
+    return rotated
+
+
+def _crop(outline: Json | list[list[float]], shape: tuple[int, int]) -> Crop:
+    """A mask from COCO's run lengths, whatever size they are of, or its polygons."""
+    if isinstance(outline, dict):
+        dense = decode_rle(outline)
+    else:
+        dense = np.zeros(shape, np.uint8)
+        polygons = [np.round(np.array(flat, np.float64).reshape(-1, 1, 2)).astype(np.int32) for flat in outline]
+        cv2.fillPoly(dense, polygons, 1)
+    rows, columns = np.flatnonzero(dense.any(1)), np.flatnonzero(dense.any(0))
+    if not len(rows):
+        return Crop(0, 0, np.zeros((0, 0), bool))
+    left, top = int(columns[0]), int(rows[0])
+    return Crop(left, top, np.asarray(dense[top : rows[-1] + 1, left : columns[-1] + 1], bool))

@@ -37,12 +37,15 @@ class Fault:
         advice: what to do.
         sees: the input ``[B, 3, H, W]`` (RGB, 0..1) -> what the network really saw.
         fits: (image, (H, W)) -> how the picture was put on the canvas, and where; None: as it should be.
-        lies: where the answer is mapped back from; None: from where the picture lies.
+        lies: (where the picture lies, (H, W) of the canvas) -> where the answer is mapped back from; None: from there.
         answers: roles of the raw head -> what is answered instead.
         boxes: (corners ``[..., 4]``, (H, W) of what they lie in) -> the corners that are read of what is written.
+        points: (places ``[..., 2]`` of keypoints, (H, W) of what they lie in) -> those that are read.
+        turns: rotated boxes ``[..., 5]`` -> those that are read.
         labels: the right labels -> those that finished detections have.
         keeps: detection options that differ.
         inside: whether a file can have it; else only a program around it.
+        part: ``masks``, ``keypoints`` or ``rotated_boxes``: what alone it concerns; "": everything.
     """
 
     word: str
@@ -50,19 +53,22 @@ class Fault:
     advice: str
     sees: Callable[[Array], Array] | None = None
     fits: Callable[[Array, tuple[int, int]], tuple[Array, Geometry]] | None = None
-    lies: Callable[[Geometry], Geometry] | None = None
+    lies: Callable[[Geometry, tuple[int, int]], Geometry] | None = None
     answers: Callable[[Roles], Roles] | None = None
     boxes: Callable[[Array, tuple[int, int]], Array] | None = None
+    points: Callable[[Array, tuple[int, int]], Array] | None = None
+    turns: Callable[[Array], Array] | None = None
     labels: Callable[[Array], Array] | None = None
     keeps: Mapping[str, Any] = field(default_factory=dict)
     inside: bool = True
+    part: str = ""
 
     @property
     def stage(self) -> int:
         """Where in the flow it happens: 0 before the network, 1 in what it answers, 2 in what is kept of that."""
         if self.sees or self.fits:
             return 0
-        return 1 if self.answers or self.boxes else 2
+        return 1 if self.answers or self.boxes or self.points or self.turns else 2
 
 
 # ---- pictures on a canvas ------------------------------------------------------------------------------------------
@@ -89,12 +95,17 @@ def _placed(centred: bool, fill: int) -> Callable[[Array, tuple[int, int]], tupl
     return fits
 
 
-def _unpadded(geometry: Geometry) -> Geometry:
+def _unpadded(geometry: Geometry, size: tuple[int, int]) -> Geometry:
     return Geometry(geometry.height, geometry.width, geometry.scale_x, geometry.scale_y, 0, 0)
 
 
-def _unmapped(geometry: Geometry) -> Geometry:
+def _unmapped(geometry: Geometry, size: tuple[int, int]) -> Geometry:
     return Geometry(geometry.height, geometry.width, 1, 1, 0, 0)
+
+
+def _filling(geometry: Geometry, size: tuple[int, int]) -> Geometry:
+    height, width = geometry.height, geometry.width
+    return Geometry(height, width, size[1] / width, size[0] / height, 0, 0)
 
 
 # ---- answers -------------------------------------------------------------------------------------------------------
@@ -122,6 +133,10 @@ def box_forms(expected: str) -> list[Fault]:
 
 def _misread(write: Callable[[Array], Array], read: Callable[[Array], Array]) -> Callable[..., Array]:
     return lambda boxes, size: read(write(boxes))
+
+
+def _turned(change: Callable[[Array], Array]) -> Callable[[Array], Array]:
+    return lambda boxes: np.concatenate([boxes[..., :4], change(boxes[..., 4:])], -1)
 
 
 def _of_scores(change: Callable[[Array], Array]) -> Callable[[Roles], Roles]:
@@ -196,6 +211,26 @@ CATALOGUE = (
     _TWO_SIGMOIDS,
     Fault("sigmoid", "applies a softmax over the classes", "leave it out; every class has its own sigmoid",
           answers=_of_scores(_softmax)),
+    Fault("keypoints", "leaves keypoints in pixels of the input, unlike boxes", "map them back to the picture",
+          lies=_unmapped, inside=False, part="keypoints"),
+    Fault("keypoints", "does not subtract the padding when keypoints are mapped back", "subtract the left and upper "
+          "padding before dividing by the ratio", lies=_unpadded, inside=False, part="keypoints"),
+    Fault("keypoints", "writes keypoints as fractions, where pixels are expected", "multiply them by width and height",
+          points=lambda p, size: p / np.array(size[::-1], np.float32), part="keypoints"),
+    Fault("keypoints", "writes y before x of keypoints", "exchange x and y of its keypoints",
+          points=lambda p, size: p[..., ::-1], part="keypoints"),
+    Fault("masks", "leaves masks in pixels of the input, unlike boxes", "bring them to the picture's size",
+          lies=_unmapped, inside=False, part="masks"),
+    Fault("masks", "does not subtract the padding when masks are mapped back", "cut off the left and upper padding of "
+          "its masks", lies=_unpadded, inside=False, part="masks"),
+    Fault("masks", "stretches masks of the whole input, padding included, over the picture",
+          "cut off the padding of its masks, then resize", lies=_filling, inside=False, part="masks"),
+    Fault("angle", "turns boxes the other way: its angles have the other sign", "change the sign of its angles "
+          "(positive is clockwise)", turns=_turned(lambda a: -a), part="rotated_boxes"),
+    Fault("angle", "gives angles in degrees, where radians are expected", "divide its angles by 180/π",
+          turns=_turned(np.degrees), part="rotated_boxes"),
+    Fault("angle", "measures angles from the other side: they are a quarter turn off", "exchange width and height, or "
+          "turn by π/2", turns=_turned(lambda a: a + np.float32(np.pi / 2)), part="rotated_boxes"),
     keeping("NMS", "suppresses no duplicates", "add non-maximum suppression (IoU 0.7)", iou=1.0),
     keeping("NMS", "lets boxes suppress those of other classes", "suppress within a class", agnostic=True),
     *[keeping("NMS", f"suppresses boxes that overlap by more than {iou}", "export it with IoU 0.7", iou=iou)

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from edgekit.bundle.foreign import apart, faults
+from edgekit.bundle.foreign import apart, faults, parts
 from edgekit.bundle.foreign.doubtful import Doubtful, Model, read_detections
 from edgekit.bundle.foreign.faults import Array, Fault, Roles
 from edgekit.bundle.loading import open_session
@@ -45,7 +45,7 @@ class Finding:
 
     Attributes:
         word: ``channel order``, ``normalisation``, ``letterbox``, ``box format``, ``class order``, ``sigmoid``,
-            ``threshold``, ``NMS``, ``weights``, a stage's words, or ``precision``.
+            ``keypoints``, ``masks``, ``angle``, ``threshold``, ``NMS``, ``weights``, a stage's words, or ``precision``.
         says, advice: what is the case, and what to do.
         before, after: error without it and with it as explanation.
         path: of the stage, as PyTorch names modules.
@@ -92,12 +92,14 @@ def diagnose(
         EdgekitError: one of the two cannot be read, or they answer different questions.
     """
     with contextlib.ExitStack() as stack:
-        doubtful: Doubtful = (
-            read_detections(theirs, images) if theirs.suffix == ".json" else Model(theirs, imgsz, task, outputs)
-        )
-        stack.callback(doubtful.close)
-        right = _Right(reference, imgsz or doubtful.imgsz, doubtful.names)
+        model = None if theirs.suffix == ".json" else Model(theirs, imgsz, task, outputs)
+        if model is not None:
+            stack.callback(model.close)
+            right = _Right(reference, imgsz or model.imgsz, model.names)
+        else:
+            right = _Right(reference, imgsz, None)
         stack.callback(right.session.close)
+        doubtful: Doubtful = model or read_detections(theirs, images, right.info.task)
         return _Search(doubtful, right, images).run()
 
 
@@ -141,6 +143,9 @@ class _Answers:
     geometries: list[Geometry]
 
 
+_ROLES = {"masks": ("mask_prototypes",), "keypoints": ("keypoints",), "rotated_boxes": ("rotated_boxes",)}
+
+
 class _Search:
     """The search for faults of one model."""
 
@@ -182,7 +187,8 @@ class _Search:
         for fault in (*faults.CATALOGUE, *faults.box_forms(self.doubtful.form), *self._learned(believed)):
             kept = not fault.keeps or not self.doubtful.dense
             possible = fault.inside or self.doubtful.program
-            if fault.word not in words and kept and possible:
+            concerned = not fault.part or any(port.role in _ROLES[fault.part] for port in self.right.info.outputs)
+            if fault.word not in words and kept and possible and concerned:
                 yield fault
 
     # ---- answers with faults ----
@@ -215,6 +221,12 @@ class _Search:
             roles = fault.answers(roles) if fault.answers else roles
             if fault.boxes and "boxes" in roles:
                 roles = roles | {"boxes": fault.boxes(roles["boxes"], self.right.imgsz)}
+            if fault.turns:
+                roles = roles | {"rotated_boxes": fault.turns(roles["rotated_boxes"])}
+            if fault.points:
+                points = roles["keypoints"]
+                places = fault.points(points[..., :2], self.right.imgsz)
+                roles = roles | {"keypoints": np.concatenate([places, points[..., 2:]], -1)}
         return roles
 
     def _finished(self, roles: Roles, geometry: Geometry, believed: Sequence[Fault]) -> Result:
@@ -222,7 +234,7 @@ class _Search:
         options = self.options
         for fault in believed:
             options = replace(options, **fault.keeps)
-            geometry = fault.lies(geometry) if fault.lies else geometry
+            geometry = fault.lies(geometry, self.right.imgsz) if fault.lies and not fault.part else geometry
             if fault.answers and not fault.labels:
                 roles = fault.answers(roles)
         size = self.right.imgsz
@@ -234,6 +246,8 @@ class _Search:
                 result.boxes = fault.boxes(result.boxes, result.shape)
             elif fault.boxes and result.boxes is not None:
                 result.boxes = geometry.boxes_to_image(fault.boxes(geometry.boxes_to_canvas(result.boxes), size))
+            if fault.part:
+                parts.faulty(result, fault, geometry, size, self.doubtful.program)
         return result
 
     def _error(self, believed: Sequence[Fault]) -> float:
