@@ -180,7 +180,7 @@ def _stepped(ladder: Ladder, world: World, dead: dict[str, bool], say: Say) -> b
         _try(rung, move, now, ladder, world)
         if rung.verdict:
             dead[move.key] = rung.judged is not None
-            say(f"{rung.candidate.name} is out: {rung.verdict}")
+            say(f"step {step}: {rung.candidate.name} is out: {rung.verdict}")
             continue
         fitting.append(rung)
         slow |= {move.lever} if move.slow else set()
@@ -195,7 +195,8 @@ def _stepped(ladder: Ladder, world: World, dead: dict[str, bool], say: Say) -> b
     if best.lever in slow:  # another network, which may bear what this one did not
         for key in [key for key, lossy in dead.items() if lossy]:
             del dead[key]
-    say(f"{best.lever}: {best.candidate.name}, {best.speedup:.2f} times as fast, loses {best.drop:.2f} points")
+    gained = f"{best.speedup:.2f} times as fast as the start, loses {best.drop:.2f} points"
+    say(f"step {step}: {best.lever} is taken: {best.candidate.name}, {gained}")
     return True
 
 

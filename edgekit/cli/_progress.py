@@ -18,6 +18,7 @@ import abc
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, TypeVar
 
@@ -145,6 +146,17 @@ class Phases(_Shown):
         self.phase = phase
         if self._status:
             self._status.update(escape(phase))
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """While it lasts the terminal's lower lines are somebody else's."""
+        if self._status:
+            self._status.stop()
+        try:
+            yield
+        finally:
+            if self._status:
+                self._status.start()
 
     def line(self) -> str:
         """``calibrating (2:05)``."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
     from edgekit.checkpoint import Checkpoint
     from edgekit.train.loop import Result
+
+    Learner = Callable[[tuple[int, int]], Path]
 
 
 @dataclass(frozen=True)
@@ -172,11 +175,12 @@ def _reach(
     preflight.check_models([model])
     limits = {name: getattr(goal, name) for name in ("max_drop", "max_f1_drop", "max_class_drop")}
     options = BuildOptions(common.imgsz, quantize=QuantizeOptions(data, seed=common.seed, **limits))
-    learn = None if goal.train is None else _learner(model, data, goal.train, wanted.training(model, common))
-    asked = Wanted(goal.to, target, common.threads, learn, wanted.activation)
+    learner = None if goal.train is None else _learner(model, data, goal.train, wanted.training(model, common))
     try:
         with Phases("") as status:
-            made = reach(model, out, asked, options, status.update, wanted.budget / LONG_S, view)
+            learn = None if learner is None else _aside(status, learner)
+            asked = Wanted(goal.to, target, common.threads, learn, wanted.activation)
+            made = reach(model, out, asked, options, partial(_say, status), wanted.budget / LONG_S, view)
     except GateError as error:
         plan = error.evidence.get("plan")
         if isinstance(plan, dict):
@@ -188,7 +192,25 @@ def _reach(
         _ladder_table.show(made.manifest["plan"], out)
 
 
-def _learner(model: Path, data: Path, folder: Path, options: TrainOptions) -> Callable[[tuple[int, int]], Path]:
+def _say(status: Phases, line: str) -> None:
+    """Show what is being done; what was decided stays on the screen."""
+    if line.startswith(("note: ", "step ")):
+        console().print(line, markup=False, soft_wrap=True)
+    else:
+        status.update(line)
+
+
+def _aside(status: Phases, learn: Learner) -> Learner:
+    """``learn``, which has a display of its own."""
+
+    def run(size: tuple[int, int]) -> Path:
+        with status.aside():
+            return learn(size)
+
+    return run
+
+
+def _learner(model: Path, data: Path, folder: Path, options: TrainOptions) -> Learner:
     """What trains ``model`` with another activation, at an input size; a run of the same in ``folder`` is gone on with.
 
     Raises:
