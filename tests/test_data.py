@@ -306,6 +306,15 @@ def test_a_bad_yaml_is_refused_in_a_sentence(tmp_path: Path, yaml: str, says: st
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("yaml", "license"),
+    [("license: CC0-1.0", "CC0-1.0"), ("roboflow:\n  license: CC BY 4.0", "CC BY 4.0"), ("roboflow: {}", None)],
+)
+def test_the_license_of_a_set_is_what_its_yaml_states(tmp_path: Path, yaml: str, license: str | None) -> None:
+    path = text_set(tmp_path, {"a": GOOD}, f"names: [cat, dog]\n{yaml}")
+    assert open_dataset(path, "detect").license == license
+
+
 def test_a_yaml_that_is_no_mapping(tmp_path: Path) -> None:
     path = tmp_path / "data.yaml"
     for text in ("", "- a\n- b\n", "\x00"):

@@ -55,6 +55,18 @@ def test_bill_of_materials(bundle: Path) -> None:
     assert described(bundle, "bom", force=True) == text
 
 
+def test_data_is_listed_with_the_license_that_it_states(bundle: Path) -> None:
+    pytest.importorskip("cyclonedx")
+    calibration = {"sha256": "cd" * 32, "set": "cells", "license": "CC-BY-4.0"}
+    spoil(bundle, lambda m: m.update(calibration=calibration, accuracy=ROW | {"license": "our own"}))
+    data = {c["name"]: c for c in json.loads(described(bundle, "bom"))["components"] if c["type"] == "data"}
+    assert set(data) == {"calibrated on: cells", "judged on: set, val"}
+    calibrated, judged = data["calibrated on: cells"], data["judged on: set, val"]
+    assert calibrated["hashes"][0]["content"] == "cd" * 32
+    assert calibrated["licenses"][0]["license"]["id"] == "CC-BY-4.0"
+    assert judged["licenses"][0]["license"]["name"] == "our own" and "hashes" not in judged
+
+
 def test_attestation(bundle: Path) -> None:
     statements = pytest.importorskip("in_toto_attestation.v1.statement")
     pb = pytest.importorskip("in_toto_attestation.v1.statement_pb2")

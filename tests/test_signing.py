@@ -241,3 +241,17 @@ def test_verify_says_what_was_not_asked(bundle: Path, keys: tuple[Path, Path]) -
     assert [c.state for c in found] == [FAILED]
     with pytest.raises(EdgekitError):
         verify(bundle, VerifyOptions(signature=SignatureOptions(issuer="them")))
+
+
+def test_sigstore_without_a_network(bundle: Path, keys: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """One message, whichever way, and nothing is written. The proxy is a port at which nobody listens."""
+    for name in ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    with pytest.raises(InputError, match="sigstore cannot be reached"):
+        sign(bundle, SignOptions())
+    assert not (bundle / SIGNATURE).exists()
+    sign(bundle, SignOptions(key=keys[0]))
+    with pytest.raises(InputError, match="sigstore cannot be reached"):
+        checked(bundle, SignatureOptions(identity="me@example.org", issuer="https://accounts.google.com"))

@@ -104,6 +104,8 @@ class Gate:
         }
         if judge.seen is not None:  # agreement: nobody else has these images' names
             row |= {"seen": judge.seen, "sha256": [sha256_file(p) for p in self.sets.unlabelled if isinstance(p, Path)]}
+        if self.sets.judged is not None and self.sets.judged.license:
+            row["license"] = self.sets.judged.license
         if judge.skipped:
             row["unreadable"] = len(judge.skipped)
         return row | ({"warning": judge.warning} if judge.warning else {})

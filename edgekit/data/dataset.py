@@ -67,6 +67,7 @@ class Dataset:
         flip_idx: for each keypoint the one it becomes when the image is mirrored; empty if unknown.
         category_ids: the COCO category of each class; the label itself for other formats.
         issues: what is wrong with the set as a whole.
+        license: of the images, as the ``data.yaml`` states it; None where it does not.
     """
 
     task: str
@@ -78,6 +79,7 @@ class Dataset:
     flip_idx: tuple[int, ...] = ()
     category_ids: tuple[int, ...] = ()
     issues: tuple[Issue, ...] = ()
+    license: str | None = None
 
     def __post_init__(self) -> None:
         if not self.category_ids:

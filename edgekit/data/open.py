@@ -98,7 +98,9 @@ class _Reading:
 def _read(path: Path, task: str | None, split: str, how: _Reading) -> Dataset:
     described = described_by(path) if path.is_dir() else path if path.suffix.lower() in YAML else None
     if described is not None:
-        return _read_yaml(described, task, split, how)
+        settings = read_settings(described)
+        dataset = _read_yaml(described, settings, task, split, how)
+        return dataclasses.replace(dataset, license=_license(settings) or dataset.license)
     if path.suffix.lower() == ".json":
         return read_coco(path, task, split, how.images, how.options, how.scan)
     if how.images:
@@ -108,9 +110,15 @@ def _read(path: Path, task: str | None, split: str, how: _Reading) -> Dataset:
     raise InputError(f"{path}: is no set of labelled images; give a data.yaml, a COCO JSON or a folder")
 
 
-def _read_yaml(path: Path, task: str | None, split: str, how: _Reading) -> Dataset:
+def _license(settings: Settings) -> str | None:
+    """Of the images, as ``license`` says it, or Roboflow's exports do."""
+    theirs = settings.get("roboflow")
+    told = settings.get("license") or (theirs.get("license") if isinstance(theirs, dict) else None)
+    return told if isinstance(told, str) else None
+
+
+def _read_yaml(path: Path, settings: Settings, task: str | None, split: str, how: _Reading) -> Dataset:
     """Text labels, COCO files that a yaml names, or a part of another set."""
-    settings = read_settings(path)
     options = how.options.over(LabelOptions.parse(_mapping(path, settings, "label_options"), f"{path}: label_options"))
     images = how.images
     if "source" in settings:

@@ -126,6 +126,7 @@ def _calibrated(manifest: calibration.Manifest, sets: Sets) -> Json:
         "split": manifest.split,
         "seed": manifest.seed,
         "files": {entry.path: entry.sha256 for entry in manifest.images},
+        **({"license": sets.pool.license} if sets.pool is not None and sets.pool.license else {}),
         **({"notes": manifest.named(sets.notes)} if sets.notes else {}),
         **({"warning": manifest.warning} if manifest.warning else {}),
     }

@@ -66,17 +66,35 @@ def _bom(facts: Facts) -> Any:
     bom.metadata.tools = ToolRepository(components=[_made_with(facts, Component, ComponentType)])
     for name, digest in sorted(facts.bundle.manifest["files"].items()):
         bom.components.add(_component(name, ComponentType.FILE, digest))
-    data = facts.bundle.manifest.get("accuracy", {}).get("sha256") or []
-    for place, digest in enumerate(data):
-        bom.components.add(_component(f"judged on, image {place}", ComponentType.DATA, digest))
+    for each in _data(facts, ComponentType.DATA):
+        bom.components.add(each)
     bom.register_dependency(model, bom.components)
     return bom
 
 
-def _component(name: str, kind: Any, digest: str) -> Any:
+def _data(facts: Facts, kind: Any) -> list[Any]:
+    """Images that it was calibrated and judged on, with the license that their set states; of a set that is judged on
+    by labels no hash is known."""
+    manifest, found = facts.bundle.manifest, []
+    calibration, accuracy = manifest.get("calibration") or {}, manifest.get("accuracy") or {}
+    if calibration.get("sha256"):
+        found.append(_component(f"calibrated on: {calibration['set']}", kind, calibration["sha256"]))
+        found[-1].licenses = _licenses(calibration.get("license"))
+    digests = accuracy.get("sha256") or []
+    judged = [_component(f"judged on, image {place}", kind, digest) for place, digest in enumerate(digests)]
+    if accuracy.get("license") and not judged:
+        judged = [_component(f"judged on: {accuracy['on']}", kind)]
+    for each in judged:
+        each.licenses = _licenses(accuracy.get("license"))
+    return [*found, *judged]
+
+
+def _component(name: str, kind: Any, digest: str | None = None) -> Any:
     from cyclonedx.model import HashAlgorithm, HashType
     from cyclonedx.model.component import Component
 
+    if digest is None:
+        return Component(name=name, type=kind, bom_ref=name)
     hashes = [HashType(alg=HashAlgorithm.SHA_256, content=digest)]
     return Component(name=name, type=kind, bom_ref=f"{name}@sha256:{digest}", hashes=hashes)
 

@@ -30,6 +30,7 @@ PASSWORD = "EDGEKIT_KEY_PASSWORD"  # the environment variable that opens an encr
 CURVES = ("secp256r1", "secp384r1", "secp521r1")  # NIST's, which model-signing takes
 GIT = (".git", ".gitattributes", ".github", ".gitignore")
 EXTRA = "trust"
+_OFFLINE = "sigstore cannot be reached; use a `key`, or try again where there is a network"
 
 
 def sign(folder: Path, options: SignOptions) -> Path:
@@ -43,6 +44,7 @@ def sign(folder: Path, options: SignOptions) -> Path:
     out = folder / SIGNATURE
     if out.exists() and not options.force:
         raise UsageError(f"{folder}: is signed already; give `force` to sign it anew")
+    read_bundle(folder)
     with _needed(folder):
         from model_signing import hashing, signing
     config = signing.Config()
@@ -51,8 +53,8 @@ def sign(folder: Path, options: SignOptions) -> Path:
         with _refusals(options.certificate or options.key):
             _signer(config, options)
     else:
-        config.use_sigstore_signer(use_ambient_credentials=True, use_staging=options.staging)
-    read_bundle(folder)
+        with _refusals(folder):
+            config.use_sigstore_signer(use_ambient_credentials=True, use_staging=options.staging)
     covered = hashing.Config().set_ignored_paths(paths=[SIGNATURE])
     with _refusals(folder), replacing(out) as partial:
         config.set_hashing_config(covered).sign(folder, partial)
@@ -93,9 +95,10 @@ def checked(folder: Path, options: SignatureOptions) -> str:
         with _refusals(options.certificate[0]):
             config.use_certificate_verifier(certificate_chain=options.certificate)
     else:
-        config.use_sigstore_verifier(
-            identity=str(options.identity), oidc_issuer=str(options.issuer), use_staging=options.staging
-        )
+        with _refusals(folder):
+            config.use_sigstore_verifier(
+                identity=str(options.identity), oidc_issuer=str(options.issuer), use_staging=options.staging
+            )
     _signed(path)
     config.set_hashing_config(hashing.Config().set_ignored_paths(paths=[SIGNATURE]))
     _held(folder, path, lambda: config.verify(folder, path), given)
@@ -131,7 +134,7 @@ def _held(folder: Path, path: Path, verify: Callable[[], object], given: str) ->
         if str(error).startswith("Signature mismatch"):
             raise GateError(_differing(folder, signed)) from error
         if _about_network(error):
-            raise InputError(f"{folder}: sigstore cannot be reached ({_first_line(error)})") from error
+            raise InputError(f"{folder}: {_OFFLINE} ({_first_line(error)})") from error
         raise GateError(f"{path}: the signature is not by {given} ({_first_line(error)})") from error
 
 
@@ -245,8 +248,9 @@ def _refusals(path: Path) -> Iterator[None]:
     except (InputError, UsageError, GateError, OSError):
         raise
     except Exception as error:
-        what = "sigstore cannot be reached" if _about_network(error) else "cannot be used for a signature"
-        raise InputError(f"{path}: {what} ({_first_line(error)})") from error
+        if _about_network(error):
+            raise InputError(f"{path}: {_OFFLINE} ({_first_line(error)})") from error
+        raise InputError(f"{path}: cannot be used for a signature ({_first_line(error)})") from error
 
 
 def _about_network(error: BaseException | None) -> bool:
