@@ -230,6 +230,10 @@ class _Runtime(FakeRuntime):
 
     cudaFreeHost = cudaFree
 
+    def cudaStreamSynchronize(self, stream: int) -> Any:
+        done = super().cudaStreamSynchronize(stream)
+        return (_Illegal(700), None) if self.lost else done
+
     def __getattribute__(self, name: str) -> Any:
         found = object.__getattribute__(self, name)
         if not (name.startswith("cuda") and callable(found) and object.__getattribute__(self, "lost")):

@@ -261,6 +261,19 @@ def test_options_reach_the_builder(graph: Path) -> None:
     assert asked.config.flags == {"STRIP_PLAN", "REFIT_IDENTICAL"} and asked.config.hardware_compatibility_level == 1
 
 
+def test_an_sdk_that_finds_no_cuda_says_so(graph: Path) -> None:
+    """As TensorRT 8.6.0 does where the driver is too old or missing."""
+    sdk = sdk_of("8.6.0", LAYERS)
+
+    def nothing(log: Any) -> None:
+        log.log("Severity.WARNING", "CUDA initialization failure with error: 35. Please check your CUDA installation")
+        raise TypeError("pybind11::init(): factory function returned nullptr")
+
+    sdk.Builder = nothing
+    with pytest.raises(InputError, match="TensorRT 8.6 .*driver is missing or too old .*error: 35"):
+        build(sdk, generation_of("tensorrt", "8.6.0"), graph, _info(), TensorRTOptions(), gpu=T4)
+
+
 def test_what_a_version_of_10_lacks_is_refused(graph: Path) -> None:
     """JetPack 6 has 10.3, whose engines are for one GPU model or for Ampere and later."""
     with pytest.raises(UsageError, match="hardware=same-sm: TensorRT 10.3.0 .* 10.9"):

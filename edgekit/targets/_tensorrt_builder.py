@@ -62,7 +62,10 @@ _COMPLAINTS = (
         r"graph_jit\.cpp",
         "it wanted a GPU while building: TensorRT-RTX 1.7 needs one to leave weights out (`option` strip-weights)",
     ),
-    (r"(?i)driver version is insufficient|no CUDA-capable device", "the NVIDIA driver is missing or too old"),
+    (
+        r"(?i)driver version is insufficient|no CUDA-capable device|CUDA initialization failure",
+        "the NVIDIA driver is missing or too old",
+    ),
 )
 
 
@@ -127,7 +130,7 @@ def build(
     if info.head == "nms":
         raise UsageError("`head` nms: TensorRT targets have raw and topk, whose duplicates are suppressed afterwards")
     log = new_log(trt)
-    builder = trt.Builder(log)
+    builder = _builder(trt, log, generation)
     network = builder.create_network(_creation_flags(trt, generation))
     _parse(trt, network, log, path, generation)
     pinned = _pin_float32(trt, network, path) if generation.typing == "flags" else None
@@ -158,6 +161,18 @@ def build(
         }
         found[sm] = Built(bytes(serialized), record)
     return found
+
+
+def _builder(trt: ModuleType, log: tensorrt.ILogger, generation: Generation) -> tensorrt.Builder:
+    """
+    Raises:
+        InputError: the SDK finds no CUDA that it can use, for an old driver, say.
+    """
+    try:
+        return trt.Builder(log)
+    except TypeError as error:  # pybind11's, of a constructor that gives nothing
+        said = [*log.lines.errors, *log.lines.warnings]
+        raise InputError(f"{generation.name} does not start here: {_meaning(said[-1:])}") from error
 
 
 def _creation_flags(trt: ModuleType, generation: Generation) -> int:

@@ -10,7 +10,7 @@ from edgekit.runtime.manifest import read_bundle
 from edgekit.runtime.predictor import Predictor
 from edgekit.verify.evaluate import evaluate
 
-POINTS = 1.0  # of mAP50-95 that engine and graph may lie apart
+POINTS = 2.0  # of mAP50-95 that engine and graph may lie apart: of the drawn set an object is 1.2
 
 
 def run(job: Job) -> None:
