@@ -34,6 +34,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--count", type=int, default=300, help="calibration images")
     parser.add_argument("--seconds", type=float, default=20.0, help="for each comparison of speed; 0 leaves it out")
+    parser.add_argument("--recalibrate", action="store_true", help="recalibrate scores where that is better")
     timed = [target.name for target in targets.every() if target.floats]
     parser.add_argument("--targets", nargs="*", default=[*timed, "trt-rtx-int8"])
     parser.add_argument("--tasks", nargs="*")
@@ -59,7 +60,12 @@ def save(rows: list[dict[str, Any]], out: Path) -> None:
 def measure(task: str, entry: dict[str, Any], target: str, options: argparse.Namespace) -> dict[str, Any]:
     """One build's figures; of a failed one the evidence."""
     row: dict[str, Any] = {"checkpoint": entry["checkpoint"], "task": task, "target": target, "imgsz": entry["imgsz"]}
-    wishes = QuantizeOptions(options.shared / "data" / entry["data"], count=options.count, timing_s=options.seconds)
+    wishes = QuantizeOptions(
+        options.shared / "data" / entry["data"],
+        count=options.count,
+        timing_s=options.seconds,
+        recalibrate_scores=options.recalibrate and task != "classify",
+    )
     with tempfile.TemporaryDirectory() as scratch:
         out = Path(scratch) / "bundle"
         source = options.shared / "fixtures" / entry["checkpoint"]

@@ -133,7 +133,10 @@ WALLS = (
     Wall("verify/*", "numpy", rooms=f"{HOST} nn.layers graph targets"),
     Wall("bundle/source.py", rooms=f"{PLAIN} runtime tasks checkpoint.published checkpoint.tensors graph"),
     Wall("bundle/options.py", rooms=f"{PLAIN} quantize"),
-    Wall("bundle/exports.py bundle/gates.py", rooms=f"{HOST} verify targets graph quantize checkpoint nn"),
+    Wall(
+        "bundle/exports.py bundle/gates.py bundle/recalibrated.py",
+        rooms=f"{HOST} verify targets graph quantize checkpoint nn",
+    ),
     Wall("bundle/preflight.py", rooms=f"{HOST} targets quantize graph checkpoint.catalog"),
     Wall("bundle/fleet.py", rooms=f"{HOST} targets"),
     Wall("bundle/store.py", inside="oras huggingface_hub", rooms=f"{HOST}"),

@@ -43,6 +43,11 @@ REFUSED = {
     "a float calibrated": ("build {detect} --target ov-fp16 --calibration {photos} --out {new}", "not with ov-fp16"),
     "INT8 of nothing": ("build {detect} --target ort-int8 --out {new}", "give --data"),
     "a speedup that is not timed": ("build {detect} --target ov-fp16 --require-speedup 2 --out {new}", "-speedup"),
+    "scores of a float": ("build {detect} --target ov-fp16 --recalibrate-scores --out {new}", "--recalibrate-scores"),
+    "scores of a classifier": (
+        "build {classify} --target ort-int8 --data {classes} --recalibrate-scores --out {new}",
+        "--recalibrate-scores",
+    ),
     "bits of a float": ("build {detect} --target ort-fp32 --weight-bits 7 --out {new}", "--weight-bits"),
     "an odd size": ("build {detect} --target ort-fp32 --imgsz 100 --out {new}", "--imgsz 100"),
     "a dynamic INT8": ("build {detect} --target ort-int8 --data {photos} --dynamic-batch --out {new}", "fixed batch"),

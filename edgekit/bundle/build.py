@@ -121,7 +121,7 @@ class _Job:
             return self._finished(self._opened(*quantizer.candidate()))
         gate = Gate.of(self.graph, self.sets, quantize, self.say)
         self.say(f"calibrating on {len(quantizer.files)} images")
-        made, row = within_limit(quantizer, self._opened, gate, self.say)
+        made, row = within_limit(quantizer, self._opened, gate, self.say, quantize.recalibrate_scores)
         made.parts["accuracy"] = row
         return self._finished(made)
 
@@ -151,7 +151,9 @@ class _Job:
         files.mkdir()
         graph = described(graph, self.target, self.own)
         if self.target.engines:
-            shutil.copyfile(graph.path, files / "model.onnx")
+            kept = Path(shutil.copyfile(graph.path, files / "model.onnx"))
+            if graph.path != self.graph.path:  # the next candidate takes its place
+                graph = dataclasses.replace(graph, path=kept)
         else:
             parts = parts | self.target.build(graph, files, self.own)
         return Artifact(graph, files, *self._session(files, graph.info), parts)

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgekit.bundle.recalibrated import Recalibration
 from edgekit.errors import GateError
 from edgekit.quantize import QuantizeOptions, search
 from edgekit.quantize.sets import Sets
@@ -87,8 +88,8 @@ class Gate:
         """What was lost."""
         return operating.compared(self.before, after, self.limits)
 
-    def row(self, after: accuracy.Measured) -> Json:
-        """``accuracy`` for the manifest."""
+    def row(self, after: accuracy.Measured, moved: Json | None = None) -> Json:
+        """``accuracy`` for the manifest; ``moved`` says what became of a correction of scores that was asked for."""
         judge, before = self.judge, self.before.value
         row = {
             "metric": judge.metric,
@@ -108,6 +109,7 @@ class Gate:
             row["license"] = self.sets.judged.license
         if judge.skipped:
             row["unreadable"] = len(judge.skipped)
+        row |= {"recalibration": moved} if moved is not None else {}
         return row | ({"warning": judge.warning} if judge.warning else {})
 
     def check(self, made: Artifact, target: str, same: bool) -> None:
@@ -127,26 +129,30 @@ class Gate:
 
 
 def within_limit(
-    quantizer: Quantizer, build: Callable[[Graph, Json], Artifact], gate: Gate, say: Say
+    quantizer: Quantizer, build: Callable[[Graph, Json], Artifact], gate: Gate, say: Say, recalibrate: bool = False
 ) -> tuple[Artifact, Json]:
     """The candidate with the fewest groups in floating point that is within the limits, built, and ``accuracy`` for
     the manifest.
 
     Args:
         build: a candidate and its keys of the manifest -> what is built of it, in a folder of its own.
+        recalibrate: correct the scores of each where that is better (``recalibrated.py``).
 
     Raises:
         GateError: none is.
     """
     accepted: list[Artifact] = []
     scored: list[accuracy.Measured] = []
-    kept: list[accuracy.Measured] = []  # of what is accepted
+    kept: list[Json] = []  # ``accuracy`` of what is accepted
+    recalibration = Recalibration(quantizer, gate, build, say) if recalibrate else None
     before, limit = gate.before.value, gate.limits.metric / 100
 
     def score(skip: Sequence[str]) -> float:
         """The metric; or, where another limit is further exceeded, as much below what it must be as that."""
         made = build(*quantizer.candidate(skip))
-        after = gate.judge.measure(made.session)
+        after, moved = gate.judge.measure(made.session), None
+        if recalibration is not None:
+            made, after, moved = recalibration.improved(skip, made, after)
         scored.append(after)
         excess = gate.compared(after).excess
         if excess > 0:
@@ -154,14 +160,14 @@ def within_limit(
         else:
             for older in accepted:
                 older.session.close()
-            accepted[:], kept[:] = [made], [after]
+            accepted[:], kept[:] = [made], [gate.row(after, moved)]
         return min(after.value, before - limit - excess / 100) if excess > 0 else after.value
 
     name = quantizer.target.name
     say(f"judging {name}")
     first = score(())
     if accepted:
-        return accepted[0], gate.row(kept[0])
+        return accepted[0], kept[0]
     say("ranking groups by what each costs")
     ranking = quantizer.rank()
     say("searching for the fewest groups to put back")
@@ -171,7 +177,7 @@ def within_limit(
         row = gate.row(scored[0]) | {"ranking": ranking, "tried": tried}
         over = gate.compared(scored[0]).over
         raise GateError(_sentence(name, gate.judge.metric, over, row), {"accuracy": row})
-    return accepted[0], gate.row(kept[0]) | {"ranking": ranking, "tried": tried, "put_back": list(found.groups)}
+    return accepted[0], kept[0] | {"ranking": ranking, "tried": tried, "put_back": list(found.groups)}
 
 
 def _trial(gate: Gate, trial: Json, after: accuracy.Measured) -> Json:

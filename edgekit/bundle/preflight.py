@@ -154,6 +154,8 @@ def of_sets(source: sources.Source, options: QuantizeOptions, calibrate: bool = 
     """
     if source.task is None or source.names is None:
         return None
+    if options.recalibrate_scores and not tasks.get(source.task).detects:
+        raise UsageError(f"`recalibrate_scores`: a {source.task} model has no scores that a threshold is set on")
     sets = open_sets(options, source.task, source.names, calibrate)
     if sets.labelled is not None and options.judged and tasks.get(source.task).detects:
         from edgekit.metrics.coco import evaluator_package

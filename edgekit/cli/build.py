@@ -88,7 +88,8 @@ def command(
     narrow: Annotated[
         QuantizeOptions,
         Only(
-            "data", "calibration", "max_drop", "max_f1_drop", "max_class_drop", "require_speedup", "weight_bits", "seed"
+            *("data", "calibration", "max_drop", "max_f1_drop", "max_class_drop", "recalibrate_scores"),
+            *("require_speedup", "weight_bits", "seed"),
         ),
     ],
     own: TargetWords,
@@ -177,7 +178,7 @@ def _check_settled(mode: str, goal: GoalOptions, options: BuildOptions) -> None:
     """
     given = [f"`{name}`" for name in ("rebuild", "dynamic_batch", "imgsz_search") if getattr(goal, name)]
     given += ["`layout`"] if options.layout else []
-    given += ["`require_speedup`"] if options.quantize.require_speedup else []
+    given += [f"`{name}`" for name in ("require_speedup", "recalibrate_scores") if getattr(options.quantize, name)]
     names = {"sm": "`sm`", "workspace": "`workspace`", "timing-cache": "`timing_cache`", "engine": "`no_engine`"}
     given += [names.get(name, f"`option` {name}") for name in options.target]
     if goal.plan is not None:
@@ -284,6 +285,11 @@ def _print_scores(accuracy: dict[str, Any]) -> None:
         )
     if worst and worst["drop_points"] > 0:
         console().print(f"class {worst['class']} loses most: {worst['drop_points']:.2f} points", markup=False)
+    moved = accuracy.get("recalibration")
+    if moved:
+        logits = ", ".join(f"{name} {shift:+.2f}" for name, shift in moved.get("logits", {}).items())
+        told = f"added to logits: {logits}" if moved["kept"] else f"left as they are: {moved['why']}"
+        console().print(f"scores, {told}", markup=False, highlight=False, soft_wrap=True)
     for sentence in accuracy.get("exceeds", []):
         console().print(f"[bold yellow]WARNING: {escape(sentence)}[/bold yellow]", soft_wrap=True)
 

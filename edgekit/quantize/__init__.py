@@ -9,6 +9,7 @@
 | ``qdq.py`` | explicit Q/DQ pairs in an ONNX graph |
 | ``ir.py`` | OpenVINO's own form, by NNCF |
 | ``fp16.py`` | half precision |
+| ``logits.py`` | class scores moved by a constant, in the graph |
 | ``groups.py`` | the named parts that are quantized or left alone together |
 | ``sensitivity.py`` ``search.py`` | which groups cost accuracy, and the fewest to put back |
 | ``candidates.py`` | all of it: the graphs that a bundle could be built from |
@@ -41,6 +42,8 @@ def needed(target: Target, options: QuantizeOptions) -> bool:
         raise UsageError(f"`require_speedup` goes with {timed}, which are timed here, not with {target.name}")
     if options.weight_bits is not None and not target.int8:
         raise UsageError(f"`weight_bits` goes with INT8 targets, not with {target.name}")
+    if options.recalibrate_scores and not target.int8:
+        raise UsageError(f"`recalibrate_scores` goes with INT8 targets, whose scores may move, not with {target.name}")
     if target.int8:
         weight_bits(target, options)
     return narrows

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from edgekit.quantize import QuantizeOptions, calibration, fp16, ir, qdq, ranges, sensitivity, weight_bits
+from edgekit.quantize import QuantizeOptions, calibration, fp16, ir, logits, qdq, ranges, sensitivity, weight_bits
 from edgekit.quantize.sets import Sets
 from edgekit.runtime.image import read_image
 from edgekit.spec import Graph, Json
@@ -66,16 +66,21 @@ class Quantizer:
         self._batches: list[np.ndarray] = []
         self._statistics: dict[str, ranges.Statistics] | None = None
 
-    def candidate(self, skip: Collection[str] = ()) -> tuple[Graph, Json]:
-        """The narrow graph with the groups and nodes ``skip`` left in floating point, and further keys of the manifest:
-        ``calibration``, ``quantization`` and ``kept_float32``."""
+    def candidate(self, skip: Collection[str] = (), shifts: Sequence[float] = ()) -> tuple[Graph, Json]:
+        """The narrow graph with the groups and nodes ``skip`` left in floating point, ``shifts`` added to the logits of
+        its classes if there are any, and further keys of the manifest: ``calibration``, ``quantization`` and
+        ``kept_float32``."""
+        source = self.graph.path
+        if shifts:
+            source = self.folder / "shifted.onnx"
+            logits.shifted(self.graph.path, source, shifts)
         out = self.folder / {"ir": "int8.xml", "fp16": "half.onnx"}.get(self._form, "int8.onnx")
         if self._form == "ir":
-            ir.quantize(self.graph.path, out, self.batches(), skip, weight_bits=self.bits)
+            ir.quantize(source, out, self.batches(), skip, weight_bits=self.bits)
         elif self._form == "fp16":
-            self._kept = fp16.to_fp16(self.graph.path, out, ranges.limits(self.statistics(), "minmax"), skip)
+            self._kept = fp16.to_fp16(source, out, ranges.limits(self.statistics(), "minmax"), skip)
         else:
-            self._explicit(out, skip)
+            self._explicit(source, out, skip)
         if self._form == "qdq-fp16":
             wide, out = out, self.folder / "half.onnx"
             self._kept = fp16.to_fp16(wide, out, ranges.limits(self.statistics(), "minmax"))
@@ -107,10 +112,10 @@ class Quantizer:
             self._statistics = ranges.collect(self.graph.path, self.batches(), names)
         return self._statistics
 
-    def _explicit(self, out: Path, skip: Collection[str]) -> None:
+    def _explicit(self, source: Path, out: Path, skip: Collection[str]) -> None:
         statistics = self.statistics()
         limits = ranges.limits(statistics, LIMITS, symmetric=self._fuse == "tensorrt")
-        qdq.quantize(self.graph.path, out, limits, skip, self._fuse, _means(statistics), self.bits)
+        qdq.quantize(source, out, limits, skip, self._fuse, _means(statistics), self.bits)
 
 
 def _means(statistics: dict[str, ranges.Statistics]) -> dict[str, np.ndarray]:

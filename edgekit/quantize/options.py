@@ -54,6 +54,12 @@ class QuantizeOptions:
     One object of the class is let pass in any case.
     """
 
+    recalibrate_scores: bool = False
+    """Move INT8's scores back to what the float model's meant, class by class, where that is measurably better.
+
+    ``edgekit/verify/recalibration.py``.
+    """
+
     require_speedup: float | None = option(None, least=0)
     """Fail unless INT8 is so many times as fast.
 

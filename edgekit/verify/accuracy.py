@@ -98,8 +98,8 @@ def by_labels(dataset: Dataset) -> Evaluator:
         value = float(found.scores.metrics[metric])
         if not tasks.get(dataset.task).detects:
             return Measured(value, per_class, instances)
-        objects = [Objects(each.scores, each.classes, each.boxes) for each in gather(dataset, found.predictions)]
-        return Measured(value, per_class, instances, threshold_curves(dataset, found.predictions), objects)
+        seen = [Objects(each.scores, each.classes, each.boxes) for each in gather(dataset, found.predictions)]
+        return Measured(value, per_class, instances, threshold_curves(dataset, found.predictions), seen)
 
     on = f"{dataset.source.name}, split {dataset.split}"
     return Evaluator(metric, "labels", len(dataset), on, measure, skipped=skipped)
@@ -115,7 +115,7 @@ def by_agreement(images: Sequence[Any], reference: Session, on: str) -> Evaluato
         answers = expected if session is reference else _answers(session, images)
         shares = [_agreement(a, b) for a, b in zip(expected, answers, strict=True)]
         counted = [share for share in shares if share is not None]
-        return Measured(float(np.mean(counted)) if counted else 1.0, objects=_objects(answers))
+        return Measured(float(np.mean(counted)) if counted else 1.0, objects=objects(answers))
 
     return Evaluator("agreement", "agreement", len(images), on, measure, seen)
 
@@ -139,7 +139,8 @@ def _answers(session: Session, images: Sequence[Any]) -> list[Result]:
     return Predictor(session, Options(conf=SEEN / 2)).predict(images)
 
 
-def _objects(answers: Sequence[Result]) -> list[Objects] | None:
+def objects(answers: Sequence[Result]) -> list[Objects] | None:
+    """What is found, image by image; None of classifiers."""
     found = []
     for result in answers:
         boxes = enclosing(result.rotated_boxes) if result.rotated_boxes is not None else result.boxes

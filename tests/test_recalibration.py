@@ -1,0 +1,161 @@
+"""Scores moved back to what they meant: the fit in closed form, the graph, when it is refused, and a build."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import onnxruntime
+import pytest
+
+from edgekit import checkpoint
+from edgekit.bundle.build import build
+from edgekit.bundle.options import BuildOptions
+from edgekit.errors import EdgekitError, InputError
+from edgekit.graph.export import export
+from edgekit.quantize import QuantizeOptions, logits, qdq
+from edgekit.verify.accuracy import Measured, Objects
+from edgekit.verify.recalibration import fitted, pairs, verdict
+from tests.networks import noise, pictures, settled
+from tests.test_operating import curves
+
+SHIFTS = np.array([0.4, -0.7, 0.0])
+IMAGES, EACH = 12, 9  # objects an image
+NAMES = ("a", "b", "c")
+
+
+def sigmoid(x: np.ndarray) -> np.ndarray:
+    return 1 / (1 + np.exp(-x))
+
+
+def seen(shifts: np.ndarray, noise: float = 0.0) -> list[Objects]:
+    """Objects in a row, of three classes in turn; each class's logits moved by its shift."""
+    rng, added = np.random.default_rng(1), np.random.default_rng(2)
+    answers = []
+    for _ in range(IMAGES):
+        classes = np.arange(EACH) % 3
+        true = rng.uniform(-1.0, 3.0, EACH)
+        left = 20.0 * np.arange(EACH)
+        boxes = np.stack([left, left * 0, left + 10, left * 0 + 10], 1)
+        scores = sigmoid(true + shifts[classes] + added.normal(0, noise, EACH))
+        answers.append(Objects(scores, classes, boxes))
+    return answers
+
+
+def test_a_planted_shift_is_found_class_by_class() -> None:
+    found = pairs(seen(np.zeros(3)), seen(-SHIFTS))
+    assert len(found.images) == IMAGES * EACH
+    assert fitted(found, 3) == pytest.approx(list(SHIFTS), abs=1e-4)
+    assert fitted(found, 4)[3] == 0  # of a class that is not there
+
+
+def test_only_objects_that_both_find_count_and_few_say_nothing() -> None:
+    one, other = seen(np.zeros(3)), seen(-SHIFTS)
+    elsewhere = [each._replace(boxes=each.boxes + 500) for each in other]
+    assert fitted(pairs(one, elsewhere), 3) == [0, 0, 0]
+    renamed = [each._replace(classes=(each.classes + 1) % 3) for each in other]
+    assert fitted(pairs(one, renamed), 3) == [0, 0, 0]
+    assert fitted(pairs(one[:2], other[:2]), 3) == [0, 0, 0]  # six of each
+    faint = [each._replace(scores=each.scores * 0.05) for each in one]
+    assert not len(pairs(faint, faint).images)
+
+
+def measured(objects: list[Objects], value: float = 0.5) -> Measured:
+    """All right but the third class, of which nothing is; it is what F1 depends on the threshold by."""
+    rows = [np.concatenate([each.scores[each.classes == c] for each in objects]) for c in range(3)]
+    right = [(rows[0], rows[2], rows[0].size), (rows[1], rows[2], rows[1].size)]
+    return Measured(value, {}, {"a": rows[0].size, "b": rows[1].size}, curves(right), objects)
+
+
+def _none(each: Objects) -> dict[str, np.ndarray]:
+    return {name: value[:0] for name, value in each._asdict().items()}
+
+
+def test_it_is_kept_where_scores_and_f1_come_nearer() -> None:
+    before, after, moved = seen(np.zeros(3)), seen(np.array([-1.5, -1.5, 0.0]), 0.1), seen(np.zeros(3), 0.1)
+    row = verdict(measured(before), measured(after), measured(moved))
+    assert row["kept"] and "why" not in row and row["certain"] == 1
+    assert row["apart"] == pytest.approx(1.0, abs=0.1) and row["apart_moved"] < 0.1  # (1.5 + 1.5 + 0) / 3
+    assert abs(row["f1_drop_points_moved"]) < abs(row["f1_drop_points"])
+    plain = [dataclasses.replace(measured(each, value), curves=None) for each, value in ((after, 0.8), (moved, 0.9))]
+    assert verdict(dataclasses.replace(measured(before), curves=None), *plain)["kept"]  # agreement
+    blind = dataclasses.replace(measured(after), objects=[each._replace(**_none(each)) for each in after])
+    assert verdict(measured(before), blind, measured(moved))["kept"]
+
+
+def test_it_is_refused_where_it_does_not_help() -> None:
+    zero = np.zeros(3)
+    before, after, moved = measured(seen(zero)), measured(seen(np.array([-1.5, -1.5, 0.0]))), measured(seen(zero))
+    assert not verdict(before, moved, after)["kept"]  # it makes things worse
+    assert not verdict(before, after, after)["kept"]
+    noisy = [measured(seen(zero, 0.3)) for _ in range(2)]
+    assert verdict(before, *noisy)["certain"] == 0
+    same_f1 = dataclasses.replace(moved, curves=after.curves)
+    assert "F1" in verdict(before, after, same_f1)["why"]
+    assert "metric" in verdict(before, after, dataclasses.replace(moved, value=0.499))["why"]
+    assert verdict(before, after, dataclasses.replace(moved, value=0.4996))["kept"]
+    assert "agreement" in verdict(before, dataclasses.replace(after, curves=None, value=0.6), moved)["why"]
+    with pytest.raises(ValueError):
+        verdict(before, dataclasses.replace(after, objects=None), moved)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = settled("yolo12n", pictures(), 1e-2, NAMES)
+    return checkpoint.save(made, tmp_path_factory.mktemp("model") / "model.pt")
+
+
+def test_logits_move_by_what_was_asked_and_nothing_else_does(model: Path, tmp_path: Path) -> None:
+    graph = export(checkpoint.load(model), tmp_path / "model.onnx", (64, 64), head="raw")
+    logits.shifted(graph.path, tmp_path / "moved.onnx", SHIFTS)
+    batch = noise(1, 3, 64, 64)
+    boxes, scores, after, moved = [
+        value
+        for path in (graph.path, tmp_path / "moved.onnx")
+        for value in onnxruntime.InferenceSession(str(path)).run(["boxes", "scores"], {"images": batch})
+    ]
+    np.testing.assert_array_equal(boxes, after)
+    expected = np.log(scores / (1 - scores)) + SHIFTS[:, None]
+    np.testing.assert_allclose(np.log(moved / (1 - moved)), expected, atol=1e-4)
+    for one, other in zip(scores[0], moved[0], strict=True):  # a constant changes no order but of what rounds alike
+        assert (np.diff(other[np.argsort(one)]) >= -1e-6).all()
+    with pytest.raises(InputError, match=r"3 classes, not of 2"):
+        logits.shifted(graph.path, tmp_path / "out.onnx", [0.1, 0.2])
+
+
+def test_a_classifier_has_no_such_scores(tmp_path: Path) -> None:
+    made = checkpoint.save(settled("yolo12n-cls", pictures(), 1e-3, ("a", "b")), tmp_path / "model.pt")
+    graph = export(checkpoint.load(made), tmp_path / "model.onnx", (64, 64))
+    with pytest.raises(InputError, match="class scores"):
+        logits.shifted(graph.path, tmp_path / "out.onnx", [0.1, 0.2])
+    asked = QuantizeOptions(tmp_path, recalibrate_scores=True)
+    for target in ("ort-int8", "ort-fp32"):
+        with pytest.raises(EdgekitError, match="recalibrate_scores"):
+            build(made, target, tmp_path / "new", BuildOptions(quantize=asked))
+
+
+def test_a_build_undoes_what_quantizing_did_to_scores(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(24):
+        coarse = rng.integers(0, 256, (4, 4, 3), dtype=np.uint8)
+        cv2.imwrite(str(photos / f"{i}.png"), cv2.resize(coarse, (64, 64), interpolation=cv2.INTER_CUBIC))
+    honest = qdq.quantize
+
+    def shifting(graph: Path, out: Path, *rest: Any) -> qdq.Placement:
+        logits.shifted(graph, tmp_path / "planted.onnx", [-1.95] * 3)  # about half too faint
+        return honest(tmp_path / "planted.onnx", out, *rest)
+
+    monkeypatch.setattr(qdq, "quantize", shifting)
+    asked = QuantizeOptions(photos, max_drop=100, timing_s=0, recalibrate_scores=True)
+    row = build(model, "ort-int8", tmp_path / "out", BuildOptions(quantize=asked)).manifest["accuracy"]
+    told = row["recalibration"]
+    assert told["kept"] and told["images"] == 16, told
+    assert [told["logits"][name] for name in NAMES] == pytest.approx([1.95] * 3, abs=0.1)
+    assert row["after"] > 0.5 and abs(row["score_shift"]["mean"]) < 0.05
