@@ -107,6 +107,16 @@ def test_a_sound_file_passes(exported: Graph, pictures: Pictures, tmp_path: Path
     assert words(Theirs(exported).save(tmp_path / "m.onnx"), pictures) == []
 
 
+@pytest.mark.slow
+def test_a_sound_ir_passes_in_whatever_executes_it(exported: Graph, pictures: Pictures, tmp_path: Path) -> None:
+    """In bf16, by OpenVINO's own choice, on processors that have it."""
+    openvino = pytest.importorskip("openvino")
+    openvino.save_model(openvino.convert_model(Theirs(exported).save(tmp_path / "m.onnx")), tmp_path / "ir" / "m.xml")
+    told = {"task": "detect", "names": list(shapeset.NAMES)}
+    (tmp_path / "ir" / "metadata.yaml").write_text(json.dumps(told), encoding="utf-8")
+    assert words(tmp_path / "ir", pictures) == []
+
+
 def plant_order(theirs: Theirs) -> None:
     theirs.before("Gather", np.array([2, 1, 0]), axis=1)
 

@@ -252,11 +252,18 @@ def test_swapped_places_of_a_batch_are_named(
     assert found.figures["cause"] == "rows" and "place" in found.message
 
 
-def test_sums_that_saturate_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+SATURATED = {
+    "less sure": lambda outputs: outputs | {"scores": 0.6 * outputs["scores"]},
+    "past each other": lambda outputs: outputs | {"boxes": np.roll(outputs["boxes"], 1, axis=1)},
+}
+
+
+@pytest.mark.parametrize("answers", list(SATURATED))
+def test_sums_that_saturate_are_named(answers: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What an emulated processor shows by itself (``test_processors.py``), here by its answers alone."""
     folder = with_answers(tiny_bundle(tmp_path / "tiny", "detect", "ort-fp32"), weight_bits=8)
     monkeypatch.setattr("edgekit.runtime.processor.adds_exactly", lambda *_: False)
-    faulty(monkeypatch, lambda outputs: outputs | {"scores": 0.6 * outputs["scores"]})
+    faulty(monkeypatch, SATURATED[answers])
     with pytest.warns(RuntimeWarning, match="saturate"):
         assert failure(folder).figures["cause"] == "saturation"
 

@@ -78,13 +78,13 @@ def diagnose(session: Session, test: SelfTest, outcome: Outcome, bits: int | Non
     if selftest.run(session, test, outcome.precision, swapped=True).passed:
         said = "the answers are right with red and blue exchanged: BGR is taken for RGB, or RGB for BGR"
         return Diagnosis("channels", said, None, None)
-    rows = _places(session, test, outcome) or _reordered(test, outcome)
+    saturates = saturation(bits, device) is not None  # which moves candidates past each other, within INT8's bounds
+    rows = _places(session, test, outcome) or (None if saturates else _reordered(test, outcome))
     if rows:
         return Diagnosis("rows", rows, None, None)
     errors, unseen = _errors(session, test)
     stage = _first(errors, outcome.precision)
     first = next(iter(errors), None)
-    saturates = saturation(bits, device) is not None
     if saturates and (stage is None or errors[stage][0] < ANOTHER):
         where = f", first at {stage_words(stage)} ({stage})" if stage else ""
         said = f"this processor adds products of INT8 in 16 bits, which saturate{where}"
