@@ -1,7 +1,6 @@
 """What a results file of ``gpu-check`` says, as Markdown and as plain lines. Standard library only.
 
 markdown(document)          # a table of the steps, then what does not work with its evidence
-
 """
 
 from __future__ import annotations
