@@ -11,23 +11,23 @@ What the file states of ids, sizes and places is held against what is there: ``c
 from __future__ import annotations
 
 import math
+from array import array
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import cv2
 import numpy as np
 
 from edgekit import tasks
 from edgekit.data import coco_sizes as sizes
-from edgekit.data.coco_document import load_document, numbers
+from edgekit.data.coco_document import Annotations, Document, load_document, numbers
 from edgekit.data.dataset import Dataset, Sample
 from edgekit.data.issues import Issue
 from edgekit.data.options import LabelOptions
 from edgekit.data.places import Places
 from edgekit.data.scan import Scan
-from edgekit.data.settings import whole
 from edgekit.errors import InputError, UsageError
 from edgekit.metrics.labels import Labels, Rle, shoelace
 from edgekit.runtime.masks import decode_rle
@@ -58,16 +58,17 @@ def read_coco(
         raise UsageError(f"{path}: the task {task} reads a folder of class folders, not a COCO JSON")
     options = options or LabelOptions()
     issues: list[Issue] = []
-    document = load_document(path, issues)
-    _crowd(path, document["annotations"], options, issues)
+    document = load_document(path, not task or _needs_outlines(tasks.get(task).roles), issues)
+    annotations = document.annotations
+    _crowd(path, annotations, options, issues)
     task = task or _infer_task(document)
     roles = tasks.get(task).roles
-    label = {category["id"]: i for i, category in enumerate(document["categories"])}
+    label = {category["id"]: i for i, category in enumerate(document.categories)}
     records = _images(path, document, issues)
-    rows = _by_image(path, document, label, records, issues)
+    rows = _by_image(path, annotations, label, records, issues)
     places = Places(path, [record["file_name"] for record in records.values()], images)
     found = _found(path, records, places, issues, scan or Scan())
-    in_pixels = sizes.in_pixels((records[i], true, rows[i]) for i, (_, true) in found.items())
+    in_pixels = sizes.in_pixels((records[i], true, annotations.rows(rows[i])) for i, (_, true) in found.items())
     shape, flip_idx = _keypoints(path, document) if "keypoints" in roles else (None, ())
     samples = []
     for image_id, (image, true) in found.items():
@@ -76,11 +77,11 @@ def read_coco(
         except BadRow as bad:
             issues.append(Issue(image, None, bad.kind, str(bad)))
             continue
-        labels, problems = _labels(path, rows[image_id], frame.size, roles, label, shape)
+        labels, problems = _labels(path, annotations.rows(rows[image_id]), frame.size, roles, label, shape)
         if frame.said:
             problems.append(Issue(image, None, "size", frame.said, "warning"))
         samples.append(Sample(image, image_id, frame.place(labels), *true, tuple(problems)))
-    names = tuple(str(category["name"]) for category in document["categories"])
+    names = tuple(str(category["name"]) for category in document.categories)
     dataset = Dataset(task, names, tuple(samples), path, split, shape, flip_idx, tuple(label), tuple(issues))
     if not any((~sample.labels.crowd).any() for sample in samples):
         first = next((i for i in dataset.problems() if i.severity == "error"), None)
@@ -89,17 +90,22 @@ def read_coco(
     return dataset
 
 
-def _infer_task(document: Json) -> str:
+def _needs_outlines(roles: Sequence[str]) -> bool:
+    return bool({"mask_coefficients", "rotated_boxes"} & {*roles})
+
+
+def _infer_task(document: Document) -> str:
     """Keypoints make it pose; an outline for every object segmentation, which detection can do without."""
-    objects = [a for a in document["annotations"] if not a.get("iscrowd")]
-    if any("keypoints" in a for a in objects):
+    annotations = document.annotations
+    objects = [i for i, crowd in enumerate(annotations.crowd) if not crowd]
+    if any(annotations.keyed[i] for i in objects):
         return "pose"
-    return "segment" if objects and all(a.get("segmentation") for a in objects) else "detect"
+    return "segment" if objects and all(annotations.outlined[i] for i in objects) else "detect"
 
 
-def _images(path: Path, document: Json, issues: list[Issue]) -> dict[int, Json]:
+def _images(path: Path, document: Document, issues: list[Issue]) -> dict[int, Json]:
     records: dict[int, Json] = {}
-    for record in document["images"]:
+    for record in document.images:
         if record["id"] in records:
             sentence = f"image id {record['id']} is used twice; {record['file_name']} is left out"
             issues.append(Issue(path, None, "duplicate", sentence))
@@ -110,21 +116,22 @@ def _images(path: Path, document: Json, issues: list[Issue]) -> dict[int, Json]:
 
 def _by_image(
     path: Path,
-    document: Json,
+    annotations: Annotations,
     label: Mapping[int, int],
     records: Mapping[int, Json],
     issues: list[Issue],
-) -> dict[int, list[Json]]:
-    rows: dict[int, list[Json]] = defaultdict(list)
-    for annotation in document["annotations"]:
-        if annotation["image_id"] not in records:
-            sentence = f"{_name(annotation)} is of image {annotation['image_id']}, which is not listed; left out"
+) -> dict[int, array[int]]:
+    """Image id -> the places of its annotations."""
+    rows: dict[int, array[int]] = defaultdict(lambda: array("q"))
+    for i, (image, category) in enumerate(zip(annotations.image_ids, annotations.category_ids, strict=True)):
+        if image not in records:
+            sentence = f"{_name(annotations.row(i))} is of image {image}, which is not listed; left out"
             issues.append(Issue(path, None, "orphan", sentence))
-        elif annotation["category_id"] not in label:
-            sentence = f"{_name(annotation)} is of category {annotation['category_id']}, which is not listed; left out"
+        elif category not in label:
+            sentence = f"{_name(annotations.row(i))} is of category {category}, which is not listed; left out"
             issues.append(Issue(path, None, "class", sentence))
         else:
-            rows[annotation["image_id"]].append(annotation)
+            rows[cast(int, image)].append(i)
     return rows
 
 
@@ -134,19 +141,17 @@ def _name(annotation: Json) -> str:
     )
 
 
-def _crowd(path: Path, every: Sequence[Json], options: LabelOptions, issues: list[Issue]) -> None:
+def _crowd(path: Path, every: Annotations, options: LabelOptions, issues: list[Issue]) -> None:
     """What is marked iscrowd: made objects where ``options`` say so, else counted."""
-    marked = [annotation for annotation in every if whole(annotation.get("iscrowd") or 0)]
-    for annotation in every:
-        annotation["iscrowd"] = 0
-    if options.crowd == "regions" and marked:
-        for annotation in marked:
-            annotation["iscrowd"] = 1
+    marked = sum(every.crowd)
+    if options.crowd != "regions":
+        every.crowd = bytearray(len(every))
+    elif marked:
         sentence = (
-            f"{len(marked)} of {len(every)} annotations are iscrowd, so neither learnt nor scored; if each is one "
+            f"{marked} of {len(every)} annotations are iscrowd, so neither learnt nor scored; if each is one "
             "object (CVAT marks every mask so), give `label_options` crowd=objects"
         )
-        issues.append(Issue(path, None, "crowd", sentence, "note", len(marked)))
+        issues.append(Issue(path, None, "crowd", sentence, "note", marked))
 
 
 def _found(
@@ -176,10 +181,10 @@ def _found(
     return found
 
 
-def _keypoints(path: Path, document: Json) -> tuple[tuple[int, int], tuple[int, ...]]:
+def _keypoints(path: Path, document: Document) -> tuple[tuple[int, int], tuple[int, ...]]:
     """Their number, and each one's counterpart in a mirror where the names tell left from right."""
-    names = next((c["keypoints"] for c in document["categories"] if c.get("keypoints")), None)
-    lengths = {len(a["keypoints"]) for a in document["annotations"] if isinstance(a.get("keypoints"), list)} - {0}
+    names = next((c["keypoints"] for c in document.categories if c.get("keypoints")), None)
+    lengths = document.annotations.keypoint_lengths - {0}
     count = len(names) if names else next(iter(lengths), 0) // 3
     if not lengths or lengths != {3 * count}:
         raise InputError(f"{path}: its annotations' keypoints do not hold x, y, visibility for {count or 'any'} points")
@@ -197,7 +202,7 @@ def _mirror(name: str) -> str:
 
 def _labels(
     path: Path,
-    annotations: Sequence[Json],
+    annotations: Iterable[Json],
     size: tuple[int, int],
     roles: Sequence[str],
     label: Mapping[int, int],
@@ -246,7 +251,7 @@ def _parse(
     """One annotation as plain values. Raises BadRow."""
     polygons: tuple[np.ndarray, ...] = ()
     rle: Rle | None = None
-    if {"mask_coefficients", "rotated_boxes"} & {*roles} or "bbox" not in annotation:
+    if _needs_outlines(roles) or "bbox" not in annotation:
         polygons, rle = _segmentation(annotation.get("segmentation"), size)
     if "bbox" in annotation:
         x, y, w, h = numbers(annotation["bbox"], 4, "bbox")

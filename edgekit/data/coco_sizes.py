@@ -9,7 +9,7 @@ lying and say how to hold them), whose size many tools state as stored. Everythi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,7 +36,7 @@ class Frame(NamedTuple):
     said: str = ""
 
 
-def in_pixels(images: Iterable[tuple[Json, Size, Sequence[Json]]]) -> bool:
+def in_pixels(images: Iterable[tuple[Json, Size, Iterable[Json]]]) -> bool:
     """Of images whose stated sides are exchanged (record, true size, annotations): do their boxes fit the images and
     not what is stated?"""
     beyond = [0.0, 0.0]
