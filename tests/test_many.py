@@ -448,7 +448,9 @@ def test_stores(run: Run, bundle: Path, photos: Path, tmp_path: Path) -> None:
     for i, source in enumerate(("memory://many/photos/", "memory://many/a.tar", "memory://many/photos/*/*.png")):
         code, _, error = run(*base, tmp_path / str(i), source)
         assert code == 0, error
-        assert [row["boxes"] for row in rows(tmp_path / str(i) / "predictions.jsonl")] == expected
+        found = rows(tmp_path / str(i) / "predictions.jsonl")
+        assert [row["boxes"] for row in found] == expected
+        assert {row["image"][: len("memory://")] for row in found} == {"memory://"}, source
     assert names(["@memory://many/list.txt"]) == ["00.png", "03.png"]
     code, _, error = run(*base, tmp_path / "x", "memory://many/nothing")
     assert code == 2 and "memory://many/nothing" in error and not (tmp_path / "x").exists()

@@ -15,6 +15,7 @@ import shutil
 import socket
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -37,7 +38,8 @@ BATCH = 16  # images of a block
 BLOCKS = 2000  # at most, that Ray keeps account of
 PATIENCE_S = 10.0  # for an address to answer
 LISTING, WRITTEN, NOTE = "ray-listing", "ray-written", "ray.json"
-IN_PASSING = 0  # CPUs of what reads and writes: it mostly waits, and the actors may hold all there are
+WRITERS = 1  # beside the actors, of no CPU of its own: a result is a few hundred bytes
+READERS = 8  # threads of an actor that wait for a store
 
 Columns = dict[str, Any]
 
@@ -167,59 +169,59 @@ def _run(ray: Any, portable: Mapping[str, Any], folder: Path, cluster: Cluster, 
     threads = how.threads or 1
     have = ray.cluster_resources()
     actors = cluster.actors or max(int(have.get("GPU" if on_gpu else "CPU", 1) // (1 if on_gpu else threads)), 1)
-    passing = {"num_cpus": IN_PASSING}
-    # Ray's own readers of files want a whole CPU to list them, which actors may hold all of.
     lists = [str(path) for path in sorted((folder / LISTING).iterdir())]
-    table = ray.data.from_items(lists, override_num_blocks=min(len(lists), BLOCKS))
-    table = table.map_batches(_read, batch_size=1, **passing)
-    table = table.map_batches(
+    # Actors read what they predict: tasks beside them would wait for the CPUs that actors hold or, asking for none,
+    # start a process each.
+    table = ray.data.from_items(lists, override_num_blocks=min(len(lists), BLOCKS)).map_batches(
         _Worker,
         fn_constructor_args=[dict(portable, how=replace(how, threads=threads)), stride],
-        batch_size=BATCH,
+        batch_size=1,
         compute=ray.data.ActorPoolStrategy(size=actors),
         num_cpus=threads,
         num_gpus=1 if on_gpu else 0,
     )
     try:
-        table.write_parquet(str(folder / WRITTEN), ray_remote_args=passing)
+        table.write_parquet(str(folder / WRITTEN), concurrency=WRITERS, ray_remote_args={"num_cpus": 0})
     except ray.exceptions.RayError as error:
         reason = str(error).strip().splitlines()[-1]
         raise EdgekitError(f"{folder}: Ray gave up ({reason}); what is complete is kept for `resume`") from error
 
 
 class _Worker:
-    """The engine's actor: from items to rows."""
+    """The engine's actor: from parts of the listing to rows."""
 
     def __init__(self, portable: Mapping[str, Any], stride: int) -> None:
         self.portable, self.stride = PortablePredictor(**portable), stride
         self.portable.predictor  # noqa: B018
 
-    def __call__(self, batch: Columns) -> Columns:
-        jobs = [Job(int(index), item, "") for index, item in zip(batch["place"], _items(batch), strict=True)]
-        texts = [b"".join(line(row) for row in rows) for rows in self.portable.rows(jobs, self.stride)]
-        return {"place": batch["place"], "rows": np.array(texts, object)}
+    def __call__(self, lists: Columns) -> Iterator[Columns]:
+        import pyarrow.parquet as pq
+
+        for path in lists["item"]:
+            batch = pq.read_table(path).to_pydict()
+            jobs = [Job(int(index), item, "") for index, item in zip(batch["place"], _fetched(batch), strict=True)]
+            texts = [b"".join(line(row) for row in rows) for rows in self.portable.rows(jobs, self.stride)]
+            yield {"place": np.array(batch["place"], np.int64), "rows": np.array([*texts, None], object)[:-1]}
 
 
-def _read(lists: Columns) -> Iterator[Columns]:
-    """Read the images of parts of the listing; what cannot be read is left to the actor to say."""
-    import pyarrow.parquet as pq
-
-    for path in lists["item"]:
-        batch = pq.read_table(path).to_pydict()
-        data = []
-        for item in _items(batch):
-            try:
-                data.append(_bytes(item))
-            except (EdgekitError, OSError):
-                data.append(None)
-        yield {**batch, "data": np.array([*data, None], object)[:-1]}
+def _fetched(batch: Columns) -> list[Item]:
+    """The items of a part of the listing, with their bytes where a store has them."""
+    items = list(_items(batch))
+    if not any(is_address(item.archive or item.key) for item in items):
+        return items
+    with ThreadPoolExecutor(READERS) as pool:
+        return list(pool.map(_with_data, items))
 
 
-def _bytes(item: Item) -> bytes | None:
-    plain = not (item.archive or item.problem or item.data or item.is_video or is_address(item.key))
-    if plain and not item.key.lower().endswith((".gif", ".tif", ".tiff")):
-        return Path(item.key).read_bytes()
-    return data_of(item) if not item.problem else None
+def _with_data(item: Item) -> Item:
+    """Of what cannot be read it is said later, where it is missed."""
+    if item.problem or not is_address(item.archive or item.key):
+        return item
+    try:
+        data = data_of(item)
+    except InputError:
+        return item
+    return item if data is None else replace(item, archive="", data=data)
 
 
 def _items(batch: Columns) -> Iterator[Item]:

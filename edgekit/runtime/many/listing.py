@@ -145,10 +145,10 @@ def frames(item: Item, stride: int = 1) -> Iterator[Frame]:
     try:
         if item.problem:
             raise InputError(item.problem)
-        if item.archive or item.data is not None:
-            yield Frame(Path(item.key), 0, decoded(data_of(item) or b"", item.key))
-        elif is_address(item.key) and not is_remote_file(item.key):
-            yield Frame(Path(item.key), 0, decoded(data_of(item) or b"", shown(item.key)), name=shown(item.key))
+        stored = is_address(item.key) and not is_remote_file(item.key)
+        if stored or item.archive or item.data is not None:
+            name = shown(item.key) if stored else str(Path(item.key))
+            yield Frame(Path(item.key), 0, decoded(data_of(item) or b"", name), name=name)
         else:
             yield from Sources([item.key if is_address(item.key) else Path(item.key)], stride)
     except InputError as error:
