@@ -1,9 +1,10 @@
 """`--tile` on large pictures of small objects: recall against resizing them whole, and beside supervision's slicer.
 
-python -m benchmarks.tiling [--size 8000,1600] [--rounds 3]
+python -m benchmarks.tiling BUNDLE... [--size 8000,1600] [--rounds 3] [--threads 2] [--out FILE]
 
-The pictures are drawn scenes of models/shapes.pt's kind side by side, so that every box is known. Times are of one
-process, tiles and slicer by turns, as a ratio.
+The pictures are drawn scenes of models/shapes.pt's kind side by side, so that every box is known; bundles are of that
+checkpoint. All have the same threads and the same tiles, by turns: ours as the command opens it; the slicer as its
+documentation calls it, with as many workers as we have, and with batches of as many slices.
 """
 
 from __future__ import annotations
@@ -11,19 +12,26 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import statistics
 import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.shapeset import CHECKPOINT, draw_scene
+from benchmarks.shapeset import draw_scene
+from edgekit.bench import machine
 from edgekit.bundle.loading import open_session
 from edgekit.runtime.boxes import box_iou
-from edgekit.runtime.many.tiles import Tiled
+from edgekit.runtime.many.tiles import BATCH, Tiled
 from edgekit.runtime.options import OpenOptions, Options
 from edgekit.runtime.predictor import Predictor
 
 SCENE = 256
+KEPT = Options(conf=0.25, iou=0.5, max_det=100_000)
+Finder = Callable[[np.ndarray], np.ndarray]  # a picture's boxes
 
 
 def picture(width: int, height: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -48,37 +56,84 @@ def recall(boxes: np.ndarray, truth: np.ndarray) -> float:
     return float(found.mean())
 
 
-def main() -> None:
+def finders(bundle: Path, threads: int) -> dict[str, Finder]:
+    """What is compared, by name."""
     import supervision as sv
 
+    tiled = Tiled(open_session(bundle, OpenOptions(threads=threads, streams=threads)), KEPT, tile=SCENE, overlap=0.25)
+    session = open_session(bundle, OpenOptions(threads=threads))
+    each = replace(KEPT, max_det=session.info.candidates or KEPT.max_det)
+    plain = Predictor(session, each)
+    batched = Predictor(session, each, session.info.batch or BATCH)
+
+    def slicer(several: bool = False, **settings: Any) -> Finder:
+        def one(part: np.ndarray) -> Any:
+            return plain.predict(part)[0].to_supervision()
+
+        def many(parts: list[np.ndarray]) -> Any:
+            return [result.to_supervision() for result in batched.predict(parts)]
+
+        made = sv.InferenceSlicer(many if several else one, slice_wh=SCENE, overlap_wh=SCENE // 4,
+                                  iou_threshold=KEPT.iou, **settings)  # fmt: skip
+        return lambda image: np.asarray(made(image).xyxy)
+
+    return {
+        "tiles": lambda image: boxes_of(tiled, image),
+        "slicer": slicer(),
+        "slicer-workers": slicer(thread_workers=1 + threads),
+        "slicer-batches": slicer(True, batch_size=BATCH),
+        "whole": lambda image: boxes_of(plain, image),
+    }
+
+
+def boxes_of(predictor: Predictor, image: np.ndarray) -> np.ndarray:
+    boxes = predictor(image)[0].boxes
+    assert boxes is not None
+    return boxes
+
+
+def compare(bundle: Path, size: tuple[int, int], rounds: int, threads: int) -> dict[str, Any]:
+    """Seconds, CPU seconds and recall of each, a figure a round, and how many times as long the others took."""
+    compared = finders(bundle, threads)
+    rows: dict[str, dict[str, list[float]]] = {n: {"s": [], "cpu_s": [], "recall": []} for n in compared}
+    small = picture(2 * SCENE, 2 * SCENE, 99)[0]
+    for find in compared.values():
+        find(small)
+    for i in range(rounds):
+        image, truth = picture(*size, i)
+        for name, find in compared.items():
+            start, spent = time.perf_counter(), time.process_time()
+            boxes = find(image)
+            row = {"s": time.perf_counter() - start, "cpu_s": time.process_time() - spent}
+            for key, value in {**row, "recall": recall(boxes, truth)}.items():
+                rows[name][key].append(value)
+            print(json.dumps({"bundle": bundle.name, "name": name, "boxes": len(boxes), "of": len(truth), **row}),
+                  flush=True)  # fmt: skip
+    others = [name for name in rows if name.startswith("slicer")]
+    longer = {
+        name: sorted(theirs / ours for theirs, ours in zip(rows[name]["s"], rows["tiles"]["s"], strict=True))
+        for name in others
+    }
+    return {"bundle": bundle.name, "rows": rows, "times_as_long": longer,
+            "median": {name: statistics.median(values) for name, values in longer.items()}}  # fmt: skip
+
+
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("bundles", type=Path, nargs="+")
     parser.add_argument("--size", default="8000,1600")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--model", default=str(CHECKPOINT))
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     width, height = map(int, args.size.split(","))
-    session = open_session(args.model, OpenOptions(threads=1))
-    options = Options(conf=0.25, iou=0.5, max_det=100_000)
-    plain = Predictor(session, options)
-    tiled = Tiled(session, options, tile=SCENE, overlap=0.25)
-    slicer = sv.InferenceSlicer(
-        lambda part: plain.predict(part)[0].to_supervision(), slice_wh=SCENE, overlap_wh=SCENE // 4, iou_threshold=0.5
-    )
-    ratios = []
-    for i in range(args.rounds):
-        image, truth = picture(width, height, i)
-        start = time.process_time()
-        ours = tiled(image)[0]
-        middle = time.process_time()
-        theirs = slicer(image)
-        end = time.process_time()
-        ratios.append((end - middle) / (middle - start))
-        row = {"boxes": len(truth), "tiles": len(ours), "slicer": len(theirs),
-               "recall_tiles": recall(ours.boxes, truth),
-               "recall_slicer": recall(theirs.xyxy, truth), "recall_whole": recall(plain(image)[0].boxes, truth),
-               "tiles_s": middle - start, "slicer_s": end - middle}  # fmt: skip
-        print(json.dumps(row), flush=True)
-    print(json.dumps({"slicer_over_tiles": sorted(ratios), "load": os.getloadavg()}))
+    compared = [compare(bundle, (width, height), args.rounds, args.threads) for bundle in args.bundles]
+    document = {"schema": 1, "kind": "tiling", "size": [width, height], "threads": args.threads, "bundles": compared,
+                "load": os.getloadavg(), "machine": machine.describe()}  # fmt: skip
+    text = json.dumps(document, indent=1) + "\n"
+    if args.out:
+        args.out.write_text(text, encoding="utf-8")
+    print(text)
 
 
 if __name__ == "__main__":

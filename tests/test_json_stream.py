@@ -20,7 +20,7 @@ def read(path: Path) -> Any:
     found: dict[str | None, Any] = {}
     for key, value in members(path, LISTS):
         found[key] = list(value) if isinstance(value, Iterator) else value
-    return found[None] if None in found else found
+    return found.get(None, found)
 
 
 def made(rng: random.Random, depth: int = 3) -> Any:

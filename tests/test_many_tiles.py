@@ -13,14 +13,14 @@ import pytest
 from edgekit.bundle.loading import open_session
 from edgekit.errors import UsageError
 from edgekit.runtime.many.tiles import Tiled, tiles
-from edgekit.runtime.options import Options
+from edgekit.runtime.options import OpenOptions, Options
 from edgekit.runtime.predictor import Predictor
 from tests.conftest import Run
 from tests.test_many import bundle as bundle
 from tests.test_many import photos as photos
 from tests.test_many import rows
 from tests.test_sources import make_video
-from tests.tiny import tiny_bundle
+from tests.tiny import CANDIDATES, crowded_bundle, tiny_bundle
 
 
 @pytest.mark.parametrize("side", [32, 100, 640])
@@ -66,6 +66,32 @@ def test_it_finds_what_supervision_s_slicer_finds(size: tuple[int, int], tmp_pat
         atol=1e-3,
     )
     assert (np.diff(result.scores) <= 0).all()
+
+
+@pytest.mark.parametrize("target", ["ort-fp32", "ov-fp32"])
+def test_several_at_once_find_the_same(target: str, tmp_path: Path) -> None:
+    place = tiny_bundle(tmp_path / "model", "detect", target)
+    image = np.random.default_rng(3).integers(0, 256, (300, 400, 3), dtype=np.uint8)
+    found = []
+    for how in (OpenOptions(threads=1), OpenOptions(threads=2, streams=2)):
+        session = open_session(place, how)
+        with Tiled(session, Options(conf=0.3), tile=64, overlap=0.2) as tiled:
+            assert session.streams == (how.streams or 1)
+            found.append(tiled([image, image[:100, :70], image[::2]]))
+    for one, several in zip(*found, strict=True):
+        assert len(one) == len(several) > 0 and (one.labels == several.labels).all()
+        np.testing.assert_allclose(one.boxes, several.boxes, atol=1e-3)
+
+
+def test_a_picture_holds_more_objects_than_a_tile_s_head(tmp_path: Path) -> None:
+    session = open_session(crowded_bundle(tmp_path / "model", "ort-fp32"))
+    options = Options(conf=0.2, iou=0.9, max_det=20 * CANDIDATES)
+    with pytest.raises(UsageError):
+        Predictor(session, options)
+    image = np.zeros((256, 384, 3), np.uint8)
+    with Tiled(session, options, tile=128, overlap=0) as tiled:
+        assert len(tiled(image)[0]) > CANDIDATES
+        assert len(tiled(image, max_det=CANDIDATES + 1)[0]) == CANDIDATES + 1
 
 
 @pytest.mark.parametrize("task", ["segment", "pose", "obb"])

@@ -308,7 +308,9 @@ def _collected(folder: Path) -> sqlite3.Connection:
     return database
 
 
-def arguments(model: Path, how: OpenOptions, options: Options, batch: int, tile: int | None, overlap: float) -> Columns:
+def arguments(
+    model: Path, how: OpenOptions, options: Options, batch: int | None, tile: int | None, overlap: float
+) -> Columns:
     """``PortablePredictor``'s arguments, as the other machines need them."""
     path = str(model.resolve())
     return {"model": path, "how": how, "options": options, "batch": batch, "tile": tile, "overlap": overlap}

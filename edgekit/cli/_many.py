@@ -27,7 +27,7 @@ class Request:
     model: Path
     sources: list[str]
     out: Path
-    batch: int
+    batch: int | None
     stride: int
     how: OpenOptions
     kept: Options
@@ -104,11 +104,16 @@ def opened(request: Request, asked: ManyOptions) -> Any:
 
     from edgekit.bundle.loading import open_session
     from edgekit.cli._common import parse_classes
+    from edgekit.data.check import cores
+    from edgekit.runtime.manifest import is_bundle
     from edgekit.runtime.many import tracks
     from edgekit.runtime.many.tiles import Tiled
     from edgekit.runtime.predictor import Predictor
 
-    session = open_session(request.model, request.how, foreign=True)
+    how = request.how
+    if asked.tile and is_bundle(request.model):  # a picture is many tiles, which can be worked on at once
+        how = replace(how, streams=how.threads or cores())
+    session = open_session(request.model, how, foreign=True)
     kept = replace(request.kept, classes=parse_classes(request.classes, session.info.names))
     if asked.scoring:
         from edgekit.runtime.options import SCORING
@@ -170,10 +175,10 @@ def _with_ray(request: Request, asked: ManyOptions, shard: Any, folder: Path) ->
         stack.enter_context(locked(folder))
         with opened(request, asked) as predictor:  # all that can be refused, before a cluster is asked
             keep_record(request, asked, predictor, folder)
-            kept, batch = predictor.options, predictor.batch
+            kept = predictor.options
         if _complete(folder, shard):
             return
-        portable = ray.arguments(request.model, request.how, kept, batch, asked.tile, asked.overlap)
+        portable = ray.arguments(request.model, request.how, kept, request.batch, asked.tile, asked.overlap)
         cluster = ray.Cluster(asked.address, asked.actors)
         parts = stack.enter_context(Parts(folder, formats.get(str(asked.format)), asked.part_size))
         stack.enter_context(Phases("predicting with Ray"))

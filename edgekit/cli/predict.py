@@ -37,8 +37,8 @@ class PredictOptions:
     """End after so many frames."""
     patience: float = option(30.0, least=0)
     """Seconds without a frame after which a stream is given up."""
-    batch: int = option(1, least=1)
-    """Images per run."""
+    batch: int | None = option(None, least=1)
+    """Images per run, where the model takes any number. Default: 1, of tiles 8."""
 
 
 def command(

@@ -8,6 +8,7 @@ target.open(folder, info).run(batch)["boxes"]
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import tempfile
 from collections import Counter
@@ -49,7 +50,13 @@ def _build(target: Target, graph: Graph, folder: Path, options: TargetOptions) -
 def _open(target: Target, place: Path, info: ModelInfo, opening: Opening, count: int) -> list[Session]:
     """Load ``place/model.onnx`` (or the ``.onnx`` file itself)."""
     path = place if place.suffix == ".onnx" else place / MODEL
-    return [OrtSession(path, info, target.name, opening.device, opening.threads) for _ in range(count)]
+    threads = opening.threads
+    if opening.streams:  # run() is called by as many threads at once, which each need their part
+        threads = max((threads or os.cpu_count() or 1) // opening.streams, 1)
+    sessions = [OrtSession(path, info, target.name, opening.device, threads) for _ in range(count)]
+    for session in sessions:
+        session.streams = opening.streams or 1
+    return list[Session](sessions)
 
 
 def join(folder: Path, other: Path, stem: str) -> str:

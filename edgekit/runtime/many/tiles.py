@@ -3,14 +3,17 @@
     with Tiled(session, Options(conf=0.3), tile=640, overlap=0.2) as predictor:
         predictor("field.tif")[0]           # a Result of the whole picture
 
-Tiles go through the network as any images do, several a run where its batch allows. What they found is put together at
-the picture's pixels and suppressed once more, by the same rule and limit as within an image.
+Tiles go through the network as any images do, several a run where its batch allows and, where it works on several at
+once (``streams``), by as many threads. What they found is put together at the picture's pixels and suppressed once
+more, by the same rule and limit as within an image.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -23,7 +26,9 @@ from edgekit.runtime.options import Options
 from edgekit.runtime.postprocess import best_first
 from edgekit.runtime.predictor import Predictor, loaded
 from edgekit.runtime.results import Result
-from edgekit.spec import Session
+from edgekit.spec import ModelInfo, Session
+
+BATCH = 8  # tiles per run where the network takes any number
 
 Array = np.ndarray
 Place = tuple[int, int, int, int]  # left, top, right, bottom
@@ -51,7 +56,8 @@ class Tiled(Predictor):
     """A predictor of large pictures; what is no larger than a tile is one tile.
 
     Args:
-        session, options, batch: see ``Predictor``.
+        session, options: see ``Predictor``.
+        batch: tiles per run where the session takes any number.
         tile: side of a tile in pixels; best the network's input size.
         overlap: of neighbouring tiles, as a fraction of the side: at least as large as the largest object looked for.
 
@@ -67,7 +73,10 @@ class Tiled(Predictor):
         tile: int = 640,
         overlap: float = 0.2,
     ) -> None:
-        super().__init__(session, options, batch)
+        tiles_a_run = session.info.batch or batch or BATCH
+        super().__init__(session, _of_tile(options or Options(), session.info), tiles_a_run)
+        self.options, self.tiles_a_run = options or Options(), tiles_a_run
+        self.batch = 1  # pictures at a time, which may be large
         if any(port.role == "class_probabilities" for port in session.info.outputs):
             raise UsageError("`tile`: a classification is of the whole picture")
         if tile < 1 or not 0 <= overlap < 1 or int(tile * overlap) >= tile:
@@ -81,7 +90,8 @@ class Tiled(Predictor):
             height, width = image.shape[:2]
             places = tiles(width, height, self.tile, self.overlap)
             parts = [image[y1:y2, x1:x2] for x1, y1, x2, y2 in places]
-            result = joined(self._found(parts, chosen), places, (height, width), chosen)
+            found = self._found(parts, _of_tile(chosen, self.info))
+            result = joined(found, places, (height, width), chosen)
             result.image, result.pixels = path, image if path is None else None
             results.append(result)
         return results
@@ -96,12 +106,28 @@ class Tiled(Predictor):
         """
         raise UsageError("timed() is of one run of the network; with `tile` a picture takes many")
 
+    def _options(self, changes: dict[str, Any]) -> Options:
+        chosen = replace(self.options, **changes)
+        _of_tile(chosen, self.info).check(self.info)
+        return chosen
+
     def _found(self, parts: Sequence[Array], options: Options) -> list[Result]:
-        results: list[Result] = []
-        for i in range(0, len(parts), self.batch):
-            pixels: list[tuple[str | None, Array]] = [(None, as_image(part)) for part in parts[i : i + self.batch]]
-            results += self._run(pixels, options)[0]
-        return results
+        def run(first: int) -> list[Result]:
+            pixels = [(None, as_image(part)) for part in parts[first : first + self.tiles_a_run]]
+            return self._run(pixels, options)[0]
+
+        firsts = range(0, len(parts), self.tiles_a_run)
+        if len(firsts) == 1 or not self.session.concurrent:
+            return list(chain.from_iterable(map(run, firsts)))
+        # One more than run at once, which prepares its tiles or looks through what was found meanwhile.
+        with ThreadPoolExecutor(1 + self.session.streams) as pool:
+            return list(chain.from_iterable(pool.map(run, firsts)))
+
+
+def _of_tile(options: Options, info: ModelInfo) -> Options:
+    """What is kept of a tile: of a picture there may be more objects than the head's candidates."""
+    most = info.candidates if info.cuts else None
+    return replace(options, max_det=min(options.max_det, most)) if most else options
 
 
 def joined(results: Sequence[Result], places: Sequence[Place], shape: tuple[int, int], options: Options) -> Result:
