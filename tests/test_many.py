@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import errno
 import io
 import json
 import os
@@ -280,6 +282,49 @@ main(["predict", {str(bundle)!r}, {str(photos)!r}, "--format", "jsonl", "--out",
     second = subprocess.run([sys.executable, "-c", code, "2"], capture_output=True, text=True)
     assert second.returncode == 2 and "predictions.jsonl" in second.stderr and "Traceback" not in second.stderr
     assert parts_in(place)[-1].end == COUNT and not list((tmp_path / "o").rglob("*.partial"))
+
+
+SMALL_DISK = """
+import shutil, subprocess, sys
+place, kept, *command = sys.argv[1:]
+subprocess.run(["mount", "-t", "tmpfs", "-o", "size=48k", "none", place], check=True)
+print("mounted", flush=True)
+def go():
+    done = subprocess.run([sys.executable, "-m", "edgekit", *command], capture_output=True, text=True)
+    return done.returncode, done.stderr
+first = go()
+shutil.copytree(place, kept + "/first")
+subprocess.run(["mount", "-o", "remount,size=8m", place], check=True)
+second = go()
+shutil.copytree(place, kept + "/second")
+print(repr((first, second)))
+"""
+
+
+def test_a_disk_that_is_full(run: Run, bundle: Path, photos: Path, tmp_path: Path) -> None:
+    """A file system of 48 KB, in a namespace of its own."""
+    place, kept = tmp_path / "disk", tmp_path / "kept"
+    place.mkdir()
+    kept.mkdir()
+    base = ("predict", str(bundle), str(photos), "--format", "jsonl", "--conf", "0.01", "--part-size", "2", "--out")
+    command = [sys.executable, "-c", SMALL_DISK, str(place), str(kept), *base, str(place / "o"), "--resume"]
+    try:
+        done = subprocess.run(["unshare", "-rm", *command], capture_output=True, text=True)
+    except FileNotFoundError:
+        pytest.skip("there is no unshare here")
+    if "mounted" not in done.stdout:
+        pytest.skip(f"nothing can be mounted here: {done.stderr.strip()[-200:]}")
+    (code, error), again = ast.literal_eval(done.stdout.partition("mounted\n")[2])
+    assert code == 2 and os.strerror(errno.ENOSPC) in error and error.count("error:") == 1 and "Traceback" not in error
+    parts = parts_in(kept / "first" / "o" / Shard().folder)
+    assert 0 < parts[-1].end < COUNT and not list(kept.rglob("*.partial"))
+    assert again[0] == 0, again[1]
+    assert run(*base, tmp_path / "o")[0] == 0
+    expected = (tmp_path / "o" / "predictions.jsonl").read_bytes()
+    assert (kept / "second" / "o" / "predictions.jsonl").read_bytes() == expected
+    for part in parts:  # what was complete has stayed
+        later = kept / "second" / "o" / part.path.parent.name / part.path.name
+        assert later.read_bytes() == part.path.read_bytes()
 
 
 # ---- whose are they ----------------------------------------------------------------------------------------------
