@@ -74,12 +74,12 @@ ENVIRONMENTS = (
         {"ATEN_CPU_CAPABILITY": "default", "MKL_CBWR": "COMPATIBLE", "OPENBLAS_CORETYPE": "Nehalem",
          "NPY_DISABLE_CPU_FEATURES": "X86_V3 X86_V4 AVX512_ICL"}, None,
         {"torch": "DEFAULT", "product": "COMPATIBLE", "numpy": "baseline"},
-        "parity_faults precision stages heads export models quantize qat build processors",
+        "parity_faults precision stages heads export models quantize qat build fleet processors",
     ),
     Environment(
         "torch-avx2", "PyTorch with AVX2, all else native", "avx512f",
         {"ATEN_CPU_CAPABILITY": "avx2"}, None, {"torch": "AVX2"},
-        "parity_faults precision stages heads export models quantize qat build processors",
+        "parity_faults precision stages heads export models quantize qat build fleet processors",
     ),
     Environment(
         "avx512", "Skylake server: AVX-512, no VNNI, no BF16 instructions", "avx512_vnni",
@@ -127,7 +127,7 @@ def lacking(row: Environment) -> str | None:
 def evidence() -> dict[str, str]:
     """Library -> the kernels it takes in this process; libraries that are not installed are absent."""
     found = {"cpuid": [name for name, has in processor.asked().items() if has][-1:] or ["none"]}
-    collect = {"numpy": _numpy, "openvino": _openvino, "int8": _int8}
+    collect = {"numpy": _numpy, "openvino": _openvino, "int8": int8_sums}
     if os.environ.get("EDGEKIT_TEST_EMULATOR") is None:  # PyTorch takes half a minute there and no row runs it
         collect |= {"torch": _torch, "convolution": _convolution, "product": _product}
     for name, ask in collect.items():
@@ -181,7 +181,7 @@ def _openvino() -> str:
     )
 
 
-def _int8() -> str:
+def int8_sums() -> str:
     """Whether OpenVINO's sums of the largest products of eight bits are right."""
     import numpy as np
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
+import cv2
 import pytest
 
 from edgekit.errors import UsageError
@@ -110,3 +111,16 @@ def test_a_variable_that_asks_for_what_the_processor_lacks(name: str, value: str
         check_environment({name: value}, lacking)
     check_environment({name: value}, dict.fromkeys(lacking, True))
     check_environment({"ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "AVX512_CORE"}, lacking)
+
+
+@pytest.mark.parametrize("value", ["AVX2", "avx512_core", "SSE41"])
+def test_a_limit_of_onednn_is_one_of_openvino_alone(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    monkeypatch.setattr(cv2, "checkHardwareSupport", lambda number: True)
+    assert processor.remark("ov-int8", 8) is None
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", value)
+    assert f"ONEDNN_MAX_CPU_ISA={value.upper()}" in str(processor.remark("ov-int8", 8))
+    assert processor.remark("ov-int8", 7) is processor.remark("ort-int8", 8) is None
+    assert processor.remark("ov-int8", 8, "GPU") is None
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_VNNI")
+    assert processor.remark("ov-int8", 8) is None

@@ -30,6 +30,7 @@ ROUNDING = {"boxes": 1e-3, "scores": 1e-5, "class_probabilities": 1e-5}
 _EXACT = {"avx512_vnni", "avx_vnni", "asimd"}  # products added in 32 bits: x86, then ARM
 # Linux's name, edgekit's, and where the kernel tells it: AT_HWCAP or AT_HWCAP2, and the bit.
 _ARM = (("asimddp", "dotprod", 16, 20), ("i8mm", "i8mm", 26, 13), ("asimdhp", "fp16", 16, 10), ("bf16", "bf16", 26, 14))
+_ONEDNN, _WITHOUT_VNNI = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"), {"SSE41", "AVX", "AVX2", "AVX512_CORE"}
 _OPENCV = {"sse4_2": 7, "avx2": 11, "avx512f": 13, "avx512_vnni": 23}  # Linux's names, OpenCV's numbers of CPUID bits
 # What libraries obey without a look at the processor: they end in an illegal instruction.
 _ASKS_FOR = {
@@ -150,7 +151,20 @@ def remark(target: str, weight_bits: object, device: str | None = None) -> str |
             "OpenVINO has no INT8 on ARM and computes it in FP16: it is no faster than ov-fp16 and its accuracy is "
             "another than the manifest's; build for ort-int8 or ov-fp16"
         )
+    limit = onednn_limit()
+    if limit and weight_bits == 8 and target.startswith("ov-") and is_cpu(device):
+        return (
+            f"its weights take eight bits, and {limit} leaves OpenVINO without VNNI: sums of their products saturate, "
+            "and accuracy is lower than the manifest says; unset it, or build with `weight_bits` 7"
+        )
     return saturation(weight_bits, device)
+
+
+def onednn_limit(environment: Mapping[str, str] | None = None) -> str | None:
+    """The variable and its value that keep oneDNN, with which OpenVINO computes, from VNNI; None where none does."""
+    environment = os.environ if environment is None else environment
+    set_to = {name: environment[name].upper() for name in _ONEDNN if environment.get(name)}
+    return next((f"{name}={value}" for name, value in set_to.items() if value in _WITHOUT_VNNI), None)
 
 
 def warnings() -> list[str]:

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cctype>
+#include <cstdlib>
 
 #if defined(__x86_64__) || defined(__i386__)
 #include <cpuid.h>
@@ -44,6 +45,20 @@ bool on_cpu(std::string device) {
   return device.empty() || device == "cpu" || device == "cpu:0";
 }
 
+// The variable and its value that keep oneDNN, with which OpenVINO computes, from VNNI.
+std::string onednn_limit() {
+  for (const char* name : {"ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"}) {
+    const char* set_to = std::getenv(name);
+    if (set_to == nullptr) continue;
+    std::string value = set_to;
+    std::transform(value.begin(), value.end(), value.begin(),
+                   [](unsigned char c) { return static_cast<char>(std::toupper(c)); });
+    for (const char* without : {"SSE41", "AVX", "AVX2", "AVX512_CORE"})
+      if (value == without) return std::string(name) + "=" + value;
+  }
+  return {};
+}
+
 }  // namespace
 
 std::string remark(const Info& info, const std::string& device) {
@@ -53,7 +68,15 @@ std::string remark(const Info& info, const std::string& device) {
     return "OpenVINO has no INT8 on ARM and computes it in FP16: it is no faster than ov-fp16 and its accuracy is "
            "another than the manifest's; build for ort-int8 or ov-fp16";
 #endif
-  if (info.weight_bits != 8 || adds_exactly()) return {};
+  if (info.weight_bits != 8) return {};
+  if (info.target.compare(0, 3, "ov-") == 0) {
+    const std::string limit = onednn_limit();
+    if (!limit.empty())
+      return "its weights take eight bits, and " + limit +
+             " leaves OpenVINO without VNNI: sums of their products saturate, and accuracy is lower than the manifest "
+             "says; unset it, or build with `weight_bits` 7";
+  }
+  if (adds_exactly()) return {};
   return "its weights take eight bits, and this processor (without VNNI) adds their products in sixteen, which "
          "saturate: accuracy is lower than the manifest says; build it with `weight_bits` 7";
 }
