@@ -9,9 +9,9 @@ little as can be left in floating point.
 There are three limits: of the metric, of F1 at the float model's threshold, and of the class that loses most
 (``verify/operating.py``). The manifest's ``accuracy`` has the same form whatever the target.
 
-One under the other: everything quantized, built and judged; above the limit a ranking of groups and a search for the
-fewest to leave in floating point; evidence in the error where nothing suffices. Every candidate is quantized, built and
-opened once: what was accepted is what the bundle gets.
+One under the other: everything quantized, built and judged, where asked for once more with its scores corrected; above
+the limit a ranking of groups and a search for the fewest to leave in floating point; evidence in the error where
+nothing suffices. Every candidate is quantized, built and opened once: what was accepted is what the bundle gets.
 """
 
 from __future__ import annotations
