@@ -8,14 +8,15 @@ from typing import Any
 
 import cv2
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 from edgekit import checkpoint
 from edgekit.bundle.build import build
 from edgekit.bundle.options import BuildOptions
-from edgekit.errors import EdgekitError, InputError
-from edgekit.graph.export import export
+from edgekit.errors import InputError
 from edgekit.quantize import QuantizeOptions, logits, qdq
 from edgekit.verify.accuracy import Measured, Objects
 from edgekit.verify.recalibration import fitted, pairs, verdict
@@ -102,44 +103,43 @@ def test_it_is_refused_where_it_does_not_help() -> None:
         verdict(before, dataclasses.replace(after, objects=None), moved)
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    made = settled("yolo12n", pictures(), 1e-2, NAMES)
-    return checkpoint.save(made, tmp_path_factory.mktemp("model") / "model.pt")
-
-
-def test_logits_move_by_what_was_asked_and_nothing_else_does(model: Path, tmp_path: Path) -> None:
-    graph = export(checkpoint.load(model), tmp_path / "model.onnx", (64, 64), head="raw")
-    logits.shifted(graph.path, tmp_path / "moved.onnx", SHIFTS)
-    batch = noise(1, 3, 64, 64)
-    boxes, scores, after, moved = [
-        value
-        for path in (graph.path, tmp_path / "moved.onnx")
-        for value in onnxruntime.InferenceSession(str(path)).run(["boxes", "scores"], {"images": batch})
+def two_branches(path: Path, name: str = "model.21.cv3.{}.2/Conv") -> Path:
+    """Class branches of two strides that share a bias, and one of boxes."""
+    rng = np.random.default_rng(0)
+    weights = {"w0": (3, 4, 1, 1), "w1": (3, 4, 1, 1), "b": (3,), "w2": (4, 4, 1, 1), "b2": (4,)}
+    tensors = [numpy_helper.from_array(rng.normal(size=n).astype(np.float32), k) for k, n in weights.items()]
+    nodes = [
+        helper.make_node("Conv", ["x", "w0", "b"], ["y0"], name=name.format(0)),
+        helper.make_node("Conv", ["x", "w1", "b"], ["y1"], name=name.format(1)),
+        helper.make_node("Conv", ["x", "w2", "b2"], ["y2"], name="model.21.cv2.0.2/Conv"),
     ]
-    np.testing.assert_array_equal(boxes, after)
-    expected = np.log(scores / (1 - scores)) + SHIFTS[:, None]
-    np.testing.assert_allclose(np.log(moved / (1 - moved)), expected, atol=1e-4)
-    for one, other in zip(scores[0], moved[0], strict=True):  # a constant changes no order but of what rounds alike
-        assert (np.diff(other[np.argsort(one)]) >= -1e-6).all()
+    ports = [
+        helper.make_tensor_value_info(n, TensorProto.FLOAT, [1, c, 2, 2])
+        for n, c in (("x", 4), ("y0", 3), ("y1", 3), ("y2", 4))
+    ]
+    graph = helper.make_graph(nodes, "g", ports[:1], ports[1:], tensors)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)
+    return path
+
+
+def test_logits_move_by_what_was_asked_and_nothing_else_does(tmp_path: Path) -> None:
+    paths = [two_branches(tmp_path / "model.onnx"), tmp_path / "moved.onnx", tmp_path / "again.onnx"]
+    logits.shifted(paths[0], paths[1], list(SHIFTS))
+    logits.shifted(paths[1], paths[2], list(SHIFTS))
+    x = noise(1, 4, 2, 2)
+    plain, once, twice = (onnxruntime.InferenceSession(str(path)).run(None, {"x": x}) for path in paths)
+    for times, found in ((1, once), (2, twice)):
+        for branch in (0, 1):
+            np.testing.assert_allclose(found[branch], plain[branch] + times * SHIFTS.reshape(3, 1, 1), atol=1e-5)
+        np.testing.assert_array_equal(found[2], plain[2])
     with pytest.raises(InputError, match=r"3 classes, not of 2"):
-        logits.shifted(graph.path, tmp_path / "out.onnx", [0.1, 0.2])
-
-
-def test_a_classifier_has_no_such_scores(tmp_path: Path) -> None:
-    made = checkpoint.save(settled("yolo12n-cls", pictures(), 1e-3, ("a", "b")), tmp_path / "model.pt")
-    graph = export(checkpoint.load(made), tmp_path / "model.onnx", (64, 64))
+        logits.shifted(paths[0], tmp_path / "out.onnx", [0.1, 0.2])
     with pytest.raises(InputError, match="class scores"):
-        logits.shifted(graph.path, tmp_path / "out.onnx", [0.1, 0.2])
-    asked = QuantizeOptions(tmp_path, recalibrate_scores=True)
-    for target in ("ort-int8", "ort-fp32"):
-        with pytest.raises(EdgekitError, match="recalibrate_scores"):
-            build(made, target, tmp_path / "new", BuildOptions(quantize=asked))
+        logits.shifted(two_branches(tmp_path / "other.onnx", "conv.{}"), tmp_path / "out.onnx", list(SHIFTS))
 
 
-def test_a_build_undoes_what_quantizing_did_to_scores(
-    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_build_undoes_what_quantizing_did_to_scores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = checkpoint.save(settled("yolo12n", pictures(), 1e-2, NAMES), tmp_path / "model.pt")
     photos = tmp_path / "photos"
     photos.mkdir()
     rng = np.random.default_rng(0)
@@ -154,7 +154,9 @@ def test_a_build_undoes_what_quantizing_did_to_scores(
 
     monkeypatch.setattr(qdq, "quantize", shifting)
     asked = QuantizeOptions(photos, max_drop=100, timing_s=0, recalibrate_scores=True)
-    row = build(model, "ort-int8", tmp_path / "out", BuildOptions(quantize=asked)).manifest["accuracy"]
+    row = build(model, "ort-int8", tmp_path / "out", BuildOptions(self_test="none", quantize=asked)).manifest[
+        "accuracy"
+    ]
     told = row["recalibration"]
     assert told["kept"] and told["images"] == 16, told
     assert [told["logits"][name] for name in NAMES] == pytest.approx([1.95] * 3, abs=0.1)
