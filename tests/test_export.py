@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -132,6 +133,34 @@ def test_dynamic_batch_of_candidates(tmp_path: Path) -> None:
     found = targets.get("ort-fp32").open(graph.path, graph.info).run(batch)
     np.testing.assert_allclose(found["scores"], expected["scores"], atol=1e-4)
     assert found["boxes"].shape == (3, *expected["boxes"].shape[1:])
+
+
+def _in_place(net: torch.nn.Module) -> None:
+    for module in net.modules():
+        if isinstance(module, torch.nn.SiLU):
+            module.inplace = True
+
+
+def _gridded(net: torch.nn.Module) -> None:
+    def hook(module: torch.nn.Module, inputs: object, output: torch.Tensor) -> torch.Tensor:
+        rows, _ = torch.meshgrid(output[0, 0, :, 0], output[0, 0, 0], indexing="ij")
+        return output + rows.sigmoid()
+
+    net.get_submodule("model.0").register_forward_hook(hook)
+
+
+@pytest.mark.parametrize("plant", [_in_place, _gridded])
+def test_what_the_exporter_cannot_write_as_it_was_captured(
+    plant: Callable[[torch.nn.Module], None], tmp_path: Path
+) -> None:
+    """Activations that write into their input, and an operator that has to be taken apart first."""
+    batch = noise(1, 3, 64, 64)
+    loaded = settled("yolo12n-cls", batch, 1e-4, tuple("abcd"), plant=plant)
+    graph = export(loaded, tmp_path / "model.onnx", (64, 64))
+    with torch.no_grad():
+        expected = loaded.net(torch.from_numpy(batch))["class_probabilities"].numpy()
+    found = targets.get("ort-fp32").open(graph.path, graph.info).run(batch)
+    np.testing.assert_allclose(found["class_probabilities"], expected, atol=1e-4)
 
 
 def test_two_exports_are_the_same_file(tmp_path: Path) -> None:

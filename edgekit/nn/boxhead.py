@@ -120,7 +120,7 @@ def cell_centres(features: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.
         height, width = int(x.shape[2]), int(x.shape[3])
         xs = torch.arange(width, device=x.device, dtype=x.dtype) + 0.5
         ys = torch.arange(height, device=x.device, dtype=x.dtype) + 0.5
-        grid_y, grid_x = torch.meshgrid(ys, xs, indexing="ij")
+        grid_x, grid_y = xs.expand(height, width), ys[:, None].expand(height, width)
         centres.append(torch.stack((grid_x.flatten(), grid_y.flatten())))
         strides.append(torch.full((1, height * width), float(stride), device=x.device, dtype=x.dtype))
     return torch.cat(centres, 1)[None], torch.cat(strides, 1)[None]
