@@ -100,7 +100,10 @@ def command(
     json: Json = False,
 ) -> None:
     """Build a bundle and prove that it computes what the checkpoint does; fails when it does not."""
+    from edgekit.runtime.processor import wait_asleep
+
     refuse_existing(out, force)
+    wait_asleep()
     narrow = replace(narrow, images=options.images, force=force)
     wanted = replace(options, batch=None if goal.dynamic_batch else options.batch, target=own.texts(), quantize=narrow)
     planned = goal.plan is not None or goal.target == "auto" or goal.objective is not None

@@ -194,3 +194,12 @@ def check_environment(environment: Mapping[str, str] | None = None, cpuid: Mappi
     for (name, value), needed in _ASKS_FOR.items():
         if environment.get(name, "").lower() == value and not (asked() if cpuid is None else cpuid).get(needed, False):
             raise UsageError(f"{name}={environment[name]}: this processor has no {needed}; unset {name}")
+
+
+def wait_asleep() -> None:
+    """Have threads of OpenMP, as PyTorch's, sleep where they wait for each other; to be called before they are made.
+
+    They would spin, and beside other programs the thread that is waited for then gets no turn: a YOLO12-n at 640 pixels
+    took 25 s a call on two cores that a dozen processes shared, 0.8 s asleep. Whoever has set the variable is obeyed.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
