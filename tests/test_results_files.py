@@ -147,6 +147,15 @@ def cold(document: Any) -> None:
         assert ratio is None or ratio["low"] <= ratio["ratio"] <= ratio["high"]
 
 
+def build_time(document: Any) -> None:
+    check_machine(document["machine"])
+    for row in document["rows"]:
+        for kind, ratio in row["times_the_peers"].items():
+            assert ratio["low"] <= ratio["ratio"] <= ratio["high"]
+            for side in ("edgekit", "peer"):
+                assert 0 < row[side][kind]["min"] <= row[side][kind]["p50"] <= row[side][kind]["max"]
+
+
 def folder(document: Any) -> None:
     check_machine(document["machine"])
     rows = {row["side"]: row for row in document["rows"]}
@@ -293,6 +302,7 @@ KINDS: dict[str, Callable[[Any], None]] = {
     "gpu-check": gpu_check,
     "accuracy": accuracy,
     "auto": auto,
+    "build-time": build_time,
     "clock-trust": clock_trust,
     "cold": cold,
     "folder": folder,
