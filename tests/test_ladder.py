@@ -105,6 +105,12 @@ def test_what_costs_nothing_is_taken_before_the_rest_is_built() -> None:
     assert name == "ov-fp16 shape+int8" and limit == pytest.approx(0.6), "its gate may lose what the limit has left"
 
 
+def test_what_is_fast_enough_is_taken_before_what_costs_less_and_is_not() -> None:
+    world = Simulated({"runtime": (0.4, 0.1), "int8": (0.8, -0.1)}, narrows=["int8"])
+    ladder = climb(START, world, 2.0, 0.5)
+    assert taken(ladder) == ["runtime"] and ladder.reached
+
+
 def test_what_saves_nothing_is_not_judged_and_what_loses_too_much_is_not_tried_again() -> None:
     world = Simulated({"other": (0.99, 0.0), "size": (0.7, 0.9), "int8": (0.8, 0.2), "broken": (0.5, None)})
     ladder = climb(START, world, 2.0, 0.5)
@@ -181,7 +187,9 @@ def test_the_limit_holds_and_every_step_is_faster(effects: list[tuple[float, flo
 
 def _failed(ladder: Ladder, name: str) -> bool:
     """Whether a lever was refused at an earlier rung, from which it is out for good."""
-    return any(rung.lever == name and not rung.verdict.startswith("costs more") for rung in ladder.rungs)
+    return any(
+        rung.lever == name and not rung.verdict.startswith(("costs more", "is not fast")) for rung in ladder.rungs
+    )
 
 
 @pytest.mark.parametrize(("text", "times"), [("2x", 2.0), ("1.5", 1.5), ("1.05x", 1.05)])

@@ -7,7 +7,8 @@ outside.
 1. Of what runs now every lever makes one candidate: a shape, a smaller size, a narrower precision. Each is timed in
    turns with what runs now and with the start; one that saves nothing here is left out for good.
 2. The others are judged. One that loses more than the limit in all is left out for good. Of the rest the one is taken
-   that loses the fewest points for a millisecond saved; one that loses none is taken at once, the others wait.
+   that loses the fewest points for a millisecond saved, where some are fast enough of those; once one is found that
+   loses nothing no more are tried, and the others wait.
 3. Repeated until the speed is reached or no lever is left. A lever that takes a training comes when nothing else is
    left; what lost too much before may be tried again after it.
 4. All that was taken is timed again in turns with the start, for longer. Short of the speed, it goes on.
@@ -188,10 +189,12 @@ def _stepped(ladder: Ladder, world: World, dead: dict[str, bool], say: Say) -> b
             break  # nothing else can cost less
     if not fitting:
         return False
-    best = min(fitting, key=lambda rung: (max(rung.exchange or 0, 0), -rung.speedup))
+    enough = [rung for rung in fitting if rung.speedup >= ladder.to]
+    best = min(enough or fitting, key=lambda rung: (max(rung.exchange or 0, 0), -rung.speedup))
     for rung in fitting:
         rung.taken = rung is best
-        rung.verdict = "taken" if rung is best else f"costs more for a millisecond than {best.candidate.name}"
+        later = "is not fast enough, as is" if enough and rung not in enough else "costs more for a millisecond than"
+        rung.verdict = "taken" if rung is best else f"{later} {best.candidate.name}"
     if best.lever in slow:  # another network, which may bear what this one did not
         for key in [key for key, lossy in dead.items() if lossy]:
             del dead[key]
