@@ -60,6 +60,17 @@ def gpu_check(document: Any) -> None:
     assert all(step["state"] and step["says"] for step in document["steps"])
 
 
+def tiling(document: Any) -> None:
+    """Tiles find what the slicer finds, and the ratios are those of the seconds."""
+    check_machine(document["machine"])
+    for each in document["bundles"]:
+        rows = each["rows"]
+        for name, ratios in each["times_as_long"].items():
+            assert rows[name]["recall"] == pytest.approx(rows["tiles"]["recall"], abs=0.005)
+            pairs = zip(rows[name]["s"], rows["tiles"]["s"], strict=True)
+            assert ratios == pytest.approx(sorted(theirs / ours for theirs, ours in pairs))
+
+
 def topk(document: Any) -> None:
     for row in document["rows"]:
         if "metric" in row:
@@ -329,6 +340,7 @@ KINDS: dict[str, Callable[[Any], None]] = {
     "the wheel in an empty environment": wheel,
     "threads on one predictor": endurance,
     "tensorrt-rtx": tensorrt_rtx,
+    "tiling": tiling,
     "topk": topk,
     "training": training,
     "tune": tune,
