@@ -163,6 +163,16 @@ def folders() -> str:
     )
 
 
+def builds() -> str:
+    """Builds beside the peer's exports, seconds of processors and what has passed."""
+    rows = ["| | edgekit, CPU s | Ultralytics, CPU s | times its CPU s | times its wall s |", "|---|---|---|---|---|"]
+    for row in _result("build-time")["rows"]:
+        cells = [f"{row[side]['cpu_s']['p50']:.1f}" for side in ("edgekit", "peer")]
+        cells += [_ratio(row["times_the_peers"][kind]) for kind in ("cpu_s", "wall_s")]
+        rows.append(f"| `{row['target']}`, {row['imgsz']} px | " + " | ".join(cells) + " |")
+    return "\n".join(rows)
+
+
 def floor() -> str:
     """Networks beside what their operations cost."""
     rows = ["| bundle | operations, ms | SiLU, ms | network, ms (least) | times the floor |", "|---|---|---|---|---|"]
@@ -180,4 +190,4 @@ def _result(name: str) -> dict[str, Any]:
     return document
 
 
-GENERATED = {f.__name__: f for f in (calls, folders, floor, cli, rewrites, results)}
+GENERATED = {f.__name__: f for f in (calls, folders, builds, floor, cli, rewrites, results)}
