@@ -35,6 +35,7 @@ from edgekit.spec import Json, JsonView
 LOGGER = logging.getLogger("edgekit.fleet")
 KIND, SCHEMA = "edgekit-index", 1
 MOST_BYTES, MOST_BUNDLES = 4 << 20, 1000
+_WRITE = "write an index with: edgekit index OUT.json BUNDLE..."
 _RUNTIMES = ("ov", "ort", "ncnn")  # of equal precision; a default where no times are known, not a measurement
 T = TypeVar("T")
 
@@ -214,14 +215,14 @@ def read_index(path: Path) -> Index:
     """
     try:
         if path.stat().st_size > MOST_BYTES:
-            raise InputError(f"{path}: {path.stat().st_size} bytes is more than an index can be")
+            raise InputError(f"{path}: {path.stat().st_size} bytes is more than an index can be; {_WRITE}")
         document = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
     except (ValueError, RecursionError):
-        raise InputError(f"{path}: is not valid JSON; write an index with: edgekit index OUT.json BUNDLE...") from None
+        raise InputError(f"{path}: not valid JSON; {_WRITE}") from None
     if not isinstance(document, dict) or document.get("kind") != KIND:
-        raise InputError(f"{path}: is no index of bundles; write one with: edgekit index OUT.json BUNDLE...")
+        raise InputError(f"{path}: is no index of bundles; {_WRITE}")
     schema = document.get("schema")
     if schema != SCHEMA or isinstance(schema, bool):
         raise InputError(f"{path}: is an index of schema {schema}, this edgekit reads {SCHEMA}; upgrade edgekit")

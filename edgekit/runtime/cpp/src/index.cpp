@@ -5,9 +5,7 @@
 #include <algorithm>
 #include <cctype>
 #include <filesystem>
-#include <fstream>
 #include <ios>
-#include <iterator>
 #include <vector>
 
 #include "json.hpp"
@@ -25,6 +23,7 @@ using json::Value;
 constexpr std::uintmax_t most_bytes = 4U << 20U;
 constexpr std::size_t most_bundles = 1000;
 constexpr int index_schema = 1;
+constexpr const char* advice = "write an index with: edgekit index OUT.json BUNDLE...";
 
 struct Entry {
   std::string path, sha256, target;
@@ -37,8 +36,8 @@ struct Entry {
 }
 
 std::string text_of(const Value& row, const char* key) {
-  const Value* found = row.find(key);
-  return found != nullptr && found->is(Type::text) ? found->text : "";
+  const Value* found = row.find(key, Type::text);
+  return found != nullptr ? found->text : "";
 }
 
 Entry read_entry(const std::string& path, std::size_t number, const Value& row) {
@@ -50,31 +49,19 @@ Entry read_entry(const std::string& path, std::size_t number, const Value& row) 
   if (odd || pure.is_absolute() || std::find(pure.begin(), pure.end(), "..") != pure.end())
     throw Error(Error::Kind::unsafe, path + ": it lists " + json::quoted(entry.path) +
                                          ", which is outside its folder; write the index again");
-  const Value* gpu = row.find("gpu");
-  entry.gpu = gpu != nullptr && gpu->is(Type::boolean) && gpu->truth;
+  const Value* gpu = row.find("gpu", Type::boolean);
+  entry.gpu = gpu != nullptr && gpu->truth;
   return entry;
 }
 
 std::vector<Entry> read_index(const std::string& path) {
-  std::error_code failed;
-  const std::uintmax_t size = fs::file_size(path, failed);
-  if (failed) fail(path, "cannot be read");
-  if (size > most_bytes) fail(path, std::to_string(size) + " bytes is more than an index can be");
-  std::ifstream file(path, std::ios::binary);
-  const std::string text{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
-  Value root;
-  try {
-    root = json::parse(text);
-  } catch (const json::Malformed&) {
-    fail(path, "is not valid JSON; write an index with: edgekit index OUT.json BUNDLE...");
-  }
-  if (text_of(root, "kind") != "edgekit-index")
-    fail(path, "is no index of bundles; write one with: edgekit index OUT.json BUNDLE...");
-  const Value* schema = root.find("schema");
-  if (schema == nullptr || !schema->is(Type::integer) || schema->whole != index_schema)
+  const Value root = json::read(path, most_bytes, "an index", advice);
+  if (text_of(root, "kind") != "edgekit-index") fail(path, std::string("is no index of bundles; ") + advice);
+  const Value* schema = root.find("schema", Type::integer);
+  if (schema == nullptr || schema->whole != index_schema)
     fail(path, "is an index of another schema, this edgekit reads " + std::to_string(index_schema) + "; upgrade edgekit");
-  const Value* rows = root.find("bundles");
-  if (rows == nullptr || !rows->is(Type::list) || rows->items.empty() || rows->items.size() > most_bundles)
+  const Value* rows = root.find("bundles", Type::list);
+  if (rows == nullptr || rows->items.empty() || rows->items.size() > most_bundles)
     fail(path, "lists no bundles, or more than " + std::to_string(most_bundles) + "; write the index again");
   std::vector<Entry> entries;
   for (std::size_t i = 0; i < rows->items.size(); ++i) entries.push_back(read_entry(path, i, rows->items[i]));

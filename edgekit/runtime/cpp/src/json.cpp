@@ -1,9 +1,14 @@
 #include "json.hpp"
 
 #include <cmath>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
 #include <limits>
 #include <locale>
 #include <sstream>
+
+#include "edgekit/edgekit.hpp"
 
 namespace edgekit::json {
 namespace {
@@ -299,6 +304,20 @@ std::string quoted(const std::string& text) {
   std::string out = "'";
   for (const char c : text) out += static_cast<unsigned char>(c) < 0x20 || c == 0x7F ? '?' : c;
   return out + "'";
+}
+
+Value read(const std::string& path, std::uintmax_t most_bytes, const std::string& kind, const std::string& advice) {
+  const auto fail = [&path](const std::string& what) { throw Error(Error::Kind::input, path + ": " + what); };
+  std::error_code failed;
+  const std::uintmax_t size = std::filesystem::file_size(path, failed);
+  if (failed) fail("cannot be read");
+  if (size > most_bytes) fail(std::to_string(size) + " bytes is more than " + kind + " can be; " + advice);
+  std::ifstream file(path, std::ios::binary);
+  try {
+    return parse({std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()});
+  } catch (const Malformed&) {
+    throw Error(Error::Kind::input, path + ": not valid JSON; " + advice);
+  }
 }
 
 std::string shown(const Value& value) {

@@ -38,9 +38,17 @@ struct Value {
       if (member.first == key) return &member.second;
     return nullptr;
   }
+  // A member of this type.
+  const Value* find(const std::string& key, Type wanted) const {
+    const Value* found = find(key);
+    return found != nullptr && found->is(wanted) ? found : nullptr;
+  }
 };
 
 Value parse(const std::string& text);
+
+// What is in a file of at most so many bytes, which is to be of a kind ("a manifest"). Throws Error, with the advice.
+Value read(const std::string& path, std::uintmax_t most_bytes, const std::string& kind, const std::string& advice);
 
 // For error messages: text in quotes, its control characters as question marks; any value, an object by its type.
 std::string quoted(const std::string& text);

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
-#include <fstream>
 #include <sstream>
 
 #include "json.hpp"
@@ -109,9 +108,8 @@ class Check {
     info.target = get("target").text;
     const Value& license = get(older() ? "licence" : "license");
     if (license.is(Type::text)) info.license = license.text;
-    const Value* quantization = root_.find("quantization");
-    const bool told = quantization != nullptr && quantization->is(Type::object);
-    const Value* bits = told ? quantization->find("weight_bits") : nullptr;
+    const Value* quantization = root_.find("quantization", Type::object);
+    const Value* bits = quantization != nullptr ? quantization->find("weight_bits") : nullptr;
     if (bits != nullptr && whole(*bits, 1, 32)) info.weight_bits = static_cast<int>(bits->whole);
     return info;
   }
@@ -259,8 +257,8 @@ std::vector<Info> shapes_of(const fs::path& folder, const Value& root, const Inf
     const std::string size = "[" + std::to_string(info.height) + ", " + std::to_string(info.width) + "]";
     if (info.inputs[0].dtype != first.inputs[0].dtype || info.inputs[0].shape[0] != first.inputs[0].shape[0])
       fail("the shape " + size + " takes another type or batch");
-    const Value* file = entry.find("file");
-    if (file == nullptr || !file->is(Type::text) || root.find("files")->find(file->text.c_str()) == nullptr)
+    const Value* file = entry.find("file", Type::text);
+    if (file == nullptr || root.find("files")->find(file->text) == nullptr)
       fail("the shape " + size + " names no file of the bundle");
     info.file = file->text;
     shapes.push_back(std::move(info));
@@ -278,25 +276,14 @@ Value read_document(const fs::path& folder) {
     throw Error(
         Error::Kind::input,
         folder.string() + ": not a bundle (no manifest.json); make one with: edgekit build MODEL --target T --out DIR");
-  const std::uintmax_t size = fs::file_size(where, failed);
-  if (failed) fail("cannot be read");
-  if (size > most_bytes) fail(std::to_string(size) + " bytes is more than a manifest can be; rebuild the bundle");
-  std::ifstream file(where, std::ios::binary);
-  const std::string text{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
-  Value root;
-  try {
-    root = json::parse(text);
-  } catch (const json::Malformed&) {
-    fail("not valid JSON; rebuild the bundle");
-  }
-  const Value* schema = root.find("schema");
-  if (schema == nullptr || !schema->is(Type::integer) || schema->whole < 1)
+  Value root = json::read(where.string(), most_bytes, "a manifest", "rebuild the bundle");
+  const Value* schema = root.find("schema", Type::integer);
+  if (schema == nullptr || schema->whole < 1)
     fail("no schema number, so not an edgekit manifest; rebuild the bundle");
   if (schema->whole > newest_schema)
     fail("bundle schema " + schema->text + ", but this edgekit reads up to " + std::to_string(newest_schema) +
          "; upgrade edgekit");
-  const Value *target = root.find("target"), *files = root.find("files");
-  if (target == nullptr || !target->is(Type::text) || files == nullptr || !files->is(Type::object))
+  if (root.find("target", Type::text) == nullptr || root.find("files", Type::object) == nullptr)
     fail("it lacks 'target' or 'files'; rebuild the bundle");
   return root;
 }

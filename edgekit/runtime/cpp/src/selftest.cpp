@@ -66,7 +66,7 @@ std::string text_of(const fs::path& path) {
 }
 
 const Value& member(const Value& object, const std::string& key) {
-  const Value* found = object.is(Type::object) ? object.find(key) : nullptr;
+  const Value* found = object.find(key);
   if (found == nullptr) throw Invalid("it lacks " + json::quoted(key));
   return *found;
 }
@@ -404,8 +404,8 @@ Verification verify(const std::string& folder, const Info& info, Session session
   const bool there = fs::is_regular_file(root / "manifest.json");  // a size of a bundle of several has none of its own
   const Value manifest = there ? json::parse(text_of(root / "manifest.json")) : Value();
   const Value* about = manifest.find("selftest");
-  const Value* images = about != nullptr && about->is(Type::object) ? about->find("images") : nullptr;
-  if (images == nullptr || !images->is(Type::integer) || images->whole < 1) {
+  const Value* images = about != nullptr ? about->find("images", Type::integer) : nullptr;
+  if (images == nullptr || images->whole < 1) {
     found.message = folder + ": the bundle has no self-test; build it again to have it verified";
     return found;
   }
