@@ -15,7 +15,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from edgekit.runtime.predictor import Predictor
+    from edgekit.bundle.loading import load as load
 
 __version__ = "0.1.0"
 
@@ -33,24 +33,10 @@ _HOMES = {
     "Port": "edgekit.spec",
     "Preprocess": "edgekit.spec",
     "Result": "edgekit.runtime.results",
+    "load": "edgekit.bundle.loading",
 }
 
-__all__ = ["__version__", "load", *_HOMES]
-
-
-def load(path: str, **options: Any) -> Predictor:
-    """Open a bundle folder, a checkpoint or an exported ONNX file for prediction.
-
-    Args:
-        path: what to open.
-        options: see ``edgekit.bundle.loading.load``.
-
-    Raises:
-        EdgekitError: what is wrong with the file, or what is not installed.
-    """
-    from edgekit.bundle.loading import load as open_model
-
-    return open_model(path, **options)
+__all__ = ["__version__", *_HOMES]
 
 
 def __getattr__(name: str) -> Any:

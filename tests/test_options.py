@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import types
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_type_hints
 
 import pytest
 
@@ -16,6 +16,7 @@ from edgekit.cli import _app
 from edgekit.cli._options import Only, Was, Without, docs, expanded
 from edgekit.errors import EdgekitError, UsageError, command_line
 from edgekit.runtime.fields import check, current, numbers, option, words
+from edgekit.runtime.options import LoadOptions, OpenOptions, Options, told
 
 
 @dataclass(frozen=True)
@@ -154,3 +155,18 @@ def test_python_is_answered_in_python() -> None:
     with pytest.raises(EdgekitError) as caught:
         edgekit.load("bundle", imgsz=7)
     assert caught.value.options == ("imgsz",) and "--" not in str(caught.value)
+
+
+def test_an_option_that_is_none_is_refused_by_name() -> None:
+    with pytest.raises(UsageError) as caught:
+        edgekit.load("no such file", confidence=0.5)
+    assert caught.value.options == ("confidence",)
+    with pytest.raises(UsageError) as caught:
+        Options().changed({"confidence": 0.5})
+    assert caught.value.options == ("confidence",) and Options().changed({"conf": 0.5}) == Options(0.5)
+
+
+def test_load_takes_the_fields_of_both_dataclasses() -> None:
+    typed = get_type_hints(LoadOptions)
+    assert typed == {f.name: get_type_hints(each)[f.name] for each in (OpenOptions, Options) for f in fields(each)}
+    assert told({"device": "GPU", "conf": 0.5}) == (OpenOptions(device="GPU"), Options(0.5))

@@ -8,23 +8,26 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from edgekit import targets
 from edgekit.bundle import fleet
 from edgekit.errors import EdgekitError, InputError, UsageError, command_line, optional
 from edgekit.runtime import modelcache
 from edgekit.runtime.manifest import Bundle, Shape, is_bundle, read_bundle
-from edgekit.runtime.options import OpenOptions, Options
+from edgekit.runtime.options import OpenOptions, Options, told
 from edgekit.runtime.processor import remark
 from edgekit.runtime.shaped import Shaped
 from edgekit.spec import ModelInfo, Session, parse_imgsz
 from edgekit.targets import Opening, Target
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from edgekit.runtime.options import LoadOptions
     from edgekit.runtime.predictor import Predictor
 
 
@@ -40,15 +43,7 @@ class _Artifact:
 
 
 def load(
-    path: str | Path,
-    device: str | None = None,
-    threads: int | None = None,
-    imgsz: str | int | tuple[int, int] | None = None,
-    foreign: bool = False,
-    task: str | None = None,
-    streams: int | None = None,
-    cache: str | Path | bool = False,
-    **options: Any,
+    path: str | Path, *, foreign: bool = False, verify: bool | Literal["once"] = False, **options: Unpack[LoadOptions]
 ) -> Predictor:
     """Open a model for prediction.
 
@@ -56,46 +51,37 @@ def load(
         path: a bundle folder, a checkpoint (edgekit's or published), an ONNX file that edgekit exported, or an index of
             bundles (``edgekit.bundle.fleet``), of which the first that runs here is opened; ``chosen`` of the answer
             says which and why.
-        device: as the target knows it (``cpu``, ``cuda:0``, ``GPU``, ``NPU``); the target's default otherwise.
-        threads: CPU threads, altogether.
-        imgsz: input size; only a checkpoint can change it, an artifact's is fixed.
         foreign: also take models of other tools (``foreign/external.py``), whose outputs are told by their layout.
-        task: what a foreign model is for, where it does not say.
-        streams: images worked on at once, for more of them a second; by default one, as fast as possible.
-        cache: a folder where the runtime keeps what it compiled, for a faster next start; True: beside the bundle
-            (``edgekit.runtime.modelcache``). Bundles of ov-* targets.
-        options: detection options: ``conf``, ``iou``, ``max_det``, ``classes``, ``agnostic``; and ``verify``: True runs
-            the bundle's self-test before the model answers, "once" only where this very bundle has not passed it on
-            this machine, device, driver and runtime before, which is remembered beside the cache
+        verify: True runs the bundle's self-test before the model answers, "once" only where this very bundle has not
+            passed it on this machine, device, driver and runtime before, which is remembered beside the cache
             (``edgekit.runtime.proven``). With OpenVINO's AUTO also before the first answer from another device.
-            ``outputs`` says how a foreign detector lays its outputs out, where that is in a way of its own
-            (``edgekit.bundle.foreign.outputs``).
+        options: how it is opened and what is kept of what it finds: fields of ``OpenOptions`` and ``Options``
+            (``edgekit.runtime.options``), as ``device="GPU", threads=2, conf=0.4``.
 
     Raises:
         EdgekitError: one sentence on what is wrong with the file, an option, or what is not installed.
         GateError: the self-test fails; the message names the role, the cause and what to do.
     """
-    how = OpenOptions(task, options.pop("outputs", None), imgsz, device, threads, streams, cache)
-    verify = options.pop("verify", False)
+    how, kept = told(options)
     if fleet.is_index(Path(path)):
         index = fleet.read_index(Path(path))
-        chosen, predictor = fleet.first(index, device, lambda folder: _predictor(folder, how, foreign, verify, options))
+        chosen, predictor = fleet.first(
+            index, how.device, lambda folder: _predictor(folder, how, foreign, verify, kept)
+        )
         predictor.chosen = chosen
         return predictor
-    return _predictor(Path(path), how, foreign, verify, options)
+    return _predictor(Path(path), how, foreign, verify, kept)
 
 
-def _predictor(
-    path: Path, how: OpenOptions, foreign: bool, verify: bool | str, options: Mapping[str, Any]
-) -> Predictor:
+def _predictor(path: Path, how: OpenOptions, foreign: bool, verify: bool | Literal["once"], kept: Options) -> Predictor:
     """Of one model that is no index."""
     from edgekit.runtime.predictor import Predictor
 
     session = open_session(path, how, foreign=foreign)
-    return Predictor(_verified(session, path, how, verify) if verify else session, Options(**options))
+    return Predictor(_verified(session, path, how, verify) if verify else session, kept)
 
 
-def _verified(session: Session, path: Path, how: OpenOptions, verify: bool | str) -> Session:
+def _verified(session: Session, path: Path, how: OpenOptions, verify: bool | Literal["once"]) -> Session:
     """``session``, which has passed the self-test of its bundle.
 
     Raises:

@@ -7,10 +7,11 @@ Options(conf=0.4, max_det=50)
 from __future__ import annotations
 
 import operator
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from numbers import Real
 from pathlib import Path
-from typing import SupportsIndex
+from typing import Any, SupportsIndex, TypedDict
 
 from edgekit.errors import UsageError, command_line
 from edgekit.runtime.fields import check, option
@@ -86,6 +87,15 @@ class Options:
             object.__setattr__(self, "classes", tuple(_index("classes", label, 0) for label in given))
         check(self)
 
+    def changed(self, changes: Mapping[str, Any]) -> Options:
+        """These, with other values for the fields that ``changes`` names.
+
+        Raises:
+            UsageError: there is no such field, or its value is out of range.
+        """
+        _check_names(changes, [field.name for field in fields(self)])
+        return replace(self, **changes)
+
     def check(self, info: ModelInfo) -> None:
         """Whether this model can do what is asked for. The default ``max_det`` is a limit that every head takes.
 
@@ -107,6 +117,43 @@ class Options:
                 f"{given}: the model's graph has suppressed duplicates already, as it was made to; "
                 "build it with `head` topk, or export it without nms, to choose"
             )
+
+
+class LoadOptions(TypedDict, total=False):
+    """The fields of both by name, for those who check types."""
+
+    task: str | None
+    outputs: str | None
+    imgsz: str | int | tuple[int, int] | None
+    device: str | None
+    threads: int | None
+    streams: int | None
+    cache: Path | str | bool | None
+    conf: float
+    iou: float
+    max_det: int
+    classes: tuple[int, ...] | None
+    agnostic: bool
+    multi_label: bool
+    clip: bool
+
+
+def told(given: Mapping[str, Any]) -> tuple[OpenOptions, Options]:
+    """How a model is opened, and what is kept of what it finds, of what was given by name.
+
+    Raises:
+        UsageError: there is no such option, or its value is out of range.
+    """
+    owners = {field.name: each for each in (OpenOptions, Options) for field in fields(each)}
+    _check_names(given, list(owners))
+    opening, kept = ({n: v for n, v in given.items() if owners[n] is each} for each in (OpenOptions, Options))
+    return OpenOptions(**opening), Options(**kept)
+
+
+def _check_names(given: Iterable[str], known: Sequence[str]) -> None:
+    for name in given:
+        if name not in known:
+            raise UsageError(f"`{name}`: is no option; options are {', '.join(known)}")
 
 
 def rebuild(candidates: int) -> str:

@@ -19,7 +19,6 @@ Where an image may hold more objects than its Result (``Result.truncated``), a p
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import os
 import threading
 import warnings
@@ -170,7 +169,7 @@ class Predictor:
     def _options(self, changes: dict[str, Any]) -> Options:
         if not changes:
             return self.options
-        chosen = dataclasses.replace(self.options, **changes)
+        chosen = self.options.changed(changes)
         chosen.check(self.info)
         return chosen
 

@@ -107,7 +107,7 @@ class Tiled(Predictor):
         raise UsageError("timed() is of one run of the network; with `tile` a picture takes many")
 
     def _options(self, changes: dict[str, Any]) -> Options:
-        chosen = replace(self.options, **changes)
+        chosen = self.options.changed(changes)
         _of_tile(chosen, self.info).check(self.info)
         return chosen
 
