@@ -12,8 +12,10 @@ import pytest
 
 pytest.importorskip("torch")
 
+from edgekit.bundle.foreign.doubtful import read_detections
 from edgekit.bundle.foreign.referee import diagnose
 from edgekit.bundle.loading import open_session
+from edgekit.errors import InputError
 from edgekit.runtime.image import Geometry, letterbox, read_image, to_input
 from edgekit.runtime.masks import Masks
 from edgekit.runtime.options import Options
@@ -159,3 +161,37 @@ def test_a_planted_fault_is_named(
     task: str, plant: Plant, word: str, answers: Callable[[str], Answers], shared: Path, tmp_path: Path
 ) -> None:
     assert words(shared, task, answers(task), tmp_path, plant) == [word]
+
+
+BAD = {
+    "corners that are none": ("obb", {"segmentation": []}),
+    "a turned box of four numbers": ("obb", {"rbox": [1, 2, 3, 4]}),
+    "a box of two numbers": ("detect", {"bbox": [1, 2]}),
+    "a keypoint without a score": ("pose", {"bbox": [1, 2, 3, 4], "keypoints": [1, 2]}),
+    "an outline of three numbers": ("segment", {"bbox": [1, 2, 3, 4], "segmentation": [[1, 2, 3]]}),
+}
+
+
+@pytest.mark.parametrize("bad", list(BAD))
+def test_detections_that_are_none(bad: str, tmp_path: Path) -> None:
+    """Two of a kind: what one lacks the other cannot make up for."""
+    task, own = BAD[bad]
+    path = tmp_path / "d.json"
+    path.write_text(json.dumps([{"image_id": "a", "category_id": 0, "score": 0.5, **own}] * 2))
+    with pytest.raises(InputError, match=r"d\.json"):
+        read_detections(path, [("a.png", np.zeros((8, 8, 3), np.uint8))], task)
+
+
+def test_masks_are_read_as_they_are_written(tmp_path: Path) -> None:
+    """Run lengths, a polygon, and nothing."""
+    full = np.zeros((3, 9, 12), bool)
+    full[:2, 2:5, 3:8] = True
+    [a, _, empty] = Masks.from_dense(full).rle()
+    square = [[3, 2, 7, 2, 7, 4, 3, 4]]
+    rows = [{"image_id": "a", "category_id": 0, "score": 0.5, "bbox": [3, 2, 5, 3], "segmentation": s}
+            for s in (a, square, empty)]  # fmt: skip
+    (tmp_path / "d.json").write_text(json.dumps(rows))
+    image = np.zeros((9, 12, 3), np.uint8)
+    found = read_detections(tmp_path / "d.json", [("a.png", image)], "segment")
+    result = found.answer(0, image, Geometry(9, 12, 1, 1, 0, 0), Options())
+    assert result.masks is not None and (result.masks.dense() == full).all()

@@ -26,9 +26,11 @@ from edgekit.bundle import build as building
 from edgekit.cli import _app
 from edgekit.errors import InputError, UsageError
 from edgekit.report import bundles, charts, page, pictures
+from edgekit.report.request import Request
 from edgekit.report.verdict import verdict
 from edgekit.runtime.results import Result
 from tests import networks
+from tests.tiny import tiny_bundle
 
 BROWSERS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome", "chrome")
 VOID = {"meta", "img", "br", "link", "input", "hr", "line", "circle", "rect", "polyline", "path"}
@@ -455,12 +457,10 @@ def test_bad_input(made: dict[str, Path], edgekit: Any, tmp_path: Path) -> None:
     assert not (tmp_path / "r.html").exists()
 
 
-def test_bundles_of_two_tasks_do_not_compare() -> None:
-    def opened(task: str) -> Any:
-        return SimpleNamespace(path=Path(task), info=SimpleNamespace(task=task, names=("a",)))
-
-    with pytest.raises(UsageError, match="detect is for detect, pose for pose; only models of one task compare"):
-        bundles._check_alike([opened("detect"), opened("pose")])
+def test_bundles_of_two_tasks_do_not_compare(tmp_path: Path) -> None:
+    made = [tiny_bundle(tmp_path / task, task, "ort-fp32") for task in ("detect", "pose")]
+    with pytest.raises(UsageError, match="detect is for detect, .*pose for pose"):
+        bundles.compare(made, Request())
 
 
 @pytest.mark.parametrize("about", [{"task": "classify", "names": {0: "a", 1: "b", 2: "c"}, "license": "MIT"}, {}])

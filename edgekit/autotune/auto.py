@@ -4,7 +4,7 @@
     made.manifest["plan"]["why"]          # 'ov-int8: 21.3 ms, loses 0.11 points; next is ov-fp16, 28.9 ms'
 
 The folder is the winning bundle as ``edgekit build --target T`` makes it, with ``plan`` in its manifest, ``plan.json``
-and ``plan.png`` beside its files. ``replay`` builds a plan's choice on another machine without measuring.
+and ``plan.svg`` beside its files. ``replay`` builds a plan's choice on another machine without measuring.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@
 | ``fleet.py`` ``store.py`` | an index over several bundles; bundles in a registry, by digest |
 | ``portable.py`` ``ray.py`` | a predictor for other engines' workers |
 | ``layouts.py`` ``conformance.py`` | files as inference servers read them; answers that other programs can be held to |
+| ``deepstream/`` | what DeepStream's nvinfer needs of a bundle |
 | ``foreign/`` | models that other tools made |
 | ``provenance/`` | signature, attestation, bill of materials, model card |
 

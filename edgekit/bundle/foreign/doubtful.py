@@ -112,7 +112,7 @@ def read_detections(path: Path, images: Sequence[tuple[str, Array]], task: str) 
             mine = [row for other, row in read if other in (stem, stem.lstrip("0"))]
             known += len(mine)
             results.append(_result(mine, image.shape[:2], task))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, cv2.error) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, cv2.error) as error:
         raise InputError(
             f"{path}: no detections in COCO's results form, a list of image_id, category_id, bbox, score"
         ) from error
@@ -127,9 +127,9 @@ def _result(rows: Sequence[Json], shape: tuple[int, int], task: str) -> Result:
     labels = np.array([row["category_id"] for row in rows], np.int64)
     result = Result(shape, (), scores=scores, labels=labels)
     if task == "obb":
-        result.rotated_boxes = regularise(np.array([_rotated(row) for row in rows]).reshape(-1, 5))
+        result.rotated_boxes = regularise(np.array([_rotated(row) for row in rows]).reshape(len(rows), 5))
         return result
-    boxes = np.array([row["bbox"] for row in rows], np.float32).reshape(-1, 4)
+    boxes = np.array([row["bbox"] for row in rows], np.float32).reshape(len(rows), 4)
     result.boxes = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], 1)
     if task == "pose" and all(row.get("keypoints") for row in rows):
         result.keypoints = np.array([row["keypoints"] for row in rows], np.float32).reshape(len(rows), -1, 3)
@@ -154,8 +154,5 @@ def _crop(outline: Json | list[list[float]], shape: tuple[int, int]) -> Crop:
         dense = np.zeros(shape, np.uint8)
         polygons = [np.round(np.array(flat, np.float64).reshape(-1, 1, 2)).astype(np.int32) for flat in outline]
         cv2.fillPoly(dense, polygons, 1)
-    rows, columns = np.flatnonzero(dense.any(1)), np.flatnonzero(dense.any(0))
-    if not len(rows):
-        return Crop(0, 0, np.zeros((0, 0), bool))
-    left, top = int(columns[0]), int(rows[0])
-    return Crop(left, top, np.asarray(dense[top : rows[-1] + 1, left : columns[-1] + 1], bool))
+    left, top, width, height = cv2.boundingRect(np.ascontiguousarray(dense, np.uint8))
+    return Crop(left, top, dense[top : top + height, left : left + width].astype(bool))
