@@ -502,6 +502,12 @@ def test_stores(run: Run, bundle: Path, photos: Path, tmp_path: Path) -> None:
     store.rm("/many", recursive=True)
 
 
+@pytest.mark.parametrize("key", ["https://me:secret@host/a.png", "https://me:secret@host/a.tar/b.png"])
+def test_bytes_keep_the_address_that_they_are_from(key: str, photos: Path) -> None:
+    [frame] = listing.frames(listing.Item(key, data=(photos / "d0" / "00.png").read_bytes()))
+    assert frame.error is None and frame.name == key.replace("me:secret@", "")
+
+
 def test_videos_are_one_file_of_many_rows(run: Run, bundle: Path, photos: Path, tmp_path: Path) -> None:
     folder = tmp_path / "in"
     folder.mkdir()

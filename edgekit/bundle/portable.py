@@ -54,11 +54,9 @@ class PortablePredictor:
         overlap: float = 0.2,
         **changes: Any,
     ) -> None:
-        from dataclasses import replace
-
         self.model = str(model)
         self.how = how or OpenOptions()
-        self.options = replace(options or Options(), **changes)
+        self.options = (options or Options()).changed(changes)
         self.batch, self.tile, self.overlap = batch, tile, overlap
 
     @property

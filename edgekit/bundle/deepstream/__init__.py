@@ -26,6 +26,14 @@ SOURCE = Path(__file__).with_name("nvdsinfer_edgekit.cpp")
 CONFIG = "config_infer.txt"
 _CONF, _IOU, _MOST = 0.25, 0.7, 300  # as edgekit's own options begin
 _MODES = {"fp32": 0, "int8": 1, "fp16": 2}  # nvinfer's network-mode
+_BOXES = {"network-type": 0, "cluster-mode": 2, "parse-bbox-func-name": "EdgekitParseBoxes"}
+_MASKS = {
+    "network-type": 3,
+    "cluster-mode": 4,
+    "parse-bbox-instance-mask-func-name": "EdgekitParseMasks",
+    "output-instance-mask": 1,
+    "segmentation-threshold": 0.5,
+}
 _WHY_NOT = {
     "pose": "nvinfer's parsers have no place for keypoints",
     "obb": "what nvinfer's rotated boxes mean is not documented",
@@ -57,12 +65,13 @@ def write(place: Path, info: ModelInfo, precision: str, engines: Sequence[Json] 
 
 
 def config(info: ModelInfo, precision: str, engines: Sequence[Json] = ()) -> str:
-    """The configuration's text. Without an engine nvinfer builds one of ``model.onnx`` and keeps it by the name here.
+    """The configuration's text. Of several engines it names the first; without one nvinfer builds one of ``model.onnx``
+    and keeps it by the name here.
 
     Args:
         precision: ``fp32``, ``fp16`` or ``int8``: what nvinfer builds in, if it does.
     """
-    batch, (height, width), masks = info.batch or 1, info.imgsz, info.task == "segment"
+    batch, (height, width) = info.batch or 1, info.imgsz
     engine = engines[0]["file"] if engines else f"model.onnx_b{batch}_gpu0_{precision}.engine"
     scale = repr(float(info.preprocess.scale))
     keys = {
@@ -82,17 +91,12 @@ def config(info: ModelInfo, precision: str, engines: Sequence[Json] = ()) -> str
         "scaling-filter": 1,
         "labelfile-path": "labels.txt",
         "num-detected-classes": len(info.names),
-        "network-type": 3 if masks else 0,
-        "cluster-mode": 4 if masks else 2,
         "custom-lib-name": "libnvdsinfer_edgekit.so",
-        **(
-            {"parse-bbox-instance-mask-func-name": "EdgekitParseMasks", "output-instance-mask": 1}
-            if masks
-            else {"parse-bbox-func-name": "EdgekitParseBoxes"}
-        ),
-        **({"segmentation-threshold": 0.5} if masks else {}),
+        **(_MASKS if info.task == "segment" else _BOXES),
     }
-    least = {"pre-cluster-threshold": _CONF} | ({} if masks else {"nms-iou-threshold": _IOU, "topk": _MOST})
+    least = {"pre-cluster-threshold": _CONF}
+    if info.task == "detect":  # masks are suppressed by the parser
+        least |= {"nms-iou-threshold": _IOU, "topk": _MOST}
     lines = ["# For DeepStream's nvinfer; not checked on hardware. nvdsinfer_edgekit.cpp is to be compiled first."]
     lines += ["[property]", *(f"{key}={value}" for key, value in keys.items())]
     lines += ["", "[class-attrs-all]", *(f"{key}={value}" for key, value in least.items())]

@@ -145,9 +145,9 @@ def frames(item: Item, stride: int = 1) -> Iterator[Frame]:
     try:
         if item.problem:
             raise InputError(item.problem)
-        stored = is_address(item.key) and not is_remote_file(item.key)
-        if stored or item.archive or item.data is not None:
-            name = shown(item.key) if stored else str(Path(item.key))
+        addressed = is_address(item.key)
+        if item.archive or item.data is not None or (addressed and not is_remote_file(item.key)):
+            name = shown(item.key) if addressed else str(Path(item.key))
             yield Frame(Path(item.key), 0, decoded(data_of(item) or b"", name), name=name)
         else:
             yield from Sources([item.key if is_address(item.key) else Path(item.key)], stride)
