@@ -44,6 +44,14 @@ REFUSED = {
     "INT8 of nothing": ("build {detect} --target ort-int8 --out {new}", "give --data"),
     "a speedup that is not timed": ("build {detect} --target ov-fp16 --require-speedup 2 --out {new}", "-speedup"),
     "scores of a float": ("build {detect} --target ov-fp16 --recalibrate-scores --out {new}", "--recalibrate-scores"),
+    "scores of a float in a shape": (
+        "build {detect} --target ov-fp16 --source 1920x1080 --recalibrate-scores --out {new}",
+        "--recalibrate-scores",
+    ),
+    "a speedup that is not timed in a search": (
+        "build {detect} --target ov-fp16 --imgsz-search --data {photos} --require-speedup 2 --out {new}",
+        "-speedup",
+    ),
     "scores of a classifier": (
         "build {classify} --target ort-int8 --data {classes} --recalibrate-scores --out {new}",
         "--recalibrate-scores",

@@ -27,7 +27,7 @@ from edgekit.bundle.options import BuildOptions
 from edgekit.bundle.shapes import Fit, Size, View, fit
 from edgekit.bundle.source import describe
 from edgekit.errors import GateError, UsageError, optional
-from edgekit.quantize import QuantizeOptions
+from edgekit.quantize import QuantizeOptions, needed
 from edgekit.quantize.pictures import JUDGED
 from edgekit.quantize.sets import Sets
 from edgekit.runtime.manifest import SHAPE_KEYS, Bundle, manifest_of, read_bundle, write_manifest
@@ -78,8 +78,15 @@ def build(source: Path, target: str, out: Path, options: BuildOptions, view: Vie
 
 
 def heeded(options: BuildOptions, target: Target) -> BuildOptions:
-    """Not judged as each size is built, where nothing is quantized: all of them are together, beside the square."""
-    return options if target.narrowing else dataclasses.replace(options, quantize=QuantizeOptions(judged=False))
+    """Not judged as each size is built, where nothing is quantized: all of them are together, beside the square.
+
+    Raises:
+        UsageError: options that the target cannot heed.
+    """
+    if target.narrowing:
+        return options
+    needed(target, options.quantize)  # refuses, before they are left out
+    return dataclasses.replace(options, quantize=QuantizeOptions(judged=False))
 
 
 def check_model(source: Path) -> None:
