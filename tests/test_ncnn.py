@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 from pathlib import Path
 
@@ -74,6 +76,30 @@ def test_a_graph_gives_what_onnx_runtime_gives(name: str, tolerance: float, tmp_
     two = session.run(np.concatenate([batch, batch[..., ::-1]]))["scores"]  # any number of images, one after the other
     np.testing.assert_array_equal(two[0], found[0])
     assert np.abs(two[1] - two[0]).max() > 0.01
+
+
+@needs_ncnn
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="counts threads as Linux tells them")
+def test_it_computes_with_as_many_threads_as_asked_for_and_no_more_than_there_are_cpus(tmp_path: Path) -> None:
+    """Whatever OpenMP is told by the environment. Each thread that calls gets others of its own, which are counted."""
+    graph = _graph(tmp_path, _convolution())
+    (tmp_path / "bundle").mkdir()
+    target = targets.get("ncnn-fp32")
+    target.build(graph, tmp_path / "bundle")
+    batch = np.zeros((1, 3, SIDE, SIDE), np.float32)
+    cpu = min(os.sched_getaffinity(0))
+
+    def started(threads: int | None) -> int:
+        if threads is None:
+            os.sched_setaffinity(0, {cpu})  # of this thread alone
+        session = target.open(tmp_path / "bundle", graph.info, Opening(threads=threads))
+        before = len(os.listdir("/proc/self/task"))
+        session.run(batch)
+        return len(os.listdir("/proc/self/task")) - before
+
+    for threads, others in ((1, 0), (3, 2), (None, 0)):
+        with ThreadPoolExecutor(1) as pool:
+            assert pool.submit(started, threads).result() == others
 
 
 @needs_ncnn

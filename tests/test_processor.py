@@ -10,7 +10,7 @@ import pytest
 
 from edgekit.errors import UsageError
 from edgekit.runtime import processor
-from edgekit.runtime.processor import adds_exactly, check_environment, saturation
+from edgekit.runtime.processor import adds_exactly, check_environment, loaded_asleep, saturation
 
 HASWELL = "processor\t: 0\nmodel name\t: Intel Core i7-4770\nflags\t\t: fpu sse4_2 avx f16c fma avx2\n"
 CASCADE_LAKE = "processor\t: 0\nflags\t\t: fpu avx2 avx512f avx512bw avx512vl avx512_vnni\n"
@@ -124,3 +124,14 @@ def test_a_limit_of_onednn_is_one_of_openvino_alone(value: str, monkeypatch: pyt
     assert processor.remark("ov-int8", 8, "GPU") is None
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_VNNI")
     assert processor.remark("ov-int8", 8) is None
+
+
+def test_threads_are_asleep_of_what_is_loaded_meanwhile_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    with loaded_asleep():
+        assert os.environ["OMP_WAIT_POLICY"] == "passive"
+    assert "OMP_WAIT_POLICY" not in os.environ
+    monkeypatch.setenv("OMP_WAIT_POLICY", "active")
+    with loaded_asleep():
+        assert os.environ["OMP_WAIT_POLICY"] == "active"
+    assert os.environ["OMP_WAIT_POLICY"] == "active"

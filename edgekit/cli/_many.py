@@ -104,15 +104,15 @@ def opened(request: Request, asked: ManyOptions) -> Any:
 
     from edgekit.bundle.loading import open_session
     from edgekit.cli._common import parse_classes
-    from edgekit.data.check import cores
     from edgekit.runtime.manifest import is_bundle
     from edgekit.runtime.many import tracks
     from edgekit.runtime.many.tiles import Tiled
     from edgekit.runtime.predictor import Predictor
+    from edgekit.runtime.processor import usable_cpus
 
     how = request.how
     if asked.tile and is_bundle(request.model):  # a picture is many tiles, which can be worked on at once
-        how = replace(how, streams=how.threads or cores())
+        how = replace(how, streams=how.threads or usable_cpus())
     session = open_session(request.model, how, foreign=True)
     kept = replace(request.kept, classes=parse_classes(request.classes, session.info.names))
     if asked.scoring:

@@ -54,15 +54,16 @@ def check(
     if wanted.sheet is not None:
         refuse_existing(wanted.sheet, force, "sheet")
     from edgekit.data import LabelOptions
-    from edgekit.data.check import cores, examine, open_splits
+    from edgekit.data.check import examine, open_splits
     from edgekit.data.scan import Scan
     from edgekit.errors import GateError
+    from edgekit.runtime.processor import usable_cpus
 
     reading = LabelOptions.from_text(label_options)
     scan = Scan.beside(data[0]) if wanted.cache else Scan()
     datasets = open_splits(data, wanted.task, images, wanted.split, reading, scan)
     with Counted("checking", sum(map(len, datasets))) as counter:
-        report = examine(datasets, wanted.workers or cores(), counter.advance, scan, wanted.quick)
+        report = examine(datasets, wanted.workers or usable_cpus(), counter.advance, scan, wanted.quick)
     if json:
         emit_json(_document(data, datasets, report, wanted.quick))
     else:

@@ -13,7 +13,6 @@ Nothing is drawn, printed or refused here: the caller counts and decides.
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -303,8 +302,3 @@ def crosses_itself(polygon: np.ndarray) -> bool:
     beside = side[:, :1] * (points[:, 1] - points[:, 1:2]) - side[:, 1:] * (points[:, 0] - points[:, :1])
     parted = beside * np.roll(beside, -1, 1) < -(1e-12**2)
     return bool((parted & parted.T).any())
-
-
-def cores() -> int:
-    """Threads worth starting: the processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -18,7 +18,8 @@ import os
 import platform
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from edgekit.errors import UsageError
@@ -203,3 +204,20 @@ def wait_asleep() -> None:
     took 25 s a call on two cores that a dozen processes shared, 0.8 s asleep. Whoever has set the variable is obeyed.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+
+@contextmanager
+def loaded_asleep() -> Iterator[None]:
+    """``wait_asleep`` for what is loaded meanwhile alone: OpenMP reads the variable when it is loaded."""
+    given = "OMP_WAIT_POLICY" in os.environ
+    wait_asleep()
+    try:
+        yield
+    finally:
+        if not given:
+            os.environ.pop("OMP_WAIT_POLICY", None)
+
+
+def usable_cpus() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -30,7 +30,7 @@ from types import ModuleType
 import numpy as np
 
 from edgekit.errors import InputError, UsageError, not_installed, optional
-from edgekit.runtime.processor import is_cpu
+from edgekit.runtime.processor import is_cpu, loaded_asleep, usable_cpus
 from edgekit.spec import Graph, ModelInfo, Session
 from edgekit.targets._target import Opening, Target, TargetOptions
 
@@ -49,6 +49,18 @@ def missing_to_build() -> str | None:
     if _converter() is None:
         return "ncnn-* are converted by pnnx, which is not installed; run: pip install --no-deps pnnx"
     return None
+
+
+def _ncnn(what: str) -> ModuleType:
+    """The module ``ncnn``. Its threads sleep where they wait for each other: spinning they take the processor from
+    whatever is called next, another candidate of a race among them.
+
+    Raises:
+        MissingPackageError: it is not installed.
+    """
+    with optional(what, EXTRA), loaded_asleep():
+        import ncnn
+    return ncnn  # type: ignore[no-any-return]
 
 
 def _converter() -> str | None:
@@ -106,8 +118,7 @@ def _check_layers(param: Path, graph: Graph) -> None:
     Raises:
         InputError: there is one, or an output was lost.
     """
-    with optional("ncnn-*", EXTRA):
-        import ncnn
+    ncnn = _ncnn("ncnn-*")
     for kind, name in _layers(param):
         if ncnn.layer_to_index(kind) < 0:
             raise InputError(f"{graph.path}: ncnn has no layer for {kind} ({name}); build for another target")
@@ -149,18 +160,17 @@ class NcnnSession(Session):
     concurrent = True  # each run has an extractor of its own
 
     def __init__(self, place: Path, info: ModelInfo, target: Target, opening: Opening) -> None:
-        with optional(target.name, EXTRA):
-            import ncnn
+        ncnn = _ncnn(target.name)
         if not is_cpu(opening.device):
             raise UsageError(f"device {opening.device}: {target.name} runs on cpu")
         self.info, self.target, self.path, self.threads = info, target.name, place / PARAM, opening.threads
-        self._ncnn: ModuleType = ncnn
+        self._ncnn = ncnn
         self.weights = "f16" if target.precision == "fp16" else "f32"
         self._half = target.precision == "fp16" and bool(ncnn.cpu_support_arm_asimdhp())
         self._net = ncnn.Net()
         settings = self._net.opt
         settings.use_vulkan_compute = False
-        settings.num_threads = opening.threads or ncnn.get_physical_big_cpu_count()
+        settings.num_threads = opening.threads or min(ncnn.get_physical_big_cpu_count(), usable_cpus())
         settings.use_bf16_storage = False
         for name in ("use_fp16_packed", "use_fp16_storage", "use_fp16_arithmetic"):
             setattr(settings, name, self._half)

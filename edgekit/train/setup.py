@@ -7,7 +7,6 @@ run.forward(batch), run.average.net, run.progress.epoch
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +21,7 @@ from edgekit.data.dataset import Dataset
 from edgekit.data.derived import NAME, Derived
 from edgekit.data.scan import Scan
 from edgekit.errors import InputError, UsageError
-from edgekit.runtime.processor import is_cpu
+from edgekit.runtime.processor import is_cpu, usable_cpus
 from edgekit.spec import Json, JsonView, ModelSpec
 from edgekit.train import memory, optim, qat, sets, start
 from edgekit.train.augment import Augment
@@ -341,8 +340,7 @@ def _batch(
 def _workers(options: TrainOptions, world: DistributedContext) -> int:
     if options.workers is not None:
         return options.workers
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(max(cores // world.here, 1), 8)
+    return min(max(usable_cpus() // world.here, 1), 8)
 
 
 def _loader(training: Dataset, scale: str, options: TrainOptions, world: DistributedContext) -> Loader:
