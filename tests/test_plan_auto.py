@@ -15,7 +15,7 @@ from edgekit.bundle import build as building
 from edgekit.bundle import loading
 from edgekit.bundle.options import BuildOptions
 from edgekit.cli import main
-from edgekit.errors import GateError, InputError
+from edgekit.errors import GateError, InputError, UsageError
 from edgekit.quantize import QuantizeOptions
 from edgekit.runtime.manifest import Bundle, read_bundle, write_manifest
 from tests.tiny import tiny_bundle
@@ -194,6 +194,23 @@ def test_a_plan_is_replayed_without_a_clock(world: Any, tmp_path: Path, monkeypa
     assert again.manifest["plan"] == first.manifest["plan"] | {"replayed": True}
     model = {name for name in first.manifest["files"] if not name.startswith("plan.")}
     assert {n: again.manifest["files"][n] for n in model} == {n: first.manifest["files"][n] for n in model}
+
+
+def test_a_plan_of_another_activation_is_not_replayed_on_this_one(world: Any, tmp_path: Path) -> None:
+    model = Path(__file__).parents[1] / "models/shapes.pt"
+    run(world, tmp_path / "out")
+    path = tmp_path / "out" / "plan.json"
+    plan = json.loads(path.read_text())
+    for variant in ("hardswish", "silu"):
+        plan["choice"]["variant"] = variant
+        path.write_text(json.dumps(plan))
+        world["built"].clear()
+        if variant == "silu":
+            assert auto.replay(model, path, tmp_path / "there", QuantizeOptions()).target == world["built"][0]
+            continue
+        with pytest.raises(UsageError, match=variant):
+            auto.replay(model, path, tmp_path / "there", QuantizeOptions())
+        assert not world["built"]
 
 
 def test_a_replayed_int8_keeps_the_plan_s_limit_and_is_not_timed(world: Any, tmp_path: Path) -> None:

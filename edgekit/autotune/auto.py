@@ -26,7 +26,7 @@ from edgekit.bundle.exports import Exports
 from edgekit.bundle.options import BuildOptions
 from edgekit.bundle.shapes import View
 from edgekit.bundle.source import describe
-from edgekit.errors import GateError, InputError
+from edgekit.errors import GateError, InputError, UsageError
 from edgekit.quantize import QuantizeOptions
 from edgekit.quantize.sets import Sets
 from edgekit.runtime.manifest import Bundle, read_bundle
@@ -124,7 +124,7 @@ def replay(
 
     Raises:
         InputError: ``path`` holds no plan.
-        UsageError: this machine, or the request, lacks what the plan needs.
+        UsageError: this machine, or the request, lacks what the plan needs, or ``source`` is of another activation.
         GateError: the bundle's own gates, as for ``edgekit build``.
     """
     plan = document.read(path)
@@ -139,9 +139,12 @@ def replay(
     options = BuildOptions(size, choice.batch, images, **form, quantize=own)
     shapes = choice.shapes or (size,)
     with building.failures_to(out), building.workspace(out) as folder:
-        files = folder / "planned"
+        files, exports = folder / "planned", Exports(folder)
+        variant = plan["choice"].get("variant")
+        if variant and exports.checkpoint(source).spec.activation.replace(":", "-") != variant:
+            raise UsageError(f"`plan` {path}: is of a checkpoint with {variant}; give that one, not {source}")
         sets = fitted.sets_of(source, options, targets.get(choice.target)) if len(shapes) > 1 else None
-        fitted.assemble(source, choice.target, files, shapes, options, say, Exports(folder), sets)
+        fitted.assemble(source, choice.target, files, shapes, options, say, exports, sets)
         seal(files, plan | {"replayed": True})
         building.move_into_place(files, out)
     return read_bundle(out, verify=False)
