@@ -211,9 +211,8 @@ def _try(rung: Rung, move: Move, now: Rung, ladder: Ladder, world: World) -> Non
         return
     saved = _raced(rung, now, ladder, world)
     if saved <= 0:
-        rung.verdict = (
-            f"saves nothing here: {rung.speedup:.2f} times as fast as the start, {_name(now)} {now.speedup:.2f}"
-        )
+        speeds = f"{rung.speedup:.2f} times as fast as the start, {now.candidate.name} {now.speedup:.2f}"
+        rung.verdict = f"saves nothing here: {speeds}"
         return
     stands_in = world.stands_in(rung.candidate)
     rung.judged = world.judge(rung.candidate, max(ladder.limit - now.drop, 0.0) if move.narrows else None)
@@ -238,7 +237,3 @@ def _raced(rung: Rung, now: Rung, ladder: Ladder, world: World) -> float:
     rung.time = _scaled(first.time, times[rung.candidate.name])
     before = times[now.candidate.name].ratio
     return first.time.ms * (before - rung.time.ratio) if rung.time.ratio < (1 - CLEAR) * before else 0.0
-
-
-def _name(rung: Rung) -> str:
-    return rung.candidate.name
