@@ -213,7 +213,9 @@ def test_speeds_that_are_none(text: str) -> None:
         (["--to", "2x", "--val", "other.yaml"], "--val"),
         (["--to", "2x", "--target", "ort-fp8"], "ort-fp8"),
         (["--to", "2x"], "absent.pt"),
+        (["--to", "2x", "--activation", "relu"], "--activation"),
         (["--source", "640x480"], "--to"),
+        (["--max-drop", "1"], "--to"),
         (["--train", "runs/here"], "--to"),
     ],
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -108,7 +108,7 @@ def command(
     """Make a trained model so many times as fast within a limit on accuracy, and print what each step cost and gained;
     or swap its activation alone."""
     if goal.to is not None:
-        _check_alone(wanted, common, images)
+        _check_reach(goal, wanted, common, images)
         refuse_existing(out, force)
         _reach(model, data, out, goal, wanted, common, json)
         return
@@ -142,13 +142,17 @@ def _check_goal(goal: ReachOptions) -> None:
     Raises:
         UsageError: it was given.
     """
-    for name in ("source", "train", "max_f1_drop", "max_class_drop"):
-        if getattr(goal, name) is not None:
-            raise UsageError(f"`{name}` goes with `to`, how many times as fast the model is to be")
+    for name in _given(goal):
+        raise UsageError(f"`{name}` goes with `to`, how many times as fast the model is to be")
 
 
-def _check_alone(wanted: TuneOptions, common: TrainOptions, images: list[str] | None) -> None:
-    """Refuse what goes without ``to`` alone.
+def _given(options: ReachOptions | TuneOptions) -> list[str]:
+    """Names of those that differ from their defaults."""
+    return [each.name for each in fields(options) if getattr(options, each.name) != each.default]
+
+
+def _check_reach(goal: ReachOptions, wanted: TuneOptions, common: TrainOptions, images: list[str] | None) -> None:
+    """Refuse what goes without ``to``, or with ``train``, alone.
 
     Raises:
         UsageError: it was given.
@@ -157,6 +161,9 @@ def _check_alone(wanted: TuneOptions, common: TrainOptions, images: list[str] | 
     for name, value in given.items():
         if value:
             raise UsageError(f"`to` takes no `{name}`: give `data`, a data.yaml with train and val, or pictures")
+    for name in _given(wanted):
+        if goal.train is None and name not in ("target", "budget"):
+            raise UsageError(f"`{name}` with `to` goes with `train`, the folder of the training")
 
 
 def _reach(
