@@ -64,14 +64,15 @@ def compared(before: Measured, after: Measured, limits: Limits) -> Compared:
         checked.append((f"class {worst['class']}", worst["drop_points"], most, limits.per_class is not None))
     if shift is not None:
         row["score_shift"] = shift
-    said = [
+    sentences = [
         (f"{what} drops by {drop:.2f} points, {most:.3g} are allowed", asked)
         for what, drop, most, asked in checked
         if drop > most
     ]
-    if len(said) > sum(asked for _, asked in said):
-        row["exceeds"] = [sentence for sentence, asked in said if not asked]
-    over = [sentence for sentence, asked in said if asked]
+    warned = [sentence for sentence, asked in sentences if not asked]
+    if warned:
+        row["exceeds"] = warned
+    over = [sentence for sentence, asked in sentences if asked]
     return Compared(row, over, max(drop - most for _, drop, most, asked in checked if asked))
 
 
