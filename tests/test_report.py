@@ -153,7 +153,8 @@ def found_of(*entries: dict[str, Any], **changes: Any) -> dict[str, Any]:
         "title": "a and b", "task": "detect", "entries": list(entries), "verdict": verdict(entries, 1.0),
         "max_drop": 1.0,
         "pairs": [{"name": entries[-1]["name"], "pairs": [pair], "differ": 1, "looked": 20}],
-        "classes": bundles._classes(entries), "machine": {"cpu": {"model": "A CPU"}}, "machine_name": "A CPU, 2 cores",
+        "classes": bundles.class_rows(entries),
+        "machine": {"cpu": {"model": "A CPU"}}, "machine_name": "A CPU, 2 cores",
         "notes": ["a note"], "licenses": ["AGPL-3.0"], **changes,
     }  # fmt: skip
 
@@ -236,7 +237,7 @@ def test_doubts_are_said() -> None:
 def test_classes_come_with_the_largest_loss_first() -> None:
     one, two = entry("a"), entry("b")
     two["accuracy"]["per_class"][1]["map50_95"] = 0.1
-    rows = bundles._classes([one, two])
+    rows = bundles.class_rows([one, two])
     assert [row["name"] for row in rows] == ["<b>cat</b>", "dog"]
     assert rows[0]["worst"] == pytest.approx(-0.34)
 
@@ -332,7 +333,7 @@ def test_the_pareto_front_joins_what_nothing_beats() -> None:
     points = [
         charts.Point(*p) for p in (("a", 10.0, 40.0), ("b", 20.0, 44.0), ("beaten", 25.0, 43.0), ("c", 30.0, 45.0))
     ]
-    assert [p.name for p in charts._front(points)] == ["a", "b", "c"]
+    assert [p.name for p in charts.unbeaten(points)] == ["a", "b", "c"]
     drawn = charts.pareto([*points, charts.Point("<x>", 5.0, 39.0)], "ms", "mAP")
     assert drawn.count("<circle") == 5
     assert "&lt;x&gt;" in drawn and "<x>" not in drawn
@@ -340,7 +341,7 @@ def test_the_pareto_front_joins_what_nothing_beats() -> None:
 
 @pytest.mark.parametrize(("low", "high"), [(0, 1), (0, 47.3), (43.9, 44.1), (-3, 5), (2, 2), (0, 1e-4), (0, 12345)])
 def test_ticks_are_round_and_span_the_values(low: float, high: float) -> None:
-    ticks = charts._ticks(low, high)
+    ticks = charts.ticks(low, high)
     assert ticks[0] <= low and ticks[-1] >= high
     assert 2 <= len(ticks) <= 9
     steps = np.diff(ticks)

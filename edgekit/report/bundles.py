@@ -107,7 +107,7 @@ def compare(
         "verdict": verdict(entries, request.max_drop),
         "max_drop": request.max_drop,
         "pairs": pairs,
-        "classes": _classes(entries),
+        "classes": class_rows(entries),
         "machine": about,
         "machine_name": machine_name(about),
         "notes": notes,
@@ -364,7 +364,7 @@ def _against_first(entries: Sequence[dict[str, Any]], notes: list[str]) -> None:
             entry["where"] = f"{built['metric']} at its build, on {built['images']} images of {built['on']}"
 
 
-def _classes(entries: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def class_rows(entries: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """A row per class of the set: objects, then each entry's figure; the largest loss first."""
     scored = [e for e in entries if e["accuracy"]]
     if not scored:

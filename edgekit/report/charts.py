@@ -49,11 +49,11 @@ def pareto(
         legend: a line of text above the drawing.
     """
     ys = [p.y for p in points] + ([] if least is None else [least])
-    x_axis = _ticks(0, max([p.x for p in points] + [*others]) * 1.15)
+    x_axis = ticks(0, max([p.x for p in points] + [*others]) * 1.15)
     pad = max((max(ys) - min(ys)) * 0.3, 0.5)
-    y_axis = _ticks(min(ys) - pad, max(ys) + pad)
+    y_axis = ticks(min(ys) - pad, max(ys) + pad)
     place = _Frame(x_axis, y_axis)
-    line = " ".join(f"{place.x(p.x):.1f},{place.y(p.y):.1f}" for p in _front(points, rising))
+    line = " ".join(f"{place.x(p.x):.1f},{place.y(p.y):.1f}" for p in unbeaten(points, rising))
     bottom = HEIGHT - BOTTOM
     marks = [f'<path class="other" d="M{place.x(x):.1f} {bottom - 6}v12"/>' for x in others]
     if legend:
@@ -138,7 +138,7 @@ class _Frame:
         return found
 
 
-def _front(points: Sequence[Point], rising: bool = False) -> list[Point]:
+def unbeaten(points: Sequence[Point], rising: bool = False) -> list[Point]:
     """Points that nothing else beats in both, fastest first."""
     front: list[Point] = []
     for p in sorted(points, key=lambda p: (-p.x if rising else p.x, -p.y)):
@@ -147,7 +147,7 @@ def _front(points: Sequence[Point], rising: bool = False) -> list[Point]:
     return front
 
 
-def _ticks(low: float, high: float) -> list[float]:
+def ticks(low: float, high: float) -> list[float]:
     """Four to eight round numbers that span ``low`` to ``high``."""
     span = max(high - low, 1e-9)
     step = 10 ** math.floor(math.log10(span / 4))
