@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import settings
 
 from edgekit.errors import EdgekitError, MissingPackageError
 from edgekit.runtime import processor
@@ -32,8 +31,11 @@ HAS_TORCH = importlib.util.find_spec("torch") is not None
 WITHOUT_TORCH = "needs torch, which is not installed here (pip install 'edgekit[train]')"
 
 
-settings.register_profile("edgekit", deadline=None)  # a busy machine is no fault
-settings.load_profile("edgekit")
+if importlib.util.find_spec("hypothesis") is not None:  # which the few tests on the emulated ARM machine do without
+    from hypothesis import settings
+
+    settings.register_profile("edgekit", deadline=None)  # a busy machine is no fault
+    settings.load_profile("edgekit")
 
 
 def pytest_configure(config: pytest.Config) -> None:
