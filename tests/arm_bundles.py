@@ -3,14 +3,16 @@
     made(folder, TARGETS)         # folder/TASK-TARGET, folder/TASK.pt, folder/pictures; minutes, needs PyTorch
 
 ``models/shapes.pt`` finds shapes. The other tasks get its backbone, neck and branches for boxes and classes, and
-random weights where they have layers of their own (masks, keypoints, angles, classes of the whole picture): what is
-found has clear scores, and every output depends on the picture.
+random weights where they have layers of their own (masks, angles, classes of the whole picture); keypoints are fitted
+to the boxes. What is found has clear scores, and every output depends on the picture.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import cv2
 
@@ -19,6 +21,14 @@ from edgekit.bundle.build import build
 from edgekit.bundle.exports import Exports
 from edgekit.bundle.options import BuildOptions
 from edgekit.quantize.options import QuantizeOptions
+from edgekit.runtime.image import prepare
+from edgekit.spec import Preprocess
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from edgekit.tasks.pose.net import Pose
 
 MODELS = {
     "detect": "yolo12n", "segment": "yolo12n-seg", "pose": "yolo12n-pose", "obb": "yolo12n-obb",
@@ -26,7 +36,8 @@ MODELS = {
 }  # fmt: skip
 SIZE = (160, 160)
 PICTURES = 3
-POINTS = 0.1  # what weighs the last layer of the keypoints
+POINTS = 0.1  # what weighs random layers of the keypoints
+KEYPOINTS = 22, 3  # whose branch is no narrower than that for boxes
 
 
 def made(folder: Path, targets: Sequence[str], tasks: Sequence[str] = tuple(MODELS)) -> None:
@@ -54,21 +65,67 @@ def pictures(folder: Path, photos: Sequence[Path]) -> None:
 
 def checkpoint_of(task: str, path: Path) -> Path:
     """A checkpoint of ``task`` with the small model's weights wherever names and shapes agree."""
-    import torch
-
     from edgekit import checkpoint
     from edgekit.checkpoint import catalog
 
     trained = checkpoint.load(shapeset.CHECKPOINT)
-    spec = catalog.spec(MODELS[task], classes=len(trained.names))
+    spec = catalog.spec(MODELS[task], classes=len(trained.names), keypoint_shape=KEYPOINTS if task == "pose" else None)
     found = checkpoint.new(spec, trained.names, seed=0)
     own = found.net.state_dict()
     same = {k: v for k, v in trained.net.state_dict().items() if k in own and own[k].shape == v.shape}
     found.net.load_state_dict(own | same)
-    if task == "pose":  # random points lie hundreds of pixels away, where one step of eight bits is tens of pixels
-        with torch.no_grad():
-            for branch in found.net.head.cv4:
-                branch[-1].weight *= POINTS
+    if task == "pose":
+        points_on_boxes(found.net, sorted((path.parent / "set" / "images" / "train").iterdir()))
     found.imgsz = SIZE
     checkpoint.save(found, path)
     return path
+
+
+def points_on_boxes(net: nn.Module, photos: Sequence[Path]) -> None:
+    """Keypoints at fixed places of the object's box, as far as the last layer can tell from what tells the box.
+
+    Random ones would lie at fixed places beside a *cell*: where rounding makes NMS keep another cell of an object,
+    they move as far as the cells are apart, which no trained network's do.
+    """
+    import torch
+
+    from edgekit.nn.boxhead import cell_centres
+
+    head = cast("Pose", net.eval().head)
+    for theirs, mine in zip(head.cv2, head.cv4, strict=True):
+        for layer in (0, 1):
+            own = mine[layer].state_dict()
+            for name, values in theirs[layer].state_dict().items():
+                if name == "conv.weight":
+                    own[name].zero_()
+                own[name][tuple(slice(n) for n in values.shape)] = values
+    batch = prepare([cv2.imread(str(photo)) for photo in photos], SIZE, Preprocess())[0]
+    maps: list[torch.Tensor] = []
+    hooks = [branch[-1].register_forward_pre_hook(lambda _, given: maps.append(given[0])) for branch in head.cv4]
+    with torch.no_grad():
+        found = net(torch.from_numpy(batch))
+    for hook in hooks:
+        hook.remove()
+    centres, strides = cell_centres(maps)
+    places = torch.tensor([[i % 5 / 4, i // 5 / 4] for i in range(head.points)])  # of the box, 0..1
+    near, far = found["boxes"][:, :, None].chunk(2, 3)
+    wanted = ((near + (far - near) * places) / strides[0, 0, :, None, None] - centres[0].T[:, None] + 0.5) / 2
+    ends = [0, *itertools.accumulate(each.shape[2] * each.shape[3] for each in maps)]
+    clear = found["scores"].amax(1) > 0.2
+    for branch, inputs, cells in zip(head.cv4, maps, map(slice, ends, ends[1:]), strict=True):
+        at = clear[:, cells]
+        fit(branch[-1], inputs.flatten(2).transpose(1, 2)[at], wanted[:, cells][at].flatten(1), head.values)
+
+
+def fit(layer: nn.Conv2d, x_NC: torch.Tensor, xy_NK: torch.Tensor, values: int) -> None:
+    """The layer's rows for x and y by ridge regression, those for visibility damped; all damped without examples."""
+    import torch
+
+    layer.weight.data *= POINTS
+    if len(x_NC) <= x_NC.shape[1]:
+        return
+    a = torch.nn.functional.pad(x_NC, (0, 1), value=1.0).double()
+    ridge = 1e-3 * len(a) * torch.eye(a.shape[1], dtype=torch.float64)
+    fitted = torch.linalg.solve(a.T @ a + ridge, a.T @ xy_NK.double()).T.float()
+    rows = torch.arange(len(layer.weight)) % values < 2
+    layer.weight.data[rows, :, 0, 0], layer.bias.data[rows] = fitted[:, :-1], fitted[:, -1]
