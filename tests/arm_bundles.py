@@ -3,8 +3,8 @@
     made(folder, TARGETS)         # folder/TASK-TARGET, folder/TASK.pt, folder/pictures; minutes, needs PyTorch
 
 ``models/shapes.pt`` finds shapes. The other tasks get its backbone, neck and branches for boxes and classes, and
-random weights where they have layers of their own (masks, angles, classes of the whole picture); keypoints are fitted
-to the boxes. What is found has clear scores, and every output depends on the picture.
+random weights where they have layers of their own (masks, classes of the whole picture); keypoints are fitted to the
+boxes, angles are much the same everywhere. What is found has clear scores, and every output depends on the picture.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ MODELS = {
 }  # fmt: skip
 SIZE = (160, 160)
 PICTURES = 3
-POINTS = 0.1  # what weighs random layers of the keypoints
+DAMPED = 0.1  # what weighs random layers of keypoints and angles
 KEYPOINTS = 22, 3  # whose branch is no narrower than that for boxes
 
 
@@ -76,6 +76,9 @@ def checkpoint_of(task: str, path: Path) -> Path:
     found.net.load_state_dict(own | same)
     if task == "pose":
         points_on_boxes(found.net, sorted((path.parent / "set" / "images" / "train").iterdir()))
+    if task == "obb":
+        for branch in cast("nn.ModuleList", found.net.head.cv4):
+            branch[-1].weight.data *= DAMPED
     found.imgsz = SIZE
     checkpoint.save(found, path)
     return path
@@ -121,7 +124,7 @@ def fit(layer: nn.Conv2d, x_NC: torch.Tensor, xy_NK: torch.Tensor, values: int) 
     """The layer's rows for x and y by ridge regression, those for visibility damped; all damped without examples."""
     import torch
 
-    layer.weight.data *= POINTS
+    layer.weight.data *= DAMPED
     if len(x_NC) <= x_NC.shape[1]:
         return
     a = torch.nn.functional.pad(x_NC, (0, 1), value=1.0).double()
