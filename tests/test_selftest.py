@@ -348,6 +348,18 @@ def test_the_tail_of_a_full_list_may_lack_partners() -> None:
     assert selftest.gaps([(want, have)], "topk", "f32", 100)["scores"].max() == 0
 
 
+@pytest.mark.parametrize(("precision", "most"), [("f32", 3.0), ("f16", 0.0)])
+def test_an_objects_other_cell_is_no_difference_in_low_precision(precision: str, most: float) -> None:
+    """Two cells a tenth of a pixel apart that say other things of their mask, found by rounding the other way round."""
+    own = np.array([[1.0, 2], [4, 5], [7, 7]])
+    boxes = [[10.0, 10, 20, 20], [10.1, 10, 20, 20], [50, 50, 70, 70]]
+    want = {**answer([0.8, 0.8, 0.5], boxes), "mask_coefficients": own}
+    have = {**answer([0.8, 0.8, 0.5], boxes), "mask_coefficients": own[[1, 0, 2]]}
+    assert selftest.gaps([(want, have)], "topk", precision, 100)["mask_coefficients"].max() == most
+    have["mask_coefficients"] = own[[2, 2, 0]]  # what no cell near it says
+    assert selftest.gaps([(want, have)], "topk", precision, 100)["mask_coefficients"].max() >= 3
+
+
 def test_angles_are_compared_modulo_half_a_turn() -> None:
     want = answer([0.9], [[0, 0, 9, 9]])
     want["rotated_boxes"], want["angles"] = want.pop("boxes"), np.array([np.pi / 2 - 1e-4])

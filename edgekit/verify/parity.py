@@ -224,11 +224,7 @@ def pair_rows(want: Roles, have: Roles, reach: float = 16.0) -> tuple[np.ndarray
     Returns:
         (rows of ``want``, rows of ``have``), best scores first.
     """
-    role = "rotated_boxes" if "rotated_boxes" in want else "boxes"
-    gap = np.abs(want[role][:, None] - have[role][None]).max(2)
-    # Neighbouring cells answer with boxes a pixel apart, and in low precision that tells them apart no longer.
-    apart = gap + PER_SCORE * np.abs(want["scores"][:, None] - have["scores"])
-    apart[(want["labels"][:, None] != have["labels"][None]) | (gap > reach)] = np.inf
+    apart = distances(want, have, reach)
     rows, partners = [], []
     for row in np.argsort(-want["scores"], kind="stable"):
         partner = int(apart[row].argmin()) if apart.shape[1] else -1
@@ -237,6 +233,17 @@ def pair_rows(want: Roles, have: Roles, reach: float = 16.0) -> tuple[np.ndarray
             partners.append(partner)
             apart[:, partner] = np.inf
     return np.array(rows, int), np.array(partners, int)
+
+
+def distances(want: Roles, have: Roles, reach: float = np.inf) -> np.ndarray:
+    """``[K, L]`` pixels, a difference in score weighed, between two answers' candidates (``pair_rows``); infinite
+    where labels differ or boxes are further apart than ``reach``."""
+    role = "rotated_boxes" if "rotated_boxes" in want else "boxes"
+    gap = np.abs(want[role][:, None] - have[role][None]).max(2)
+    # Neighbouring cells answer with boxes a pixel apart, and in low precision that tells them apart no longer.
+    apart: np.ndarray = gap + PER_SCORE * np.abs(want["scores"][:, None] - have["scores"])
+    apart[(want["labels"][:, None] != have["labels"][None]) | (gap > reach)] = np.inf
+    return apart
 
 
 def check(report: Mapping[str, Mapping[str, Any]], name: str, reference: str = "the checkpoint") -> None:

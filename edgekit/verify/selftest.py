@@ -39,7 +39,7 @@ from edgekit.runtime.image import read_image
 from edgekit.runtime.manifest import Bundle
 from edgekit.runtime.predictor import Predictor
 from edgekit.spec import NMS_IOU, Json, Session
-from edgekit.verify.parity import SEEN, pair_rows
+from edgekit.verify.parity import SEEN, distances, pair_rows
 from edgekit.verify.rounding import TIMES
 from edgekit.verify.stages import Lineage, narrowest
 
@@ -49,8 +49,11 @@ DOCUMENT = f"{FOLDER}/selftest.json"
 KEPT, JUDGED = 36, 18  # candidates of an image that are stored, and of those the best, which must have a partner
 SAMPLES = 512  # values of the mask prototypes
 STAGE_VALUES = 16
-PLACES = ("boxes", "rotated_boxes", "keypoints")  # pixels
+BOXES = ("boxes", "rotated_boxes")
+PLACES = (*BOXES, "keypoints")  # pixels
 _PER_CANDIDATE = (*PLACES, "angles", "visibility", "mask_coefficients")
+OWN = ("mask_coefficients", "keypoints", "angles")  # what a task tells of a candidate besides place and score
+ALIKE = 1.0  # pixels (and PER_SCORE), by which low precision tells an object's neighbouring cells apart no longer
 _BORDER = 0.3  # of the overlap of two boxes, by which rounding may move it
 _HUGE = 1e9
 _MOST_IMAGES = 16
@@ -254,9 +257,10 @@ def _paired(want: Answers, have: Answers, head: str, precision: str, side: int) 
     differ = {"scores": np.concatenate([np.abs(want["scores"][rows] - have["scores"][partners]), *lonely])}
     least = 0.0 if precision == "f32" else SEEN * want["scores"].max(initial=0.0)
     seen = want["scores"][rows] >= least
+    cells = partners if precision == "f32" else _cells(want, have, rows, partners)
     for role in _PER_CANDIDATE:
         if role in want:
-            gap = np.abs(want[role][rows] - have[role][partners])
+            gap = np.abs(want[role][rows] - have[role][partners if role in BOXES else cells])
             if role == "angles":
                 gap = np.minimum(gap % np.pi, np.pi - gap % np.pi)
             if role in PLACES:
@@ -265,6 +269,19 @@ def _paired(want: Answers, have: Answers, head: str, precision: str, side: int) 
     if "mask_prototypes" in want:
         differ["mask_prototypes"] = _apart(want["mask_prototypes"], have["mask_prototypes"])
     return differ
+
+
+def _cells(want: Answers, have: Answers, rows: np.ndarray, partners: np.ndarray) -> np.ndarray:
+    """Of the candidates of ``have`` that place and score cannot tell from each of ``partners``, the one whose own
+    values are nearest: neighbouring cells find the same object, and need not say the same of it."""
+    role = next((name for name in OWN if name in want), None)
+    if role is None or not len(rows):
+        return partners
+    apart = distances(want, have)[rows]
+    alike = apart <= apart[np.arange(len(rows)), partners][:, None] + ALIKE
+    own = np.abs(want[role][rows][:, None] - have[role]).reshape(*apart.shape, -1).mean(2)
+    chosen: np.ndarray = np.where(alike, own, np.inf).argmin(1)
+    return chosen
 
 
 def _lonely(one: Answers, paired: np.ndarray, other: Answers, head: str) -> np.ndarray:

@@ -22,7 +22,7 @@ using json::Type;
 using json::Value;
 
 constexpr std::size_t kept = 36, judged = 18, samples = 512, most_images = 16;
-constexpr double seen = 0.25, per_score = 100.0, reach = 16.0, huge = 1e9, nms_iou = 0.7, border = 0.3;
+constexpr double seen = 0.25, per_score = 100.0, reach = 16.0, huge = 1e9, nms_iou = 0.7, border = 0.3, alike = 1.0;
 constexpr double pi = 3.14159265358979323846, golden = 0.6180339887498949;
 constexpr double infinite = std::numeric_limits<double>::infinity();
 constexpr const char* document_name = "selftest/selftest.json";
@@ -263,8 +263,18 @@ const Rows& places_of(const Answers& answers) {
 
 using Pairs = std::vector<std::pair<std::size_t, std::size_t>>;  // rows that are one candidate: wanted, found
 
-Pairs paired(const Answers& want, const Answers& have, double most) {
+// Pixels, a difference in score weighed, between two candidates; infinite where labels differ or boxes are further apart
+// than `most`.
+double apart(const Answers& want, std::size_t i, const Answers& have, std::size_t k, double most = infinite) {
   const Rows &ours = places_of(want), &theirs = places_of(have);
+  if (want.labels[i] != have.labels[k]) return infinite;
+  double gap = 0;
+  for (std::size_t c = 0; c < ours.width; ++c)
+    gap = std::max(gap, std::abs(ours.values[i * ours.width + c] - theirs.values[k * theirs.width + c]));
+  return gap > most ? infinite : gap + per_score * std::abs(want.scores[i] - have.scores[k]);
+}
+
+Pairs paired(const Answers& want, const Answers& have, double most) {
   std::vector<std::size_t> order(want.scores.size());
   for (std::size_t i = 0; i < order.size(); ++i) order[i] = i;
   std::stable_sort(order.begin(), order.end(),
@@ -275,13 +285,9 @@ Pairs paired(const Answers& want, const Answers& have, double most) {
     double least = infinite;
     std::size_t partner = taken.size();
     for (std::size_t k = 0; k < taken.size(); ++k) {
-      if (taken[k] || want.labels[i] != have.labels[k]) continue;
-      double gap = 0;
-      for (std::size_t c = 0; c < ours.width; ++c)
-        gap = std::max(gap, std::abs(ours.values[i * ours.width + c] - theirs.values[k * theirs.width + c]));
-      const double apart = gap + per_score * std::abs(want.scores[i] - have.scores[k]);
-      if (gap <= most && apart < least) {
-        least = apart;
+      const double gap = taken[k] ? infinite : apart(want, i, have, k, most);
+      if (gap < least) {
+        least = gap;
         partner = k;
       }
     }
@@ -318,6 +324,31 @@ void lonely(const Answers& one, const std::vector<bool>& partnered, const Answer
       gaps.push_back(std::max(one.scores[i] - floor, 0.0));
 }
 
+// Of the candidates of `have` that place and score cannot tell from k, the one whose own values are nearest to those of
+// i: neighbouring cells find the same object, and need not say the same of it.
+std::size_t cell_of(const Answers& want, std::size_t i, const Answers& have, std::size_t k) {
+  for (const char* role : {"mask_coefficients", "keypoints", "angles"}) {
+    const auto own = want.rows.find(role);
+    if (own == want.rows.end()) continue;
+    const std::size_t width = own->second.width;
+    const double limit = apart(want, i, have, k) + alike;
+    double least = infinite;
+    std::size_t chosen = k;
+    for (std::size_t other = 0; other < have.scores.size(); ++other) {
+      if (apart(want, i, have, other) > limit) continue;
+      double sum = 0;
+      for (std::size_t c = 0; c < width; ++c)
+        sum += std::abs(own->second.values[i * width + c] - have.rows.at(role).values[other * width + c]);
+      if (sum < least) {
+        least = sum;
+        chosen = other;
+      }
+    }
+    return chosen;
+  }
+  return k;
+}
+
 void compare_pairs(const Answers& want, const Answers& have, const Pairs& pairs, const std::string& precision, double side,
                    Gaps& gaps) {
   double best = 0;
@@ -326,13 +357,14 @@ void compare_pairs(const Answers& want, const Answers& have, const Pairs& pairs,
   for (const auto& [i, k] : pairs) {
     if (i >= judged) continue;
     gaps["scores"].push_back(std::abs(want.scores[i] - have.scores[k]));
+    const std::size_t cell = precision == "f32" ? k : cell_of(want, i, have, k);
     for (const auto& [role, rows] : want.rows) {
       std::vector<double>& mine = gaps[role];
       if (want.scores[i] < least) continue;
-      const bool place = role == "boxes" || role == "rotated_boxes" || role == "keypoints";
+      const bool box = role == "boxes" || role == "rotated_boxes", place = box || role == "keypoints";
       for (std::size_t c = 0; c < rows.width; ++c) {
         const double expected = rows.values[i * rows.width + c];
-        double gap = std::abs(expected - have.rows.at(role).values[k * rows.width + c]);
+        double gap = std::abs(expected - have.rows.at(role).values[(box ? k : cell) * rows.width + c]);
         if (role == "angles") gap = std::min(std::fmod(gap, pi), pi - std::fmod(gap, pi));
         if (place) gap /= std::max(1.0, std::abs(expected) / side);
         mine.push_back(gap);
