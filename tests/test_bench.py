@@ -93,8 +93,8 @@ def test_two_bundles_and_their_accuracy(models: dict[str, Path], edgekit: Any, t
         } <= found.keys()
         assert all({"min", "p50", "p90", "p99", "n"} <= found[stage].keys() for stage in STAGES)
         assert found["precision_executed"] == "f32"
-        parts = sum(found[stage]["p50"] for stage in STAGES[:3])
-        assert parts == pytest.approx(found["whole_ms"]["p50"], rel=0.5)
+        parts = sum(found[stage]["min"] for stage in STAGES[:3])  # medians part where others use the machine
+        assert parts == pytest.approx(found["whole_ms"]["min"], rel=0.5)
         assert found["accuracy"]["metric"] == "top1"
         assert found["accuracy"]["images"] == 6
     assert len({found["accuracy"]["value"] for found in document}) == 1  # one function, three runtimes

@@ -38,7 +38,7 @@ class PredictOptions:
     patience: float = option(30.0, least=0)
     """Seconds without a frame after which a stream is given up."""
     batch: int | None = option(None, least=1)
-    """Images per run, where the model takes any number. Default: 1, of tiles 8."""
+    """Images per run. Only for models that take any number; 1 by default, of tiles 8."""
 
 
 def command(
