@@ -73,6 +73,7 @@ ROWS = (
     Row("ncnn-fp16", "f16", native=False),
 )
 FRAMES = 3  # of the video
+FLOAT32 = "EDGEKIT_TEST_FLOAT32"  # conftest.py
 TESTS = ("resize", "processor")  # without PyTorch, of what differs
 QUICK = ("ort-fp32", "ncnn-fp16"), ("detect", "classify")
 
@@ -336,6 +337,10 @@ def inside(folder: Path, target: str, tasks: Sequence[str]) -> None:
     from edgekit.runtime.manifest import read_bundle
     from edgekit.verify import selftest
 
+    if os.environ.get(FLOAT32):
+        from tests.conftest import adjust
+
+        adjust()
     for task in tasks:
         with warnings.catch_warnings(record=True):
             warnings.simplefilter("always")
@@ -428,7 +433,8 @@ def run(row: Row, machine: Machine, folder: Path, program: Path | None, tasks: S
     from edgekit.verify.rounding import ACROSS
 
     words = [Path(__file__), "--inside", folder, row.target, *tasks]
-    here = subprocess.run([sys.executable, *map(str, words)], capture_output=True, text=True)
+    exact = os.environ | {FLOAT32: "1"}  # the bf16 of this machine, if it has any, is coarser than what is compared
+    here = subprocess.run([sys.executable, *map(str, words)], capture_output=True, text=True, env=exact)
     want = answers(finished(here).stdout)
     done = machine.run(*words)
     found = Outcome(row)
