@@ -304,9 +304,14 @@ def _compare(want: Json, have: Json, i: int, k: int, found: Gap) -> None:
     if "boxes" in want:
         found.add("boxes", float(np.abs(np.subtract(want["boxes"][i], have["boxes"][k])).max()))
     if "rotated_boxes" in want:
-        off = np.abs(np.subtract(want["rotated_boxes"][i], have["rotated_boxes"][k]))
-        found.add("boxes", float(off[:4].max()))
-        found.add("angles", float(abs((off[4] + np.pi / 2) % np.pi - np.pi / 2)))
+        x, y, w, h, angle = have["rotated_boxes"][k]
+        ways = [
+            np.subtract(want["rotated_boxes"][i], way) for way in ((x, y, w, h, angle), (x, y, h, w, angle + np.pi / 2))
+        ]
+        turned = [float(abs((way[4] + np.pi / 2) % np.pi - np.pi / 2)) for way in ways]
+        best = int(np.argmin(turned))  # of a square either side may be the longer
+        found.add("boxes", float(np.abs(ways[best][:4]).max()))
+        found.add("angles", turned[best])
     if "keypoints" in want:
         off = np.abs(np.subtract(want["keypoints"][i], have["keypoints"][k]))
         found.add("keypoints", float(off[:, :2].max()))
