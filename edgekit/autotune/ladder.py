@@ -137,17 +137,16 @@ def climb(start: Candidate, world: World, to: float, limit: float, say: Say = la
         first.verdict = against
         return ladder
     dead: dict[str, bool] = {}
-    while True:
-        if len(ladder.taken) > 1 and ladder.last.speedup >= to:
+    confirmed = first
+    while not ladder.reached and _stepped(ladder, world, dead, say):
+        if ladder.last.speedup >= to:
             _confirm(ladder, world)
-            if ladder.last.speedup >= to:
-                ladder.reached = True
-                return ladder
-        if not _stepped(ladder, world, dead, say):
-            if len(ladder.taken) > 1:
-                _confirm(ladder, world)
+            confirmed = ladder.last
             ladder.reached = ladder.last.speedup >= to
-            return ladder
+    if ladder.last is not confirmed:
+        _confirm(ladder, world)
+        ladder.reached = ladder.last.speedup >= to
+    return ladder
 
 
 def _confirm(ladder: Ladder, world: World) -> None:
