@@ -1,4 +1,4 @@
-"""Builds, times and judges candidates as ``choose.py`` asks for it.
+"""Builds, times and judges candidates as ``select.py`` asks for it.
 
     with Tuner(job, folder, pictures, wish, say) as contest:
         outcome = choose(entries, contest.clock, contest.judge, limit)
@@ -27,7 +27,7 @@ from edgekit.autotune.select import Judged, Time
 from edgekit.bench.clock import WHOLE, ClockOptions, Comparison, measure
 from edgekit.bench.run import REST_S
 from edgekit.bundle import build as building
-from edgekit.bundle import fitted, loading
+from edgekit.bundle import fitted, gates, loading
 from edgekit.bundle.exports import Exports, with_candidates
 from edgekit.bundle.options import BuildOptions
 from edgekit.bundle.shapes import View
@@ -252,12 +252,9 @@ class Tuner:
 
     def _compared(self, after: accuracy.Measured) -> Judged:
         """With F1 and the class that loses most, whose limits refuse where they were asked for."""
-        asked, before = self.job.options.quantize, self._before
-        limits = operating.Limits(asked.max_drop, asked.max_f1_drop, asked.max_class_drop)
-        found = operating.compared(before, after, limits)
-        return Judged(
-            after.value, 100 * (before.value - after.value), scores=found.row, over=operating.beside_metric(found.over)
-        )
+        before = self._before
+        found = operating.compared(before, after, gates.limits_of(self.job.options.quantize))
+        return Judged(after.value, 100 * (before.value - after.value), scores=found.row, over=found.beside_metric())
 
     def judge_of(self, path: Path) -> accuracy.Evaluator:
         """Labels where there are some, else agreement with the float model; the float model is scored once."""

@@ -23,6 +23,7 @@ from edgekit import targets, tasks
 from edgekit.bundle import build as building
 from edgekit.bundle import loading, preflight
 from edgekit.bundle.exports import Exports
+from edgekit.bundle.gates import limits_of
 from edgekit.bundle.options import BuildOptions
 from edgekit.bundle.shapes import Fit, Size, View, fit
 from edgekit.bundle.source import describe
@@ -68,9 +69,9 @@ def build(source: Path, target: str, out: Path, options: BuildOptions, view: Vie
         row = {"given": view.given, "pictures": pictures_of(view), "square": list(size_of(exports, source, options))}
         if judge is not None:
             say("judging it beside the square model")
-            scores, over = judged(files, judge, before, options.quantize)
+            scores, exceeded = judged(files, judge, before, options.quantize)
             row |= scores
-            _check(row, found, over)
+            _check(row, found, exceeded)
         _say_judged(row, say)
         reseal(files, {"source": row})
         building.move_into_place(files, out)
@@ -219,15 +220,14 @@ def judge_of(
 
 def judged(
     files: Path, judge: accuracy.Evaluator, before: accuracy.Measured, asked: QuantizeOptions
-) -> tuple[Json, list[str]]:
-    """What the bundle in ``files`` scores beside the square model, for the manifest; and, by labels, a sentence for
-    each limit that is exceeded."""
+) -> tuple[Json, str]:
+    """What the bundle in ``files`` scores beside the square model, for the manifest; and, by labels, what is exceeded
+    of the limits, "" where all hold."""
     session = loading.open_session(files)
     after = judge.measure(session)
     session.close()
     labels = judge.kind == "labels"
-    limits = operating.Limits(asked.max_drop, asked.max_f1_drop, asked.max_class_drop)
-    found = operating.compared(before, after, limits)
+    found = operating.compared(before, after, limits_of(asked))
     row = {
         "metric": judge.metric,
         "kind": judge.kind,
@@ -240,14 +240,13 @@ def judged(
         **({"warning": judge.warning} if judge.warning else {}),
         **found.row,
     }
-    return row, found.over if labels else []
+    return row, found.said(judge.metric) if labels else ""
 
 
-def _check(row: Json, found: Fit, over: Sequence[str]) -> None:
-    if not over:
+def _check(row: Json, found: Fit, said: str) -> None:
+    if not said:
         return
     shapes = " and ".join(f"{h},{w}" for h, w in found.shapes)
-    said = operating.said(over, row["metric"])
     raise GateError(
         f"`source` {row['given']}: at {shapes} on {row['on']}, beside the square model: {said}; does `data` show "
         "pictures like the source's?",

@@ -81,8 +81,7 @@ class Gate:
         if judge.skipped:
             what = f"{judge.on}: images that cannot be read are left out: {len(judge.skipped)}"
             say(f"note: {what}; the first is {judge.skipped[0]}")
-        limits = operating.Limits(options.max_drop, options.max_f1_drop, options.max_class_drop)
-        return cls(judge, before, limits, sets)
+        return cls(judge, before, limits_of(options), sets)
 
     def compared(self, after: accuracy.Measured) -> operating.Compared:
         """What was lost."""
@@ -123,9 +122,14 @@ class Gate:
         """
         after = self.before if same else self.judge.measure(made.session)
         made.parts["accuracy"] = self.row(after)
-        over = self.compared(after).over
-        if over:
-            raise GateError(_sentence(target, self.judge.metric, over), {"accuracy": made.parts["accuracy"]})
+        found = self.compared(after)
+        if found.over:
+            raise GateError(f"{target}: {found.said(self.judge.metric)}", {"accuracy": made.parts["accuracy"]})
+
+
+def limits_of(options: QuantizeOptions) -> operating.Limits:
+    """What may be lost, as it was asked for."""
+    return operating.Limits(options.max_drop, options.max_f1_drop, options.max_class_drop)
 
 
 def within_limit(
@@ -175,8 +179,8 @@ def within_limit(
     tried = [_trial(gate, trial, after) for trial, after in zip(found.tried, scored[1:], strict=True)]
     if found.groups is None:
         row = gate.row(scored[0]) | {"ranking": ranking, "tried": tried}
-        over = gate.compared(scored[0]).over
-        raise GateError(_sentence(name, gate.judge.metric, over, row), {"accuracy": row})
+        said = gate.compared(scored[0]).said(gate.judge.metric)
+        raise GateError(_sentence(name, said, row), {"accuracy": row})
     return accepted[0], kept[0] | {"ranking": ranking, "tried": tried, "put_back": list(found.groups)}
 
 
@@ -187,13 +191,10 @@ def _trial(gate: Gate, trial: Json, after: accuracy.Measured) -> Json:
     return trial | real | ({"over": over} if over else {})
 
 
-def _sentence(target: str, metric: str, over: Sequence[str], row: Json | None = None) -> str:
-    said = operating.said(over, metric)
-    if row is None:
-        return f"{target}: {said}"
+def _sentence(target: str, said: str, row: Json) -> str:
     worst = ", ".join(str(r["group"]) for r in row["ranking"][:3])
     least = min(float(trial["drop_points"]) for trial in row["tried"])
     return (
-        f"{target}: {said}; putting groups back ({worst} first, {len(row['tried'])} trials) brought {metric} to a drop "
-        f"of {least:.2f} at best"
+        f"{target}: {said}; putting groups back ({worst} first, {len(row['tried'])} trials) brought "
+        f"{row['metric']} to a drop of {least:.2f} at best"
     )

@@ -11,8 +11,9 @@ A limit cannot ask for more than the set can tell: of F1 and of a class what one
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -23,6 +24,7 @@ from edgekit.spec import Json
 from edgekit.verify.accuracy import SEEN, Measured, Objects
 
 METRIC = "the metric"
+_MAX_DROP = "max_drop"
 PER_CLASS = 4.0  # times the limit of the metric, where none is given
 
 
@@ -38,58 +40,65 @@ class Limits:
 
 @dataclass(frozen=True)
 class Compared:
-    """``row`` for the manifest, a sentence for each limit asked for that is exceeded (``over``), and by how many points
-    the one furthest is (``excess``, below zero where all hold). The row's ``exceeds`` has the others."""
+    """``row`` for the manifest, a sentence for each limit asked for that is exceeded (``over``), the options that set
+    them (``options``), and by how many points the one furthest is (``excess``, below zero where all hold). The row's
+    ``exceeds`` has the others."""
 
     row: Json
     over: list[str]
+    options: list[str]
     excess: float
+
+    def beside_metric(self) -> tuple[str, ...]:
+        """The sentences on other figures than the metric."""
+        return tuple(each for each, option in zip(self.over, self.options, strict=True) if option != _MAX_DROP)
+
+    def said(self, metric: str) -> str:
+        """The sentences as one, with the metric's name and the options."""
+        pairs = zip(self.over, self.options, strict=True)
+        return ", ".join(f"{each.replace(METRIC, metric, 1)} (`{option}`)" for each, option in pairs)
+
+
+class _Checked(NamedTuple):
+    """A figure, by how many points it falls and may fall, the option that says so, and whether that was given."""
+
+    what: str
+    drop: float
+    most: float
+    option: str
+    asked: bool
+
+    @property
+    def sentence(self) -> str:
+        return f"{self.what} drops by {self.drop:.2f} points, {self.most:.3g} are allowed"
 
 
 def compared(before: Measured, after: Measured, limits: Limits) -> Compared:
     """What the model that scored ``after`` has lost against the one that scored ``before``."""
     row: Json = {}
-    checked = [(METRIC, 100 * (before.value - after.value), limits.metric, True)]
+    checked = [_Checked(METRIC, 100 * (before.value - after.value), limits.metric, _MAX_DROP, True)]
     point, worst, shift = _operating_point(before, after), _worst_class(before, after), _shift(before, after)
     if point is not None:
         limit = limits.metric if limits.f1 is None else limits.f1
         row["operating_point"] = point | {"limit_points": limit}
         most = max(limit, point["one_object_points"])
         what = "F1 at the float model's threshold"
-        checked.append((what, point["drop_points"], most, limits.f1 is not None))
+        checked.append(_Checked(what, point["drop_points"], most, "max_f1_drop", limits.f1 is not None))
     if worst is not None:
         limit = PER_CLASS * limits.metric if limits.per_class is None else limits.per_class
         row["worst_class"] = worst | {"limit_points": limit}
         most = max(limit, worst["one_object_points"])
-        checked.append((f"class {worst['class']}", worst["drop_points"], most, limits.per_class is not None))
+        what = f"class {worst['class']}"
+        checked.append(_Checked(what, worst["drop_points"], most, "max_class_drop", limits.per_class is not None))
     if shift is not None:
         row["score_shift"] = shift
-    sentences = [
-        (f"{what} drops by {drop:.2f} points, {most:.3g} are allowed", asked)
-        for what, drop, most, asked in checked
-        if drop > most
-    ]
-    warned = [sentence for sentence, asked in sentences if not asked]
+    exceeded = [each for each in checked if each.drop > each.most]
+    warned = [each.sentence for each in exceeded if not each.asked]
     if warned:
         row["exceeds"] = warned
-    over = [sentence for sentence, asked in sentences if asked]
-    return Compared(row, over, max(drop - most for _, drop, most, asked in checked if asked))
-
-
-def beside_metric(over: Sequence[str]) -> tuple[str, ...]:
-    """Of the sentences of limits that are exceeded those on other figures than the metric."""
-    return tuple(sentence for sentence in over if not sentence.startswith(METRIC))
-
-
-def said(over: Sequence[str], metric: str) -> str:
-    """Sentences of limits that are exceeded as one, with the metric's name and the option of each limit."""
-    options = {METRIC: "`max_drop`", "F1 at": "`max_f1_drop`", "class": "`max_class_drop`"}
-    return ", ".join(
-        f"{what.replace(METRIC, metric)} ({option})"
-        for what in over
-        for start, option in options.items()
-        if what.startswith(start)
-    )
+    refused = [each for each in exceeded if each.asked]
+    excess = max(each.drop - each.most for each in checked if each.asked)
+    return Compared(row, [each.sentence for each in refused], [each.option for each in refused], excess)
 
 
 def _operating_point(one: Measured, other: Measured) -> Json | None:
