@@ -282,7 +282,7 @@ def rebuild(
             f"`rebuild` {source}: a bundle of {old.target} is tied to no machine; `rebuild` is for trt-* targets"
         )
     own = preflight.own_options(tied, options)
-    layouts.check(layout, tied)
+    layouts.check(layout, tied, old.info.task)
     preflight.check_out(out)
     with failures_to(out), workspace(out) as folder:
         say(f"building {old.target} from {source}")

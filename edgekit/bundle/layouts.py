@@ -21,7 +21,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from edgekit.bundle import deepstream
@@ -29,7 +30,6 @@ from edgekit.errors import UsageError
 from edgekit.spec import Json, ModelInfo, Port
 from edgekit.targets import Served, Target, every
 
-LAYOUTS = {"triton": "NVIDIA Triton", "ovms": "OpenVINO Model Server", "deepstream": "NVIDIA DeepStream"}
 _TRITON_TYPES = {
     "float32": "TYPE_FP32",
     "float16": "TYPE_FP16",
@@ -47,14 +47,16 @@ def check(layout: str | None, target: Target, task: str | None = None) -> None:
     Raises:
         UsageError: the message says which targets the server takes, or why none of this task.
     """
-    if layout is None or layout in target.servers:
-        if layout == "deepstream" and task is not None:
-            deepstream.check(task)
+    if layout is None:
         return
     if layout not in LAYOUTS:
         raise UsageError(f"`layout` {layout}: layouts are {', '.join(LAYOUTS)}")
-    readable = ", ".join(other.name for other in every() if layout in other.servers)
-    raise UsageError(f"`layout` {layout}: {LAYOUTS[layout]} does not load what {target.name} builds; build {readable}")
+    known = LAYOUTS[layout]
+    if layout not in target.servers:
+        readable = ", ".join(other.name for other in every() if layout in other.servers)
+        raise UsageError(f"`layout` {layout}: {known.server} does not load what {target.name} builds; build {readable}")
+    if task is not None:
+        known.check(task)
 
 
 def write(layout: str | None, folder: Path, info: ModelInfo, target: Target, engines: Sequence[Json] = ()) -> None:
@@ -68,23 +70,16 @@ def write(layout: str | None, folder: Path, info: ModelInfo, target: Target, eng
     """
     if layout is None:
         return
-    name = info.spec.name if info.spec else info.task
-    served = target.servers[layout]
-    files = (*served.files, *(row["file"] for row in engines))
+    known, name = LAYOUTS[layout], info.spec.name if info.spec else info.task
+    files = (*target.servers[layout].files, *(row["file"] for row in engines))
     if not files:
         raise UsageError(f"`layout` {layout}: `no_engine` leaves nothing to serve; drop one of them")
     place = folder / layout / name
-    lies = place if layout == "deepstream" else place / "1"
+    lies = place / known.files
     lies.mkdir(parents=True)
     for file in files:
         _link(folder / file, lies / file)
-    if layout == "deepstream":
-        deepstream.write(place, info, target.precision, engines)
-    elif layout == "triton":
-        (place / "config.pbtxt").write_text(triton_config(name, served, info, engines), encoding="utf-8")
-    else:
-        served_models = {"model_config_list": [{"config": {"name": name, "base_path": f"/models/{name}"}}]}
-        (folder / layout / "config.json").write_text(json.dumps(served_models, indent=1) + "\n", encoding="utf-8")
+    known.configure(place, info, target, engines)
 
 
 def _link(source: Path, place: Path) -> None:
@@ -92,6 +87,44 @@ def _link(source: Path, place: Path) -> None:
         os.link(source, place)
     except OSError:
         shutil.copyfile(source, place)
+
+
+def _triton(place: Path, info: ModelInfo, target: Target, engines: Sequence[Json]) -> None:
+    config = triton_config(place.name, target.servers["triton"], info, engines)
+    (place / "config.pbtxt").write_text(config, encoding="utf-8")
+
+
+def _ovms(place: Path, info: ModelInfo, target: Target, engines: Sequence[Json]) -> None:
+    models = {"model_config_list": [{"config": {"name": place.name, "base_path": f"/models/{place.name}"}}]}
+    (place.parent / "config.json").write_text(json.dumps(models, indent=1) + "\n", encoding="utf-8")
+
+
+def _deepstream(place: Path, info: ModelInfo, target: Target, engines: Sequence[Json]) -> None:
+    deepstream.write(place, info, target.precision, engines)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a server wants a bundle's files.
+
+    Attributes:
+        server: its name.
+        configure: writes what it reads beside the files: (folder of the model, what it is, target, engines).
+        files: where the files lie in the folder of the model.
+        check: refuses a task that it has no place for.
+    """
+
+    server: str
+    configure: Callable[[Path, ModelInfo, Target, Sequence[Json]], None]
+    files: str = "1"
+    check: Callable[[str], None] = lambda task: None
+
+
+LAYOUTS = {
+    "triton": Layout("NVIDIA Triton", _triton),
+    "ovms": Layout("OpenVINO Model Server", _ovms),
+    "deepstream": Layout("NVIDIA DeepStream", _deepstream, files="", check=deepstream.check),
+}
 
 
 def triton_config(name: str, served: Served, info: ModelInfo, engines: Sequence[Json] = ()) -> str:
