@@ -3,8 +3,8 @@
 | file | does |
 |---|---|
 | ``candidates.py`` | what this machine can run, and why not the rest |
-| ``choose.py`` | who is timed again, who is judged, who is dropped, who wins: no clock and no model in it |
-| ``contest.py`` | builds, times and judges what ``choose.py`` asks for |
+| ``select.py`` | who is timed again, who is judged, who is dropped, who wins: no clock and no model in it |
+| ``tuner.py`` | builds, times and judges what ``select.py`` asks for |
 | ``auto.py`` | ``edgekit build --target auto``: all of it, and the winner's bundle with the plan inside |
 | ``ladder.py`` | which change is made next, and when it is enough: no clock and no model in it |
 | ``reach.py`` | ``edgekit tune --to``: the changes there are, and the last rung's bundle with the ladder inside |

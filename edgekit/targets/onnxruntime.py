@@ -8,7 +8,6 @@ target.open(folder, info).run(batch)["boxes"]
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import tempfile
 from collections import Counter
@@ -20,7 +19,7 @@ import numpy as np
 
 from edgekit.errors import InputError, UsageError, not_installed, optional
 from edgekit.runtime.forks import keep_in_children
-from edgekit.runtime.processor import is_cpu
+from edgekit.runtime.processor import is_cpu, usable_cpus
 from edgekit.spec import Graph, Json, ModelInfo, Session
 from edgekit.targets._target import Opening, Served, Target, TargetOptions
 
@@ -52,7 +51,7 @@ def _open(target: Target, place: Path, info: ModelInfo, opening: Opening, count:
     path = place if place.suffix == ".onnx" else place / MODEL
     threads = opening.threads
     if opening.streams:  # run() is called by as many threads at once, which each need their part
-        threads = max((threads or os.cpu_count() or 1) // opening.streams, 1)
+        threads = max((threads or usable_cpus()) // opening.streams, 1)
     sessions = [OrtSession(path, info, target.name, opening.device, threads) for _ in range(count)]
     for session in sessions:
         session.streams = opening.streams or 1
