@@ -98,7 +98,7 @@ class Theirs:
 
 
 def words(theirs: Path, pictures: Pictures, **how: object) -> list[str]:
-    from edgekit.bundle.foreign.referee import diagnose
+    from edgekit.bundle.external.referee import diagnose
 
     return [finding.word for finding in diagnose(theirs, shapeset.CHECKPOINT, pictures, **how).findings]
 
@@ -200,7 +200,7 @@ def test_boxes_in_another_form(form: str, exported: Graph, pictures: Pictures, t
 
 
 def test_the_attention_that_is_another(exported: Graph, pictures: Pictures, tmp_path: Path) -> None:
-    from edgekit.bundle.foreign.referee import diagnose
+    from edgekit.bundle.external.referee import diagnose
 
     theirs = Theirs(exported)
     plant_attention(theirs)

@@ -12,8 +12,8 @@ import pytest
 
 pytest.importorskip("torch")
 
-from edgekit.bundle.foreign.doubtful import read_detections
-from edgekit.bundle.foreign.referee import diagnose
+from edgekit.bundle.external.doubtful import read_detections
+from edgekit.bundle.external.referee import diagnose
 from edgekit.bundle.loading import open_session
 from edgekit.errors import InputError
 from edgekit.runtime.image import Geometry, letterbox, read_image, to_input

@@ -11,7 +11,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from edgekit.bundle.foreign import external
+from edgekit.bundle.external import models
 from edgekit.bundle.loading import load, open_session
 from edgekit.errors import EdgekitError, InputError, UsageError
 
@@ -91,7 +91,7 @@ def test_masks_whatever_the_order_of_outputs(swapped: bool, tmp_path: Path) -> N
 def test_probabilities_of_classes(tmp_path: Path) -> None:
     path = save(tmp_path / "m.onnx", np.array([[0.25, 0.75]], "f"), metadata={"task": "classify", "names": NAMES})
     assert roles(path)["class_probabilities"].tolist() == [[0.25, 0.75]]
-    assert external.read(path).info.preprocess.mode == "centre_crop"
+    assert models.read(path).info.preprocess.mode == "centre_crop"
 
 
 def test_the_host_code_runs_it(tmp_path: Path) -> None:
@@ -116,17 +116,17 @@ def test_openvino_folders(tmp_path: Path) -> None:
     (folder / "metadata.yaml").write_text("task: obb\nnames:\n  0: cat\n  1: dog\nimgsz:\n- 64\n- 64\n")
     for path in (folder, folder / "m.xml"):
         assert np.allclose(roles(path)["rotated_boxes"][0, 7], raw[0, [0, 1, 2, 3, 6], 7])
-    assert external.read(folder).info.names == ("cat", "dog")
+    assert models.read(folder).info.names == ("cat", "dog")
     (folder / "metadata.yaml").write_text("names: !!python/object/apply:os.system ['true']\n")
     with pytest.raises(InputError, match=r"metadata\.yaml: not readable"):
-        external.read(folder)
+        models.read(folder)
     (folder / "metadata.yaml").unlink()
-    assert external.read(folder, task="obb").named is False
+    assert models.read(folder, task="obb").named is False
     (folder / "second.xml").write_text("<net/>")
     with pytest.raises(InputError, match=r"2 \.xml files"):
-        external.read(folder)
+        models.read(folder)
     with pytest.raises(InputError, match="OpenVINO cannot read it"):
-        external.read(folder / "second.xml")
+        models.read(folder / "second.xml")
 
 
 def test_sizes_and_types_that_are_left_open(tmp_path: Path) -> None:
@@ -138,14 +138,14 @@ def test_sizes_and_types_that_are_left_open(tmp_path: Path) -> None:
         shapes={0: ("batch", 6, "cells")},
     )
     with pytest.raises(UsageError, match="takes images of any size; say which with `imgsz`"):
-        external.read(path, task="detect")
-    model = external.read(path, (SIDE, SIDE), "detect")
+        models.read(path, task="detect")
+    model = models.read(path, (SIDE, SIDE), "detect")
     assert (model.info.batch, model.info.imgsz, model.info.names, model.named) == (None, (64, 64), ("0", "1"), False)
     session = open_session(path, imgsz=SIDE, foreign=True, task="detect")
     assert session.run(np.zeros((1, 3, SIDE, SIDE), np.float32))["boxes"].shape == (1, CELLS, 4)
     said = {"task": "detect", "imgsz": [SIDE, SIDE]}
     onnx.save(_with(onnx.load(path), said), path)
-    assert external.read(path).info.imgsz == (SIDE, SIDE)
+    assert models.read(path).info.imgsz == (SIDE, SIDE)
 
 
 def _with(model: onnx.ModelProto, metadata: Mapping[str, Any]) -> onnx.ModelProto:
@@ -184,7 +184,7 @@ def test_inputs_that_are_no_image(tmp_path: Path) -> None:
     for shape, dtype in (((1, 3, SIDE), 1), ((1, 4, SIDE, SIDE), 1), ((1, 3, SIDE, SIDE), TensorProto.UINT8)):
         path = save(tmp_path / "m.onnx", predictions(), image=shape, dtype=dtype)
         with pytest.raises(InputError, match="not one image"):
-            external.read(path, task="detect")
+            models.read(path, task="detect")
 
 
 @pytest.mark.parametrize(
@@ -193,12 +193,12 @@ def test_inputs_that_are_no_image(tmp_path: Path) -> None:
 )
 def test_hostile_names_are_no_names(names: str, tmp_path: Path) -> None:
     path = save(tmp_path / "m.onnx", predictions(), metadata={"task": "detect", "names": names, "imgsz": "(1,"})
-    assert external.read(path).info.names == ("0", "1")
+    assert models.read(path).info.names == ("0", "1")
 
 
 def test_only_on_request(tmp_path: Path) -> None:
     path = save(tmp_path / "m.onnx", predictions(), metadata={"task": "detect"})
-    assert external.is_foreign(path)
+    assert models.is_foreign(path)
     with pytest.raises(InputError, match="without edgekit's metadata"):
         load(path)
     with pytest.raises(InputError, match="not a readable ONNX file"):

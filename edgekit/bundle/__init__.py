@@ -16,7 +16,7 @@
 | ``portable.py`` ``ray.py`` | a predictor for other engines' workers |
 | ``layouts.py`` ``conformance.py`` | files as inference servers read them; answers that other programs can be held to |
 | ``deepstream/`` | what DeepStream's nvinfer needs of a bundle |
-| ``foreign/`` | models that other tools made |
+| ``external/`` | models that other tools made |
 | ``provenance/`` | signature, attestation, bill of materials, model card |
 
 What a bundle holds, ``edgekit.runtime.manifest`` reads and checks: a device needs no more.

@@ -4,8 +4,9 @@
     report["detections"]["matched"], report["stage"]
 
 Any two models of one task will do: checkpoints, exported ONNX files, bundles, and other tools' models as far as
-``external.py`` understands them, whose stages are not known. Raw outputs are compared in one form of head. What an
-application sees is compared as ``predict`` runs either model, a checkpoint with every cell and class (``detections``).
+``external/models.py`` understands them, whose stages are not known. Raw outputs are compared in one form of head. What
+an application sees is compared as ``predict`` runs either model, a checkpoint with every cell and class
+(``detections``).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from edgekit.bundle.foreign.external import is_foreign
+from edgekit.bundle.external.models import is_foreign
 from edgekit.bundle.loading import open_session
 from edgekit.errors import UsageError
 from edgekit.runtime.manifest import read_bundle

@@ -51,7 +51,7 @@ def load(
         path: a bundle folder, a checkpoint (edgekit's or published), an ONNX file that edgekit exported, or an index of
             bundles (``edgekit.bundle.fleet``), of which the first that runs here is opened; ``chosen`` of the answer
             says which and why.
-        foreign: also take models of other tools (``foreign/external.py``), whose outputs are told by their layout.
+        foreign: also take models of other tools (``external/models.py``), whose outputs are told by their layout.
         verify: True runs the bundle's self-test before the model answers, "once" only where this very bundle has not
             passed it on this machine, device, driver and runtime before, which is remembered beside the cache
             (``edgekit.runtime.proven``). With OpenVINO's AUTO also before the first answer from another device.
@@ -204,7 +204,7 @@ def _artifact(path: Path, size: tuple[int, int] | None, foreign: bool, how: Open
     if not path.exists():
         raise InputError(f"{path}: no such file or folder; give a bundle, a checkpoint or an exported ONNX file")
     if foreign:
-        from edgekit.bundle.foreign.external import is_foreign, read
+        from edgekit.bundle.external.models import is_foreign, read
 
         if is_foreign(path):
             model = read(path, size, how.task, how.outputs)

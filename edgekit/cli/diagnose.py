@@ -41,7 +41,7 @@ def command(
     if images is None and model.suffix == ".json":
         raise UsageError(f"`images`: give the pictures that the detections in {model} were made of")
     pictures = named_images(images, most) if images else [(str(i), p) for i, p in enumerate(generated_images())]
-    from edgekit.bundle.foreign.referee import diagnose, report
+    from edgekit.bundle.external.referee import diagnose, report
 
     with Phases("looking for what is wrong"):
         found = diagnose(model, reference, pictures, size, how.task, how.outputs)

@@ -27,7 +27,7 @@ class OpenOptions:
     task: str | None = option(None, section="How it is opened")
     """What a model of another tool is for, if it does not say."""
     outputs: str | None = option(None, metavar="TEXT")
-    """How a detector of another tool lays its outputs out, e.g. 'xyxy; scores' (``bundle/foreign/outputs.py``)."""
+    """How a detector of another tool lays its outputs out, e.g. 'xyxy; scores' (``bundle/external/outputs.py``)."""
     imgsz: str | int | tuple[int, int] | None = option(None, parse=str, metavar="N|H,W")
     """Input size in pixels, multiples of 32. Default: the model's own.
 

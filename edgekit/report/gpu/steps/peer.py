@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 
 from edgekit import targets
-from edgekit.bundle.foreign import external
+from edgekit.bundle.external import models
 from edgekit.bundle.loading import load
 from edgekit.report.gpu import trials
 from edgekit.report.gpu.findings import Job, Lacking
@@ -54,7 +54,7 @@ def _export(python: Path, folder: Path) -> Path:
 
 
 def _engine(exported: Path, folder: Path) -> Predictor:
-    model = external.read(exported)
+    model = models.read(exported)
     folder.mkdir(exist_ok=True)
     target = targets.get("trt-fp16")
     target.build(Graph(exported, model.inner, sha256_file(exported)), folder)

@@ -14,8 +14,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from edgekit.bundle.foreign import external
-from edgekit.bundle.foreign.faults import Array, Roles
+from edgekit.bundle.external import models
+from edgekit.bundle.external.faults import Array, Roles
 from edgekit.bundle.loading import open_session
 from edgekit.errors import InputError
 from edgekit.runtime.boxes import regularise, rotated_from_corners
@@ -61,8 +61,8 @@ class Model(Doubtful):
 
     def __init__(self, path: Path, imgsz: tuple[int, int] | None, task: str | None, outputs: str | None) -> None:
         self.path = path
-        if external.is_foreign(path):
-            known = external.read(path, imgsz, task, outputs)
+        if models.is_foreign(path):
+            known = models.read(path, imgsz, task, outputs)
             self.session = known.unchecked(known.target.open(known.path, known.inner))
         else:
             self.session = open_session(path, imgsz=imgsz)

@@ -11,8 +11,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from edgekit.bundle.foreign import faults, parts
-from edgekit.bundle.foreign.faults import Array, Roles
+from edgekit.bundle.external import faults, parts
+from edgekit.bundle.external.faults import Array, Roles
 from edgekit.metrics.matching import greedy, same_objects
 from edgekit.runtime.boxes import box_iou, probiou
 from edgekit.runtime.results import Result

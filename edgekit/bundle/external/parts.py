@@ -11,7 +11,7 @@ import math
 
 import numpy as np
 
-from edgekit.bundle.foreign.faults import Array, Fault
+from edgekit.bundle.external.faults import Array, Fault
 from edgekit.metrics.overlap import keypoint_similarity
 from edgekit.runtime.boxes import regularise
 from edgekit.runtime.image import Geometry

@@ -19,9 +19,9 @@ from typing import Any
 
 import numpy as np
 
-from edgekit.bundle.foreign import apart, faults, parts
-from edgekit.bundle.foreign.doubtful import Doubtful, Model, read_detections
-from edgekit.bundle.foreign.faults import Array, Fault, Roles
+from edgekit.bundle.external import apart, faults, parts
+from edgekit.bundle.external.doubtful import Doubtful, Model, read_detections
+from edgekit.bundle.external.faults import Array, Fault, Roles
 from edgekit.bundle.loading import open_session
 from edgekit.errors import UsageError
 from edgekit.runtime.image import Geometry, fit, to_input
@@ -85,11 +85,11 @@ def diagnose(
     """Find what is wrong with ``theirs``.
 
     Args:
-        theirs: a model of any tool (``external.py``), a bundle, or detections in COCO's results form (``.json``).
+        theirs: a model of any tool (``models.py``), a bundle, or detections in COCO's results form (``.json``).
         reference: the checkpoint it should be.
         images: (file name or path, uint8 BGR ``[h, w, 3]``).
         imgsz: (height, width), where the model takes any; of detections, the size they were made at.
-        task, outputs: of a model that does not say (``external.read``).
+        task, outputs: of a model that does not say (``models.read``).
 
     Raises:
         EdgekitError: one of the two cannot be read, or they answer different questions.

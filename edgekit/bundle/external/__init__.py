@@ -2,7 +2,7 @@
 
 | file | does |
 |---|---|
-| ``external.py`` | ONNX, OpenVINO and TorchScript files as a session with edgekit's roles |
+| ``models.py`` | ONNX, OpenVINO and TorchScript files as a session with edgekit's roles |
 | ``outputs.py`` | the one line that describes plain outputs: ``--outputs`` |
 | ``referee.py`` | ``edgekit diagnose``: the first wrong thing in them |
 | ``doubtful.py`` | what is diagnosed: a model, or the detections a program wrote |

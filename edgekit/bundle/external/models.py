@@ -26,7 +26,7 @@ or every cell decoded and no suppression, as DeepStream's parsers read it:
 |---|---|---|
 | detect | ``[B, N, 6]`` | x1, y1, x2, y2 in pixels, score, class |
 
-Outputs laid out otherwise are described in a line (``edgekit/bundle/foreign/outputs.py``): ``xyxy; scores``.
+Outputs laid out otherwise are described in a line (``edgekit/bundle/external/outputs.py``): ``xyxy; scores``.
 
 Task, class names and keypoints come from the metadata such files carry (ONNX ``metadata_props``, ``metadata.yaml``
 beside an IR, or ``config.txt`` inside a TorchScript file); where there is none, the task is asked for. Anything else is
@@ -51,7 +51,7 @@ import numpy as np
 import yaml
 
 from edgekit import targets, tasks
-from edgekit.bundle.foreign.outputs import Layout
+from edgekit.bundle.external.outputs import Layout
 from edgekit.errors import InputError, UsageError, optional
 from edgekit.runtime.around import Around
 from edgekit.runtime.boxes import FORMS
@@ -162,7 +162,7 @@ class ForeignSession(Around):
 
 _SAY = (
     "edgekit understands exports that end in [batch, 4 + classes (+ extra), cells] or in finished detections "
-    "[batch, detections, 6 (+ extra)], see edgekit/bundle/foreign/external.py"
+    "[batch, detections, 6 (+ extra)], see edgekit/bundle/external/models.py"
 )
 
 
