@@ -49,7 +49,25 @@ def start(folder: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(command, cwd=folder, env=environment, stderr=subprocess.PIPE, text=True)
 
 
-def test_a_killed_trial_is_retried_and_none_is_done_twice(tmp_path: Path) -> None:
+def find_twice(folder: Path) -> None:
+    """Mark the killed trial as failed, and have it retried by two."""
+    import optuna
+    from optuna.storages import RDBStorage, RetryFailedTrialCallback, fail_stale_trials
+
+    again = RetryFailedTrialCallback(max_retry=2)
+
+    def twice(study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
+        again(study, trial)
+        again(study, trial)
+
+    address = f"sqlite:///{folder / 'search.db'}"
+    storage = RDBStorage(address, heartbeat_interval=1, grace_period=2, heartbeat_stale_trial_callback=twice)
+    fail_stale_trials(optuna.load_study(study_name="shapes", storage=storage))
+
+
+@pytest.mark.parametrize("at_once", [False, True])
+def test_a_killed_trial_is_retried_and_none_is_done_twice(at_once: bool, tmp_path: Path) -> None:
+    """``at_once``: as two processes do it that find the killed trial in the same moment."""
     optuna = pytest.importorskip("optuna", reason="needs optuna (pip install 'edgekit[search]')")
     (tmp_path / "HANG").touch()
     first = start(tmp_path)
@@ -66,6 +84,8 @@ def test_a_killed_trial_is_retried_and_none_is_done_twice(tmp_path: Path) -> Non
         first.kill()
         first.communicate()
     time.sleep(3)  # the grace period
+    if at_once:
+        find_twice(tmp_path)
     others = [start(tmp_path) for _ in range(2)]
     for other in others:
         said = other.communicate(timeout=200)[1]
