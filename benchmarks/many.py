@@ -7,9 +7,12 @@ that the command around it is what is measured. Peak resident memory is the kern
 
 python -m benchmarks.many actors --bundle DIR [--images 512] [--out FILE]
 
-Images a second of Ray Data with two actors and with one, of one thread each, and of the plain command on two threads,
-by turns, on a machine of two cores: of 640 x 480 pictures from the listing to the finished part, the models' opening
-included. CPU time an image says more where others work.
+Images a second of Ray Data with two actors and with one, of one thread each, and of the plain command on two threads
+and on one, by turns, on a machine of two cores: of 640 x 480 pictures from the listing to the finished part, the
+models' opening included. Sets of two sizes, the smaller a quarter, tell what a run costs before the first image
+(``fixed``) from what an image costs (``each``), in seconds and in CPU seconds; the latter say more where others work,
+and are given by who spent them: the caller, the actors, other processes that Ray Data starts, Ray itself. What the
+first set on a new cluster cost more (Ray Data's own actors) is ``first``.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import logging
 import os
 import statistics
 import subprocess
@@ -26,6 +30,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -89,44 +94,44 @@ def _made(folder: Path) -> Path:
     return folder
 
 
-KINDS = ("plain", "one", "two")
+KINDS = {"plain-1": 0, "plain-2": 0, "ray-1": 1, "ray-2": 2}  # actors of one thread; the plain command on so many
 
 
 def actors(bundle: Path, images: int, rounds: int, out: Path | None) -> None:
-    """Rates of a warm cluster, without its start but with the models'; see the module."""
+    """Times on a warm cluster, without its start but with the models'; see the module."""
     import ray
 
     from edgekit.bench import machine
 
-    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
-    found: dict[str, list[float]] = {kind: [] for kind in KINDS}
-    cpu: dict[str, list[float]] = {kind: [] for kind in KINDS}
-    loads = []
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    rows: list[Row] = []
+    sizes = (images // 4, images)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        place = links(folder, images, (480, 640))
+        places = {size: links(_made(folder / str(size)), size, (480, 640)) for size in (16, *sizes)}
+        first = measured("ray-1", bundle, places[16], _made(folder / "first"))
         for i in range(rounds):
-            for kind in KINDS:
-                loads.append(others())
-                start = time.perf_counter()
-                with Consumed() as consumed:
-                    run_one(kind, bundle, place, _made(folder / f"{kind}-{i}"))
-                found[kind].append(images / (time.perf_counter() - start))
-                cpu[kind].append(consumed.seconds / images * 1e3)
-                row = {"round": i, "kind": kind, "images_per_s": found[kind][-1], "cpu_ms": cpu[kind][-1]}
-                print(json.dumps({**row, "load": loads[-1]}), flush=True)
-                assert_equal(folder / f"plain-{i}", folder / f"{kind}-{i}")
+            for size in sizes:
+                for kind in KINDS:
+                    load = others()
+                    figures = measured(kind, bundle, places[size], _made(folder / f"{kind}-{size}-{i}"))
+                    rows.append({"round": i, "kind": kind, "images": size, "load": load, **figures})
+                    print(json.dumps(rows[-1]), flush=True)
+                    assert_equal(*(folder / f"{other}-{size}-{i}" for other in ("plain-1", kind)))
+    rates = {kind: [row["images"] / row["seconds"] for row in _of(rows, kind, images)] for kind in KINDS}
+    spent = {kind: [row["cpu_s"] / row["images"] for row in _of(rows, kind, images)] for kind in KINDS}
     document = {
-        "schema": 1,
+        "schema": 2,
         "kind": "ray-actors",
-        "images": images,
-        "images_per_s": found,
-        "cpu_ms_per_image": cpu,
-        "median": {kind: statistics.median(rates) for kind, rates in found.items()},
-        "two_over_one": ratios(found["two"], found["one"]),
-        "two_over_plain": ratios(found["two"], found["plain"]),
-        "cpu_two_over_plain": ratios(cpu["two"], cpu["plain"]),
-        "load_before": loads,
+        "images": sizes,
+        "first": first,
+        "rows": rows,
+        "split": {kind: split(_of(rows, kind, sizes[0]), _of(rows, kind, sizes[1])) for kind in KINDS},
+        "images_per_s": {kind: statistics.median(found) for kind, found in rates.items()},
+        "cpu_ms_per_image": {kind: 1e3 * statistics.median(found) for kind, found in spent.items()},
+        "two_actors_over_one": ratios(rates["ray-2"], rates["ray-1"]),
+        "two_actors_over_plain": ratios(rates["ray-2"], rates["plain-2"]),
+        "cpu_two_actors_over_plain": ratios(spent["ray-2"], spent["plain-2"]),
         "machine": machine.describe(),
     }
     text = json.dumps(document, indent=1) + "\n"
@@ -135,8 +140,34 @@ def actors(bundle: Path, images: int, rounds: int, out: Path | None) -> None:
     print(text)
 
 
+Row = dict[str, Any]
+
+
+def _of(rows: list[Row], kind: str, images: int) -> list[Row]:
+    return [row for row in rows if (row["kind"], row["images"]) == (kind, images)]
+
+
+def split(small: list[Row], large: list[Row]) -> dict[str, float]:
+    """Medians over the rounds of what a run costs and of what an image of it costs more."""
+    found: dict[str, float] = {}
+    for figure in ("seconds", "cpu_s"):
+        each = [(b[figure] - a[figure]) / (b["images"] - a["images"]) for a, b in zip(small, large, strict=True)]
+        fixed = [a[figure] - a["images"] * per for a, per in zip(small, each, strict=True)]
+        found |= {f"fixed_{figure}": statistics.median(fixed), f"each_{figure}": statistics.median(each)}
+    return found
+
+
+def measured(kind: str, bundle: Path, place: Path, out: Path) -> Row:
+    """One run: seconds, CPU seconds in all and by who spent them."""
+    start = time.perf_counter()
+    with Consumed() as consumed:
+        run_one(kind, bundle, place, out)
+    seconds = time.perf_counter() - start
+    return {"seconds": seconds, "cpu_s": sum(consumed.by.values()), "by": consumed.by}
+
+
 def run_one(kind: str, bundle: Path, place: Path, out: Path) -> None:
-    """The plain command's work on two cores, or Ray's with one or two actors."""
+    """The plain command's work, or Ray's."""
     from edgekit.bundle import ray as engine
     from edgekit.bundle.loading import load
     from edgekit.runtime.many import formats
@@ -145,26 +176,32 @@ def run_one(kind: str, bundle: Path, place: Path, out: Path) -> None:
     from edgekit.runtime.options import OpenOptions, Options
 
     with Parts(out, formats.get("jsonl"), 500) as parts:
-        if kind == "plain":
-            with load(bundle, threads=2) as predictor:
-                work(predictor, Task([str(place)]), parts)
-        else:
+        if KINDS[kind]:
             portable = engine.arguments(bundle, OpenOptions(), Options(), 1, None, 0.2)
-            engine.predict(portable, [str(place)], parts, engine.Cluster(actors=2 if kind == "two" else 1))
+            engine.predict(portable, [str(place)], parts, engine.Cluster(actors=KINDS[kind]))
+        else:
+            with load(bundle, threads=int(kind[-1])) as predictor:
+                work(predictor, Task([str(place)]), parts)
+
+
+Key = tuple[int, float]
 
 
 class Consumed:
-    """CPU seconds of this process and all below it, Ray's own processes and those that end meanwhile included."""
+    """CPU seconds of this process and all below it, Ray's own processes and those that end meanwhile included, by who
+    they are; of what ends, up to the last look before, twice a second."""
 
     def __init__(self) -> None:
-        self._first: dict[tuple[int, float], float] = {}
-        self._last: dict[tuple[int, float], float] = {}
+        self._first: dict[Key, float] = {}
+        self._last: dict[Key, float] = {}
+        self._who: dict[Key, str] = {}
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
-        self.seconds = 0.0
+        self.by: dict[str, float] = {}
 
     def __enter__(self) -> Consumed:
-        self._first = self._last = dict(self._sample())
+        self._first = dict(self._sample())
+        self._last = dict(self._first)
         self._thread.start()
         return self
 
@@ -172,18 +209,28 @@ class Consumed:
         self._over.set()
         self._thread.join()
         self._last |= dict(self._sample())
-        self.seconds = sum(spent - self._first.get(key, 0.0) for key, spent in self._last.items())
+        for key, spent in self._last.items():
+            who = self._who[key]
+            self.by[who] = self.by.get(who, 0.0) + spent - self._first.get(key, 0.0)
 
     def _watch(self) -> None:
         while not self._over.wait(0.5):
-            self._last = {**self._last, **dict(self._sample())}
+            self._last |= dict(self._sample())
 
-    def _sample(self) -> Iterator[tuple[tuple[int, float], float]]:
+    def _sample(self) -> Iterator[tuple[Key, float]]:
         me = psutil.Process()
         for process in [me, *me.children(recursive=True)]:
             with contextlib.suppress(psutil.Error):
-                times = process.cpu_times()
-                yield (process.pid, process.create_time()), times.user + times.system
+                times, key = process.cpu_times(), (process.pid, process.create_time())
+                if self._who.get(key) != "actors":  # which Ray may call idle before and after
+                    self._who[key] = "caller" if process == me else _role(" ".join(process.cmdline()))
+                yield key, times.user + times.system
+
+
+def _role(command: str) -> str:
+    if not command.startswith("ray::"):
+        return "ray itself"
+    return "actors" if "MapBatches(_Worker" in command else "other workers"
 
 
 def ratios(of: list[float], to: list[float]) -> list[float]:

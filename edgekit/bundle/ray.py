@@ -3,8 +3,9 @@
     table = ray.data.read_images("s3://bucket/pictures", ...)        # or any table with a column ``image``
     table.map_batches(RayPredictor, fn_constructor_kwargs={"model": "yolo12n-ov"}, concurrency=4, batch_size=16)
 
-Reading, sharing out, retries and writing are Ray Data's; an actor holds one opened model. What Ray wrote, in any order
-and perhaps twice, is put in order at the end, so that the output is the plain command's, byte for byte.
+Sharing out and retries are Ray Data's; an actor holds one opened model, reads its pictures and writes what it finds
+where every machine sees it. What was written, in any order and perhaps twice, is put in order at the end, so that the
+output is the plain command's, byte for byte.
 """
 
 from __future__ import annotations
@@ -14,12 +15,13 @@ import logging
 import shutil
 import socket
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 
@@ -34,11 +36,13 @@ from edgekit.runtime.many.work import Job, Listing
 from edgekit.runtime.options import OpenOptions, Options
 from edgekit.runtime.sources import is_address
 
-BATCH = 16  # images of a block
+LEAST, MOST = 16, 128  # images of a list, which is what one file is written of
+LIST_BYTES = 32 << 20  # of pictures that travel with a list, at most
 BLOCKS = 2000  # at most, that Ray keeps account of
 PATIENCE_S = 10.0  # for an address to answer
+ITEM = ("key", "archive", "offset", "size", "data", "problem")
 LISTING, WRITTEN, NOTE = "ray-listing", "ray-written", "ray.json"
-WRITERS = 1  # beside the actors, of no CPU of its own: a result is a few hundred bytes
+AHEAD = 2  # blocks that wait for an actor
 READERS = 8  # threads of an actor that wait for a store
 
 Columns = dict[str, Any]
@@ -170,38 +174,48 @@ def _run(ray: Any, portable: Mapping[str, Any], folder: Path, cluster: Cluster, 
     have = ray.cluster_resources()
     actors = cluster.actors or max(int(have.get("GPU" if on_gpu else "CPU", 1) // (1 if on_gpu else threads)), 1)
     lists = [str(path) for path in sorted((folder / LISTING).iterdir())]
-    # Actors read what they predict: tasks beside them would wait for the CPUs that actors hold or, asking for none,
-    # start a process each.
+    # Actors read what they predict and write what they find: tasks beside them would wait for the CPUs that actors hold
+    # or, asking for none, start process after process, each of which imports Ray for seconds of CPU time.
     table = ray.data.from_items(lists, override_num_blocks=min(len(lists), BLOCKS)).map_batches(
         _Worker,
-        fn_constructor_args=[dict(portable, how=replace(how, threads=threads)), stride],
+        fn_constructor_args=[dict(portable, how=replace(how, threads=threads)), stride, str(folder / WRITTEN)],
         batch_size=1,
-        compute=ray.data.ActorPoolStrategy(size=actors),
+        compute=ray.data.ActorPoolStrategy(size=actors, max_tasks_in_flight_per_actor=AHEAD),
         num_cpus=threads,
         num_gpus=1 if on_gpu else 0,
     )
     try:
-        table.write_parquet(str(folder / WRITTEN), concurrency=WRITERS, ray_remote_args={"num_cpus": 0})
+        table.materialize()  # numbers of images alone
     except ray.exceptions.RayError as error:
         reason = str(error).strip().splitlines()[-1]
         raise EdgekitError(f"{folder}: Ray gave up ({reason}); what is complete is kept for `resume`") from error
 
 
 class _Worker:
-    """The engine's actor: from parts of the listing to rows."""
+    """The engine's actor: from parts of the listing to files of rows in ``written``, each whole or not there."""
 
-    def __init__(self, portable: Mapping[str, Any], stride: int) -> None:
-        self.portable, self.stride = PortablePredictor(**portable), stride
+    def __init__(self, portable: Mapping[str, Any], stride: int, written: str) -> None:
+        self.portable, self.stride, self.written = PortablePredictor(**portable), stride, Path(written)
         self.portable.predictor  # noqa: B018
 
     def __call__(self, lists: Columns) -> Iterator[Columns]:
         import pyarrow.parquet as pq
 
-        for path in lists["item"]:
+        for path in map(Path, lists["item"]):
             batch = pq.read_table(path).to_pydict()
-            jobs = [Job(int(index), item, "") for index, item in zip(batch["place"], _fetched(batch), strict=True)]
-            texts = [b"".join(line(row) for row in rows) for rows in self.portable.rows(jobs, self.stride)]
-            yield {"place": np.array(batch["place"], np.int64), "rows": np.array([*texts, None], object)[:-1]}
+            if not any(self.written.glob(f"{path.stem}-*.parquet")):  # else by an actor that was lost later
+                self._write(path.stem, batch)
+            yield {"images": np.array([len(batch["place"])])}
+
+    def _write(self, name: str, batch: Columns) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        jobs = [Job(int(index), item, "") for index, item in zip(batch["place"], _fetched(batch), strict=True)]
+        texts = [b"".join(line(row) for row in rows) for rows in self.portable.rows(jobs, self.stride)]
+        # A name of its own: one that was given up for lost may be writing the same.
+        with replacing(self.written / f"{name}-{uuid4().hex}.parquet") as partial:
+            pq.write_table(pa.table({"place": batch["place"], "rows": texts}), partial)
 
 
 def _fetched(batch: Columns) -> list[Item]:
@@ -225,8 +239,7 @@ def _with_data(item: Item) -> Item:
 
 
 def _items(batch: Columns) -> Iterator[Item]:
-    names = ("key", "archive", "offset", "size", "data", "problem")
-    for key, archive, offset, size, data, problem in zip(*(batch[name] for name in names), strict=True):
+    for key, archive, offset, size, data, problem in zip(*(batch[name] for name in ITEM), strict=True):
         yield Item(str(key), str(archive), int(offset), int(size), None if data is None else bytes(data), str(problem))
 
 
@@ -245,30 +258,36 @@ def _listed(sources: Sequence[str], folder: Path, parts: Parts) -> Listing:
     place = folder / LISTING
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir()
+    (folder / WRITTEN).mkdir(exist_ok=True)
     listing = Listing(sources)
     for job in listing.jobs(Shard()):  # once to know what it is, before anything is left out of it
         if job.index == parts.done - 1 and job.mark != parts.mark:
             raise _changed(folder)
     _check_note(folder, listing)
     with closing(_collected(folder)) as database:
-        waiting: list[Columns] = []
-
-        def write(last: bool) -> None:
-            if waiting and (last or len(waiting) == BATCH):
-                pq.write_table(
-                    pa.Table.from_pylist(waiting, _schema(pa)), place / f"{waiting[0]['place']:012d}.parquet"
-                )
-                waiting.clear()
-
-        for job in Listing(sources).jobs(Shard()):
-            known = database.execute("SELECT 1 FROM found WHERE place = ?", (job.index,)).fetchone()
-            if job.index >= parts.done and not known:
-                item = job.item
-                waiting.append({"place": job.index, "key": item.key, "archive": item.archive, "offset": item.offset,
-                                "size": item.size, "data": item.data, "problem": item.problem})  # fmt: skip
-                write(False)
-        write(True)
+        wanted = (job for job in Listing(sources).jobs(Shard()) if job.index >= parts.done and not _has(database, job))
+        for jobs in _lists(wanted, min(max(listing.total // BLOCKS, LEAST), MOST)):
+            rows = [{"place": job.index, **{name: getattr(job.item, name) for name in ITEM}} for job in jobs]
+            pq.write_table(pa.Table.from_pylist(rows, _schema(pa)), place / f"{jobs[0].index:012d}.parquet")
     return listing
+
+
+def _has(database: sqlite3.Connection, job: Job) -> bool:
+    return bool(database.execute("SELECT 1 FROM found WHERE place = ?", (job.index,)).fetchone())
+
+
+def _lists(jobs: Iterable[Job], most: int) -> Iterator[list[Job]]:
+    """Lists of ``most`` jobs, shorter where their pictures travel with them."""
+    waiting: list[Job] = []
+    size = 0
+    for job in jobs:
+        waiting.append(job)
+        size += len(job.item.data or b"")
+        if len(waiting) == most or size > LIST_BYTES:
+            yield waiting
+            waiting, size = [], 0
+    if waiting:
+        yield waiting
 
 
 def _schema(pa: Any) -> Any:
@@ -292,7 +311,7 @@ def _check_note(folder: Path, listing: Listing) -> None:
 
 
 def _collected(folder: Path) -> sqlite3.Connection:
-    """What Ray has written, by place, in a temporary file."""
+    """What actors have written, by place, in a temporary file."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -301,7 +320,9 @@ def _collected(folder: Path) -> sqlite3.Connection:
     for path in sorted((folder / WRITTEN).glob("*.parquet")) if (folder / WRITTEN).is_dir() else ():
         try:
             table = pq.read_table(path, columns=["place", "rows"]).to_pydict()
-        except (pa.ArrowException, OSError):  # was being written when its machine died; Ray wrote another
+        except (pa.ArrowException, OSError):  # was being written when its machine died
+            with suppress(OSError):
+                path.unlink()
             continue
         pairs = zip(table["place"], table["rows"], strict=True)
         database.executemany("INSERT OR IGNORE INTO found VALUES (?, ?)", pairs)
