@@ -200,8 +200,8 @@ def check_environment(environment: Mapping[str, str] | None = None, cpuid: Mappi
 def wait_asleep() -> None:
     """Have threads of OpenMP, as PyTorch's, sleep where they wait for each other; to be called before they are made.
 
-    They would spin, and beside other programs the thread that is waited for then gets no turn: a YOLO12-n at 640 pixels
-    took 25 s a call on two cores that a dozen processes shared, 0.8 s asleep. Whoever has set the variable is obeyed.
+    They would spin, and beside other programs the thread that is waited for then gets no turn. Whoever has set the
+    variable is obeyed.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 

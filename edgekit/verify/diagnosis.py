@@ -44,7 +44,8 @@ _DO = {
     "layer": "the runtime computes that layer wrong in this precision: update it, use another device, or build for a "
     "wider precision (ov-fp32, ort-fp32)",
     "saturation": "build it with `weight_bits` 7, or for a floating-point target",
-    "stale": "empty the runtime's cache (`cache`) or build the engine again",
+    "stale": "empty the runtime's cache (`cache`) or build the engine again; if that does not help, update "
+    "the runtime or use another device",
     "weights": "the engine, the cache or a file is of another model: empty the cache, rebuild or copy the bundle again",
 }
 
@@ -96,7 +97,10 @@ def diagnose(session: Session, test: SelfTest, outcome: Outcome, bits: int | Non
     if silent:
         return Diagnosis("zeros", f"{', '.join(silent)}: zero or not a number everywhere", None, unseen)
     if errors and stage is None:
-        said = "compiled anew, every stage of the bundle's model agrees: what the runtime had kept is another model"
+        said = (
+            "compiled anew, every stage of the bundle's model agrees: what the runtime had kept is another model, or "
+            "what it makes of the whole graph is wrong"
+        )
         return Diagnosis("stale", said, None, None)
     if stage is not None:
         return Diagnosis("weights", f"{stage_words(stage)} ({stage}) differs already: other weights", stage, None)
