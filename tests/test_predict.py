@@ -108,10 +108,34 @@ def test_a_source_that_dies_leaves_what_was_seen(run: Run, bundle: Path, server:
     assert len(list(open_sources([tmp_path / "out" / "once.mp4"]))) == len(json.loads(out))
 
 
+def test_several_streams_at_once(run: Run, bundle: Path, server: str, tmp_path: Path) -> None:
+    from tests.test_sources import Files
+
+    writer = cv2.VideoWriter(str(tmp_path / "a.ts"), cv2.VideoWriter.fourcc(*"mp4v"), 25, (64, 48))
+    for level in range(0, 250, 10):
+        writer.write(grey(level))
+    writer.release()
+    names = ("once-yard", "once-gate")
+    streams = [f"http://{server}/{name}" for name in names]
+    for name in names:
+        Files.served[f"/{name}"] = (tmp_path / "a.ts").read_bytes()
+    words = (*streams, "--patience", 0.5, "--max-queue-delay-ms", 0, "--json", "--out", tmp_path / "out")
+    code, out, error = run("predict", bundle, *words)
+    rows = json.loads(out)
+    assert code == 2 and all(name in error for name in streams) and {row["image"] for row in rows} == set(streams)
+    for name, stream in zip(names, streams, strict=True):
+        frames = [row["frame"] for row in rows if row["image"] == stream]
+        assert frames == sorted(set(frames))
+        assert len(list(open_sources([tmp_path / "out" / f"{name}.mp4"]))) == len(frames)
+
+
 def test_what_is_refused_at_once(run: Run, bundle: Path, tmp_path: Path) -> None:
     write_image(tmp_path / "a.png", grey(1))
     for words, says in (
-        (("rtsp://me:secret@127.0.0.1:1/x", tmp_path / "a.png"), "rtsp://127.0.0.1:1/x"),
+        (("rtsp://me:secret@127.0.0.1:1/x", "rtsp://127.0.0.1:1/x"), "rtsp://127.0.0.1:1/x"),
+        (("rtsp://127.0.0.1:1/x", tmp_path / "absent.mp4"), "absent.mp4"),
+        (("rtsp://127.0.0.1:1/x", "--max-queue-delay-ms", -1), "max-queue-delay-ms"),
+        ((tmp_path / "a.png", "--max-queue-delay-ms", 5, "--format", "jsonl", "--out", tmp_path / "out"), "format"),
         ((250,), "camera 250"),
         ((tmp_path / "shot_%03d.png",), "shot_%03d.png"),
         ((tmp_path / "a.png", "--video", "mkv", "--out", tmp_path / "out"), "mkv"),

@@ -318,7 +318,7 @@ class Files(BaseHTTPRequestHandler):
             self.send_response(200)
             self.send_header("Content-Length", str(len(self.served[place])))
             self.end_headers()
-            self.wfile.write(self.served.pop(place) if place == "/once" else self.served[place])
+            self.wfile.write(self.served.pop(place) if place.startswith("/once") else self.served[place])
 
     def log_message(self, *args: object) -> None:
         pass

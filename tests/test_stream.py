@@ -21,7 +21,6 @@ from edgekit.errors import InputError, UsageError
 from edgekit.runtime import live
 from edgekit.runtime.image import write_image
 from edgekit.runtime.live import LiveSource, is_live
-from edgekit.runtime.pipeline import OrderedPipeline
 from edgekit.runtime.predictor import Predictor
 from edgekit.runtime.sources import open_sources
 from tests.test_predictor import FakeSession, scene, square
@@ -238,7 +237,7 @@ def test_bad_settings_are_refused_at_once(change: dict[str, Any]) -> None:
         Predictor(FakeSession()).stream([scene(0)], **change)
 
 
-@pytest.mark.parametrize("source", ["absent.mp4", None, 3.5, scene(0), object()])
+@pytest.mark.parametrize("source", ["absent.mp4", None, 3.5, scene(0), object(), [], ()])
 def test_what_is_no_source_is_refused_at_once(source: Any) -> None:
     with pytest.raises(InputError):
         Predictor(FakeSession()).stream(source)
@@ -385,17 +384,3 @@ def test_the_first_calls_of_a_process_may_come_at_once(tmp_path: Path) -> None:
     finally:
         for run in runs:
             run.kill()
-
-
-def test_the_belt_hands_out_by_the_batch() -> None:
-    belt = OrderedPipeline(depth=4, window=8, latest=False)
-    for i in range(3):
-        belt.offer(i)
-    belt.end()
-    assert belt.take(4) == [(0, 0), (1, 1), (2, 2)]  # the end has come: no waiting for a fourth
-    for number in (2, 0, 1):
-        belt.give(number, f"answer {number}")
-    assert [belt.next() for _ in range(3)] == ["answer 0", "answer 1", "answer 2"]
-    with pytest.raises(StopIteration):
-        belt.next()
-    assert belt.take(4) == []

@@ -78,7 +78,7 @@ def _predictor(path: Path, how: OpenOptions, foreign: bool, verify: bool | Liter
     from edgekit.runtime.predictor import Predictor
 
     session = open_session(path, how, foreign=foreign)
-    return Predictor(_verified(session, path, how, verify) if verify else session, kept)
+    return Predictor(_verified(session, path, how, verify) if verify else session, kept, how.batch)
 
 
 def _verified(session: Session, path: Path, how: OpenOptions, verify: bool | Literal["once"]) -> Session:

@@ -39,12 +39,14 @@ class PredictOptions:
     """Seconds without a frame after which a stream is given up."""
     batch: int | None = option(None, least=1)
     """Images per run. Only for models that take any number; 1 by default, of tiles 8."""
+    max_queue_delay_ms: float | None = option(None, least=0, metavar="MS")
+    """Milliseconds a frame of a stream may wait for others to share a run with. Default: none."""
 
 
 def command(
     wanted: PredictOptions,
     many: ManyOptions,
-    how: Annotated[OpenOptions, Without("streams")],
+    how: Annotated[OpenOptions, Without("streams", "batch")],
     keep: Annotated[Options, Only("conf", "iou", "max_det", "agnostic")],
     model: Annotated[
         Path | None, typer.Argument(help="A bundle, a checkpoint, an ONNX file, or another tool's model.")
@@ -52,9 +54,9 @@ def command(
     source: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Images, videos, folders, globs, numbered series (shot_%04d.png) or their http addresses; or one "
-            "camera (0, /dev/video0) or stream (rtsp://…), which Ctrl-C or --frames ends. With --format also lists of "
-            "files (@list.txt, - for standard input), tar archives, and what fsspec opens (s3://…)."
+            help="Images, videos, folders, globs, numbered series (shot_%04d.png) or their http addresses; or cameras "
+            "(0, /dev/video0) and streams (rtsp://…), all at once, which Ctrl-C or --frames ends. With --format also "
+            "lists of files (@list.txt, - for standard input), tar archives, and what fsspec opens (s3://…)."
         ),
     ] = None,
     classes: Classes = None,
@@ -76,8 +78,12 @@ def command(
         return
     if wanted.out is None:
         raise UsageError("`format`: give `out`, the folder to write to")
-    for name in ("json", "frames"):
-        if json if name == "json" else wanted.frames is not None:
+    for name, given in {
+        "json": json or None,
+        "frames": wanted.frames,
+        "max_queue_delay_ms": wanted.max_queue_delay_ms,
+    }.items():
+        if given is not None:
             raise UsageError(f"`{name}`: goes with pictures or one document, not with `format`")
     request = _many.Request(model, source, wanted.out, wanted.batch, wanted.stride, how, keep, classes)
     _many.run(request, many)
@@ -111,7 +117,7 @@ def _at_once(
     with (
         _many.opened(request, many) as predictor,
         warnings.catch_warnings(),
-        contextlib.closing(_answers(predictor, opened, errors)) as answers,
+        contextlib.closing(_answers(predictor, opened, errors, wanted.max_queue_delay_ms)) as answers,
     ):
         warnings.simplefilter("ignore", TruncatedWarning)  # counted instead
         taken = _followed(itertools.islice(answers, wanted.frames), many.track)
@@ -126,19 +132,27 @@ def _at_once(
     for error in errors:
         console().print(f"skipped {error}", soft_wrap=True, markup=False)
     if errors:
-        what = f"of {len(opened)} sources" if isinstance(opened, Sources) else f"frames of {opened.name}"
+        what = f"of {len(opened)} sources" if isinstance(opened, Sources) else f"frames of {_names(opened)}"
         raise InputError(f"{len(errors)} {what} could not be used whole (named above)")
+
+
+def _names(opened: list[Any]) -> str:
+    from edgekit.runtime.live import LiveSource
+
+    return ", ".join(each.name if isinstance(each, LiveSource) else str(each.paths[0]) for each in opened)
 
 
 def _followed(answers: Iterator[tuple[Any, Any]], track: bool) -> Iterator[tuple[Any, Any]]:
     """The answers, with the tracks of objects in videos and streams."""
     from edgekit.runtime.many.tracks import Tracker
 
-    follow, place = None, None
+    followed: dict[int, tuple[Path, Tracker]] = {}  # of each source that is read at once
     for frame, result in answers:
         if track and frame.frame is not None:
+            place, follow = followed.get(frame.source, (None, None))
             if follow is None or frame.path != place:
-                follow, place = Tracker(frame.fps), frame.path
+                follow = Tracker(frame.fps)
+                followed[frame.source] = frame.path, follow
             follow(result)
         yield frame, result
 
@@ -164,30 +178,35 @@ def _note_truncated(truncated: Counter[str], info: Any, options: Any) -> None:
 
 
 def _opened(source: list[str], stride: int, patience: float) -> Any:
-    """``Sources``, or ``LiveSource`` for a camera or stream, which goes alone.
+    """``Sources``, or a list of what is read at once where a camera or stream is among it.
 
     Raises:
-        UsageError: a camera or stream beside other sources.
+        UsageError: one is given twice.
     """
-    from edgekit.errors import UsageError
     from edgekit.runtime.live import LiveSource, is_live
-    from edgekit.runtime.sources import open_sources, shown
+    from edgekit.runtime.sources import open_sources
+    from edgekit.runtime.stream import distinct
 
     named: list[Any] = [int(s) if s.isdecimal() and not Path(s).exists() else s for s in source]
-    live = [s for s in named if is_live(s)]
-    if not live:
+    if not any(is_live(s) for s in named):
         return open_sources(source, stride)
-    if len(named) > 1:
-        raise UsageError(f"predict: {shown(str(live[0]))} has no end, so it goes alone, without other sources")
-    return LiveSource(live[0], patience, stride=stride)
+    return distinct(
+        [LiveSource(s, patience, stride=stride) if is_live(s) else open_sources([s], stride) for s in named]
+    )
 
 
-def _answers(predictor: Any, opened: Any, errors: list[Any]) -> Generator[tuple[Any, Any], None, None]:
-    """Every frame with its result, in order, or the newest of a live source. What cannot be used goes to ``errors``."""
-    from edgekit.runtime.live import LiveSource
+def _answers(
+    predictor: Any, opened: Any, errors: list[Any], delay_ms: float | None
+) -> Generator[tuple[Any, Any], None, None]:
+    """Every frame with its result, in order, or the newest of live sources. What cannot be used goes to ``errors``."""
 
-    with predictor.stream(opened, on_error=lambda frame: errors.append(frame.error)) as stream:
-        if isinstance(opened, LiveSource):
+    def failed(frame: Any) -> None:
+        errors.append(frame.error)
+        if isinstance(opened, list) and len(opened) > 1:
+            note(f"{frame.error}; the others go on")
+
+    with predictor.stream(opened, max_queue_delay_ms=delay_ms, on_error=failed) as stream:
+        if isinstance(opened, list):
             yield from _until_asked(stream, errors)
         else:
             yield from track(stream, "predicting", opened.total)

@@ -39,6 +39,8 @@ class OpenOptions:
     """CPU threads. Default: the runtime's choice."""
     streams: int | None = None
     """Images worked on at once, for more of them a second. Default: one, as fast as possible."""
+    batch: int | None = option(None, least=1)
+    """Images per run. Only for models that take any number; 1 by default."""
     cache: Path | str | bool | None = None
     """Folder that keeps what OpenVINO compiled, for a faster next start: ov-*.
 
@@ -128,6 +130,7 @@ class LoadOptions(TypedDict, total=False):
     device: str | None
     threads: int | None
     streams: int | None
+    batch: int | None
     cache: Path | str | bool | None
     conf: float
     iou: float

@@ -65,8 +65,9 @@ class Predictor:
 
     def __init__(self, session: Session, options: Options | None = None, batch: int | None = None) -> None:
         fixed = session.info.batch
-        if batch is not None and (batch < 1 or fixed not in (None, batch)):
-            takes = "at least 1" if fixed is None else f"{fixed}, as the model was built"
+        whole = isinstance(batch, int) and not isinstance(batch, bool)
+        if batch is not None and (not whole or batch < 1 or fixed not in (None, batch)):
+            takes = "a whole number of at least 1" if fixed is None else f"{fixed}, as the model was built"
             raise UsageError(f"`batch` {batch}: must be {takes}")
         self.session = session
         self.options = options or Options()

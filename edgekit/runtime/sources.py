@@ -206,7 +206,9 @@ def _series(pattern: Path) -> list[Path]:
 
 def _remote(address: str) -> str:
     if not is_remote_file(address):
-        raise InputError(f"{shown(address)}: not the address of an image or video by its name; a stream goes alone")
+        raise InputError(
+            f"{shown(address)}: not the address of an image or video by its name; streams are for model.stream"
+        )
     return address
 
 

@@ -178,43 +178,47 @@ class Writer:
         self.folder, self.form = folder, form
         self.paths: list[Path] = []
         self._taken: set[str] = set()
-        self._video: VideoFile | None = None
-        self._source: Path | None = None
+        self._videos: dict[int, tuple[Path, VideoFile]] = {}  # in progress: one of each source that is read at once
 
     def write(self, frame: Frame, picture: np.ndarray) -> None:
-        """Save the annotated uint8 BGR ``picture`` of ``frame``; a video's frames come in order.
+        """Save the annotated uint8 BGR ``picture`` of ``frame``; a video's frames come in order, those of several
+        sources (``Frame.source``) among each other.
 
         Raises:
             UsageError: it would overwrite its own source.
             EdgekitError: the file cannot be written.
         """
+        known = self._videos.get(frame.source)
         if frame.frame is None:
-            self.finish_video()
+            self._end(VideoFile.close, frame.source)
             suffix = frame.path.suffix
             path = self._free_name(frame.path, WRITTEN_AS.get(suffix.lower(), suffix))
             write_image(path, picture)
             self.paths.append(path)
             return
-        if self._video is None or frame.frame == 0 or frame.path != self._source:
-            self.finish_video()
-            self._source = frame.path
-            self._video = VideoFile(self._free_name(frame.path, FORMATS[self.form][0]), frame.fps or FPS, self.form)
-        self._video.write(picture)
+        if known is None or frame.frame == 0 or frame.path != known[0]:
+            self._end(VideoFile.close, frame.source)
+            path = self._free_name(frame.path, FORMATS[self.form][0])
+            known = self._videos[frame.source] = frame.path, VideoFile(path, frame.fps or FPS, self.form)
+        known[1].write(picture)
 
-    def finish_video(self) -> None:
-        """Close the video in progress, if any, and give it its name.
+    def finish_videos(self) -> None:
+        """Close the videos in progress, if any, and give them their names.
 
         Raises:
-            EdgekitError: it was not written whole.
+            EdgekitError: one was not written whole.
         """
-        self._end(VideoFile.close)
+        with ExitStack() as stack:
+            for source in reversed(list(self._videos)):
+                stack.callback(self._end, VideoFile.close, source)
 
-    def discard_video(self) -> None:
-        """Close the video in progress, if any, and remove what there is of it."""
-        self._end(VideoFile.discard)
+    def discard_videos(self) -> None:
+        """Close the videos in progress, if any, and remove what there is of them."""
+        for source in list(self._videos):
+            self._end(VideoFile.discard, source)
 
-    def _end(self, how: Callable[[VideoFile], None]) -> None:
-        video, self._video = self._video, None
+    def _end(self, how: Callable[[VideoFile], None], source: int) -> None:
+        _, video = self._videos.pop(source, (None, None))
         if video is not None:
             how(video)
             if how is VideoFile.close:
@@ -226,7 +230,7 @@ class Writer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.finish_video() if kind is None else self.discard_video()
+        self.finish_videos() if kind is None else self.discard_videos()
 
     def _free_name(self, source: Path, suffix: str) -> Path:
         number, path = 1, self.folder / f"{source.stem}{suffix}"

@@ -22,7 +22,7 @@ from edgekit.runtime.many.listing import Item, frames, listed
 from edgekit.runtime.many.parts import Done, Parts
 from edgekit.runtime.many.shards import Shard
 from edgekit.runtime.many.tracks import Tracker
-from edgekit.runtime.pipeline import OrderedPipeline
+from edgekit.runtime.pipeline import Lane, OrderedPipeline
 from edgekit.runtime.predictor import Predictor
 from edgekit.runtime.results import Result
 from edgekit.spec import Json
@@ -103,7 +103,7 @@ def work(
     """
     listing = Listing(task.sources)
     workers = workers or 1 + predictor.session.streams
-    belt = Belt(2 * predictor.batch, (workers + 1) * predictor.batch, False)
+    belt = Belt([Lane(2 * predictor.batch)], (workers + 1) * predictor.batch)
     threads = [threading.Thread(target=_list, args=(listing, task, parts, belt), daemon=True)]
     threads += [threading.Thread(target=_work, args=(predictor, task, belt), daemon=True) for _ in range(workers)]
     for thread in threads:
@@ -156,7 +156,7 @@ def _list(listing: Listing, task: Task, parts: Parts, belt: Belt) -> None:
                              f"{task.shard.size(listing.total)} for this shard; begin anew with `force`")  # fmt: skip
         belt.end()
     except BaseException as error:  # raised again where the answers are taken
-        belt.end(error)
+        belt.end(error=error)
 
 
 def _work(predictor: Predictor, task: Task, belt: Belt) -> None:
