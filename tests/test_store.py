@@ -75,6 +75,9 @@ class Registry(http.server.BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers["Content-Length"]))
         digest = f"sha256:{hashlib.sha256(body).hexdigest()}"
         if "/manifests/" in self.path:
+            document = json.loads(body)
+            if not {blob["digest"] for blob in (document["config"], *document["layers"])} <= set(self.blobs):
+                return self._answer(400)
             self.manifests |= {self.path.rpartition("/")[2]: body, digest: body}
             self._answer(201)
         else:
@@ -100,8 +103,13 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     root = tmp_path / "hub"
 
     class HfApi:
+        endpoint = ""
+
         def create_repo(self, repo_id: str, exist_ok: bool) -> None:
             (root / repo_id).mkdir(parents=True, exist_ok=exist_ok)
+
+        def create_branch(self, repo_id: str, branch: str, exist_ok: bool) -> None:
+            assert branch != "main" and exist_ok
 
         def create_commit(self, repo_id: str, operations: list[Any], commit_message: str, revision: str) -> None:
             for operation in operations:
@@ -115,8 +123,13 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
             raise RuntimeError(f"404: no {filename}")
         return str(root / repo_id / filename)
 
+    session = SimpleNamespace(head=lambda address, timeout: None)
     stand_in = SimpleNamespace(
-        HfApi=HfApi, CommitOperationAdd=lambda **given: SimpleNamespace(**given), hf_hub_download=download
+        HfApi=HfApi,
+        CommitOperationAdd=lambda **given: SimpleNamespace(**given),
+        constants=SimpleNamespace(HF_HUB_OFFLINE=False),
+        hf_hub_download=download,
+        utils=SimpleNamespace(get_session=lambda: session),
     )
     monkeypatch.setitem(sys.modules, "huggingface_hub", stand_in)  # type: ignore[arg-type]
     return root

@@ -25,6 +25,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
 from typing import Any, Protocol
 
 from edgekit.bundle import fleet
@@ -304,9 +305,11 @@ class RegistryStore:
             self._registry.session.get(f"{self._registry.prefix}://{host}/v2/", timeout=TIMEOUT_S)
 
     def write(self, files: Sequence[tuple[Layer, Path]], manifest: bytes, digest: str) -> None:
-        with _reaching(self._name, "the registry"):
-            for layer, path in files:
-                self._upload({"digest": layer.digest, "size": layer.size}, path)
+        with _reaching(self._name, "the registry"), TemporaryDirectory() as folder:
+            config = Path(folder) / "config"  # a registry takes no manifest that names what it has not
+            config.write_bytes(EMPTY)
+            for layer, path in [*files, (_layer(config, ""), config)]:
+                self._taken(self._registry.upload_blob(str(path), self._container, vars(layer)))
             url = f"{self._registry.prefix}://{self._container.manifest_url(self._reference.tag)}"
             headers = {"Content-Type": MANIFEST}
             self._taken(self._registry.do_request(url, "PUT", data=manifest, headers=headers))
@@ -331,9 +334,6 @@ class RegistryStore:
                     if handle.tell() > layer.size:
                         break  # it is not what was sent, whatever follows
 
-    def _upload(self, layer: Json, path: Path) -> None:
-        self._taken(self._registry.upload_blob(str(path), self._container, layer))
-
     def _taken(self, answer: Any) -> None:
         if answer.status_code not in (200, 201, 202):
             raise InputError(f"{self._name}: the registry answers {answer.status_code} {answer.reason}")
@@ -347,9 +347,14 @@ class HubStore:
     def __init__(self, reference: Reference) -> None:
         with optional(f"{reference.scheme}{reference.place}", "fleet"):
             import huggingface_hub
+            from huggingface_hub import constants, utils
         self._hub: Any = huggingface_hub
+        asking: Any = utils
         self._repo, self._revision = reference.place, "main" if reference.tag == "latest" else reference.tag
         self._name = f"{reference.scheme}{reference.place}"
+        if not constants.HF_HUB_OFFLINE:
+            with _reaching(self._name, "the Hub"):  # asked once without a retry: downloads try for half a minute
+                asking.get_session().head(self._hub.HfApi().endpoint, timeout=TIMEOUT_S)
 
     def write(self, files: Sequence[tuple[Layer, Path]], manifest: bytes, digest: str) -> None:
         add = self._hub.CommitOperationAdd
@@ -358,6 +363,8 @@ class HubStore:
         with _reaching(self._name, "the Hub"):
             api = self._hub.HfApi()
             api.create_repo(self._repo, exist_ok=True)
+            if self._revision != "main":  # nothing is added to a branch that is not there
+                api.create_branch(self._repo, branch=self._revision, exist_ok=True)
             api.create_commit(
                 repo_id=self._repo, operations=operations, commit_message=f"edgekit {digest}", revision=self._revision
             )
@@ -381,7 +388,8 @@ def _reaching(name: str, store: str) -> Iterator[None]:
     except (EdgekitError, KeyboardInterrupt):
         raise
     except Exception as error:  # of requests, the Hub or the network, or ValueError of oras where it may not enter
-        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        reason = " ".join(lines[:2]) or type(error).__name__  # of the Hub's the second says what of it was not found
         raise InputError(f"{name}: {store} cannot be used ({reason})") from error
 
 
