@@ -223,6 +223,7 @@ class Session(abc.ABC):
         forkable: whether processes forked after it was opened may use it.
         gpu: whether it computes on an NVIDIA GPU.
         weights: what its weights are stored in, ``f32`` or ``f16``, whatever computes with them.
+        sums: what its kernels add products up in.
         named: whether the model says its classes' names.
         moves: whether the runtime may take it to another device while it is open (OpenVINO's AUTO).
         predicts: the same network as ``predict`` runs it, where this one's head is another.
@@ -236,6 +237,7 @@ class Session(abc.ABC):
     forkable: bool = False
     gpu: bool = False
     weights: str = "f32"
+    sums: str = "f32"
     named: bool = True
     moves: bool = False
     predicts: Session | None = None

@@ -4,12 +4,13 @@
 
 ``models/shapes.pt`` finds shapes. The other tasks get its backbone, neck and branches for boxes and classes, and
 random weights where they have layers of their own (masks, classes of the whole picture); keypoints are fitted to the
-boxes, angles are much the same everywhere. What is found has clear scores, and every output depends on the picture.
+boxes, which stand nearly level. What is found has clear scores, and every output depends on the picture.
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from edgekit.tasks.obb.net import Oriented
     from edgekit.tasks.pose.net import Pose
 
 MODELS = {
@@ -37,6 +39,7 @@ MODELS = {
 SIZE = (160, 160)
 PICTURES = 3
 DAMPED = 0.1  # what weighs random layers of keypoints and angles
+TILT = 0.05  # radians, of every box
 KEYPOINTS = 22, 3  # whose branch is no narrower than that for boxes
 
 
@@ -77,11 +80,22 @@ def checkpoint_of(task: str, path: Path) -> Path:
     if task == "pose":
         points_on_boxes(found.net, sorted((path.parent / "set" / "images" / "train").iterdir()))
     if task == "obb":
-        for branch in cast("nn.ModuleList", found.net.head.cv4):
-            branch[-1].weight.data *= DAMPED
+        level(found.net)
     found.imgsz = SIZE
     checkpoint.save(found, path)
     return path
+
+
+def level(net: nn.Module) -> None:
+    """Boxes that stand about as the objects do.
+
+    Turned, what the cells of an object say of its sides would put as many boxes side by side, which overlap by just
+    what suppression allows: rounding would decide which of them stay.
+    """
+    share = 0.25 + TILT / math.pi
+    for branch in cast("nn.ModuleList", cast("Oriented", net.head).cv4):
+        branch[-1].weight.data *= DAMPED
+        branch[-1].bias.data.fill_(math.log(share / (1 - share)))
 
 
 def points_on_boxes(net: nn.Module, photos: Sequence[Path]) -> None:

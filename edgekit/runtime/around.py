@@ -13,7 +13,8 @@ import numpy as np
 from edgekit.spec import Session
 
 _FACTS = (
-    "info", "target", "path", "concurrent", "streams", "forkable", "gpu", "weights", "named", "moves", "predicts",
+    "info", "target", "path", "concurrent", "streams", "forkable", "gpu", "weights", "sums", "named", "moves",
+    "predicts",
 )  # fmt: skip
 
 

@@ -167,6 +167,7 @@ class NcnnSession(Session):
         self._ncnn = ncnn
         self.weights = "f16" if target.precision == "fp16" else "f32"
         self._half = target.precision == "fp16" and bool(ncnn.cpu_support_arm_asimdhp())
+        self.sums = "f16" if self._half else "f32"
         self._net = ncnn.Net()
         settings = self._net.opt
         settings.use_vulkan_compute = False

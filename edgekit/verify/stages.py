@@ -219,11 +219,12 @@ def _layer(path: str) -> int:
 
 
 def narrowest(session: Session) -> str:
-    """What ``rounding.py`` calls a session's precision, by what it executes and how its weights are kept."""
+    """What ``rounding.py`` calls a session's precision, by what it executes, adds up in and keeps its weights in."""
     executed = session.precision_by_type()
-    for precision in ("bf16", "f16"):
-        if precision in executed:
-            return precision
+    if "bf16" in executed or ("f16" in executed and session.sums == "f16"):
+        return "bf16"
+    if "f16" in executed:
+        return "f16"
     return "w16" if session.weights == "f16" else "f32"
 
 
