@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 import pytest
 
+from edgekit import targets
 from edgekit.bench import machine
 from edgekit.bench.cold import process_memory
 from edgekit.bench.noise import NoiseMonitor
@@ -198,6 +199,9 @@ def test_this_machine() -> None:
     assert described["cpu"]["model"]
     assert 1 <= described["cpu"]["usable"] <= described["cpu"]["logical"] == os.cpu_count()
     assert described["packages"]["numpy"] == metadata.version("numpy")
+    installed = {found.metadata["Name"].lower() for found in metadata.distributions()}
+    runtimes = {name for target in targets.every() for name in target.packages}
+    assert runtimes & installed <= set(described["packages"]), "what a target runs with decides its speed"
     assert described["python"]["version"] == platform.python_version()
     if sys.platform == "linux":
         pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // (1 << 20)

@@ -234,6 +234,18 @@ def test_what_can_run_here(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not left_out and {c.batch for c in found if c.target == "trt-fp16"} == {1, 8}
 
 
+def test_on_arm_what_openvino_would_compute_in_fp16_is_left_out_of_int8(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There are small runtimes and ONNX Runtime's INT8 instead; a plan of another machine is told the same."""
+    monkeypatch.setattr(candidates_module.machine, "gpus", lambda: [])
+    monkeypatch.setattr("platform.machine", lambda: "aarch64")
+    change_targets(monkeypatch, missing=lambda: None, missing_to_build=lambda: None)
+    found, left_out = candidates(Objective("latency"), data=True)
+    assert [c.target for c in found] == ["ncnn-fp32", "ort-fp32", "ov-fp32", "ncnn-fp16", "ov-fp16", "ort-int8"]
+    assert "FP16" in left_out["ov-int8"] and "ort-int8" in left_out["ov-int8"]
+    change_targets(monkeypatch, "ncnn-fp16", missing_to_build=lambda: "pip install pnnx")
+    assert candidates(Objective("latency"), data=True)[1]["ncnn-fp16"] == "pip install pnnx"
+
+
 def test_a_missing_quantizer_leaves_one_target_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "nncf" else object())
     assert "edgekit[int8]" in str(candidates_module.missing("ov-int8", data=True))

@@ -13,6 +13,7 @@ from __future__ import annotations
 from edgekit import quantize, targets
 from edgekit.autotune import Candidate, Objective
 from edgekit.bench import machine
+from edgekit.runtime.processor import remark
 from edgekit.targets import Target
 from edgekit.targets._target import PRECISIONS
 
@@ -54,6 +55,8 @@ def missing(name: str, data: bool) -> str | None:
         return reason
     if target.gpu and not machine.gpus():
         return f"{name} runs on NVIDIA GPUs and none is seen here (nvidia-smi); use a machine with one"
+    if otherwise := remark(name, None):  # whatever its weights
+        return f"{name}: {otherwise}"
     if target.int8 and not data:
         return f"{name} is calibrated on images; give `data`"
     return quantize.missing(target) if target.int8 else target.missing_to_build()

@@ -29,13 +29,14 @@ class Package:
 
     Attributes:
         name: what pip calls it.
-        extra: the extra of edgekit that brings it; empty where edgekit always needs it.
+        extra: the extra of edgekit that brings it; empty where edgekit always needs it, None where ``use`` says how to
+            install it.
         use: what for.
         others: other distributions of the same module, any of which will do.
     """
 
     name: str
-    extra: str
+    extra: str | None
     use: str
     others: tuple[str, ...] = ()
 
@@ -63,6 +64,8 @@ PACKAGES = (
     Package("onnxruntime", "onnx", "ort-* targets", ("onnxruntime-gpu", "onnxruntime-openvino")),
     Package("openvino", "openvino", "ov-* targets"),
     Package("nncf", "int8", "building ov-int8"),
+    Package("ncnn", "ncnn", "ncnn-* targets"),
+    Package("pnnx", None, "building ncnn-*: pip install --no-deps pnnx"),
     Package("jinja2", "report", "edgekit report"),
     Package("tensorrt", "tensorrt", "trt-* targets", ("tensorrt-cu12", "tensorrt-cu13")),
     Package("tensorrt-rtx", "tensorrt-rtx", "trt-rtx-* targets", ("tensorrt-rtx-cu12", "tensorrt-rtx-cu13")),

@@ -24,6 +24,7 @@ from typing import Any
 
 import psutil
 
+from edgekit import targets
 from edgekit.runtime import processor
 from edgekit.spec import Json, JsonView
 
@@ -35,8 +36,8 @@ INSTRUCTION_SETS = (
 ).split()
 # How runtimes name the instruction set of a kernel, most special first: jit_avx512_amx_I8, brgconv_avx2, acl_FP32.
 _KERNEL_SETS = "amx avx512 avx2 avx sse42 sse41 sve512 sve256 sve128 sve asimd neon acl gemm mlas ref".split()
-PACKAGES = "edgekit numpy opencv-python-headless opencv-python onnx onnxruntime onnxruntime-gpu openvino nncf torch "
-PACKAGES += "tensorrt tensorrt-rtx"
+# Beside those that targets name.
+PACKAGES = "edgekit numpy opencv-python-headless opencv-python onnx onnxruntime-gpu torch"
 _ENVIRONMENT = re.compile(
     r"(?!\w*(KEY|TOKEN|SECRET|PASS|USER|HOST))((OMP|KMP|GOMP|MKL|OPENBLAS|ONEDNN|DNNL|TBB|MALLOC|OV|OPENVINO|ORT|TRT)_\w+"
     r"|CUDA_(VISIBLE_DEVICES|MODULE_LOADING|LAUNCH_BLOCKING)|NVIDIA_TF32_OVERRIDE|OPENCV_FOR_THREADS_NUM|LD_PRELOAD)"
@@ -212,7 +213,8 @@ def virtualisation() -> dict[str, str | None]:
 def packages() -> dict[str, str]:
     """Versions of the packages that are installed, without importing them."""
     found = {}
-    for name in PACKAGES.split():
+    runtimes = (name for target in targets.every() for name in target.packages)
+    for name in dict.fromkeys((*PACKAGES.split(), *runtimes)):
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
