@@ -32,6 +32,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from edgekit.errors import EdgekitError
 from tests.arm_gaps import CONF, Gap, Json, gap
 from tests.arm_machine import (
     BUILD,
@@ -56,6 +57,7 @@ FRAMES = 3  # of the video
 FLOAT32 = "EDGEKIT_TEST_FLOAT32"  # conftest.py
 TESTS = ("resize", "processor")  # without PyTorch, of what differs
 QUICK = ("ort-fp32", "ncnn-fp16"), ("detect", "classify")
+PLAIN = "detect", "ort-fp32"  # the bundle of what is typed
 BOARD = "<!-- not run: a board -->"  # before the commands for a board in the page
 
 ROLES = {
@@ -91,6 +93,14 @@ def run(row: Row, machine: Machine, folder: Path, program: Path | None, tasks: S
             found.wrong += [f"C++, {key[0]}, {key[1]}: {what}" for what in one.wrong(bound)]
             found.native.join(one)
     return found
+
+
+def tried(row: Row, machine: Machine, folder: Path, program: Path | None, tasks: Sequence[str]) -> Outcome:
+    """``run``; what breaks it is wrong with that row and leaves the others as they are."""
+    try:
+        return run(row, machine, folder, program, tasks)
+    except (AssertionError, CannotError, EdgekitError, LookupError, OSError, ValueError) as error:
+        return Outcome(row, wrong=[f"{type(error).__name__}: {error}"])
 
 
 def executed(lines: Iterable[Json]) -> str:
@@ -132,7 +142,7 @@ def natively(machine: Machine, program: Path, folder: Path, row: Row, asked: Ite
 
 def installs(machine: Machine, folder: Path) -> list[str]:
     """What is wrong on a machine that has every runtime: commands, and tests of what differs between processors."""
-    picture, bundle = sorted((folder / "pictures").iterdir())[-1], folder / f"detect-{QUICK[0][0]}"
+    picture, bundle = sorted((folder / "pictures").iterdir())[-1], folder / "-".join(PLAIN)
     wrong = []
     steps: dict[str, tuple[Sequence[object], Callable[[Any], bool]]] = {
         "doctor": (["doctor"], lambda said: _ready(said) >= {row.target for row in ROWS}),
@@ -160,7 +170,7 @@ def board(machine: Machine, folder: Path) -> list[str]:
     desk = BUILD / "desk"
     shutil.rmtree(desk, ignore_errors=True)
     desk.mkdir()
-    shutil.copytree(folder / f"detect-{QUICK[0][0]}", desk / "yolo12n-ort")
+    shutil.copytree(folder / "-".join(PLAIN), desk / "yolo12n-ort")
     shutil.copyfile(sorted((folder / "pictures").iterdir())[-1], desk / "street.jpg")
     wrong = []
     for command in commands:
@@ -179,23 +189,23 @@ def typed(page: str) -> tuple[list[str], list[list[str]]]:
     return packages[1].split(), [line.split()[1:] for line in lines if line.startswith("venv/bin/edgekit ")]
 
 
-def bundles(tasks: Sequence[str], targets: Sequence[str]) -> Path:
-    """The folder of bundles, pictures and a video, made here for what the package's code is now."""
+def bundles(wanted: Sequence[tuple[str, str]]) -> Path:
+    """The folder of bundles (task, target), pictures and a video, made here for what the package's code is now."""
     from benchmarks import shapeset
     from tests import arm_bundles
 
     sources = [*sorted((REPO / "edgekit").rglob("*.py")), Path(arm_bundles.__file__), shapeset.CHECKPOINT]
     key = hashlib.sha256(b"".join(hashlib.sha256(p.read_bytes()).digest() for p in sources))
-    key.update(json.dumps([tasks, targets]).encode())
+    key.update(json.dumps(wanted).encode())
     place = BUILD / f"set-{key.hexdigest()[:12]}"
     if not place.exists():
-        say(f"building {len(tasks) * len(targets)} bundles")
+        say(f"building {len(wanted)} bundles")
         for old in BUILD.glob("set-*"):
             shutil.rmtree(old)
         partial = BUILD / ".set.partial"
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        arm_bundles.made(partial, targets, tasks)
+        arm_bundles.made(partial, wanted)
         shapeset.make_video(partial / "clip.mp4", frames=FRAMES, size=arm_bundles.SIZE[0])
         os.replace(partial, place)
     return place
@@ -212,7 +222,8 @@ def matrix(names: Sequence[str], tasks: Sequence[str]) -> tuple[list[Outcome], l
     machine = Machine(kept(f"root-{SUITE}", unpack))
     say("installing the wheel on the emulated machine")
     machine = installed(machine)
-    folder = bundles(tasks, [row.target for row in ROWS if row.target in {*names, QUICK[0][0]}])
+    wanted = [(task, row.target) for task in tasks for row in ROWS if row.target in names]
+    folder = bundles(list(dict.fromkeys(wanted + [PLAIN] * ("install" in names))))
     program = cross_compiled(machine)
     wrong, outcomes = [], []
     if "install" in names:
@@ -220,7 +231,7 @@ def matrix(names: Sequence[str], tasks: Sequence[str]) -> tuple[list[Outcome], l
         say(f"install: {'; '.join(wrong) or 'right'}")
     for row in ROWS:
         if row.target in names:
-            outcomes.append(run(row, machine, folder, program, tasks))
+            outcomes.append(tried(row, machine, folder, program, tasks))
             wrong += outcomes[-1].wrong
             say(f"{row.target}: {'; '.join(outcomes[-1].wrong) or 'right'}")
     return outcomes, wrong

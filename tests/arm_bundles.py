@@ -1,6 +1,6 @@
 """The bundles and pictures that the emulated ARM machine is held to: five tasks, of the repository's small model.
 
-    made(folder, TARGETS)         # folder/TASK-TARGET, folder/TASK.pt, folder/pictures; minutes, needs PyTorch
+    made(folder, [("obb", "ov-fp16"), …])     # folder/obb-ov-fp16, folder/obb.pt, folder/pictures; needs PyTorch
 
 ``models/shapes.pt`` finds shapes. The other tasks get its backbone, neck and branches for boxes and classes, and
 random weights where they have layers of their own (masks, classes of the whole picture); keypoints are fitted to the
@@ -43,15 +43,15 @@ TILT = 0.05  # radians, of every box
 KEYPOINTS = 22, 3  # whose branch is no narrower than that for boxes
 
 
-def made(folder: Path, targets: Sequence[str], tasks: Sequence[str] = tuple(MODELS)) -> None:
-    """Checkpoints, pictures and a bundle for every task and target."""
+def made(folder: Path, wanted: Sequence[tuple[str, str]]) -> None:
+    """Pictures, checkpoints and a bundle for each task and target that is ``wanted``."""
     photos = shapeset.make_set(folder / "set", train=24, val=PICTURES, size=200).parent / "images"
     pictures(folder / "pictures", sorted((photos / "val").iterdir()))
-    for task in tasks:
+    for task in dict.fromkeys(task for task, _ in wanted):
         source = checkpoint_of(task, folder / f"{task}.pt")
         exports = Exports(folder / f"{task}.exports")
         exports.folder.mkdir()
-        for target in targets:
+        for target in (target for other, target in wanted if other == task):
             eight = {"data": photos / "train", "count": 16, "max_drop": 100} if target.endswith("int8") else {}
             quantize = QuantizeOptions(**eight, timing_s=0)
             options = BuildOptions(imgsz=SIZE, images=[str(folder / "pictures")], quantize=quantize)

@@ -30,7 +30,7 @@ from edgekit.runtime.atomic import written_whole
 from edgekit.runtime.fields import option
 from edgekit.runtime.forks import keep_in_children
 from edgekit.runtime.home import ensure_home
-from edgekit.runtime.processor import is_cpu
+from edgekit.runtime.processor import is_arm, is_cpu
 from edgekit.spec import Graph, Json, ModelInfo, Port, Session
 from edgekit.targets._openvino_input import MARK, take_pixels
 from edgekit.targets._target import Opening, Served, Target, TargetOptions
@@ -224,6 +224,7 @@ class OpenVinoSession(Session):
         self.weights = "f16" if target.precision == "fp16" else "f32"
         self._core = core = openvino.Core()
         name = "CPU" if device is None or is_cpu(device) else device.upper()
+        self.sums = "f16" if name == "CPU" and is_arm() else "f32"
         kind, several, _ = name.partition(":")  # AUTO:GPU,CPU and GPU.1 are devices too
         known = {"AUTO", "HETERO"} | (set() if several else {d.split(".")[0] for d in core.available_devices})
         if kind.split(".")[0] not in known:
