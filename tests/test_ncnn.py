@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
@@ -14,16 +15,23 @@ import pytest
 from onnx import TensorProto, helper
 
 from edgekit import targets
-from edgekit.autotune import Objective
+from edgekit.autotune import Candidate, Objective, auto
 from edgekit.autotune.candidates import candidates
+from edgekit.bundle import build as building
+from edgekit.bundle import loading
 from edgekit.bundle.options import BuildOptions
 from edgekit.bundle.preflight import of_build
 from edgekit.errors import InputError, UsageError
+from edgekit.quantize import QuantizeOptions
 from edgekit.spec import Graph, ModelInfo, Port
 from edgekit.targets._target import Opening
 from edgekit.targets.ncnn import missing, missing_to_build
+from tests.conftest import Run
+from tests.networks import noise, settled
+from tests.tiny import tiny_bundle
 
 SIDE = 32
+TOLERANCES = {"scores": 1e-5, "class_probabilities": 1e-5, "mask_coefficients": 1e-4, "mask_prototypes": 1e-4}
 
 
 def _graph(folder: Path, nodes: list[onnx.NodeProto], batch: int | str = 1, output: str = "scores") -> Graph:
@@ -76,6 +84,37 @@ def test_a_graph_gives_what_onnx_runtime_gives(name: str, tolerance: float, tmp_
     two = session.run(np.concatenate([batch, batch[..., ::-1]]))["scores"]  # any number of images, one after the other
     np.testing.assert_array_equal(two[0], found[0])
     assert np.abs(two[1] - two[0]).max() > 0.01
+
+
+@needs_ncnn
+@pytest.mark.parametrize(
+    ("name", "roles"),
+    [
+        ("yolo12n", "boxes scores"),
+        ("yolo12n-seg", "boxes scores mask_coefficients mask_prototypes"),
+        ("yolo12n-pose", "boxes scores keypoints"),
+        ("yolo12n-obb", "rotated_boxes scores"),
+        ("yolo12n-cls", "class_probabilities"),
+    ],
+)
+def test_a_network_of_every_task_gives_what_pytorch_gives(name: str, roles: str, tmp_path: Path) -> None:
+    """Within 1e-3 pixels and 1e-5."""
+    pytest.importorskip("torch")
+    from edgekit.graph.export import export
+    from edgekit.nn.session import TorchSession
+
+    batch = noise(1, 3, 64, 96)
+    tolerances = {role: TOLERANCES.get(role, 1e-3) for role in roles.split()}
+    made = settled(name, batch, tolerances, ("a", "b", "c"))
+    target = targets.get("ncnn-fp32")
+    graph = export(made, tmp_path / "model.onnx", (64, 96), head="raw", recipe=target.recipe)
+    (tmp_path / "bundle").mkdir()
+    target.build(graph, tmp_path / "bundle")
+    found = target.open(tmp_path / "bundle", graph.info, Opening(threads=1)).run(batch)
+    right = TorchSession(made.net, made.info((64, 96))).run(batch)
+    assert set(found) == set(right) == set(tolerances)
+    for role, value in right.items():
+        np.testing.assert_allclose(found[role], value, rtol=0, atol=tolerances[role], err_msg=role)
 
 
 @needs_ncnn
@@ -171,3 +210,44 @@ def test_the_heads_are_those_of_the_host() -> None:
         assert not target.complaints()
         assert BuildOptions().with_head(target.heads).head == "raw"  # unless another is asked for, which is refused
         assert dataclasses.is_dataclass(target)
+
+
+# ---- what is there for every target -----------------------------------------------------------------------------
+
+
+@needs_ncnn
+def test_bench_and_report_hold_it_against_another(tmp_path: Path, run: Run) -> None:
+    models = [tiny_bundle(tmp_path / target, "segment", target) for target in ("ort-fp32", "ncnn-fp16")]
+    code, out, err = run("bench", *models, "--budget", 1, "--json")
+    assert code == 0, err
+    here = json.loads(out)[1]
+    assert here["target"] == "ncnn-fp16" and here["whole_ms"]["p50"] > 0 and here["baseline"] == str(models[0])
+    assert here["precision_executed"] in ("f32", "f16")
+    assert here["machine"]["packages"]["ncnn"] == metadata.version("ncnn")
+    code, out, err = run("bench", models[1], "--throughput", "--streams", "1,2", "--budget", 1, "--json")
+    assert code == 0 and len(json.loads(out)) >= 1, err
+    assert run("bench", models[1], "--profile", "--budget", 1)[0] == 2
+    pytest.importorskip("jinja2")
+    page = tmp_path / "page.html"
+    code, out, err = run("report", *models, "--budget", 1, "--out", page)
+    assert code == 0 and "ncnn-fp16" in page.read_text(encoding="utf-8"), err
+    code, out, err = run("inspect", models[1], "--json")
+    assert code == 0 and json.loads(out)["target"] == "ncnn-fp16", err
+
+
+@needs_ncnn
+def test_auto_chooses_it_where_nothing_else_is_offered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Raced, judged against the float model and kept, in its own streams where throughput is asked for."""
+
+    def build(source: Path, target: str, out: Path, *_: object, **__: object) -> None:
+        tiny_bundle(out, "detect", target)
+
+    monkeypatch.setattr(building, "build", build)
+    offered = [Candidate("ncnn-fp32", 1, 2, 2), Candidate("ncnn-fp16", 1, 2, 2)]
+    monkeypatch.setattr(auto, "candidates", lambda *_: (offered, {}))
+    source = tiny_bundle(tmp_path / "source", "detect", "ort-fp32")
+    options = BuildOptions(quantize=QuantizeOptions(max_drop=0.5))
+    made = auto.auto(source, tmp_path / "out", Objective("throughput"), options, seconds=0.02)
+    assert made.target.startswith("ncnn") and made.manifest["plan"]["choice"]["streams"] == 2
+    with loading.load(tmp_path / "out") as model:
+        assert model(np.zeros((64, 96, 3), np.uint8))

@@ -7,11 +7,11 @@
 | bf16 executed | ``ov-fp16``, and what ``ov-int8`` leaves in float, on x86 with AVX512-BF16 or AMX | ``bf16`` |
 | the same bf16 artifact from run to run | where attention sees four cells (64 px) | none: OpenVINO errs |
 | f16 executed | ``trt-*`` | ``f16`` |
-| f16 executed and added up in f16 | ``ncnn-fp16``, ``ov-fp16`` and what ``ov-int8`` leaves in float, on ARM | ``bf16`` |
+| f16 executed and added up in f16 | ``ncnn-fp16``, ``ov-fp16``, floating point in ``ov-int8``, on ARM | ``bf16`` |
 | the first convolution, stored times ``PIXELS`` | ``ov-*`` that take pixels | none: the reference is rounded so too |
 | order of candidates with nearly equal scores | everywhere | none: they are paired by label and place |
 | FP16 executed instead of INT8 | ``ov-int8`` on ARM | that of INT8 |
-| sums of products in INT8 | x86 without VNNI: 8 bits saturate, 7 are exact | none: ``system/processor.py`` warns |
+| sums of products in INT8 | x86 without VNNI: 8 bits saturate, 7 are exact | none: ``runtime/processor.py`` warns |
 | ``cv2.resize(INTER_LINEAR)`` | aarch64, in a third of the values | none: ``runtime/resize.py`` does as x86 |
 
 | bound | ``FACTORS`` times |
@@ -20,7 +20,7 @@
 | ``w16`` | what rounding the weights to half changes; executed in float32 they are also held to ``f32`` of just that |
 | ``f16``, ``bf16`` | what rounding the weights and every operator's output changes |
 
-or ``FLOORS``, in *this* network on these images (``quantize.rounded`` makes the networks).
+or ``FLOORS``, in *this* network on these images (``verify/rounded.py`` makes the networks).
 
 Sums of hundreds of products in half precision lose what rounding every operator's output to half does not show, about
 as much as rounding it to bf16, which is eight times as coarse; the transforms of Winograd's convolutions in half
