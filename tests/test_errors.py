@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 import types
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
+from edgekit import targets
 from edgekit.errors import InputError, MissingPackageError, no_wheel, not_installed, optional, require
+from tests.conftest import Run
 
 
 def test_what_is_missing_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,3 +76,42 @@ def test_a_package_that_cannot_come_is_not_asked_for(monkeypatch: pytest.MonkeyP
     for package in ("openvino", "tensorrt-rtx"):
         assert "pip install" not in str(MissingPackageError(package, "flying", "wings"))
     assert "pip install" in str(MissingPackageError("onnxruntime", "flying", "wings"))
+
+
+@pytest.mark.parametrize(
+    ("target", "module", "words"),
+    [("ov-fp32", "openvino", ("2.35", "2.31", "onnxruntime")), ("trt-rtx-fp16", "tensorrt_rtx", ("ARM", "ort-*"))],
+)
+def test_a_target_that_cannot_come_to_a_board_says_why(
+    target: str, module: str, words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """glibc of years ago, and no wheels at all: no advice to install it, but another target or runtime."""
+    on_a_board(monkeypatch, module)
+    said = str(targets.get(target).missing())
+    assert all(word in said for word in words) and "pip install" not in said
+
+
+def test_a_bundle_that_cannot_run_on_a_board_says_why(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, run: Run
+) -> None:
+    pytest.importorskip("openvino")
+    pytest.importorskip("onnx")
+    from tests.tiny import tiny_bundle
+
+    bundle = tiny_bundle(tmp_path / "bundle", "detect", "ov-fp32")
+    cv2.imwrite(str(tmp_path / "street.png"), np.zeros((64, 96, 3), np.uint8))
+    on_a_board(monkeypatch, "openvino")
+    for words in (("predict", bundle, tmp_path / "street.png", "--json"), ("bench", bundle)):
+        code, _, err = run(*words)
+        assert code == 2 and "2.35" in err and "2.31" in err and "pip install" not in err, words
+
+
+def on_a_board(monkeypatch: pytest.MonkeyPatch, without: str) -> None:
+    """A 64-bit ARM system of 2020, on which a module is not installed."""
+    found = importlib.util.find_spec
+    monkeypatch.setattr("platform.machine", lambda: "aarch64")
+    monkeypatch.setattr("platform.libc_ver", lambda *_: ("glibc", "2.31"))
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *rest: None if name == without else found(name, *rest)
+    )
+    monkeypatch.setitem(sys.modules, without, None)
