@@ -37,6 +37,7 @@ from tests.arm_gaps import CONF, Gap, Json, gap
 from tests.arm_machine import (
     BUILD,
     REPO,
+    RUNTIMES,
     SUITE,
     CannotError,
     Machine,
@@ -57,7 +58,11 @@ FRAMES = 3  # of the video
 FLOAT32 = "EDGEKIT_TEST_FLOAT32"  # conftest.py
 TESTS = ("resize", "processor")  # without PyTorch, of what differs
 QUICK = ("ort-fp32", "ncnn-fp16"), ("detect", "classify")
-PLAIN = "detect", "ort-fp32"  # the bundle of what is typed
+PLAIN, SMALL = ("detect", "ort-fp32"), ("detect", "ncnn-fp16")  # bundles of what is typed
+CANDIDATES = (  # what `--target auto` would try, which needs PyTorch only to build it
+    "import json; from edgekit.autotune import Objective; from edgekit.autotune.candidates import candidates; "
+    "print(json.dumps(candidates(Objective('latency'), data=True)[1]))"
+)
 BOARD = "<!-- not run: a board -->"  # before the commands for a board in the page
 
 ROLES = {
@@ -142,15 +147,19 @@ def natively(machine: Machine, program: Path, folder: Path, row: Row, asked: Ite
 
 def installs(machine: Machine, folder: Path) -> list[str]:
     """What is wrong on a machine that has every runtime: commands, and tests of what differs between processors."""
-    picture, bundle = sorted((folder / "pictures").iterdir())[-1], folder / "-".join(PLAIN)
+    picture = sorted((folder / "pictures").iterdir())[-1]
+    bundle, small = (folder / "-".join(names) for names in (PLAIN, SMALL))
+    typing = ["-m", "edgekit"]
     wrong = []
     steps: dict[str, tuple[Sequence[object], Callable[[Any], bool]]] = {
-        "doctor": (["doctor"], lambda said: _ready(said) >= {row.target for row in ROWS}),
-        "predict": (["predict", bundle, picture], lambda said: len(said[0]["labels"]) > 0),
-        "stream": (["predict", bundle, folder / "clip.mp4"], lambda said: len(said) == FRAMES),
+        "doctor": ([*typing, "doctor", "--json"], lambda said: _ready(said) >= {row.target for row in ROWS}),
+        "predict": ([*typing, "predict", bundle, picture, "--json"], lambda said: len(said[0]["labels"]) > 0),
+        "stream": ([*typing, "predict", bundle, folder / "clip.mp4", "--json"], lambda said: len(said) == FRAMES),
+        "bench": ([*typing, "bench", bundle, small, "--budget", "1", "--json"], _times_both),
+        "auto": (["-c", CANDIDATES], _leaves_out),
     }
     for name, (words, right) in steps.items():
-        done = machine.run("-m", "edgekit", *words, "--json")
+        done = machine.run(*words)
         if done.returncode or not right(json.loads(done.stdout)):
             wrong.append(f"{name}: {last(done)}")
     files = [REPO / "tests" / f"test_{name}.py" for name in TESTS]
@@ -160,6 +169,20 @@ def installs(machine: Machine, folder: Path) -> list[str]:
 
 def _ready(said: Json) -> set[str]:
     return {target["name"] for target in said["targets"] if target["ready"]}
+
+
+def _times_both(records: list[Json]) -> bool:
+    """Whether ``bench`` timed both on such a machine; how long they took says nothing here."""
+    machines = [record["machine"] for record in records]
+    return [record["target"] for record in records] == [PLAIN[1], SMALL[1]] and all(
+        {*RUNTIMES} <= {*each["packages"]} and {"dotprod", "fp16"} <= {*each["cpu"]["instruction_sets"]}
+        for each in machines
+    )
+
+
+def _leaves_out(reasons: Json) -> bool:
+    """Whether ``--target auto`` would try all that is right to try here, but for what only building lacks."""
+    return "FP16" in reasons["ov-int8"] and "pnnx" in reasons[SMALL[1]] and "ort-fp32" not in reasons
 
 
 def board(machine: Machine, folder: Path) -> list[str]:
@@ -223,7 +246,7 @@ def matrix(names: Sequence[str], tasks: Sequence[str]) -> tuple[list[Outcome], l
     say("installing the wheel on the emulated machine")
     machine = installed(machine)
     wanted = [(task, row.target) for task in tasks for row in ROWS if row.target in names]
-    folder = bundles(list(dict.fromkeys(wanted + [PLAIN] * ("install" in names))))
+    folder = bundles(list(dict.fromkeys(wanted + [PLAIN, SMALL] * ("install" in names))))
     program = cross_compiled(machine)
     wrong, outcomes = [], []
     if "install" in names:
