@@ -51,6 +51,7 @@ def run(world: Any, out: Path, limit: float = 0.5, wish: str = "latency") -> Bun
 def test_the_folder_is_the_winner_s_bundle_and_the_plan(world: Any, tmp_path: Path) -> None:
     made = run(world, tmp_path / "out")
     plan = made.manifest["plan"]
+    assert "load" not in plan, "of one image at a time there is nothing to choose"
     assert plan["choice"]["target"] == made.target and plan["choice"]["head"] == "raw"
     assert json.loads((tmp_path / "out" / "plan.json").read_text()) == plan
     own = tiny_bundle(tmp_path / "again", "detect", made.target)
@@ -73,6 +74,13 @@ def test_throughput_is_timed_in_streams_and_the_line_that_loads_says_so(world: A
     line = auto.how_to_load(tmp_path / "out", Candidate("ov-fp32", 1, 2, 2))
     assert line == f'edgekit.load("{tmp_path / "out"}", streams=2, threads=2)'
     assert "images/s" in plan["why"]
+    assert {key: plan["load"][key] for key in ("streams", "batch", "threads")} == {
+        "streams": 2,
+        "batch": 1,
+        "threads": 2,
+    }
+    with loading.load(tmp_path / "out") as model, loading.load(tmp_path / "out", plan=False) as plain:
+        assert (model.session.streams, plain.session.streams) == (2, 1)
 
 
 def test_what_sees_other_objects_is_not_chosen_and_the_nearest_is_named(world: Any, tmp_path: Path) -> None:

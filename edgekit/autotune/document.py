@@ -5,6 +5,7 @@
 | ``schema kind`` | 1, ``plan`` |
 | ``wish max_drop_points accuracy`` | what was asked for; metric, set, images and the float model's score |
 | ``choice`` | ``target batch streams threads imgsz head`` of the winner; ``shapes`` and ``variant`` if any |
+| ``load`` | of ``throughput``: how ``edgekit.load`` opens it, and on what kind of machine (``runtime/setting.py``) |
 | ``why`` | one sentence |
 | ``rows`` | every candidate: milliseconds with interval, ratio to the winner, accuracy, points lost, front, verdict |
 | ``ladder`` | of ``edgekit tune --to``: ``to reference reached speedup``, and ``steps`` as they were tried |
@@ -28,6 +29,7 @@ from edgekit.autotune.candidates import missing
 from edgekit.autotune.select import Outcome, Row
 from edgekit.bench import machine
 from edgekit.errors import InputError, UsageError
+from edgekit.runtime.setting import Setting
 from edgekit.spec import HEADS, ModelInfo, parse_imgsz
 
 SCHEMA = 1
@@ -73,6 +75,8 @@ def document(
             "head": info.head,
             "candidates": info.candidates,
         }
+        if wish.goal == "throughput":
+            found["load"] = Setting(chosen.streams, chosen.batch, chosen.threads).entry()
         found["why"] = why(wish, outcome)
     return found
 

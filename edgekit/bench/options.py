@@ -59,10 +59,15 @@ class BenchOptions:
     """Also time the first call of a fresh process; memory."""
     throughput: bool = False
     """Instead: images per second over streams, batches and threads."""
+    cameras: int | None = option(None, least=1, metavar="N")
+    """Instead: frames per second of so many cameras at once over streams, batches and threads (of all streams), in
+    turns."""
+    store: bool = False
+    """With `cameras`: put the fastest into the bundle's plan, for `edgekit.load` on this kind of machine."""
     streams: tuple[int, ...] = option((), parse=_counts, metavar="N,N")
-    """For `throughput`. Default: up to the cores."""
+    """For `throughput` and `cameras`. Default: up to the cores."""
     batches: tuple[int, ...] = option((), parse=_counts, metavar="N,N")
-    """For `throughput`. Default: the model's."""
+    """For `throughput` and `cameras`. Default: the model's."""
 
     against: Path | None = option(None, section="Gates")
     """Older results: fail if a model got slower."""
@@ -73,13 +78,16 @@ class BenchOptions:
 
     def __post_init__(self) -> None:
         check(self)
-        if self.throughput:
+        if self.throughput or self.cameras:
             alone(
-                "`throughput`", data=self.data, baseline=self.baseline, profile=self.profile, cold=self.cold,
-                against=self.against,
+                "`throughput`" if self.throughput else "`cameras`", data=self.data, baseline=self.baseline,
+                profile=self.profile, cold=self.cold, against=self.against,
+                cameras=self.cameras if self.throughput else None,
             )  # fmt: skip
         elif self.streams or self.batches or len(self.threads) > 1:
-            raise UsageError("`streams`, `batches` and several `threads` go with `throughput`")
+            raise UsageError("`streams`, `batches` and several `threads` go with `throughput` or `cameras`")
+        if self.store and not self.cameras:
+            raise UsageError("`store` goes with `cameras`, how many there are")
 
 
 @dataclass(frozen=True)

@@ -60,8 +60,8 @@ def bench(
     calls = {name: _call(predictor) for name, predictor in predictors.items()}
     watch = NoiseMonitor(gpu=any(p.session.gpu for p in predictors.values()))
     comparison = measure(calls, images, options, baseline=baseline, progress=progress, watch=watch)
-    about = machine.describe()
-    return [_record(name, predictors[name], comparison, about) for name in predictors]
+    here = machine.describe()
+    return [_record(name, predictors[name], comparison, here) for name in predictors]
 
 
 def check_tasks(predictors: Mapping[str, Predictor]) -> None:
@@ -79,7 +79,7 @@ def _call(predictor: Predictor) -> Callable[[Any], dict[str, float]]:
     return lambda image: predictor.timed(image)[1]
 
 
-def _about(name: str, predictor: Predictor) -> dict[str, Any]:
+def about(name: str, predictor: Predictor) -> dict[str, Any]:
     """What a record says of the model itself."""
     session = predictor.session
     executed = session.precision_by_type()
@@ -99,9 +99,9 @@ def _about(name: str, predictor: Predictor) -> dict[str, Any]:
     }
 
 
-def _record(name: str, predictor: Predictor, found: Comparison, about: dict[str, Any]) -> dict[str, Any]:
+def _record(name: str, predictor: Predictor, found: Comparison, here: dict[str, Any]) -> dict[str, Any]:
     return {
-        **_about(name, predictor),
+        **about(name, predictor),
         **{stage: found.stages[name][stage] for stage in STAGES},
         "ratio": found.ratios.get(name),
         "baseline": found.baseline,
@@ -113,7 +113,7 @@ def _record(name: str, predictor: Predictor, found: Comparison, about: dict[str,
         "disturbances": found.disturbances,
         "unmeasured": found.watch["unmeasured"],
         "watch": found.watch,
-        "machine": about,
+        "machine": here,
     }
 
 
@@ -175,7 +175,7 @@ def sweep(
 
     rows = throughput(make, images, configs, seconds=seconds, progress=progress)
     record = {
-        **_about(name, opened[0]),
+        **about(name, opened[0]),
         "throughput": rows,
         "best": max(rows, key=lambda row: row["items_per_s"]["p50"]),
         "reliable": all(row["reliable"] for row in rows),

@@ -20,6 +20,7 @@ from edgekit.runtime import modelcache
 from edgekit.runtime.manifest import Bundle, Shape, is_bundle, read_bundle
 from edgekit.runtime.options import OpenOptions, Options, told
 from edgekit.runtime.processor import remark
+from edgekit.runtime.setting import planned
 from edgekit.runtime.shaped import Shaped
 from edgekit.spec import ModelInfo, Session, parse_imgsz
 from edgekit.targets import Opening, Target
@@ -43,7 +44,12 @@ class _Artifact:
 
 
 def load(
-    path: str | Path, *, foreign: bool = False, verify: bool | Literal["once"] = False, **options: Unpack[LoadOptions]
+    path: str | Path,
+    *,
+    foreign: bool = False,
+    verify: bool | Literal["once"] = False,
+    plan: bool = True,
+    **options: Unpack[LoadOptions],
 ) -> Predictor:
     """Open a model for prediction.
 
@@ -55,6 +61,8 @@ def load(
         verify: True runs the bundle's self-test before the model answers, "once" only where this very bundle has not
             passed it on this machine, device, driver and runtime before, which is remembered beside the cache
             (``edgekit.runtime.proven``). With OpenVINO's AUTO also before the first answer from another device.
+        plan: use the ``streams``, ``batch`` and ``threads`` that the bundle's plan found on this kind of machine
+            (``edgekit.runtime.setting``), where none of these and no ``device`` is given.
         options: how it is opened and what is kept of what it finds: fields of ``OpenOptions`` and ``Options``
             (``edgekit.runtime.options``), as ``device="GPU", threads=2, conf=0.4``.
 
@@ -63,14 +71,18 @@ def load(
         GateError: the self-test fails; the message names the role, the cause and what to do.
     """
     how, kept = told(options)
+
+    def own(folder: Path) -> OpenOptions:
+        return planned(folder, how) if plan else how
+
     if fleet.is_index(Path(path)):
         index = fleet.read_index(Path(path))
         chosen, predictor = fleet.first(
-            index, how.device, lambda folder: _predictor(folder, how, foreign, verify, kept)
+            index, how.device, lambda folder: _predictor(folder, own(folder), foreign, verify, kept)
         )
         predictor.chosen = chosen
         return predictor
-    return _predictor(Path(path), how, foreign, verify, kept)
+    return _predictor(Path(path), own(Path(path)), foreign, verify, kept)
 
 
 def _predictor(path: Path, how: OpenOptions, foreign: bool, verify: bool | Literal["once"], kept: Options) -> Predictor:

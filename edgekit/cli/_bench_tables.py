@@ -2,6 +2,7 @@
 
 times(records)             # side by side, then profiles and cold starts where they were measured
 throughput(records)
+cameras(records)
 """
 
 from __future__ import annotations
@@ -66,6 +67,31 @@ def throughput(records: Records) -> None:
                 f"{rate['min']:.1f} – {rate['max']:.1f}",
                 f"{row['call_ms']['p50']:.1f}",
                 " ".join(["best"] * (row == record["best"]) + ["unreliable"] * (not row["reliable"])),
+            )
+    console().print(table)
+    for record in records:
+        _doubts(record)
+
+
+def cameras(records: Records) -> None:
+    """Frames per second of so many cameras by streams, batch and threads; the best of each model marked."""
+    table = _table(
+        f"frames per second of {records[0]['cameras']} cameras, in turns",
+        ["model", "target"],
+        ["streams", "batch", "threads", "frames/s", "interval", "time, of the first's", ""],
+    )
+    table.caption = _machine(records[0])
+    for record in records:
+        for row in record["settings"]:
+            rate, ratio = row["frames_per_s"], row["ratio"]
+            table.add_row(
+                record["artifact"],
+                record["target"],
+                *(str(row[key] or "its own") for key in ("streams", "batch", "threads")),
+                f"{rate['p50']:.1f}",
+                f"{rate['low']:.1f} – {rate['high']:.1f}",
+                f"{ratio['ratio']:.3f} ({ratio['low']:.3f} – {ratio['high']:.3f})" if ratio else "1",
+                "best" if row == record["best"] else "",
             )
     console().print(table)
     for record in records:

@@ -109,8 +109,9 @@ def opened(request: Request, asked: ManyOptions) -> Any:
     from edgekit.runtime.many.tiles import Tiled
     from edgekit.runtime.predictor import Predictor
     from edgekit.runtime.processor import usable_cpus
+    from edgekit.runtime.setting import planned
 
-    how = request.how
+    how = request.how if asked.tile or request.batch else planned(request.model, request.how)
     if asked.tile and is_bundle(request.model):  # a picture is many tiles, which can be worked on at once
         how = replace(how, streams=how.threads or usable_cpus())
     session = open_session(request.model, how, foreign=True)
@@ -121,7 +122,7 @@ def opened(request: Request, asked: ManyOptions) -> Any:
         kept = replace(SCORING, max_det=kept.max_det, classes=kept.classes)
     if asked.track:
         tracks.check(session.info)
-    batch = session.info.batch or request.batch
+    batch = session.info.batch or request.batch or how.batch
     if asked.tile:
         return Tiled(session, kept, batch, asked.tile, asked.overlap)
     return Predictor(session, kept, batch)

@@ -21,6 +21,7 @@ from edgekit.runtime.options import OpenOptions, Options
 if TYPE_CHECKING:
     from edgekit.data.dataset import Dataset
     from edgekit.runtime.predictor import Predictor
+    from edgekit.runtime.setting import Setting
 
 MOVED = {"--table": "table"}  # an option once, a command now
 
@@ -44,9 +45,10 @@ def command(
     names = _names(model, wanted.baseline)
     _check_files(model, wanted)
     opening = _Opening(how, keep.conf, wanted.threads)
-    if wanted.throughput:
-        records = _throughput(names, opening, wanted)
-        show, failures = tables.throughput, []
+    failures: list[str] = []
+    if wanted.throughput or wanted.cameras:
+        show = tables.throughput if wanted.throughput else tables.cameras
+        records = (_throughput if wanted.throughput else _cameras)(names, opening, wanted)
     else:
         gate = _gate(wanted)
         records = _times(names, opening, wanted)
@@ -55,6 +57,8 @@ def command(
         unstable = dict.fromkeys(d for record in records for d in record["disturbances"])
         failures += [f"the run was disturbed: {'; '.join(unstable)}"] if unstable else []
     _finish(records, failures, show, json, out)
+    if wanted.store:
+        _store(model, records)
 
 
 @dataclass(frozen=True)
@@ -74,12 +78,18 @@ class _Opening:
             "outputs": self.how.outputs,
             "conf": self.conf,
         }
-        return {**same, "threads": self.threads[0] if self.threads else None, "foreign": True}
+        return {**same, "threads": self.threads[0] if self.threads else None, "foreign": True, "plan": False}
 
     def load(self, name: str) -> Predictor:
         from edgekit.bundle.loading import load
 
         return load(name, **self.options())
+
+    def served(self, name: str, setting: Setting) -> Predictor:
+        from edgekit.bundle.loading import load
+
+        chosen = setting.options(OpenOptions())
+        return load(name, **{**self.options(), **{n: getattr(chosen, n) for n in ("streams", "batch", "threads")}})
 
     def streams(self, name: str, count: int, threads: int | None) -> list[Predictor]:
         from edgekit.bundle.loading import open_streams
@@ -104,9 +114,12 @@ def _names(models: Sequence[Path], baseline: str | None) -> list[str]:
 def _check_files(models: Sequence[Path], wanted: BenchOptions) -> None:
     """Refuse what is not there before anything is loaded."""
     from edgekit.bundle import preflight
+    from edgekit.bundle.planned import check_storable
     from edgekit.runtime.sources import open_sources
 
     preflight.check_models(models)
+    for path in models if wanted.store else ():
+        check_storable(path)
     if wanted.data is not None:
         preflight.check_data(wanted.data)
     if wanted.images:
@@ -220,6 +233,36 @@ def _throughput(names: Sequence[str], opening: _Opening, wanted: BenchOptions) -
         configs = {n: choices(p.info.batch, wanted.streams, wanted.batches, wanted.threads) for n, p in infos.items()}
     with _progress() as progress:
         return [sweep(name, partial(opening.streams, name), pictures, configs[name], progress) for name in names]
+
+
+def _cameras(names: Sequence[str], opening: _Opening, wanted: BenchOptions) -> Records:
+    from functools import partial
+
+    from edgekit.bench.cameras import clock, race, settings
+    from edgekit.bench.run import check_tasks
+    from edgekit.verify.images import images_for
+
+    assert wanted.cameras is not None
+    pictures, count = images_for(wanted.images), wanted.cameras
+    with ExitStack() as stack:
+        found = {name: stack.enter_context(opening.load(name)) for name in names}
+        check_tasks(found)
+        asked = wanted.streams, wanted.batches, wanted.threads
+        tried = {name: settings(count, each.info.batch, *asked) for name, each in found.items()}
+    how = clock(wanted.budget, wanted.width)
+    with _progress() as progress:
+        return [race(n, partial(opening.served, n), pictures, count, tried[n], how, progress) for n in names]
+
+
+def _store(models: Sequence[Path], records: Records) -> None:
+    from edgekit.bundle.planned import store
+    from edgekit.runtime.setting import Setting
+
+    for path, record in zip(models, records, strict=True):
+        best = record["best"]
+        evidence = {name: record[name] for name in ("cameras", "settings", "reliable", "disturbances", "machine")}
+        store(path, Setting(best["streams"], best["batch"], best["threads"]), evidence)
+        console().print(f"stored in {path}: edgekit.load uses it on machines like this", soft_wrap=True, markup=False)
 
 
 def _finish(

@@ -11,7 +11,7 @@
 | ``detections`` | what it finds on those images, and the source as ``predict`` runs it |
 | ``selftest`` | what the bundle's self-test is made of (``edgekit/verify/selftest.py``); its files are ``selftest/…`` |
 | ``stages lineage`` | where the network's modules are in the graph, for ``edgekit compare`` |
-| ``accuracy speed calibration quantization engines plan`` | when they apply |
+| ``accuracy speed calibration quantization engines plan`` | when they apply; ``plan.load``: ``runtime/setting.py`` |
 | ``source`` | the shape of pictures it was built for, and what the square model scores beside it |
 | ``shapes`` | further input sizes, [{``file imgsz inputs outputs candidates``}]: images go where they are largest |
 
@@ -30,6 +30,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from edgekit.errors import GateError, InputError, UnsafeFileError, command_line
+from edgekit.runtime.atomic import replacing
 from edgekit.spec import HEADS, ROLES, Json, ModelInfo, sha256_file
 
 SCHEMA = 3
@@ -80,9 +81,10 @@ def manifest_of(info: ModelInfo, target: str, folder: Path, **parts: object) -> 
 
 
 def write_manifest(folder: Path, manifest: Json) -> None:
-    """Write ``manifest`` into ``folder`` (the folder itself is renamed into place when complete)."""
+    """Write ``manifest`` into ``folder``, whole or not at all."""
     text = json.dumps(manifest, indent=1, sort_keys=True, allow_nan=False)
-    (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
+    with replacing(folder / MANIFEST) as partial:
+        partial.write_text(text + "\n", encoding="utf-8")
 
 
 def is_bundle(path: Path) -> bool:

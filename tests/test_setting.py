@@ -1,0 +1,158 @@
+"""The fastest setting for some cameras: what is tried, what is stored, and where it is used."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgekit.bench.cameras import settings
+from edgekit.bundle.loading import load
+from edgekit.bundle.planned import store
+from edgekit.errors import GateError, InputError, UsageError
+from edgekit.runtime import processor
+from edgekit.runtime.manifest import MANIFEST, read_bundle
+from edgekit.runtime.options import OpenOptions
+from edgekit.runtime.setting import Setting, planned
+from tests.conftest import Run
+from tests.tiny import tiny_bundle
+
+FOUND = Setting(2, 1, 2)
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    pytest.importorskip("onnxruntime")
+    return tiny_bundle(tmp_path / "bundle", "detect", "ort-fp32")
+
+
+@pytest.fixture
+def stored(bundle: Path) -> Path:
+    store(bundle, FOUND, {"cameras": 4})
+    return bundle
+
+
+def rewritten(folder: Path, **changes: Any) -> Path:
+    """The bundle with another ``load`` in its plan."""
+    document = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    document["plan"]["load"] |= changes
+    (folder / MANIFEST).write_text(json.dumps(document), encoding="utf-8")
+    return folder
+
+
+# ---- what is tried ------------------------------------------------------------------------------------------------
+
+
+def triples(found: list[Setting]) -> list[tuple[int, int, int | None]]:
+    return [(each.streams, each.batch, each.threads) for each in found]
+
+
+@pytest.mark.parametrize("cores", [1, 2, 3, 4, 64])
+@pytest.mark.parametrize("cameras", [1, 2, 3, 8])
+def test_no_more_at_once_than_cameras(cameras: int, cores: int) -> None:
+    found = settings(cameras, None, cores=cores)
+    assert triples(found)[0] == (1, 1, None), "the plainest is what others are held against"
+    assert all(each.streams * each.batch <= cameras and each.streams <= cores for each in found)
+    assert len(set(found)) == len(found) and (1, cameras) in {(each.streams, each.batch) for each in found}
+
+
+def test_a_fixed_batch_is_kept() -> None:
+    assert triples(settings(4, 2, cores=4)) == [(1, 2, None), (2, 2, 4)]
+    assert triples(settings(2, 8, cores=4)) == [(1, 8, None)]
+    with pytest.raises(UsageError):
+        settings(4, 2, batches=[4])
+
+
+def test_what_is_asked_for_is_tried() -> None:
+    found = settings(1, None, streams=[2, 1], batches=[4], threads=[3], cores=2)
+    assert triples(found) == [(1, 4, 3), (2, 4, 3)]
+
+
+# ---- what is stored, and where it is used -------------------------------------------------------------------------
+
+
+def test_it_is_used_on_this_kind_of_machine_by_who_says_nothing_else(stored: Path) -> None:
+    assert planned(stored, OpenOptions()) == OpenOptions(streams=2, batch=1, threads=2)
+    for asked in ({"streams": 1}, {"batch": 1}, {"threads": 1}, {"device": "cpu"}):
+        how = OpenOptions(**asked)  # type: ignore[arg-type]
+        assert planned(stored, how) == how
+    with load(stored) as model, load(stored, plan=False) as plain, load(stored, threads=1) as own:
+        assert [each.session.streams for each in (model, plain, own)] == [2, 1, 1]
+
+
+@pytest.mark.parametrize("name", ["model_name", "usable_cpus"])
+def test_it_is_left_alone_on_another(stored: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = getattr(processor, name)()
+    monkeypatch.setattr(processor, name, lambda: before * 2)
+    assert planned(stored, OpenOptions()) == OpenOptions()
+
+
+def test_the_rest_of_the_bundle_stays(bundle: Path) -> None:
+    before = read_bundle(bundle).manifest
+    store(bundle, Setting(), {"cameras": 1})
+    store(bundle, FOUND, {"cameras": 4})
+    after = dict(read_bundle(bundle).manifest)
+    plan = after.pop("plan")
+    assert after == before and plan["cameras"] == {"cameras": 4}
+    assert planned(bundle, OpenOptions()).streams == 2
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"streams": 0}, {"streams": "two"}, {"streams": None}, {"batch": True}, {"threads": 1 << 20}, {"batch": 4}],
+)
+def test_a_plan_that_cannot_be(stored: Path, changes: dict[str, Any]) -> None:
+    with pytest.raises(InputError):
+        load(rewritten(stored, **changes))
+
+
+def test_no_setting_goes_into_what_is_signed_altered_or_no_bundle(bundle: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError):
+        store(tmp_path, FOUND, {})
+    (bundle / "model.sig").write_text("{}", encoding="utf-8")
+    with pytest.raises(UsageError):
+        store(bundle, FOUND, {})
+    (bundle / "model.sig").unlink()
+    (bundle / "model.onnx").write_bytes(b"another")
+    with pytest.raises(GateError):
+        store(bundle, FOUND, {})
+
+
+# ---- the command --------------------------------------------------------------------------------------------------
+
+
+def test_the_command_races_and_stores(run: Run, bundle: Path) -> None:
+    words = ("--cameras", 2, "--streams", "1,2", "--threads", 2, "--budget", 1, "--store", "--json")
+    code, out, error = run("bench", bundle, *words)
+    assert code == 0, error
+    (record,) = json.loads(out)
+    assert record["cameras"] == 2 and record["best"] in record["settings"]
+    assert [(row["streams"], row["batch"], row["threads"]) for row in record["settings"]] == [(1, 1, 2), (2, 1, 2)]
+    plan = read_bundle(bundle).manifest["plan"]
+    assert all(plan["load"][key] == record["best"][key] for key in ("streams", "batch", "threads"))
+    assert plan["cameras"]["settings"] == record["settings"]
+    code, _, error = run("predict", bundle, "0", "0", "--json")
+    assert code == 2 and "camera 0" in error
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("--cameras", 0), "cameras"),
+        (("--store",), "cameras"),
+        (("--cameras", 2, "--throughput"), "cameras"),
+        (("--cameras", 2, "--batches", 4), "batches"),
+        (("--cameras", 2, "--cold"), "cold"),
+    ],
+)
+def test_what_the_command_refuses(run: Run, bundle: Path, words: tuple[Any, ...], says: str) -> None:
+    code, out, error = run("bench", bundle, *words)
+    assert code == 2 and out == "" and says in error
+
+
+def test_a_signed_bundle_is_refused_before_it_is_timed(run: Run, bundle: Path) -> None:
+    (bundle / "model.sig").write_text("{}", encoding="utf-8")
+    code, _, error = run("bench", bundle, "--cameras", 2, "--store")
+    assert code == 2 and "store" in error
