@@ -10,6 +10,8 @@ memory is its own, too:
   second kept. The JSONs are scanned quickly, too.
 - start: from the command to the first batch that was learnt from (yolo12n at 64 px, batch 16), after the check's scan
   and without one.
+- read, kept: what a start reads of a set: both splits' labels; and the least that a start would do which had kept
+  them: list the pictures, ask whether any label file changed, and make every image's record from arrays.
 - score: COCO metrics of the val split, 100 predictions an image.
 
 Pictures of COCO's size take longer to decode (some 3 ms each), which `whole` alone does. CPU seconds say more than
@@ -34,7 +36,7 @@ from typing import Any
 REPO = Path(__file__).resolve().parents[1]
 CLASSES, POOL, MOST_OBJECTS, PREDICTIONS = 80, 200, 15, 100
 NUMBERS = 46  # of an outline: COCO's files are mostly those
-STAGES = ("quick", "whole", "again", "quick-json", "start", "start-unscanned", "start-json", "score")
+STAGES = ("quick", "whole", "again", "quick-json", "start", "start-unscanned", "start-json", "read", "kept", "score")
 
 
 def main() -> None:
@@ -52,7 +54,7 @@ def main() -> None:
             with tempfile.TemporaryDirectory(dir=options.scratch) as scratch:
                 folder = Path(scratch)
                 generate(folder, count)
-                for stage in STAGES:
+                for stage in options.stages:
                     rows.append({"images": count, "stage": stage, **_run(stage, folder)})
                     print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
                     watch.tick()
@@ -128,16 +130,68 @@ def _stage(stage: str, folder: Path) -> dict[str, Any]:
         "whole": lambda: _check(data, quick=False, fresh=True),
         "again": lambda: _check(data, quick=False),
         "start": lambda: _start(data, folder, way == "unscanned"),
+        "read": lambda: sum(len(dataset) for dataset in _both(data)),
+        "kept": lambda: _kept(data, folder / "kept.npz"),
         "score": lambda: _score(data),
     }
-    began = time.perf_counter()
+    if kind == "kept":
+        _keep(data, folder / "kept.npz")
+    began, before = time.perf_counter(), _cpu()
     count = work[kind]()
-    seconds = time.perf_counter() - began
-    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    cpu = sum(each.ru_utime + each.ru_stime for each in used)
+    seconds, cpu = time.perf_counter() - began, _cpu() - (before if kind == "kept" else 0.0)
     status = Path("/proc/self/status").read_text(encoding="ascii")  # ru_maxrss would begin with the parent's
     peak = int(re.findall(r"VmHWM:\s*(\d+)", status)[0]) / 1024
     return {"seconds": seconds, "cpu_s": cpu, "peak_mb": peak, "of": count, "a_second": count / seconds}
+
+
+def _cpu() -> float:
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(each.ru_utime + each.ru_stime for each in used)
+
+
+def _both(data: Path) -> list[Any]:
+    from edgekit.data import open_dataset
+
+    return [open_dataset(data, "detect", split) for split in ("train", "val")]
+
+
+def _keep(data: Path, file: Path) -> None:
+    """What ``_kept`` reads; a figure of what there is to gain, not a cache of edgekit's."""
+    import numpy as np
+
+    from edgekit.data.text import label_path
+
+    labels = [sample.labels for dataset in _both(data) for sample in dataset.samples]
+    found = [label_path(sample.path).stat() for dataset in _both(data) for sample in dataset.samples]
+    np.savez(
+        file,
+        ends=np.cumsum([len(each) for each in labels]),
+        stats=np.array([(each.st_size, each.st_mtime_ns) for each in found]),
+        classes=np.concatenate([each.classes for each in labels]),
+        boxes=np.concatenate([each.boxes for each in labels]),
+    )
+
+
+def _kept(data: Path, file: Path) -> int:
+    import numpy as np
+
+    from edgekit.data.dataset import Sample
+    from edgekit.data.text import label_path, pictures
+    from edgekit.metrics.labels import Labels
+
+    with np.load(file) as arrays:
+        ends, stats, classes, boxes = (arrays[name] for name in ("ends", "stats", "classes", "boxes"))
+    crowd, area = np.zeros(len(classes), bool), np.full(len(classes), np.nan)
+    images = [image for split in ("train", "val") for image in pictures(data, split)[0]]
+    samples, first = [], 0
+    for number, (image, end, (size, changed)) in enumerate(zip(images, ends.tolist(), stats.tolist(), strict=True), 1):
+        found = label_path(image).stat()
+        if (found.st_size, found.st_mtime_ns) != (size, changed):
+            raise SystemExit(f"{image}: its labels changed")
+        labels = Labels(classes[first:end], boxes[first:end], crowd[first:end], area[first:end])
+        samples.append(Sample(image, number, labels))
+        first = end
+    return len(samples)
 
 
 def _check(data: Path, quick: bool, fresh: bool = False) -> int:
@@ -209,6 +263,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--images", type=int, nargs="+", default=[1000, 10_000, 100_000])
     parser.add_argument("--out", type=Path)
     parser.add_argument("--scratch", type=Path, help="where the sets are made; default: the temporary folder")
+    parser.add_argument("--stages", nargs="+", choices=STAGES, default=STAGES)
     parser.add_argument("--stage", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     return parser.parse_args()

@@ -7,6 +7,8 @@ import multiprocessing
 import os
 import pickle
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -117,6 +119,39 @@ def test_a_worker_of_ray_killed_in_mid_run(run: Run, bundle: Path, photos: Path,
     killer.start()
     code, _, error = run(*base, tmp_path / "two", "--engine", "ray", "--actors", 2)
     assert code == 0 and killed, error
+    for name in ("predictions.jsonl", "errors.jsonl"):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+
+
+@pytest.mark.slow
+def test_ray_s_command_killed_and_resumed(run: Run, bundle: Path, photos: Path, tmp_path: Path, cluster: Any) -> None:
+    """What actors had written is kept, but for a file that its machine did not finish."""
+    listed = tmp_path / "list.txt"
+    listed.write_text("".join(f"{path}\n" for path in sorted(photos.rglob("*.png")) * 60))
+    base = ("predict", bundle, f"@{listed}", "--conf", "0.1", "--format", "jsonl", "--out")
+    assert run(*base, tmp_path / "one")[0] == 0
+    written = tmp_path / "two" / "shard-00000-of-00001" / "ray-written"
+    command = [sys.executable, "-m", "edgekit", *map(str, base), str(tmp_path / "two"), "--engine", "ray"]
+    with subprocess.Popen([*command, "--actors", "1"], stderr=subprocess.DEVNULL) as process:
+        while process.poll() is None and len(list(written.glob("*.parquet"))) < 3:
+            time.sleep(0.002)
+        process.kill()
+    assert process.returncode == -signal.SIGKILL
+    kept = sorted(written.glob("*.parquet"))
+    kept[1].write_bytes(kept[1].read_bytes()[:200])
+    before = kept[0].stat().st_mtime_ns
+    seen: list[int] = []
+
+    def look() -> None:
+        while written.is_dir():
+            if kept[0].exists():
+                seen.append(kept[0].stat().st_mtime_ns)
+            time.sleep(0.002)
+
+    watcher = threading.Thread(target=look, daemon=True)
+    watcher.start()
+    code, _, error = run(*base, tmp_path / "two", "--engine", "ray", "--actors", 2, "--resume")
+    assert code == 0 and set(seen) == {before}, error
     for name in ("predictions.jsonl", "errors.jsonl"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
 
