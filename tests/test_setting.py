@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import jsonschema
+import numpy as np
 import pytest
 
+from edgekit.bench import cameras
 from edgekit.bench.cameras import settings
+from edgekit.bench.clock import ClockOptions
 from edgekit.bundle.loading import load
 from edgekit.bundle.planned import store
 from edgekit.errors import GateError, InputError, UsageError
 from edgekit.runtime import processor
+from edgekit.runtime.image import write_image
 from edgekit.runtime.manifest import MANIFEST, read_bundle
 from edgekit.runtime.options import OpenOptions
 from edgekit.runtime.setting import Setting, planned
 from tests.conftest import Run
+from tests.test_predictor import FakeSession
 from tests.tiny import tiny_bundle
 
+SCHEMA = Path(__file__).resolve().parents[1] / "docs" / "reference" / "manifest.schema.json"
 FOUND = Setting(2, 1, 2)
 
 
@@ -50,12 +59,12 @@ def triples(found: list[Setting]) -> list[tuple[int, int, int | None]]:
 
 
 @pytest.mark.parametrize("cores", [1, 2, 3, 4, 64])
-@pytest.mark.parametrize("cameras", [1, 2, 3, 8])
-def test_no_more_at_once_than_cameras(cameras: int, cores: int) -> None:
-    found = settings(cameras, None, cores=cores)
+@pytest.mark.parametrize("count", [1, 2, 3, 8])
+def test_no_more_at_once_than_cameras(count: int, cores: int) -> None:
+    found = settings(count, None, cores=cores)
     assert triples(found)[0] == (1, 1, None), "the plainest is what others are held against"
-    assert all(each.streams * each.batch <= cameras and each.streams <= cores for each in found)
-    assert len(set(found)) == len(found) and (1, cameras) in {(each.streams, each.batch) for each in found}
+    assert all(each.streams * each.batch <= count and each.streams <= cores for each in found)
+    assert len(set(found)) == len(found) and (1, count) in {(each.streams, each.batch) for each in found}
 
 
 def test_a_fixed_batch_is_kept() -> None:
@@ -68,6 +77,38 @@ def test_a_fixed_batch_is_kept() -> None:
 def test_what_is_asked_for_is_tried() -> None:
     found = settings(1, None, streams=[2, 1], batches=[4], threads=[3], cores=2)
     assert triples(found) == [(1, 4, 3), (2, 4, 3)]
+
+
+class Timed:
+    """A model whose ``stream`` takes as long as it is told to, by a clock that stands."""
+
+    info, target = FakeSession().info, "fake"
+
+    def __init__(self, clock: list[float], ms: float) -> None:
+        self.session, self._clock, self._ms, self.taken = FakeSession(), clock, ms, 0
+
+    def stream(self, sources: list[Iterator[Any]], **_: Any) -> Any:
+        frames = [image for source in sources for image in source]
+        self.taken = len(frames)
+        self._clock[0] += 1e-3 * self._ms * len(frames)
+        return nullcontext(iter(frames))
+
+    def __enter__(self) -> Timed:
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+
+@pytest.mark.parametrize(("ms", "best"), [((10.0, 8.0, 5.0), 2), ((10.0, 10.0, 12.0), 0)])
+def test_the_fastest_wins_where_it_is_surely_faster(ms: tuple[float, ...], best: int) -> None:
+    now = [0.0]
+    tried = [Setting(), Setting(1, 2), Setting(2, 2, 2)]
+    models: dict[Setting, Any] = {each: Timed(now, took) for each, took in zip(tried, ms, strict=True)}
+    how = ClockOptions(min_rounds=8, max_rounds=8)
+    found = cameras.race("m", models.__getitem__, [np.zeros((4, 4, 3), np.uint8)], 3, tried, how, timer=lambda: now[0])
+    assert found["best"] is found["settings"][best]
+    assert [row["frames_per_s"]["p50"] for row in found["settings"]] == pytest.approx([1e3 / took for took in ms])
+    assert [models[each].taken for each in tried] == [6, 6, 8], "whole runs of every setting"
 
 
 # ---- what is stored, and where it is used -------------------------------------------------------------------------
@@ -130,11 +171,13 @@ def test_the_command_races_and_stores(run: Run, bundle: Path) -> None:
     (record,) = json.loads(out)
     assert record["cameras"] == 2 and record["best"] in record["settings"]
     assert [(row["streams"], row["batch"], row["threads"]) for row in record["settings"]] == [(1, 1, 2), (2, 1, 2)]
+    jsonschema.validate(read_bundle(bundle).manifest, json.loads(SCHEMA.read_text(encoding="utf-8")))
     plan = read_bundle(bundle).manifest["plan"]
     assert all(plan["load"][key] == record["best"][key] for key in ("streams", "batch", "threads"))
     assert plan["cameras"]["settings"] == record["settings"]
-    code, _, error = run("predict", bundle, "0", "0", "--json")
-    assert code == 2 and "camera 0" in error
+    write_image(bundle.parent / "a.png", np.full((64, 96, 3), 90, np.uint8))
+    code, out, error = run("predict", bundle, bundle.parent / "a.png", "--json")
+    assert code == 0 and len(json.loads(out)) == 1, error
 
 
 @pytest.mark.parametrize(

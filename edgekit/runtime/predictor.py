@@ -128,8 +128,9 @@ class Predictor:
         return await asyncio.to_thread(self.predict, images, **options)
 
     def stream(self, source: object, **settings: Any) -> Stream:
-        """Frames of files, folders, videos, cameras or anything that can be iterated, each with its Result, in order;
-        decoding, inference and post-processing overlap. ``edgekit.runtime.stream`` has the settings."""
+        """Frames of files, folders, videos, cameras or anything that can be iterated, or of several of those at once,
+        each with its Result, in order; decoding, inference and post-processing overlap. ``edgekit.runtime.stream`` has
+        the settings."""
         return Stream(self, source, **settings)
 
     def timed(self, images: object, **options: object) -> tuple[list[Result], dict[str, float]]:
