@@ -6,7 +6,8 @@ wait, and at most ``window`` are being worked on or waiting to be taken; who is 
 nobody waits for a slow consumer: an item that was not begun gives way to a newer one.
 
 A worker takes what is there, an item a lane in turns, as soon as there are as many as it can use, or the one that has
-waited longest has waited ``delay`` seconds (0: at once; None: as long as it takes).
+waited longest has waited ``delay`` seconds (0: at once; None: as long as it takes) and fewer than ``runs`` workers are
+busy: others would only wait for the runtime, and more items may come meanwhile.
 
     belt = OrderedPipeline([Lane(1, latest=True) for camera in cameras], window=8, delay=0.005)
     belt.offer(frame, lane)                 # a reader; belt.end(lane) when there are no more
@@ -50,6 +51,7 @@ class OrderedPipeline(Generic[Item, Outcome]):
         lanes: one a source.
         window: items being worked on or waiting to be taken, at most.
         delay: seconds that an item waits for others at most; None: until there are as many as a worker can use.
+        runs: as many as go on at once, whatever the number of workers; None: no limit.
         clock: seconds; replaced by a simulated clock in tests.
     """
 
@@ -58,13 +60,15 @@ class OrderedPipeline(Generic[Item, Outcome]):
         lanes: Sequence[Lane[Item]],
         window: int,
         delay: float | None = None,
+        runs: int | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.lanes, self.window, self.delay = tuple(lanes), window, delay
+        self.lanes, self.window, self.delay, self.runs = tuple(lanes), window, delay, runs
         self.dropped = 0
         self._clock = clock
         self._answers: dict[int, Outcome] = {}
         self._taken = self._answered = self._turn = 0
+        self._going: set[int] = set()  # the last item of each run
         self._stopped = False
         self._error: BaseException | None = None
         # The lock itself is entered, never the condition: entering that is Python code, and Ctrl-C in the middle of it
@@ -115,6 +119,7 @@ class OrderedPipeline(Generic[Item, Outcome]):
                     own.since.popleft()
                     taken.append((self._taken, own.items.popleft()))
                     self._taken += 1
+            self._going.update(number for number, _ in taken[-1:])
             self._changed.notify_all()
             return taken
 
@@ -122,6 +127,7 @@ class OrderedPipeline(Generic[Item, Outcome]):
         """The answer to item ``number``."""
         with self._lock:
             self._answers[number] = answer
+            self._going.discard(number)
             self._changed.notify_all()
 
     def next(self) -> Outcome:
@@ -171,7 +177,8 @@ class OrderedPipeline(Generic[Item, Outcome]):
         waiting = self._waiting
         if waiting >= most or self._ended or all(own.full for own in self.lanes if not own.ended):
             return 0.0  # no more can come
-        if not waiting or self.delay is None:
+        busy = self.runs is not None and len(self._going) >= self.runs
+        if not waiting or self.delay is None or busy:
             return None
         oldest = min(own.since[0] for own in self.lanes if own.items)
         return oldest + self.delay - self._clock() if self.delay else 0.0

@@ -102,7 +102,7 @@ class Stream:
         share = -(-batch // len(sources))
         lanes = [Lane[Frame](max(depth or 0, share) if depth or new else 2 * batch, new) for new in newest]
         delay = _seconds(max_queue_delay_ms, whole=not (several or any(newest)))
-        self._belt = belt = Frames(lanes, (workers + (not all(newest))) * batch, delay)
+        self._belt = belt = Frames(lanes, (workers + (not all(newest))) * batch, delay, predictor.session.streams)
         self._on_error = on_error
         self.answered = 0
         self._process = os.getpid()
