@@ -107,7 +107,7 @@ class Exports:
 
         loaded = self.checkpoint(source)
         session = TorchSession(loaded.net, info, source, fold=False)
-        session.predicts = TorchSession(loaded.net, loaded.info(options.imgsz, options.batch), source)
+        session.predicts = session.beside(loaded.info(options.imgsz, options.batch))
         return Suppressed(session) if info.head == "nms" else session
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
 from edgekit.errors import UsageError
+from edgekit.nn.attention import whole
 from edgekit.nn.blocks import fuse
 from edgekit.nn.boxhead import BoxBranches
 from edgekit.runtime.processor import is_cpu
@@ -44,22 +46,28 @@ def _shallow(module: nn.Module) -> nn.Module:
     return module
 
 
+TRUNK = 32 << 20  # bytes that a session keeps of what enters its head: eleven images of 640 px for n, three for m
 _KINDS = {"f16": torch.float16, "bf16": torch.bfloat16}
 
 
 class _Rounding(TorchDispatchMode):
-    """Rounds what every operator puts out to ``kind`` and back."""
+    """Rounds what every operator puts out to ``kind`` and back; views show what is rounded already."""
 
     def __init__(self, kind: torch.dtype) -> None:
         super().__init__()
         self.kind = kind
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # to keep PyTorch's compiler out, where nothing is compiled, it would be imported
+
     def __torch_dispatch__(self, func: Any, types: object, args: Any = (), kwargs: Any = None) -> Any:
-        return tree_map(self._narrow, func(*args, **(kwargs or {})))
+        made = func(*args, **(kwargs or {}))
+        return made if func.is_view else tree_map(self._narrow, made)
 
     def _narrow(self, value: object) -> object:
         if isinstance(value, torch.Tensor) and value.is_floating_point():
-            return value.to(self.kind).to(value.dtype)
+            return value.copy_(value.to(self.kind))
         return value
 
 
@@ -79,6 +87,7 @@ class TorchSession(Session):
     target = "pytorch"
     _works_in = torch.float32
     _values: _Rounding | None = None
+    _trunk: dict[str, list[torch.Tensor]] | None = None
 
     def __init__(
         self,
@@ -100,9 +109,32 @@ class TorchSession(Session):
 
     def run(self, batch: np.ndarray) -> dict[str, np.ndarray]:
         """``[B, 3, H, W]`` float32 in 0..1 -> one array per role: float32, labels int64."""
-        with torch.inference_mode(), self._values or contextlib.nullcontext():
-            outputs = self.net(torch.from_numpy(batch).to(self.device, self._works_in))
+        with torch.inference_mode(), contextlib.ExitStack() as narrow:
+            if self._values is not None:
+                narrow.enter_context(whole())
+                narrow.enter_context(self._values)
+            outputs = self._outputs(batch)
         return {r: (v.float() if v.is_floating_point() else v).cpu().numpy() for r, v in outputs.items()}
+
+    def beside(self, info: ModelInfo) -> TorchSession:
+        """The same network with a head of another form. What enters the head is computed once for both, of the last few
+        images."""
+        twin = copy.copy(self)
+        twin.info, twin.net = info, shaped(self.net, info)
+        twin._trunk = self._trunk = {}
+        return twin
+
+    def _outputs(self, batch: np.ndarray) -> dict[str, torch.Tensor]:
+        net: Any = self.net
+        images, known = torch.from_numpy(batch).to(self.device, self._works_in), self._trunk
+        if known is None:
+            return net(images)  # type: ignore[no-any-return]
+        key = f"{batch.shape} {hashlib.sha256(batch.tobytes()).hexdigest()}"
+        features = known[key] if key in known else net.features(images)
+        known[key] = features
+        while sum(each.nbytes for kept in known.values() for each in kept) > TRUNK:
+            del known[next(iter(known))]
+        return net.head(features)  # type: ignore[no-any-return]
 
     def intermediates(self, batch: np.ndarray, paths: Sequence[str]) -> dict[str, np.ndarray]:
         """The outputs of the modules at ``paths`` (those that exist), for finding where two models part."""
@@ -115,11 +147,13 @@ class TorchSession(Session):
 
             return hook
 
-        modules = dict(self.net.named_modules())
+        modules, trunk = dict(self.net.named_modules()), self._trunk
+        self._trunk = None
         hooks = [modules[path].register_forward_hook(keep(path)) for path in paths if path in modules]
         try:
             self.run(batch)
         finally:
+            self._trunk = trunk
             for handle in hooks:
                 handle.remove()
         return found
@@ -134,6 +168,7 @@ class TorchSession(Session):
             first: the first convolution's weights are stored times this, which decides where they are rounded to.
         """
         twin = copy.copy(self)
+        twin._trunk = None
         if weights is None:
             twin.net, twin._works_in = copy.deepcopy(self.net).double(), torch.float64
         else:

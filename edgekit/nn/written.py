@@ -9,9 +9,8 @@ own are compared as they are, every public attribute.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
 
 from torch import nn
 
@@ -39,11 +38,6 @@ class Written:
     unwritten: tuple[str, ...] = ()
 
 
-@runtime_checkable
-class _Writes(Protocol):
-    def written(self) -> Written: ...
-
-
 # Of PyTorch's modules: what decides nothing in evaluation, or is read into the spec, and what older PyTorch left out.
 _IDLE = ("inplace", "momentum", "p", "process_group")
 _MAY_LACK = ("padding_mode", "recompute_scale_factor", "name")
@@ -55,7 +49,8 @@ def expected(net: nn.Module, prefix: str = "") -> dict[str, Written]:
 
 
 def _walk(module: nn.Module, path: str) -> Iterator[tuple[str, Written]]:
-    record = module.written() if isinstance(module, _Writes) else _torch(module)
+    own: Callable[[], Written] | None = getattr(module, "written", None)
+    record = _torch(module) if own is None else own()
     yield path, record
     children = {name: child for name, child in module.named_children() if name not in record.unwritten}
     for name, child in (children | record.besides).items():
