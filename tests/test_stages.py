@@ -123,7 +123,7 @@ def test_a_failed_build_says_where(
     honest = attention.area_attention
 
     def mistaken(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, area: int) -> torch.Tensor:
-        return honest(-q if torch.compiler.is_exporting() else q, k, v, area)
+        return honest(-q if attention.captured() else q, k, v, area)
 
     monkeypatch.setattr(attention, "area_attention", mistaken)
     path = checkpoint.save(model, tmp_path / "model.pt")
@@ -307,3 +307,29 @@ def test_bounds_follow_from_what_rounding_does_and_not_from_one_value(precision:
     lost[0, 7, 2] = np.nan
     with pytest.raises(GateError, match="boxes"):
         parity.check(parity.compare(of(exact), of(lost), batch, precision, of(rounded)), "it")
+
+
+@pytest.mark.parametrize(("candidates", "asked"), [(1000, 1), (100, 3)])
+def test_float64_is_asked_until_it_has_told_enough_and_every_picture_is_judged(candidates: int, asked: int) -> None:
+    """A fault on the last picture alone is seen, whatever bounds were taken from."""
+
+    class Counting(Fixed):
+        runs = 0
+
+        def run(self, batch: np.ndarray) -> dict[str, np.ndarray]:
+            self.runs += 1
+            value = self.outputs["scores"] + (0.1 if self.late and batch[0, 0, 0, 0] == 3 else 0.0)
+            return {"boxes": self.outputs["boxes"], "scores": value}
+
+        late = False
+
+    def of() -> Counting:
+        boxes = np.full((1, candidates, 4), 100.0)
+        return Counting({"boxes": boxes, "scores": np.full((1, 1, candidates), 0.5)})
+
+    batches = [np.full((1, 3, 64, 64), float(number)) for number in (1, 2, 3)]
+    reference, artifact, double = of(), of(), of()
+    assert parity.compare(reference, artifact, batches, "f32", double)["scores"]["pass"]
+    assert (reference.runs, artifact.runs, double.runs) == (3, 3, asked)
+    artifact.late = True
+    assert not parity.compare(reference, artifact, batches, "f32", double)["scores"]["pass"]

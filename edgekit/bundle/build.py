@@ -197,7 +197,7 @@ def _proved(job: _Job, made: Artifact, proof: Proof, exported: Report | None) ->
         parts |= _speed(job, made.session)
     else:
         job.say("comparing with the reference")
-        parts |= proof.of_weights(made.files, made.graph.info)
+        parts |= proof.of_weights(made.files, made.graph.info, made.session)
         report = proof.of(made.session, "f16" if made.instead else None)
         parts |= proof.detections(made.session, report)
     return report, parts

@@ -2,16 +2,17 @@
 
     entry = make(files, pictures, proof, session, target)        # files/selftest/…, and ``selftest`` for the manifest
 
-The answers are the source's in float32, of INT8 the artifact's own. The bounds are what each precision that other
-machines may execute does to this network on these pictures and their mirror images (``rounding.py``). Before it is
-written it is tried on the source: on pictures with red and blue exchanged, on zeros and on the wrong picture it has to
-fail, and ``catches`` says which of these it does tell.
+The answers, and the values of stages, are the source's in float32, of INT8 the artifact's own. The bounds are what each
+precision that other machines may execute does to this network on these pictures, and on those of the proof where that
+is known by then (``rounding.py``). Before it is written it is tried on the artifact: on pictures with red and
+blue exchanged, on zeros and on the wrong picture it has to fail, and ``catches`` says which of these it does tell.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -71,13 +72,12 @@ def make(
     reference = proof.reference
     given = [small(image) for image in pictures]
     images = _telling(reference, given) if given else generated()
-    mirrored = [np.ascontiguousarray(image[:, ::-1]) for image in images]
     truth = _each(session if target.int8 else reference, images)
-    bounds = _bounds(proof, session, target, images, mirrored)
+    bounds = _bounds(proof, session, target, images)
     head, side = session.info.head, max(session.info.imgsz)
     bounds = _with_own(bounds, list(zip(truth, _each(session, images), strict=True)), session, target)
     wrong = {
-        "channels": _each(reference, images, swapped=True),
+        "channels": _each(session, images, swapped=True),
         "zeros": [{role: np.zeros_like(value) for role, value in each.items()} for each in truth],
         "pictures": [*truth[1:], truth[0]],
     }
@@ -89,7 +89,7 @@ def make(
     document = {
         "answers": [{role: _plain(value) for role, value in each.items()} for each in truth],
         "allowed": bounds,
-        "stages": _stages(proof, session, images),
+        "stages": _stages(proof, session if target.int8 else reference, images),
     }
     selftest.write(folder, images, document)
     return {
@@ -121,16 +121,17 @@ def _each(session: Session, images: Sequence[np.ndarray], swapped: bool = False)
 
 
 def _bounds(
-    proof: Proof, session: Session, target: Target, images: list[np.ndarray], mirrored: list[np.ndarray]
+    proof: Proof, session: Session, target: Target, images: list[np.ndarray]
 ) -> dict[str, dict[str, dict[str, float]]]:
     """Precision -> role -> bounds."""
     reference, pixels = proof.reference, session.info.takes_uint8
     head, side = session.info.head, max(session.info.imgsz)
 
-    def apart(one: Session, other: Session, precision: str) -> dict[str, dict[str, float]]:
-        """Of the pictures alone and with their mirror images, whichever is more."""
+    def apart(one: Session, other: Any, precision: str) -> dict[str, dict[str, float]]:
+        """Of the pictures alone and with those of the proof, whichever is more."""
         own = list(zip(_each(one, images), _each(other, images), strict=True))
-        more = list(zip(_each(one, mirrored), _each(other, mirrored), strict=True))
+        batches = [batch for batch in proof.batches(session.info)[:PICTURES] if other.knows(batch)]
+        more = [(selftest.answers_of(one.run(b), head), selftest.answers_of(other.run(b), head)) for b in batches]
         found = [_allowed(gaps(pairs, head, precision, side), precision) for pairs in (own, own + more)]
         return {role: _most(row, found[1][role]) for role, row in found[0].items()}
 
@@ -192,10 +193,12 @@ def _most(one: Mapping[str, float], other: Mapping[str, float]) -> dict[str, flo
 
 
 def _stages(proof: Proof, session: Session, images: Sequence[np.ndarray]) -> Json:
-    """A few values of every stage that the artifact shows, for the first run."""
+    """A few values of every stage that the session shows, for the first run."""
     lineage = stages.Lineage.of(proof.graph.provenance)
     if lineage is None:
         return {}
+    if session.target == "pytorch":  # there they are under their own names
+        lineage = stages.Lineage([(path, path) for path, _ in lineage.stages])
     values = stages.values(session, selftest.batches(session, images)[0], lineage)
     return {path: _plain(selftest.sampled(value, selftest.STAGE_VALUES)) for path, value in values.items()}
 

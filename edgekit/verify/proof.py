@@ -51,8 +51,16 @@ class Reference:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._session, name)
 
+    def knows(self, batch: np.ndarray) -> bool:
+        """Whether it has answered this one."""
+        return self._key(batch) in self._known
+
+    @staticmethod
+    def _key(batch: np.ndarray) -> str:
+        return f"{batch.shape} {batch.dtype} {hashlib.sha256(batch.tobytes()).hexdigest()}"
+
     def run(self, batch: np.ndarray) -> dict[str, Any]:
-        key = f"{batch.shape} {batch.dtype} {hashlib.sha256(batch.tobytes()).hexdigest()}"
+        key = self._key(batch)
         if key not in self._known:
             self._known[key] = {role: np.array(value) for role, value in self._session.run(batch).items()}
         return self._known[key]
@@ -108,19 +116,27 @@ class Proof:
         session.close()
         return report
 
-    def of_weights(self, files: Path, info: ModelInfo) -> dict[str, Any]:
+    def of_weights(self, files: Path, info: ModelInfo, session: Session | None = None) -> dict[str, Any]:
         """``weights_parity`` for the manifest: half-precision weights executed in float32, against the reference with
-        its own weights rounded to half; nothing where the target does not store such, or they cannot be had."""
+        its own weights rounded to half; nothing where the target does not store such, or they cannot be had.
+
+        Args:
+            session: open on the same files; taken where it executes float32 anyway.
+        """
         twin = self.target.float32
         half = self.reference.narrowed("w16", info.takes_uint8) if twin else None
         if twin is None or half is None:
             return {}
+        wide = session is not None and stages.narrowest(session) == "w16"
         try:
-            session = twin.open(files, info)
+            opened = session if wide and session is not None else twin.open(files, info)
         except GateError:  # a device that executes nothing as wide
             return {}
-        report = self._held(half, session, "f32", self.name, "the checkpoint with its weights rounded to half")
-        session.close()
+        # What float32 loses is as much with either weights, and of the checkpoint's own it is known by now.
+        against = "the checkpoint with its weights rounded to half"
+        report = self._held(half, opened, "f32", self.name, against, self.reference)
+        if not wide:
+            opened.close()
         return {"weights_parity": plain(report)}
 
     def of(self, session: Session, precision: str | None = None) -> Report:
@@ -161,16 +177,29 @@ class Proof:
             )
         return {"detections": found | {"conf": CONF, "images": len(self.pictures)}}
 
+    def batches(self, info: ModelInfo) -> list[np.ndarray]:
+        """The pictures as every session takes them (``parity.batch_of``)."""
+        self._batches = self._batches or [parity.batch_of(each, info) for each in self.pictures]
+        return self._batches
+
     def _held(
-        self, reference: Any, session: Session, precision: str, name: str, against: str = "the checkpoint"
+        self,
+        reference: Any,
+        session: Session,
+        precision: str,
+        name: str,
+        against: str = "the checkpoint",
+        rounds: Any = None,
     ) -> Report:
-        own = reference.narrowed(precision, session.info.takes_uint8)
-        batches = self._batches = self._batches or [parity.batch_of(each, session.info) for each in self.pictures]
-        report = parity.compare(reference, session, batches, precision, own)
+        """``session`` held against ``reference``; what ``precision`` does is seen in ``rounds``, by default itself."""
+        pixels = session.info.takes_uint8
+        known = rounds or reference
+        batches = self.batches(session.info)
+        report = parity.compare(reference, session, batches, precision, known.narrowed(precision, pixels), known)
         try:
             parity.check(report, name, against)
         except GateError as error:
-            found = self._parting(reference, session, own, batches)
+            found = self._parting(reference, session, reference.narrowed(precision, pixels), batches)
             raise GateError(f"{error}{stages.sentence(found)}", error.evidence | {"stage": found}) from error
         return report
 

@@ -63,4 +63,7 @@ PEAK = 2.0  # of a factor, for the largest difference
 # detector at 320 px on photographs), sums that saturate by ten times as much.
 SELF_TEST = {"f32": 30.0, "w16": 8.0, "f16": 8.0, "bf16": 8.0, "int8": 3.0}
 ANGLES = 1e-4  # a floor, radians
+# Numbers of a role that tell what float32 loses: from one picture to the next that is much the same, where what half
+# precision does depends on how sure the network is of what it sees.
+ENOUGH = 1000
 FEW = 10  # so many values tell half as much of a distribution: two classes of three images, one box
