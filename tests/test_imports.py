@@ -75,10 +75,11 @@ WALLS = (
     Wall("tasks/*", "numpy", rooms=f"{PLAIN} metrics"),
     Wall("train/options.py", rooms=PLAIN),
     Wall("train/*", "torch numpy cv2 psutil", "matplotlib", rooms=f"{HOST} nn checkpoint verify.evaluate"),
-    # Graphs: only the exporter knows both worlds; a rule knows graphs alone.
+    # Graphs: only the exporter and what captures for it know both worlds; a rule knows graphs alone.
     Wall(
         "graph/export.py", "torch onnx onnx_ir onnxscript", rooms=f"{PLAIN} checkpoint nn tasks graph runtime.modelinfo"
     ),
+    Wall("graph/capture.py", "torch numpy onnxscript", rooms="nn"),
     Wall("graph/rules/*", "numpy onnx onnx_ir onnxscript", rooms="errors graph"),
     Wall("graph/*", "numpy onnx onnx_ir onnxscript", "onnxsim onnxruntime", rooms=f"{PLAIN} graph"),
     Wall("quantize/options.py", rooms=PLAIN),

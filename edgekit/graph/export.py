@@ -1,8 +1,9 @@
 """From a network to one ONNX file that says by itself what it is.
 
-The graph is captured by PyTorch's exporter with every Area Attention as one operator, which the rules then lower;
-BatchNorms are folded first; node names are the model's own (``model.6.m.0.0.attn/MatMul``); the file's metadata
-holds the ``ModelInfo``, the rewrites and the provenance under the key ``edgekit``.
+The graph is captured (``capture.py``; by PyTorch's exporter where the batch is dynamic) with every Area Attention as
+one operator, which the rules then lower; BatchNorms are folded first; node names are the model's own
+(``model.6.m.0.0.attn/MatMul``); the file's metadata holds the ``ModelInfo``, the rewrites and the provenance under the
+key ``edgekit``.
 
     graph = export(checkpoint, Path("yolo12n.onnx"), imgsz=(640, 640))
     document.read_document(Path("yolo12n.onnx"))["info"]
@@ -27,6 +28,7 @@ from torch import nn
 
 from edgekit.checkpoint import Checkpoint, catalog
 from edgekit.graph import lineages
+from edgekit.graph.capture import OPSET, SCOPE, capture
 from edgekit.graph.document import METADATA_KEY, REWRITTEN, SCHEMA
 from edgekit.graph.nms import append_nms
 from edgekit.graph.rewrite import RuleReport, apply, became, recipe_for
@@ -37,7 +39,6 @@ from edgekit.runtime.atomic import replacing
 from edgekit.runtime.versions import versions
 from edgekit.spec import Graph, Json, ModelInfo, check_opset, sha256_file
 
-CAPTURED = 18  # the opset PyTorch writes natively; others are reached from there
 _INSIDE_CONV = ("conv", "act")  # what a Conv block is made of is no stage of its own
 
 
@@ -129,6 +130,8 @@ def _capture(checkpoint: Checkpoint, info: ModelInfo) -> ir.Model:
     roles = tuple(port.role for port in info.outputs)
     wrapped = _Roles(shaped(fuse(checkpoint.net), info), roles).eval()
     example = torch.zeros(info.batch or 2, 3, *info.imgsz)
+    if info.batch is not None and (found := capture(wrapped, example, info.inputs[0].name, roles)) is not None:
+        return found
     shapes = None if info.batch else ({0: torch.export.Dim("batch", min=1)},)
     # The exporter narrates on both streams and warns about itself; what matters is checked on the result.
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), torch.no_grad():
@@ -152,7 +155,7 @@ def _written(captured: torch.export.ExportedProgram, **names: list[str]) -> torc
     make a value of its own of what is written in place: half of its time, for what our networks need not."""
     options: dict[str, Any] = {
         "dynamo": True,
-        "opset_version": CAPTURED,
+        "opset_version": OPSET,  # which it writes natively; others are reached from there
         "optimize": False,  # _tidy does what is needed in a third of the time
         "verbose": False,
         **names,
@@ -179,7 +182,7 @@ def _stages(model: ir.Model) -> list[tuple[str, str]]:
     chosen: set[ir.Value] = set()
     left_out: set[str] = set()
     for node in model.graph:
-        parts = _scope(node.metadata_props.get("pkg.torch.onnx.name_scopes", "")).split(".")
+        parts = _scope(node.metadata_props.get(SCOPE, "")).split(".")
         paths = [".".join(parts[:depth]) for depth in range(len(parts) - (parts[-1] in _INSIDE_CONV), 1, -1)]
         if node.op_type == "TopK" or not chosen.isdisjoint(v for v in node.inputs if v is not None):
             chosen.update(node.outputs)
@@ -197,7 +200,7 @@ def _tidy(model: ir.Model) -> dict[str, str]:
         The values' names before -> after.
     """
     for node in model.graph:
-        scopes = node.metadata_props.get("pkg.torch.onnx.name_scopes")
+        scopes = node.metadata_props.get(SCOPE)
         if scopes:
             node.metadata_props["scope"] = _scope(scopes)
     for clean in (

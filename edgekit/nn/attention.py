@@ -28,20 +28,18 @@ OPERATOR = "edgekit::AreaAttention"  # (q, k, v) maps -> map, attribute area; lo
 
 
 Operator = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, int], torch.Tensor]
-_operators: list[Operator] = []  # that stand for attention now, the last one does
+_operator: ContextVar[Operator | None] = ContextVar("operator", default=None)
+_whole = ContextVar("whole", default=False)
 
 
 @contextmanager
 def as_operator(operator: Operator) -> Iterator[None]:
     """Attention is whatever ``operator`` makes of (q, k, v, area)."""
-    _operators.append(operator)
+    token = _operator.set(operator)
     try:
         yield
     finally:
-        _operators.pop()
-
-
-_whole = ContextVar("whole", default=False)
+        _operator.reset(token)
 
 
 @contextmanager
@@ -56,7 +54,7 @@ def whole() -> Iterator[None]:
 
 def captured() -> bool:
     """Whether a graph is being captured, so that attention is one operator."""
-    return bool(_operators) or torch.compiler.is_exporting()
+    return _operator.get() is not None or torch.compiler.is_exporting()
 
 
 def check_area(height: int, width: int, area: int) -> None:
@@ -80,8 +78,8 @@ def area_attention(q_BCHW: torch.Tensor, k_BCHW: torch.Tensor, v_BCHW: torch.Ten
     """
     B, C, H, W = q_BCHW.shape
     check_area(H, W, area)
-    if _operators:
-        return _operators[-1](q_BCHW, k_BCHW, v_BCHW, area)
+    if (operator := _operator.get()) is not None:
+        return operator(q_BCHW, k_BCHW, v_BCHW, area)
     if captured():
         return torch.onnx.ops.symbolic(
             OPERATOR, (q_BCHW, k_BCHW, v_BCHW), {"area": area}, dtype=q_BCHW.dtype, shape=q_BCHW.shape, version=1
