@@ -103,6 +103,20 @@ def test_the_scale_is_on_q_before_the_product(name: str) -> None:
         assert helper.get_node_attr_value(product, "scale") == 1.0
 
 
+@pytest.mark.parametrize(("heads", "side", "area"), [(2, (1, 2), 1), (2, (2, 4), 4), (4, (2, 2), 1), (12, (3, 4), 1)])
+def test_as_many_tokens_as_heads_are_not_taken_for_them_in_bf16(heads: int, side: tuple[int, int], area: int) -> None:
+    """OpenVINO's fused kernel: half of the values were others, and others from run to run."""
+    openvino = pytest.importorskip("openvino")
+    model, _ = rewritten(bare(area, heads, side), "attention_operator")
+    q, k, v = (random_map(1, heads * graphs.D, *side, seed=i) for i in range(3))
+    core = openvino.Core()
+    ir = core.read_model(model.SerializeToString())
+    for _ in range(4):
+        compiled = core.compile_model(ir, "CPU", {"INFERENCE_PRECISION_HINT": "bf16"})
+        found = compiled({"q": q, "k": k, "v": v})[0]
+        assert np.sqrt(np.mean((found - graphs.attention(q, k, v, area)) ** 2)) < 0.02
+
+
 @pytest.mark.parametrize("name", ["attention_decomposed", "attention_operator"])
 def test_half_precision_stays_half(name: str) -> None:
     model = bare(4)

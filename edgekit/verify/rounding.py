@@ -5,7 +5,7 @@
 | order of float32 sums | every instruction set, kernel and number of threads | ``f32`` |
 | half-precision weights, float32 executed | ``ov-fp16`` on x86 without AVX512-BF16 and AMX | ``w16`` |
 | bf16 executed | ``ov-fp16``, and what ``ov-int8`` leaves in float, on x86 with AVX512-BF16 or AMX | ``bf16`` |
-| the same bf16 artifact from run to run | where attention sees four cells (64 px) | none: OpenVINO errs |
+| heads taken for tokens in bf16, as many of both | OpenVINO | none: ``attention_operator.py`` writes those otherwise |
 | f16 executed | ``trt-*`` | ``f16`` |
 | f16 executed and added up in f16 | ``ncnn-fp16``, ``ov-fp16``, floating point in ``ov-int8``, on ARM | ``bf16`` |
 | the first convolution, stored times ``PIXELS`` | ``ov-*`` that take pixels | none: the reference is rounded so too |
