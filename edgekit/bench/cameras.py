@@ -60,7 +60,7 @@ def settings(
     for count in streams or _doubled(min(cameras, cores)):
         own: Sequence[int | None] = threads or ((None,) if count == 1 else (cores,))
         found += [Setting(count, b, t) for b in batches for t in own if asked or count == 1 or count * b <= cameras]
-    return sorted(found, key=lambda setting: (setting.streams, setting.batch))
+    return sorted(found, key=lambda setting: (setting.streams * setting.batch, setting.streams))
 
 
 def race(
