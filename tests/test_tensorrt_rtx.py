@@ -174,11 +174,12 @@ def test_a_graph_packed_without_engines_is_finished_elsewhere(packed: Path, tmp_
 
 
 def test_an_engine_built_twice_is_the_same(packed: Path, tmp_path: Path) -> None:
-    digests = set()
-    for name in ("one", "two"):
-        built = building.rebuild(packed, tmp_path / name, options={"sm": "86"})
-        digests.add(built.manifest["engines"][0]["sha256"])
-    assert len(digests) == 1
+    """They were seen to differ once, on a busy machine, and not in fifty tries since: what differs is told."""
+    rows = [building.rebuild(packed, tmp_path / name, options={"sm": "86"}).manifest["engines"][0] for name in "ab"]
+    one, two = (np.fromfile(tmp_path / name / row["file"], np.uint8) for name, row in zip("ab", rows, strict=True))
+    assert len(one) == len(two)
+    places = np.flatnonzero(one != two)
+    assert rows[0]["sha256"] == rows[1]["sha256"], f"{len(places)} bytes of {len(one)} differ, at {places[:20]}"
 
 
 def test_attention_that_did_not_fuse_is_named_with_the_layers_around_it(tiny: Path, tmp_path: Path) -> None:
