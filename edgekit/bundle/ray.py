@@ -166,6 +166,7 @@ def _check_answer(address: str) -> None:
 
 def _run(ray: Any, portable: Mapping[str, Any], folder: Path, cluster: Cluster, stride: int) -> None:
     """Have Ray write the rows of everything in the listing."""
+    logging.getLogger("ray.data").setLevel(logging.ERROR)  # it tells of every stage
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     how: OpenOptions = portable.get("how") or OpenOptions()
