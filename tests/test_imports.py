@@ -139,7 +139,7 @@ WALLS = (
         rooms=f"{HOST} verify targets graph quantize checkpoint nn",
     ),
     Wall("bundle/preflight.py", rooms=f"{HOST} targets quantize graph checkpoint.catalog"),
-    Wall("bundle/fleet.py", rooms=f"{HOST} targets"),
+    Wall("bundle/fleet.py bundle/planned.py", rooms=f"{HOST} targets"),
     Wall("bundle/store.py", inside="oras huggingface_hub", rooms=f"{HOST}"),
     Wall("bundle/provenance/signing.py", inside="model_signing cryptography", rooms=f"{PLAIN} runtime"),
     Wall(

@@ -16,7 +16,7 @@ from edgekit.bench import cameras
 from edgekit.bench.cameras import settings
 from edgekit.bench.clock import ClockOptions
 from edgekit.bundle.loading import load
-from edgekit.bundle.planned import store
+from edgekit.bundle.planned import for_all, store
 from edgekit.errors import GateError, InputError, UsageError
 from edgekit.runtime import processor
 from edgekit.runtime.image import write_image
@@ -199,3 +199,26 @@ def test_a_signed_bundle_is_refused_before_it_is_timed(run: Run, bundle: Path) -
     (bundle / "model.sig").write_text("{}", encoding="utf-8")
     code, _, error = run("bench", bundle, "--cameras", 2, "--store")
     assert code == 2 and "store" in error
+
+
+# ---- many images --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("asked", "streams", "threads"),
+    [({"threads": 3}, 3, 3), ({"threads": 20}, 8, 20), ({"streams": 2}, 2, None), ({"device": "GPU"}, None, None)],
+)
+def test_of_many_images_each_has_a_thread(
+    bundle: Path, asked: dict[str, Any], streams: int | None, threads: int | None
+) -> None:
+    found = for_all(bundle, OpenOptions(**asked))
+    assert (found.streams, found.threads) == (streams, threads)
+
+
+def test_as_many_as_there_are_processors_and_none_of_a_gpu_s(bundle: Path, tmp_path: Path) -> None:
+    found = for_all(bundle, OpenOptions())
+    assert found.threads == processor.usable_cpus() and found.streams == min(processor.usable_cpus(), 8)
+    assert for_all(tmp_path / "yolo12n.pt", OpenOptions()) == OpenOptions()
+    document = json.loads((bundle / MANIFEST).read_text(encoding="utf-8"))
+    (bundle / MANIFEST).write_text(json.dumps(document | {"target": "trt-fp16"}), encoding="utf-8")
+    assert for_all(bundle, OpenOptions()) == OpenOptions()

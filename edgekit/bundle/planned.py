@@ -1,19 +1,38 @@
-"""Stores in a bundle how it serves its cameras fastest; ``edgekit.runtime.setting`` reads it when the bundle is loaded.
+"""How a bundle is opened for more than one image: what a race found, stored in it, and what is best where nobody raced.
 
-store(Path("yolo12n-ov"), Setting(2, 1, 2), evidence)      # after a race: edgekit bench --cameras 4 --store
+    store(Path("yolo12n-ov"), Setting(2, 1, 2), evidence)      # after a race: edgekit bench --cameras 4 --store
+    for_all(Path("yolo12n-ov"), OpenOptions())                 # OpenOptions(streams=2, threads=2), on two CPUs
+
+``edgekit.runtime.setting`` reads what is stored when the bundle is loaded.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+from edgekit import targets
 from edgekit.bundle.provenance.signing import SIGNATURE
 from edgekit.errors import UsageError, command_line
 from edgekit.runtime.manifest import SCHEMA, is_bundle, read_bundle, write_manifest
+from edgekit.runtime.options import OpenOptions
+from edgekit.runtime.processor import is_cpu, usable_cpus
 from edgekit.runtime.setting import Setting
 from edgekit.spec import JsonView
 
 PLAN_SCHEMA = 1
+MOST_STREAMS = 8  # each has memory of its own
+
+
+def for_all(path: Path, how: OpenOptions) -> OpenOptions:
+    """``how`` for those who wait for many images, not for one: a thread each, which waits for no other. As it was where
+    it says streams, on GPUs, and of what is no bundle."""
+    if how.streams is not None or not is_cpu(how.device) or not is_bundle(path):
+        return how
+    if targets.get(read_bundle(path, verify=False).target).gpu:
+        return how
+    threads = how.threads or usable_cpus()
+    return replace(how, streams=min(threads, MOST_STREAMS), threads=threads)
 
 
 def check_storable(path: Path) -> None:

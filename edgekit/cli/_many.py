@@ -103,17 +103,16 @@ def opened(request: Request, asked: ManyOptions) -> Any:
     from dataclasses import replace
 
     from edgekit.bundle.loading import open_session
+    from edgekit.bundle.planned import for_all
     from edgekit.cli._common import parse_classes
-    from edgekit.runtime.manifest import is_bundle
     from edgekit.runtime.many import tracks
     from edgekit.runtime.many.tiles import Tiled
     from edgekit.runtime.predictor import Predictor
-    from edgekit.runtime.processor import usable_cpus
     from edgekit.runtime.setting import planned
 
     how = request.how if asked.tile or request.batch else planned(request.model, request.how)
-    if asked.tile and is_bundle(request.model):  # a picture is many tiles, which can be worked on at once
-        how = replace(how, streams=how.threads or usable_cpus())
+    if asked.tile or (asked.format and how == request.how):  # many tiles of a picture, or many pictures
+        how = for_all(request.model, how)
     session = open_session(request.model, how, foreign=True)
     kept = replace(request.kept, classes=parse_classes(request.classes, session.info.names))
     if asked.scoring:
