@@ -25,9 +25,8 @@ from edgekit.runtime.processor import usable_cpus
 from edgekit.runtime.setting import Setting
 
 PASSES = 2  # frames of every camera in one timed call, at least
-ALIKE = (
-    1.02  # times the fastest's time: as fast, and then fewer frames at once are better, each of which is sooner done
-)
+# Times the fastest's time: as fast, and then fewer frames at once are better, each of which is sooner done.
+ALIKE = 1.02
 
 
 def settings(
