@@ -30,7 +30,7 @@ from edgekit.runtime.atomic import written_whole
 from edgekit.runtime.fields import option
 from edgekit.runtime.forks import keep_in_children
 from edgekit.runtime.home import ensure_home
-from edgekit.runtime.processor import is_arm, is_cpu
+from edgekit.runtime.processor import is_arm, is_cpu, usable_cpus
 from edgekit.spec import Graph, Json, ModelInfo, Port, Session
 from edgekit.targets._openvino_input import MARK, take_pixels
 from edgekit.targets._target import Opening, Served, Target, TargetOptions
@@ -236,6 +236,8 @@ class OpenVinoSession(Session):
             properties["INFERENCE_PRECISION_HINT"] = "f32"
         if threads and name == "CPU":
             properties["INFERENCE_NUM_THREADS"] = threads
+            if threads < usable_cpus():  # pinned, those of every such process would share the first processors
+                properties["ENABLE_CPU_PINNING"] = False
         if cache:
             properties["CACHE_DIR"] = str(cache)
         try:

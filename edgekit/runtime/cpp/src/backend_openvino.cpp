@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <mutex>
 #include <openvino/openvino.hpp>
+#include <thread>
 
 #include "backend.hpp"
 
@@ -33,7 +34,11 @@ ov::AnyMap properties_of(const Info& info, const Settings& settings, const std::
                   ov::num_streams(ov::streams::Num(settings.streams))};
   // Without this OpenVINO computes bf16 where the processor has it.
   if (info.target == "ov-fp32") properties.insert(ov::hint::inference_precision(ov::element::f32));
-  if (settings.threads > 0 && device == "CPU") properties.insert(ov::inference_num_threads(settings.threads));
+  if (settings.threads > 0 && device == "CPU") {
+    properties.insert(ov::inference_num_threads(settings.threads));
+    if (static_cast<unsigned>(settings.threads) < std::thread::hardware_concurrency())
+      properties.insert(ov::hint::enable_cpu_pinning(false));
+  }
   return properties;
 }
 
