@@ -16,8 +16,6 @@ import pytest
 
 pytest.importorskip("onnx")
 
-import torch
-
 from edgekit import checkpoint, targets
 from edgekit.bundle import build as building
 from edgekit.bundle import loading, selftested
@@ -141,6 +139,8 @@ class HalfSums(Around):
     """A network as a processor computes it that has registers of half precision for sums, too."""
 
     def __init__(self, session: Any) -> None:
+        import torch
+
         super().__init__(session)
         self.sums = "f16"
         for module in session.net.modules():
@@ -150,6 +150,8 @@ class HalfSums(Around):
     @staticmethod
     def convolved(layer: Any, x: Any) -> Any:
         """Channel by channel, every sum rounded; grouped layers have few products and keep theirs."""
+        import torch
+
         half, weight = x.half().float(), layer.weight.half().float()
         if layer.groups != 1:
             return torch.conv2d(half, weight, layer.bias, layer.stride, layer.padding, 1, layer.groups).half().float()
