@@ -8,7 +8,6 @@ OpenVINO (its half precision and its INT8, calibrated on the same set) in the fu
 images of the set's val split in turns (``calls.py``). The peer's accuracy is what its own ``val`` says of its exports,
 beside what that says of the weights; ours is in the ladder. Where the speed is not reached the command leaves no
 bundle: the ladder is its evidence then, and FOLDER/fast, the nearest built by hand, takes part if it is there.
-``results/ladder-bccd.json`` was joined by hand from two runs; its ``made`` says how.
 """
 
 from __future__ import annotations

@@ -125,7 +125,7 @@ def actors(bundle: Path, images: int, rounds: int, out: Path | None) -> None:
     rates = {kind: [row["images"] / row["seconds"] for row in _of(rows, kind, images)] for kind in KINDS}
     spent = {kind: [row["cpu_s"] / row["images"] for row in _of(rows, kind, images)] for kind in KINDS}
     document = {
-        "schema": 2,
+        "schema": 1,
         "kind": "ray-actors",
         "images": sizes,
         "first": first,
@@ -169,7 +169,7 @@ def measured(kind: str, bundle: Path, place: Path, out: Path) -> Row:
     with Consumed() as consumed:
         run_one(kind, bundle, place, out)
     seconds = time.perf_counter() - start
-    by = consumed.by if KINDS[kind] else {"caller": consumed.by["caller"]}  # the cluster is idle beside it
+    by = consumed.by if kind in ACTORS else {"caller": consumed.by["caller"]}  # the cluster is idle beside it
     return {"seconds": seconds, "cpu_s": sum(by.values()), "by": by}
 
 

@@ -71,6 +71,23 @@ def tiling(document: Any) -> None:
             assert ratios == pytest.approx(sorted(theirs / ours for theirs, ours in pairs))
 
 
+def ray_actors(document: Any) -> None:
+    """Ratios are those of the rates, and a run's seconds are its start's and its images'."""
+    check_machine(document["machine"])
+    most = max(document["images"])
+    rates = {
+        kind: [
+            row["images"] / row["seconds"] for row in document["rows"] if (row["kind"], row["images"]) == (kind, most)
+        ]
+        for kind in document["split"]
+    }
+    for name, of, to in (("two_actors_over_one", "ray-2", "ray-1"), ("plain_over_shared", "plain-2", "shared-2")):
+        assert document[name] == pytest.approx(sorted(a / b for a, b in zip(rates[of], rates[to], strict=True)))
+    for kind, parts in document["split"].items():
+        whole = parts["fixed_seconds"] + most * parts["each_seconds"]
+        assert whole == pytest.approx(most / document["images_per_s"][kind], rel=0.02)
+
+
 def topk(document: Any) -> None:
     for row in document["rows"]:
         if "metric" in row:
@@ -332,6 +349,7 @@ KINDS: dict[str, Callable[[Any], None]] = {
     "pruning": pruning,
     "qat": plain,
     "roofline": roofline,
+    "ray-actors": ray_actors,
     "rules": rules,
     "scale": scale,
     "soak": endurance,
