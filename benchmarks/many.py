@@ -5,7 +5,7 @@ python -m benchmarks.many memory [--counts 1000,10000,100000]
 Images are hard links to eight small ones, in folders of a thousand; the network is the tests' own of 64 x 96 pixels, so
 that the command around it is what is measured. Peak resident memory is the kernel's, of a process of its own.
 
-python -m benchmarks.many actors --bundle DIR [--images 512] [--out FILE]
+python -m benchmarks.many actors --bundle DIR [--images 512] [--kinds plain-2 ray-2] [--out FILE]
 
 Images a second of Ray Data with two actors and with one, of one thread each, and of the plain command on two threads
 (one for each of two images; both for each image: ``shared-2``) and on one, by turns, on a machine of two cores: of
@@ -29,7 +29,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -98,9 +98,10 @@ def _made(folder: Path) -> Path:
 PLAIN = {"plain-1": (1, 1), "plain-2": (2, 2), "shared-2": (None, 2)}  # streams, threads
 ACTORS = {"ray-1": 1, "ray-2": 2}  # of one thread each
 KINDS = (*PLAIN, *ACTORS)
+PAIRS = (("ray-2", "ray-1"), ("ray-2", "plain-2"), ("plain-2", "shared-2"))
 
 
-def actors(bundle: Path, images: int, rounds: int, out: Path | None) -> None:
+def actors(bundle: Path, images: int, rounds: int, out: Path | None, kinds: Sequence[str] = KINDS) -> None:
     """Times on a warm cluster, without its start but with the models'; see the module."""
     import ray
 
@@ -115,29 +116,26 @@ def actors(bundle: Path, images: int, rounds: int, out: Path | None) -> None:
         first = measured("ray-1", bundle, places[16], _made(folder / "first"))
         for i in range(rounds):
             for size in sizes:
-                for kind in KINDS:
+                for kind in kinds:
                     load = others()
                     figures = measured(kind, bundle, places[size], _made(folder / f"{kind}-{size}-{i}"))
                     rows.append({"round": i, "kind": kind, "images": size, "load": load, **figures})
                     print(json.dumps(rows[-1]), flush=True)
                     if kind != "shared-2":  # where the runtime adds up in another order
-                        assert_equal(*(folder / f"{other}-{size}-{i}" for other in ("plain-1", kind)))
-    rates = {kind: [row["images"] / row["seconds"] for row in _of(rows, kind, images)] for kind in KINDS}
-    spent = {kind: [row["cpu_s"] / row["images"] for row in _of(rows, kind, images)] for kind in KINDS}
+                        assert_equal(*(folder / f"{other}-{size}-{i}" for other in (kinds[0], kind)))
+    rates = {kind: [row["images"] / row["seconds"] for row in _of(rows, kind, images)] for kind in kinds}
+    spent = {kind: [row["cpu_s"] / row["images"] for row in _of(rows, kind, images)] for kind in kinds}
     document = {
         "schema": 1,
         "kind": "ray-actors",
         "images": sizes,
         "first": first,
         "rows": rows,
-        "split": {kind: split(_of(rows, kind, sizes[0]), _of(rows, kind, sizes[1])) for kind in KINDS},
+        "split": {kind: split(_of(rows, kind, sizes[0]), _of(rows, kind, sizes[1])) for kind in kinds},
         "images_per_s": {kind: statistics.median(found) for kind, found in rates.items()},
         "cpu_ms_per_image": {kind: 1e3 * statistics.median(found) for kind, found in spent.items()},
-        "two_actors_over_one": ratios(rates["ray-2"], rates["ray-1"]),
-        "two_actors_over_plain": ratios(rates["ray-2"], rates["plain-2"]),
-        "cpu_two_actors_over_plain": ratios(spent["ray-2"], spent["plain-2"]),
-        "plain_over_shared": ratios(rates["plain-2"], rates["shared-2"]),
-        "cpu_plain_over_shared": ratios(spent["plain-2"], spent["shared-2"]),
+        "rates": {f"{a} over {b}": ratios(rates[a], rates[b]) for a, b in PAIRS if {a, b} <= {*kinds}},
+        "cpu": {f"{a} over {b}": ratios(spent[a], spent[b]) for a, b in PAIRS if {a, b} <= {*kinds}},
         "machine": machine.describe(),
     }
     text = json.dumps(document, indent=1) + "\n"
@@ -262,12 +260,13 @@ def main() -> None:
     parser.add_argument("--bundle", type=Path)
     parser.add_argument("--images", type=int, default=512)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS, help="of actors: these alone")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     if args.what == "memory":
         memory([int(count) for count in args.counts.split(",")])
     else:
-        actors(args.bundle, args.images, args.rounds, args.out)
+        actors(args.bundle, args.images, args.rounds, args.out, args.kinds)
 
 
 if __name__ == "__main__":
