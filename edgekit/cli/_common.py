@@ -166,7 +166,6 @@ def reported() -> Iterator[None]:
     """While it lasts, what reading labelled sets (``edgekit/data/account.py``) and choosing of an index
     (``edgekit/bundle/fleet.py``) have to say is printed."""
     loggers, handler = [logging.getLogger(f"edgekit.{name}") for name in ("data", "fleet")], _Notes()
-    before = [(logger.propagate, logger.level) for logger in loggers]
     for logger in loggers:
         logger.addHandler(handler)
         logger.propagate = False
@@ -174,10 +173,11 @@ def reported() -> Iterator[None]:
     try:
         yield
     finally:
-        for logger, (propagate, level) in zip(loggers, before, strict=True):
+        for logger in loggers:
             logger.removeHandler(handler)
-            logger.propagate = propagate
-            logger.setLevel(level)
+            if not any(isinstance(other, _Notes) for other in logger.handlers):  # of a command in another thread
+                logger.propagate = True
+                logger.setLevel(logging.NOTSET)
 
 
 def parse_classes(text: str | None, names: Sequence[str]) -> tuple[int, ...] | None:
