@@ -7,7 +7,7 @@ cameras(records)
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from edgekit.cli._common import console
@@ -50,49 +50,47 @@ def times(records: Records) -> None:
 
 def throughput(records: Records) -> None:
     """Images per second by streams, batch and threads; the best of each model marked."""
-    table = _table(
-        "images per second of whole calls",
-        ["model", "target"],
-        ["streams", "batch", "threads each", "images/s", "lowest – highest", "call ms (p50)", ""],
-    )
-    table.caption = _machine(records[0])
-    for record in records:
-        for row in record["throughput"]:
-            rate, config = row["items_per_s"], row["config"]
-            table.add_row(
-                record["artifact"],
-                record["target"],
-                *(str(config[key]) for key in ("streams", "batch", "threads")),
-                f"{rate['p50']:.1f}",
-                f"{rate['min']:.1f} – {rate['max']:.1f}",
-                f"{row['call_ms']['p50']:.1f}",
-                " ".join(["best"] * (row == record["best"]) + ["unreliable"] * (not row["reliable"])),
-            )
-    console().print(table)
-    for record in records:
-        _doubts(record)
+
+    def cells(row: Any) -> list[str]:
+        rate, config = row["items_per_s"], row["config"]
+        return [
+            *(str(config[key]) for key in ("streams", "batch", "threads")),
+            f"{rate['p50']:.1f}",
+            f"{rate['min']:.1f} – {rate['max']:.1f}",
+            f"{row['call_ms']['p50']:.1f}",
+        ]
+
+    columns = ["streams", "batch", "threads each", "images/s", "lowest – highest", "call ms (p50)"]
+    _settings(records, "throughput", "images per second of whole calls", columns, cells)
 
 
 def cameras(records: Records) -> None:
     """Frames per second of so many cameras by streams, batch and threads; the best of each model marked."""
-    table = _table(
-        f"frames per second of {records[0]['cameras']} cameras, in turns",
-        ["model", "target"],
-        ["streams", "batch", "threads", "frames/s", "interval", "time, of the first's", ""],
-    )
+
+    def cells(row: Any) -> list[str]:
+        rate, ratio = row["frames_per_s"], row["ratio"]
+        return [
+            *(str(row[key] or "its own") for key in ("streams", "batch", "threads")),
+            f"{rate['p50']:.1f}",
+            f"{rate['low']:.1f} – {rate['high']:.1f}",
+            f"{ratio['ratio']:.3f} ({ratio['low']:.3f} – {ratio['high']:.3f})" if ratio else "1",
+        ]
+
+    title = f"frames per second of {records[0]['cameras']} cameras, in turns"
+    columns = ["streams", "batch", "threads", "frames/s", "interval", "time, of the first's"]
+    _settings(records, "settings", title, columns, cells)
+
+
+def _settings(
+    records: Records, rows: str, title: str, columns: Sequence[str], cells: Callable[[Any], list[str]]
+) -> None:
+    """A line for every setting of every model, a record's list ``rows``: the cells of its ``columns``, and remarks."""
+    table = _table(title, ["model", "target"], [*columns, ""])
     table.caption = _machine(records[0])
     for record in records:
-        for row in record["settings"]:
-            rate, ratio = row["frames_per_s"], row["ratio"]
-            table.add_row(
-                record["artifact"],
-                record["target"],
-                *(str(row[key] or "its own") for key in ("streams", "batch", "threads")),
-                f"{rate['p50']:.1f}",
-                f"{rate['low']:.1f} – {rate['high']:.1f}",
-                f"{ratio['ratio']:.3f} ({ratio['low']:.3f} – {ratio['high']:.3f})" if ratio else "1",
-                "best" if row == record["best"] else "",
-            )
+        for row in record[rows]:
+            remarks = ["best"] * (row == record["best"]) + ["unreliable"] * (not row.get("reliable", True))
+            table.add_row(record["artifact"], record["target"], *cells(row), " ".join(remarks))
     console().print(table)
     for record in records:
         _doubts(record)
