@@ -236,19 +236,14 @@ def _unary(kind: str) -> Callable[..., None]:
     return write
 
 
-def _binary(kind: str) -> Callable[..., None]:
+def _binary(kind: str, turned: bool = False) -> Callable[..., None]:
     def write(tape: _Tape, made: Tensor, x: Tensor, y: object, alpha: float = 1) -> None:
         if alpha != 1:
             raise _UnknownError(f"{kind} with a factor")
-        tape.node(kind, [tape.value(x), tape.operand(y, x, made)], made)
+        sides = [tape.value(x), tape.operand(y, x, made)]
+        tape.node(kind, sides[::-1] if turned else sides, made)
 
     return write
-
-
-def _rsub(tape: _Tape, made: Tensor, x: Tensor, y: object, alpha: float = 1) -> None:
-    if alpha != 1:
-        raise _UnknownError("Sub with a factor")
-    tape.node("Sub", [tape.operand(y, x, made), tape.value(x)], made)
 
 
 def _div(tape: _Tape, made: Tensor, x: Tensor, y: object, rounding_mode: str | None = None) -> None:
@@ -280,18 +275,14 @@ def _stack(tape: _Tape, made: Tensor, parts: Sequence[Tensor], dim: int = 0) -> 
     _cat(tape, made, raised, dim)
 
 
-def _reshape(tape: _Tape, made: Tensor, x: Tensor, *_: object) -> None:
-    if made.shape == x.shape:
-        _is(made, tape.value(x))
-    else:
-        tape.node("Reshape", [tape.value(x), tape.numbers(made.shape)], made, allowzero=0)
+def _to_shape(kind: str, **form: int) -> Callable[..., None]:
+    def write(tape: _Tape, made: Tensor, x: Tensor, *_: object, **__: object) -> None:
+        if made.shape == x.shape:
+            _is(made, tape.value(x))
+        else:
+            tape.node(kind, [tape.value(x), tape.numbers(made.shape)], made, **form)
 
-
-def _expand(tape: _Tape, made: Tensor, x: Tensor, *_: object, **__: object) -> None:
-    if made.shape == x.shape:
-        _is(made, tape.value(x))
-    else:
-        tape.node("Expand", [tape.value(x), tape.numbers(made.shape)], made)
+    return write
 
 
 def _permute(tape: _Tape, made: Tensor, x: Tensor, dims: Sequence[int]) -> None:
@@ -374,7 +365,7 @@ def _addmm(tape: _Tape, made: Tensor, bias: Tensor, x: Tensor, matrix: Tensor) -
 _OF_SHAPES = frozenset("empty_like zeros_like ones_like full_like new_zeros new_ones new_full new_empty".split())
 _WRITTEN: dict[str, Callable[..., None]] = {
     **dict.fromkeys(("clone", "contiguous", "alias", "detach", "_to_copy", "lift_fresh"), _copy),
-    **dict.fromkeys(("view", "_unsafe_view", "_reshape_alias", "reshape"), _reshape),
+    **dict.fromkeys(("view", "_unsafe_view", "_reshape_alias", "reshape"), _to_shape("Reshape", allowzero=0)),
     **dict.fromkeys(("split", "split_with_sizes"), _split),
     **{name: _unary(kind) for name, kind in {"sigmoid": "Sigmoid", "cos": "Cos", "sin": "Sin", "exp": "Exp",
                                               "relu": "Relu", "hardswish": "HardSwish", "neg": "Neg"}.items()},
@@ -382,11 +373,11 @@ _WRITTEN: dict[str, Callable[..., None]] = {
     "convolution": _convolution,
     "silu": _silu,
     "leaky_relu": _leaky_relu,
-    "rsub": _rsub,
+    "rsub": _binary("Sub", turned=True),
     "div": _div,
     "cat": _cat,
     "stack": _stack,
-    "expand": _expand,
+    "expand": _to_shape("Expand"),
     "permute": _permute,
     "transpose": _transpose,
     "t": _transpose,

@@ -250,7 +250,7 @@ def distances(want: Roles, have: Roles, reach: float = np.inf) -> np.ndarray:
     where labels differ or boxes are further apart than ``reach``."""
     role = "rotated_boxes" if "rotated_boxes" in want else "boxes"
     gap = np.zeros((len(want[role]), len(have[role])), want[role].dtype)
-    for one, other in zip(want[role].T, have[role].T, strict=True):  # a side at a time: a third of the time of all four
+    for one, other in zip(want[role].T, have[role].T, strict=True):  # a side at a time: no [K, L, 4]
         np.maximum(gap, np.abs(one[:, None] - other[None]), out=gap)
     # Neighbouring cells answer with boxes a pixel apart, and in low precision that tells them apart no longer.
     apart: np.ndarray = gap + PER_SCORE * np.abs(want["scores"][:, None] - have["scores"])
