@@ -534,6 +534,33 @@ def mistaken_sign(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rule, "scale", staticmethod(lambda op, *rest: op.Neg(honest(op, *rest))))
 
 
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("bias", [0.0, 0.5])
+def test_a_branch_of_no_weights_is_a_constant(turned: bool, bias: float) -> None:
+    b = Builder()
+    hidden = b.op("Conv", "x", random_map(6, 4, 1, 1))
+    gone = b.op("Conv", hidden, np.zeros((4, 6, 1, 1), np.float32), np.arange(4, dtype=np.float32) * np.float32(bias))
+    kept = b.op("Conv", "x", random_map(4, 4, 1, 1, seed=1))
+    b.op("Add", *((gone, kept) if turned else (kept, gone)))
+    b.nodes[-1].output[0] = "y"
+    model = b.model({"x": (1, 4, 6, 8)}, {"y": (1, 4, 6, 8)})
+    made, reports = rewritten(model, "constant_branch")
+    assert reports["constant_branch"]["fired"] == 1
+    assert operators(made) == ({"Conv": 1, "Add": 1} if bias else {"Conv": 1})
+    assert all(row.equal for row in differences(model, made))
+
+
+def test_what_is_no_constant_branch_stays() -> None:
+    b = Builder()
+    few = b.op("Conv", "x", np.full((1, 4, 1, 1), 0, np.float32), np.zeros(1, np.float32))  # added to every channel
+    small = b.op("Conv", "x", np.full((4, 4, 1, 1), 1e-30, np.float32), np.zeros(4, np.float32))
+    nobody = b.op("Conv", "x", np.zeros((4, 4, 1, 1), np.float32))  # without a bias
+    b.op("Add", b.op("Add", b.op("Add", "x", few), small), nobody)
+    b.nodes[-1].output[0] = "y"
+    made, reports = rewritten(b.model({"x": (1, 4, 6, 8)}, {"y": (1, 4, 6, 8)}), "constant_branch")
+    assert not reports and operators(made) == {"Conv": 3, "Add": 3}
+
+
 def mistaken_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     from edgekit.graph.rules import selected_convolution
 

@@ -104,6 +104,23 @@ def upsampled() -> tuple[onnx.ModelProto, list[Stage]]:
     return b.model({"x": (1, 5, 4, 3), "s": (1, 3, 8, 6)}, {"y": (1, 6, 8, 6)}), found
 
 
+def branched() -> tuple[onnx.ModelProto, list[Stage]]:
+    """``constant_branch``: of three branches the second is gone."""
+    b = Builder()
+    value, found = conv(b, "x", 4, 4, name="before"), []
+    for place in range(3):
+        hidden = conv(b, value, 6, 4, name=f"hidden{place}")
+        last = conv(b, hidden, 4, 6, name=f"last{place}")
+        if place == 1:
+            weights = next(t for t in b.constants if t.name == b.nodes[-1].input[1])
+            weights.CopyFrom(numpy_helper.from_array(np.zeros((4, 6, 1, 1), np.float32), weights.name))
+        value = b.op("Add", value, last)
+        found.append((f"model.6.m.0.{place}", value))
+    conv(b, value, 5, 4, name="after")
+    b.nodes[-1].output[0] = "y"
+    return b.model({"x": (1, 4, 6, 8)}, {"y": (1, 5, 6, 8)}), [*found, ("model.6.cv2", "y")]
+
+
 SIZES = ((8, 10), (4, 5), (2, 3))  # of three levels, 106 cells
 
 
@@ -145,6 +162,7 @@ GRAPHS: dict[str, tuple[Callable[[], tuple[onnx.ModelProto, list[Stage]]], tuple
     "upsampled": (upsampled, ("upsampled_convolution",)),
     "gathered": (gathered, ("gathered_branch",)),
     "decomposed": (attending, ("channel_selection", "selected_convolution", "attention_decomposed")),
+    "branched": (branched, ("constant_branch",)),
     "operator": (attending, ("channel_selection", "selected_convolution", "attention_operator")),
 }
 # Graph, the convolution that is faulty, the stage to be named, and stages that may have been it.
@@ -156,6 +174,9 @@ FAULTS = [
     ("upsampled", "before", "model.0", []),
     ("upsampled", "mix", "model.3.cv1", ["model.1", "model.2"]),
     ("upsampled", "after", "model.3", []),
+    ("branched", "hidden0", "model.6.m.0.0", []),
+    ("branched", "hidden2", "model.6.m.0.2", []),
+    ("branched", "after", "model.6.cv2", []),
     *(("gathered", f"first{i}", f"model.21.cv2.{i}.0", []) for i in range(3)),
     *(("gathered", f"inner{i}", f"model.21.cv2.{i}.1", []) for i in range(3)),
     *(("gathered", f"last{i}", f"model.21.cv2.{i}.2", []) for i in range(3)),

@@ -37,6 +37,8 @@ from edgekit.runtime.manifest import Bundle, read_bundle
 from edgekit.targets._target import PRECISIONS
 
 LOOKED_AT = 500  # images of a set whose sizes say what it shows
+PRUNED = "pruned"
+PRUNED_SHARE = 0.5  # of the limit: what is lost on the images ranked on is less than on others
 
 Say = Callable[[str], None]
 
@@ -150,7 +152,13 @@ class _State:
     target: str
     size: Size
     fitted: bool = False
-    variant: str = ""
+    activation: str = ""
+    pruned: bool = False
+
+    @property
+    def variant(self) -> str:
+        """The checkpoint that it is built from."""
+        return "+".join(filter(None, (self.activation, PRUNED if self.pruned else "")))
 
 
 @dataclass
@@ -176,12 +184,14 @@ class Levers:
         smaller = self._smaller(state.size)
         if smaller is not None:
             found.append(("size", "size", dataclasses.replace(state, size=smaller)))
+        if not state.pruned:
+            found.append(("pruning", f"pruning {state.variant}", dataclasses.replace(state, pruned=True)))
         for name in self.names:
             if name != state.target and PRECISIONS.index(targets.get(name).precision) >= precision:
                 found.append(("precision", name, dataclasses.replace(state, target=name)))
-        if self.wanted.learn is not None and not state.variant:
-            variant = self.wanted.activation.replace(":", "-")
-            found.append(("activation", "activation", dataclasses.replace(state, variant=variant)))
+        if self.wanted.learn is not None and not state.activation:
+            name = self.wanted.activation.replace(":", "-")
+            found.append(("activation", "activation", dataclasses.replace(state, activation=name)))
         return [move for each in found if (move := self._move(*each)) is not None and move.candidate != candidate]
 
     def _move(self, lever: str, key: str, state: _State) -> Move | None:
@@ -203,12 +213,18 @@ class Levers:
         return next((each for each in sizes(base, areas) if each[0] * each[1] < size[0] * size[1]), None)
 
     def build(self, candidate: Candidate) -> str | None:
-        if candidate.variant and candidate.variant not in self.contest.variants:
+        state, variants = self._states[candidate.name], self.contest.variants
+        if state.activation and state.activation not in variants:
             assert self.wanted.learn is not None
-            size = self._states[candidate.name].size
-            size = self._smaller(size) or size  # which may be taken next, once the network has learnt it
-            self.contest.say(f"training with {candidate.variant} at {size[0]},{size[1]}")
-            self.contest.variants[candidate.variant] = self.wanted.learn(size)
+            size = self._smaller(state.size) or state.size  # which may be taken next, once the network has learnt it
+            self.contest.say(f"training with {state.activation} at {size[0]},{size[1]}")
+            variants[state.activation] = self.wanted.learn(size)
+        if state.variant and state.variant not in variants:
+            limit = PRUNED_SHARE * self.contest.job.options.quantize.max_drop
+            try:
+                variants[state.variant] = self.contest.pruned(state.activation, state.variant, state.size, limit)
+            except InputError as error:
+                return str(error)
         return self.contest.build([candidate]).get(candidate.bundle)
 
     def stands_in(self, candidate: Candidate) -> bool:
@@ -244,6 +260,9 @@ def _plan(ladder: Ladder, left_out: Mapping[str, str], contest: Tuner, made: Bun
         "speedup": _speedup(ladder.last),
         "steps": [_step(rung) for rung in ladder.rungs],
     }
+    taken = contest.left_out.get(ladder.last.candidate.variant)
+    if taken is not None:
+        plan["ladder"]["pruned"] = {"branches": list(taken.branches), "of": taken.parts}
     return plan
 
 

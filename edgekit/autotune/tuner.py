@@ -27,7 +27,7 @@ from edgekit.autotune.select import Judged, Time
 from edgekit.bench.clock import WHOLE, ClockOptions, Comparison, measure
 from edgekit.bench.run import REST_S
 from edgekit.bundle import build as building
-from edgekit.bundle import fitted, gates, loading
+from edgekit.bundle import fitted, gates, loading, pruned
 from edgekit.bundle.exports import Exports, with_candidates
 from edgekit.bundle.options import BuildOptions
 from edgekit.bundle.shapes import View
@@ -77,6 +77,7 @@ class Tuner:
         self._judge: accuracy.Evaluator | None = None
         self._before = accuracy.Measured(0.0)
         self.variants: dict[str, Path] = {}  # checkpoints that candidates of that variant are built from
+        self.left_out: dict[str, pruned.Pruned] = {}  # of those that are pruned
         self._about: dict[str, Any] = {}
         self._sets = job.sets
         self._pictures: list[np.ndarray] = []
@@ -130,6 +131,17 @@ class Tuner:
         """The input size of the float model, and its areas of attention."""
         areas = self._exports.checkpoint(self.job.source).spec.areas
         return fitted.size_of(self._exports, self.job.source, self.job.options), areas
+
+    def pruned(self, variant: str, name: str, size: tuple[int, int], limit: float) -> Path:
+        """The checkpoint of ``variant`` without what it can do without, called ``name`` (see ``bundle/pruned.py``).
+
+        Raises:
+            InputError: there is nothing to rank on, or nothing can be left out.
+        """
+        loaded = self._exports.checkpoint(self.variants.get(variant, self.job.source))
+        made = pruned.prune(loaded, self.folder / f"{name}.pt", size, self._sets or Sets(), limit, self.say)
+        self.left_out[name] = made
+        return made.path
 
     def shapes(self, target: str, size: tuple[int, int]) -> tuple[tuple[int, int], ...]:
         """The input sizes that show the view at the scale of ``size``; that itself where there is no view."""
