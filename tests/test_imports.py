@@ -157,6 +157,7 @@ WALLS = (
     Wall("bundle/deepstream/*", rooms=PLAIN),
     Wall("bundle/inspection.py", inside="onnx", rooms=f"{HOST} targets graph checkpoint"),
     Wall("bundle/build.py", "numpy", rooms=f"{HOST} verify targets graph quantize checkpoint nn bench"),
+    Wall("bundle/pruned.py", rooms=f"{HOST} verify quantize checkpoint nn"),
     Wall("bundle/fitted.py", "numpy", rooms=f"{HOST} verify targets quantize nn"),
     Wall("bundle/ray.py", "numpy", "ray pyarrow", rooms=HOST),
     Wall("bundle/*", "numpy", rooms=f"{HOST} verify graph"),
