@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import pytest
 from edgekit import metrics, targets
 from edgekit.bundle.loading import open_session
 from edgekit.data import open_dataset
-from edgekit.errors import InputError, UsageError
+from edgekit.errors import GateError, InputError, UsageError
 from edgekit.graph.document import read_document
 from edgekit.runtime.predictor import Predictor
 from edgekit.spec import Graph, ModelInfo, Port, Session, sha256_file
@@ -127,6 +128,30 @@ def test_a_perfect_model_scores_one_at_any_batch(
     assert found.scores.metrics["map50_95"] == pytest.approx(1.0)
     assert found.images == 10
     assert [p["image_id"] for p in found.predictions] == sorted(p["image_id"] for p in found.predictions)
+
+
+def test_a_session_of_two_streams_answers_two_batches_at_once(squares: Path, tmp_path: Path) -> None:
+    class Paired(Oracle):
+        streams, concurrent, both = 2, True, threading.Barrier(2)
+
+        def run(self, batch: np.ndarray) -> dict[str, np.ndarray]:
+            self.both.wait(60)  # for another call, which raises where there is none
+            return super().run(batch)
+
+    _session(tmp_path)
+    found = evaluate(Predictor(Paired(tmp_path / "model.bin"), batch=5), open_dataset(squares, "detect"))
+    assert found.scores.metrics["map50_95"] == pytest.approx(1.0)
+    assert [p["image_id"] for p in found.predictions] == sorted(p["image_id"] for p in found.predictions)
+
+
+def test_a_failure_of_the_network_is_raised(squares: Path, tmp_path: Path) -> None:
+    class Broken(Oracle):
+        def run(self, batch: np.ndarray) -> dict[str, np.ndarray]:
+            raise GateError(f"{self.path}: broken")
+
+    _session(tmp_path)
+    with pytest.raises(GateError, match="broken"):
+        evaluate(Predictor(Broken(tmp_path / "model.bin")), open_dataset(squares, "detect"))
 
 
 def test_an_unreadable_image_is_named_and_not_scored(squares: Path, tmp_path: Path) -> None:

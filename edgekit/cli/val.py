@@ -62,6 +62,7 @@ def command(
     from edgekit import metrics
     from edgekit.bundle import preflight
     from edgekit.bundle.loading import open_session
+    from edgekit.bundle.planned import for_all
     from edgekit.data import LabelOptions, account_of, open_dataset
     from edgekit.runtime.predictor import Predictor
     from edgekit.verify.evaluate import evaluate, labels_for
@@ -71,7 +72,7 @@ def command(
     preflight.check_models([model])
     preflight.check_data(data)
     record = check_written(wanted.predictions, model) if wanted.predictions else None
-    session = open_session(model, how, "topk" if wanted.deployed_head else "raw", foreign=True)
+    session = open_session(model, for_all(model, how), "topk" if wanted.deployed_head else "raw", foreign=True)
     with Predictor(session, batch=session.info.batch or wanted.batch) as predictor:
         dataset = labels_for(session, open_dataset(data, session.info.task, wanted.split, images, options=reading))
         with Counted("evaluating", len(dataset)) as counter:

@@ -4,7 +4,7 @@
     evaluation.scores.metrics["map50_95"], evaluation.seconds["network"]
 
 Reading and letterboxing, the network, and post-processing overlap: images are read ahead by threads, and the answers
-are worked up by another while the network is busy with the next batch.
+are worked up by another while the network is busy with the next batches, as many at once as its session has streams.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ class Evaluation:
         scores: the task's metrics, per class, and how they were computed.
         predictions: COCO result dicts (for classification ``image_id`` and ``probs``), by image.
         images: images scored.
-        seconds: ``whole``, and the busy time of its overlapping parts: ``read``, ``pre``, ``network``, ``post``, and
-            ``score`` after them.
+        seconds: ``whole``, and the busy time of its overlapping parts, of all their threads together: ``read``, ``pre``,
+            ``network``, ``post``, and ``score`` after them.
         skipped: a sentence for each image that could not be read; those are not scored.
         protocol: confidence, suppression, head form, image size and metric in a sentence or two.
         notes: sentences on what limits kept out: objects that cannot be found, candidates that the head cut off.
@@ -127,19 +127,21 @@ def evaluate(
     answers: dict[int, Answer] = {}
     skipped: list[str] = []
     progress(0)
-    with ThreadPoolExecutor(READERS) as readers, ThreadPoolExecutor(1) as workers:
+    streams = predictor.session.streams
+    with (
+        ThreadPoolExecutor(READERS) as readers,
+        ThreadPoolExecutor(streams) as networks,
+        ThreadPoolExecutor(1) as workers,
+    ):
         pending: deque[Future[dict[int, Answer]]] = deque()
         for batch in _read_ahead(readers, predictor, dataset.samples):
             skipped += batch.skipped
             seconds["read"] += batch.read_s
             seconds["pre"] += batch.pre_s
             if batch.tensor is not None and batch.session is not None:
-                began = perf_counter()
-                outputs = batch.session.run(batch.tensor)
-                seconds["network"] += perf_counter() - began
-                own = {role: np.array(value) for role, value in outputs.items()}  # the next call reuses them
-                pending.append(workers.submit(_work_up, own, batch, options, dataset, seconds))
-            while pending and (pending[0].done() or len(pending) > AHEAD):
+                answer = networks.submit(_run, batch.session, batch.tensor)
+                pending.append(workers.submit(_work_up, answer, batch, options, dataset, seconds))
+            while pending and (pending[0].done() or len(pending) > AHEAD + streams):
                 answers.update(pending.popleft().result())
                 progress(len(answers) + len(skipped))
         while pending:
@@ -240,14 +242,25 @@ def _read(samples: Sequence[Sample], predictor: Predictor) -> _Batch:
     return batch
 
 
+def _run(session: Session, tensor: np.ndarray) -> tuple[dict[str, np.ndarray], float]:
+    """A batch's outputs, which stay as they are when the session is called again, and the seconds it took."""
+    start = perf_counter()
+    outputs = session.run(tensor)
+    took = perf_counter() - start
+    return {role: np.array(value) for role, value in outputs.items()}, took
+
+
 def _work_up(
-    outputs: Mapping[str, np.ndarray],
+    answer: Future[tuple[dict[str, np.ndarray], float]],
     batch: _Batch,
     options: Options,
     dataset: Dataset,
     seconds: dict[str, float],
 ) -> dict[int, Answer]:
-    """One batch's outputs as COCO rows by image id. Runs in one thread only, which alone adds to ``post``."""
+    """One batch's outputs as COCO rows by image id. Runs in one thread only, which alone adds to ``network`` and
+    ``post``."""
+    outputs, took = answer.result()
+    seconds["network"] += took
     start = perf_counter()
     assert batch.session is not None
     results = postprocess(outputs, batch.session.info, batch.geometries, options)
