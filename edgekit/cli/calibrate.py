@@ -16,7 +16,7 @@ from edgekit.runtime.fields import check, option
 class CalibrateOptions:
     """How many images are chosen, and of what."""
 
-    count: int = option(300, least=1)
+    count: int = option(128, least=1)
     """Images to choose."""
     split: str = "train"
     """Where to choose from: train, val or test."""

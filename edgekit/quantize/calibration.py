@@ -1,6 +1,6 @@
 """Which images a model is calibrated on: chosen, written down, and kept apart from those its accuracy is judged on.
 
-    manifest = choose(open_dataset("bccd/data.yaml", "detect", "train"), count=300, seed=0)
+    manifest = choose(open_dataset("bccd/data.yaml", "detect", "train"), count=128, seed=0)
     write(manifest, Path("bccd.json"))
     manifest.sha256                     # goes into the bundle
     tensors(located(manifest, [folder]), info)      # float32 [B, 3, H, W] each, as the artifact wants them
@@ -34,7 +34,7 @@ from edgekit.runtime.image import prepare, read_image
 from edgekit.spec import ModelInfo, sha256_file
 
 SCHEMA = 2  # 2 says where the set lies and what of it could not be read
-COUNT = 300
+COUNT = 128  # no more than 64 are needed (calibration/README.md); FEW are warned of
 FEW, LEAST = 128, 16
 CANDIDATES = 10  # times the count: of larger sets a random part is looked at
 THIRDS = {"brightness": ("dark", "medium light", "bright"), "contrast": ("flat", "medium contrast", "contrasty")}
