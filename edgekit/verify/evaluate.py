@@ -53,7 +53,7 @@ class Evaluation:
         scores: the task's metrics, per class, and how they were computed.
         predictions: COCO result dicts (for classification ``image_id`` and ``probs``), by image.
         images: images scored.
-        seconds: ``whole``, and the busy time of its overlapping parts, of all their threads together: ``read``, ``pre``,
+        seconds: ``whole``, and the busy time of its overlapping parts, all their threads together: ``read``, ``pre``,
             ``network``, ``post``, and ``score`` after them.
         skipped: a sentence for each image that could not be read; those are not scored.
         protocol: confidence, suppression, head form, image size and metric in a sentence or two.
