@@ -1,5 +1,6 @@
 # make demo       a small model: bundles, proofs, accuracy, times, a report and a picture, in two minutes (FULL=1: trained from scratch)
 # make test       lint, types and the quick tests
+# make test-long  whole ways from end to end, which CI runs too
 # make test-slow  the tests that take minutes
 # make test-pythons     the quick tests on the oldest and the newest Python (what is not installed is skipped with a line)
 # make test-random      the quick tests RUNS=10 times, in random order with random seeds
@@ -18,12 +19,12 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.edgekit-installed
 
 # Two processes of one thread each: the networks under test are small.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 DOCS := $(VENV)/.edgekit-docs
 
-.PHONY: help demo docs test test-slow test-pythons test-random test-processors test-arm lint clean clean-venv
+.PHONY: help demo docs test test-long test-slow test-pythons test-random test-processors test-arm lint clean clean-venv
 
 RUNS ?= 10
 ROWS ?=
@@ -48,6 +49,9 @@ lint: $(STAMP)
 
 test: lint
 	$(PYTEST)
+
+test-long: $(STAMP)
+	$(PYTEST) -m "long and not slow"
 
 test-slow: $(STAMP)
 	$(PYTEST) -m slow

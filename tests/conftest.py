@@ -39,6 +39,19 @@ if importlib.util.find_spec("hypothesis") is not None:  # which the few tests on
     settings.load_profile("edgekit")
 
 
+# Files that take longest, which go first: at the end one process would wait for the other.
+FIRST = (
+    "extension docs tensorrt_rtx train train_tasks evaluate cpp capture quantize_build plan_auto build selftest "
+    "distributed clock fleet".split()
+)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    places = {f"test_{name}.py": place for place, name in enumerate(FIRST)}
+    items.sort(key=lambda item: places.get(item.path.name, len(FIRST)))
+
+
 def pytest_configure(config: pytest.Config) -> None:
     try:
         processor.check_environment()

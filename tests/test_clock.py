@@ -85,6 +85,7 @@ def test_ratios_survive_a_machine_that_changes_speed() -> None:
     assert result.ratios["b"]["whole_ms"]["ratio"] == pytest.approx(0.8, rel=0.02)
 
 
+@pytest.mark.long
 def test_one_against_its_own_copy(monkeypatch: pytest.MonkeyPatch) -> None:
     """The interval of the ratio contains one as often as it says, with no allowance for loading twice."""
     monkeypatch.setattr(intervals, "RESAMPLES", 300)

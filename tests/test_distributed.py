@@ -104,6 +104,7 @@ def process_of_rank(rank: int, out: Path) -> int:
     raise AssertionError(f"no process of rank {rank}")
 
 
+@pytest.mark.long
 @linux
 def test_two_processes_learn_what_one_does_and_a_killed_one_ends_the_run(
     begin: tuple[Path, Path], tmp_path: Path

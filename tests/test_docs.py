@@ -28,7 +28,7 @@ from tests.tiny import tiny_bundle
 
 REPO = Path(__file__).resolve().parents[1]
 PAGES = [REPO / "README.md", *sorted((REPO / "docs").rglob("*.md"))]
-QUICK = ("README.md", "docs/guides/tutorial.md")  # the others take minutes
+LONG = ("README.md", "docs/guides/tutorial.md")  # the others take minutes
 BLOCK = re.compile(r"^(?:<!-- not run: (?P<why>[^\n]+) -->\n)?```(?P<language>\w+)\n(?P<code>.*?)^```$", re.M | re.S)
 PAGE_LINK = re.compile(r"\]\(([^)#\s]+\.md)")
 MOST = 16  # blocks that are not run, over all pages
@@ -151,7 +151,10 @@ def run(code: str, folder: Path, root: Path, python: bool = False) -> None:
 
 @pytest.mark.parametrize(
     "page",
-    [pytest.param(p, marks=[] if p in QUICK else pytest.mark.slow) for p in dict.fromkeys(b.page for b in RUN)],
+    [
+        pytest.param(p, marks=pytest.mark.long if p in LONG else pytest.mark.slow)
+        for p in dict.fromkeys(b.page for b in RUN)
+    ],
 )
 def test_a_page_runs_from_top_to_bottom(page: str, world: Path, tmp_path: Path) -> None:
     """Python blocks of a page continue one another; those of one that opens a bundle start with it."""

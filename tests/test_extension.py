@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 import pytest
 
+pytestmark = pytest.mark.long
 REPO = Path(__file__).resolve().parents[1]
 OWN = Path(__file__).parent / "extension"
 PLACES = {"plain.py": "targets", "doubled_relu.py": "graph/rules", "classes.py": "cli", "points": "tasks"}

@@ -168,6 +168,7 @@ def probe(tmp_path_factory: pytest.TempPathFactory) -> Probe:
     return Probe(compile_tests("cpp-plain", targets=("probe",)) / "probe", tmp_path_factory.mktemp("probe"))
 
 
+@pytest.mark.long
 def test_cpp_chooses_as_python_does(index: Path, probe: Probe) -> None:
     """On this very processor, and on the emulated ones of `make test-processors`; of what both have a backend for."""
     expected = chosen(index)

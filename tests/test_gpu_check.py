@@ -107,6 +107,7 @@ def test_the_words_name_every_step(checked: dict[str, Any]) -> None:
     assert all(f"| {name} |" in text and name in line for name in WANTED)
 
 
+@pytest.mark.long
 def test_the_whole_is_bounded_and_what_was_not_reached_is_said(gpu: None, tmp_path: Path) -> None:
     began = time.monotonic()
     document = runner.run(

@@ -215,6 +215,7 @@ def test_the_heads_are_those_of_the_host() -> None:
 # ---- what is there for every target -----------------------------------------------------------------------------
 
 
+@pytest.mark.long
 @needs_ncnn
 def test_bench_and_report_hold_it_against_another(tmp_path: Path, run: Run) -> None:
     models = [tiny_bundle(tmp_path / target, "segment", target) for target in ("ort-fp32", "ncnn-fp16")]

@@ -65,6 +65,7 @@ def find_twice(folder: Path) -> None:
     fail_stale_trials(optuna.load_study(study_name="shapes", storage=storage))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("at_once", [False, True])
 def test_a_killed_trial_is_retried_and_none_is_done_twice(at_once: bool, tmp_path: Path) -> None:
     """``at_once``: as two processes do it that find the killed trial in the same moment."""

@@ -113,6 +113,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.long
 def test_a_table_with_weights_for_one_scale_of_two(
     place: Path, edgekit: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -109,6 +109,7 @@ def _few(data: Path, folder: Path, train: int, val: int) -> Path:
     return folder / "data.yaml"
 
 
+@pytest.mark.long
 def test_the_detector_in_int8_for_four_architectures(shared: Path, tmp_path: Path) -> None:
     """On a handful of images: that it is built. What it loses is asked on the whole set, below."""
     wishes = QuantizeOptions(
@@ -128,6 +129,7 @@ def test_the_detector_in_int8_for_four_architectures(shared: Path, tmp_path: Pat
     assert (precision["stage 6 mlp"], precision["attention"], precision["decode tail"]) == ("i8", "f16", "f32")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", TASKS)
 def test_the_other_tasks_in_half_precision(name: str, shared: Path, tmp_path: Path) -> None:
     model, side = shared / "fixtures" / f"yolo12n-{name}.pt", 224 if "cls" in name else 320

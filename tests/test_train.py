@@ -108,7 +108,9 @@ def test_weights_move_and_the_average_follows(whole: loop.Result) -> None:
     assert any(not torch.equal(state["average"][k], state["net"][k]) for k in moved)
 
 
-@pytest.mark.parametrize("batches", [2, 3, 7])  # three batches an epoch
+@pytest.mark.parametrize(  # three batches an epoch
+    "batches", [pytest.param(2, marks=pytest.mark.long), pytest.param(3, marks=pytest.mark.long), 7]
+)
 def test_a_killed_run_resumes_to_the_very_same_bits(
     batches: int, whole: loop.Result, shapes: Path, tmp_path: Path
 ) -> None:

@@ -70,6 +70,7 @@ def make(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     return made
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("task", [t if t != "pose" else pytest.param(t, marks=pytest.mark.slow) for t in TASKS])
 def test_a_task_trains_resumes_and_draws(task: str, make: Callable[[str], Path], tmp_path: Path) -> None:
     data, options = make(task), SMALL.replace(augment={"degrees": 10.0, "copy_paste": 0.5})
