@@ -5,7 +5,8 @@
 
 Each side is a process of its own that stays alive, has the model loaded and validates the whole set when told to; they
 take turns. Both run the same checkpoint in PyTorch with the same batch, so what differs is everything else: reading,
-resizing, suppression, matching, metrics. What is timed and how it is told apart:
+resizing, suppression, matching, metrics. With BUNDLE --peer-model EXPORT_openvino_model --batch 1 each runs what it
+makes of it, and the whole is what counts. What is timed and how it is told apart:
 
 - whole: from the labels to the finished metrics, without starting Python and loading the model;
 - without the network: the peer does one thing after the other, so its own figure for the forward passes is taken off.
@@ -24,7 +25,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,7 @@ def main() -> None:
     report = {
         "what": "images per second of val, network time aside",
         "checkpoint": Path(options.checkpoint).name,
+        "peer_model": Path(options.peer_model).name if options.peer_model else None,
         "data": Path(options.data).parent.name,
         "imgsz": options.imgsz,
         "batch": options.batch,
@@ -75,7 +77,8 @@ def main() -> None:
     if options.out:
         Path(options.out).write_text(text + "\n", encoding="utf-8")
     print(text)
-    sys.exit(0 if report["ratio"]["p50"] >= NEEDED else 1)
+    judged = report["ratio_whole" if options.peer_model else "ratio"]
+    sys.exit(0 if judged["p50"] >= NEEDED else 1)
 
 
 def _summary(rounds: dict[str, list[dict[str, float]]]) -> dict[str, Any]:
@@ -113,12 +116,17 @@ def _edgekit(options: argparse.Namespace) -> None:
     sys.path.insert(0, str(REPO))
     from edgekit import tasks
     from edgekit.bundle.loading import open_session
+    from edgekit.bundle.planned import for_all
     from edgekit.data import open_dataset
     from edgekit.runtime import postprocess
+    from edgekit.runtime.manifest import is_bundle
+    from edgekit.runtime.options import OpenOptions
     from edgekit.runtime.predictor import Predictor
     from edgekit.verify.evaluate import Evaluation, evaluate
 
-    session = _Replay(open_session(options.checkpoint, threads=options.threads, imgsz=options.imgsz))
+    model = Path(options.checkpoint)
+    how = OpenOptions(imgsz=None if is_bundle(model) else options.imgsz, threads=options.threads)
+    session = _replay(open_session(model, for_all(model, how)))
     predictor = Predictor(session, batch=options.batch)
     nms = postprocess.nms = _Timed(postprocess.nms)
 
@@ -149,25 +157,27 @@ def _edgekit(options: argparse.Namespace) -> None:
     serve(run)
 
 
-class _Replay:
-    """A session that can give the answers it gave before, in the same order, at no cost."""
+def _replay(session: Any) -> Any:
+    """``session``, which can give the answers it gave before to the same images, at no cost."""
+    from edgekit.runtime.around import Around
 
-    def __init__(self, session: Any) -> None:
-        self.session, self.info, self.target, self.path = session, session.info, session.target, session.path
-        self.record()
+    class Replay(Around):
+        known: dict[bytes, dict[str, Any]]
+        replaying = False
 
-    def record(self) -> None:
-        self.answers: list[dict[str, Any]] = []
-        self.again: Iterator[dict[str, Any]] | None = None
+        def record(self) -> None:
+            self.known, self.replaying = {}, False
 
-    def replay(self) -> None:
-        self.again = iter(self.answers)
+        def replay(self) -> None:
+            self.replaying = True
 
-    def run(self, batch: Any) -> dict[str, Any]:
-        if self.again is not None:
-            return next(self.again)
-        self.answers.append({role: value.copy() for role, value in self.session.run(batch).items()})
-        return self.answers[-1]
+        def run(self, batch: Any) -> dict[str, Any]:
+            key = batch[..., ::31, ::31].tobytes()
+            if not self.replaying:
+                self.known[key] = {role: value.copy() for role, value in super().run(batch).items()}
+            return self.known[key]
+
+    return Replay(session)
 
 
 class _Timed:
@@ -194,7 +204,7 @@ def _peer(options: argparse.Namespace) -> None:
     if options.threads:
         torch.set_num_threads(options.threads)
     nms = torchvision.ops.nms = _Timed(torchvision.ops.nms)
-    model = YOLO(options.checkpoint)
+    model = YOLO(options.peer_model or options.checkpoint, task=options.task)
 
     def run() -> dict[str, Any]:
         nms.seconds = 0.0
@@ -232,6 +242,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("data", type=os.path.abspath, help="a data.yaml in a folder the peer may write its caches to")
     parser.add_argument("--peer-python", required=True, type=os.path.abspath, help="Python of the peer's environment")
     parser.add_argument("--peer-scripts", required=True, type=os.path.abspath, help="folder with cpu_torchvision.py")
+    parser.add_argument("--peer-model", type=os.path.abspath, help="what the peer runs, if not the checkpoint")
     parser.add_argument("--peer-workers", type=int, default=0, help="the peer's loader processes")
     parser.add_argument("--task", default="detect")
     parser.add_argument("--imgsz", type=int, default=640)
