@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tests import graphs, networks, tiny
-from tests.networks import IllConditionedError, noise, pictures
+from tests.networks import ATTEMPTS, IllConditionedError, noise, pictures, settled
 
 TESTS = Path(__file__).parent
 
@@ -120,6 +120,21 @@ def test_networks_are_made_by_the_helper_or_need_not_be() -> None:
     found = {f"{path.name}::{name}" for path in files for name in made_in(path.read_text(encoding="utf-8"))}
     assert sorted(found - set(ALLOWED)) == []  # take tests.networks.settled, or say in ALLOWED why not
     assert sorted(set(ALLOWED) - found) == []  # what is no longer there
+
+
+def test_a_network_that_turned_out_badly_is_made_again_but_not_for_ever() -> None:
+    made = []
+
+    def deaf(net: Any) -> None:
+        made.append(net)
+        if len(made) != 2:
+            net.model[0].conv.weight.zero_()
+
+    settled("yolo12n", noise(1, 3, 64, 64), 1e-3, plant=deaf)
+    assert len(made) == 2
+    with pytest.raises(IllConditionedError):
+        settled("yolo12n", noise(1, 3, 64, 64), 1e-3, plant=deaf)
+    assert len(made) == 2 + ATTEMPTS
 
 
 def test_the_search_sees_what_it_should() -> None:
