@@ -16,6 +16,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any
@@ -194,8 +195,14 @@ class Import:
         return {".".join(parts[:n]) for n in range(2, len(parts) + 1)}
 
 
+@cache
 def name_of(path: Path) -> str:
     return path.relative_to(PACKAGE).as_posix()
+
+
+@cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
 
 
 def wall_of(name: str) -> Wall | None:
@@ -204,7 +211,7 @@ def wall_of(name: str) -> Wall | None:
 
 def imports(path: Path) -> list[Import]:
     """Every import of a file but those only a type checker sees."""
-    return list(_walk(ast.parse(path.read_text(encoding="utf-8")).body, top=True))
+    return list(_walk(tree_of(path).body, top=True))
 
 
 def _walk(body: list[ast.stmt], top: bool) -> Iterator[Import]:
@@ -386,16 +393,16 @@ def test_nobody_imports_the_command_line() -> None:
 
 @pytest.mark.parametrize("path", [p for p in FILES if not name_of(p).startswith("cli/")], ids=name_of)
 def test_library_code_neither_prints_nor_exits(path: Path) -> None:
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    forbidden = {"print", "exit", "quit", "sys.exit", "os._exit"}
+    if name_of(path) in ("train/distributed.py", "train/loader.py"):
+        # The only way out of a process that a dead one's collective blocks, and of a worker without its parent.
+        forbidden -= {"os._exit"}
+    if name_of(path) == "report/gpu/worker.py":  # what an SDK does when a lost GPU's objects go is no finding
+        forbidden -= {"os._exit"}
+    for node in ast.walk(tree_of(path)):
         called = ast.unparse(node.func) if isinstance(node, ast.Call) else ""
         raised = ast.unparse(node.exc) if isinstance(node, ast.Raise) and node.exc else ""
         where = f"edgekit/{name_of(path)}:{getattr(node, 'lineno', 0)}"
-        forbidden = {"print", "exit", "quit", "sys.exit", "os._exit"}
-        if name_of(path) in ("train/distributed.py", "train/loader.py"):
-            # The only way out of a process that a dead one's collective blocks, and of a worker without its parent.
-            forbidden -= {"os._exit"}
-        if name_of(path) == "report/gpu/worker.py":  # what an SDK does when a lost GPU's objects go is no finding
-            forbidden -= {"os._exit"}
         assert called not in forbidden, f"{where} calls {called}()"
         assert not raised.startswith("SystemExit"), f"{where} raises SystemExit"
 
@@ -480,7 +487,10 @@ SPELT = ("nn/", "checkpoint/published/")
 
 def spelt(code: str) -> Iterator[tuple[int, str]]:
     """(line, text) of string literals that spell a layer's name; docstrings do not count."""
-    tree = ast.parse(code)
+    return _spelt(ast.parse(code))
+
+
+def _spelt(tree: ast.Module) -> Iterator[tuple[int, str]]:
     inside = {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in ast.walk(node)}
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
@@ -499,7 +509,7 @@ def spelt(code: str) -> Iterator[tuple[int, str]]:
 
 @pytest.mark.parametrize("path", [p for p in FILES if not name_of(p).startswith(SPELT)], ids=name_of)
 def test_layer_names_are_spelt_in_nn_alone(path: Path) -> None:
-    found = [f"edgekit/{name_of(path)}:{line} spells {text!r}" for line, text in spelt(path.read_text("utf-8"))]
+    found = [f"edgekit/{name_of(path)}:{line} spells {text!r}" for line, text in _spelt(tree_of(path))]
     assert not found, "ask edgekit.nn.layers: " + "; ".join(found)
 
 
@@ -523,7 +533,7 @@ def test_spelt_finds_names_of_layers(code: str, found: bool) -> None:
 
 def literals(path: Path) -> Iterator[tuple[int, str]]:
     """The string literals of a file but its docstrings, those in f-strings included."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    tree = tree_of(path)
     documents = {
         id(statement.value)
         for node in ast.walk(tree)
