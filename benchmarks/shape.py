@@ -6,13 +6,14 @@
 Builds `--source CLIP` and the square for every target, has the peer export the same weights in the same precisions
 for the square and for the same rectangle, and lets all of them answer frames from all over the clip in turns
 (``calls.py``, which marks a machine that was not quiet). INT8 is calibrated on a few images of ``--data`` and not
-judged here: its speed depends on neither. ``agreement`` is with the float model in the square, on frames of the clip;
-absent where that finds nothing.
+judged here: its speed depends on neither, so that random weights do. ``agreement`` is with the float model in the
+square, on frames of the clip; absent where that finds nothing.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import subprocess
 import sys
@@ -65,6 +66,7 @@ def _built(options: argparse.Namespace, folder: Path) -> tuple[list[Path], tuple
     """Rectangle and square of every target, the rectangle's size, and how far each agrees with the float square."""
     from edgekit import targets
     from edgekit.bundle import build, fitted
+    from edgekit.bundle.exports import Exports
     from edgekit.bundle.loading import open_session
     from edgekit.bundle.options import BuildOptions
     from edgekit.bundle.shapes import read_view
@@ -74,13 +76,15 @@ def _built(options: argparse.Namespace, folder: Path) -> tuple[list[Path], tuple
     from edgekit.verify.accuracy import by_agreement
 
     weights, view, places = Path(options.weights), read_view(options.clip), []
+    exports = Exports(folder)
     for target in options.targets:
         narrow = QuantizeOptions(Path(options.data), judged=False, timing_s=0, max_drop=100)
         asked = narrow if targets.get(target).int8 else QuantizeOptions()
         sizes = BuildOptions(imgsz=_square(options), quantize=asked)
         fit, square = folder / f"{target}-fit", folder / f"{target}-square"
         if not fit.is_dir():
-            fitted.build(weights, target, fit, sizes, view)
+            shape = fitted.fitting(exports, weights, sizes, view, targets.get(target)).shapes[0]
+            build.build(weights, target, fit, dataclasses.replace(sizes, imgsz=shape))
         if not square.is_dir():
             build.build(weights, target, square, sizes)
         places += [fit, square]
