@@ -131,9 +131,10 @@ def _at_once(
         raise errors[0]
     for error in errors:
         console().print(f"skipped {error}", soft_wrap=True, markup=False)
+    if errors and isinstance(opened, Sources):
+        raise InputError(f"{len(errors)} of {len(opened)} sources could not be used whole (named above)")
     if errors:
-        what = f"of {len(opened)} sources" if isinstance(opened, Sources) else f"frames of {_names(opened)}"
-        raise InputError(f"{len(errors)} {what} could not be used whole (named above)")
+        raise InputError(f"{_names(opened)}: {len(errors)} faults, named above")
 
 
 def _names(opened: list[Any]) -> str:
