@@ -19,6 +19,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+REPO = Path(__file__).resolve().parents[1]
+
 
 def serve(run: Callable[[], dict[str, Any]]) -> None:
     """Answer each line of standard input with one line of JSON; what libraries print goes to standard error."""
@@ -68,3 +70,15 @@ def take_turns(sides: dict[Any, Side], rounds: int, tick: Callable[[], None]) ->
             answers[name].append(sides[name]())
             tick()
     return answers
+
+
+def compiled_probe() -> Path:
+    """tests/cpp/probe.cpp, which answers with the C++ library, compiled with -O3."""
+    from edgekit.runtime import places
+
+    folder = REPO / "build/cpp-release"
+    configure = ["cmake", "-S", REPO / "tests/cpp", "-B", folder, f"-Dedgekit_DIR={places.cmake_dir()}"]
+    openvino = places.openvino_cmake_dir()
+    subprocess.run([*configure, f"-DOpenVINO_DIR={openvino}", "-DCMAKE_BUILD_TYPE=Release"], check=True, stdout=2)
+    subprocess.run(["cmake", "--build", folder, "--target", "probe"], check=True, stdout=2)
+    return folder / "probe"

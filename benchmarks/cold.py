@@ -8,6 +8,8 @@ reading and checking the model, compiling it, reading the image and the first ca
 
 - edgekit: `edgekit.load(bundle)` and one call;
 - edgekit, cache: the same with `cache=`, a folder that an earlier process has filled;
+- edgekit, C++, with `--cpp`: tests/cpp/probe.cpp compiled with -O3, which loads the bundle and answers once; the pixels
+  lie in a file, decoded. What it takes is OpenVINO's: reading and compiling the model, and the call;
 - peer: `YOLO(export)` and one call, as its documentation has it.
 
 Files lie in the system's cache for everybody (the first round does not count). The peer is run, never imported: this
@@ -23,8 +25,12 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+from _sides import compiled_probe
 
 REPO = Path(__file__).resolve().parents[1]
 NEEDED = 3.0  # times as fast as the peer
@@ -72,10 +78,13 @@ def main() -> None:
             "edgekit, cache": [*ours, cache],
             "peer": [*theirs, str(read.info.imgsz[0])],
         }
-        rounds: dict[str, list[dict[str, float]]] = {name: [] for name in commands}
+        starts = {name: partial(_start, command) for name, command in commands.items()}
+        if options.cpp:
+            starts["edgekit, C++"] = _cpp(options, Path(cache) / "pixels")
+        rounds: dict[str, list[dict[str, float]]] = {name: [] for name in starts}
         for number in range(options.rounds + 1):
-            for name in sorted(commands, reverse=bool(number % 2)):
-                found = _start(commands[name])
+            for name in sorted(starts, reverse=bool(number % 2)):
+                found = starts[name]()
                 if number:
                     rounds[name].append(found)
             print(f"round {number}", file=sys.stderr, flush=True)
@@ -126,6 +135,36 @@ def _start(command: list[str]) -> dict[str, float]:
     return answer
 
 
+def _cpp(options: argparse.Namespace, pixels: Path) -> Callable[[], dict[str, float]]:
+    """The same of a program without Python."""
+    from edgekit.runtime.image import read_image
+
+    image = read_image(Path(options.image))
+    pixels.write_bytes(image.tobytes())
+    height, width, channels = image.shape
+    program = compiled_probe()
+    lines = [["load", options.bundle, 0], ["predict", options.bundle, pixels, width, height, channels, 0, "conf=0.25"]]
+    asked = "".join("\t".join(map(str, line)) + "\n" for line in lines)
+
+    def start() -> dict[str, float]:
+        began = time.perf_counter()
+        process = subprocess.Popen([program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        assert process.stdin and process.stdout
+        process.stdin.write(asked)
+        process.stdin.flush()
+        process.stdout.readline()
+        loaded = time.perf_counter()
+        answer = json.loads(process.stdout.readline())
+        done = time.perf_counter()
+        process.stdin.close()
+        if process.wait() or "error" in answer:
+            raise SystemExit(f"{program}: {answer.get('error')}")
+        times = {"whole_ms": done - began, "load_ms": loaded - began, "call_ms": done - loaded}
+        return {"boxes": len(answer["ok"]["labels"]), **{name: 1e3 * seconds for name, seconds in times.items()}}
+
+    return start
+
+
 def _imports() -> dict[str, float]:
     """Milliseconds of importing, best of five fresh processes: edgekit alone, and what running a bundle imports."""
     from edgekit.bench.cold import cold_start
@@ -145,6 +184,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("image", type=os.path.abspath)
     parser.add_argument("--peer-python", required=True, type=os.path.abspath)
     parser.add_argument("--peer-scripts", required=True, type=os.path.abspath, help="folder with cpu_torchvision.py")
+    parser.add_argument("--cpp", action="store_true", help="also a program without Python")
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--out", type=os.path.abspath)
     return parser.parse_args()

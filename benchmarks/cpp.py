@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from _sides import compiled_probe
 
 REPO = Path(__file__).resolve().parents[1]
 POST_MS = 0.3  # of 300 detections in C++
@@ -98,14 +99,7 @@ def _stages(rows: list[Times]) -> dict[str, dict[str, float]]:
 
 def _cpp(options: argparse.Namespace, scratch: Path) -> tuple[Callable[[Any], Times], int]:
     """A call of the C++ library, and the process it runs in."""
-    from edgekit.runtime import places
-
-    folder = REPO / "build/cpp-release"
-    openvino = places.openvino_cmake_dir()
-    configure = ["cmake", "-S", REPO / "tests/cpp", "-B", folder, f"-Dedgekit_DIR={places.cmake_dir()}"]
-    subprocess.run([*configure, f"-DOpenVINO_DIR={openvino}", "-DCMAKE_BUILD_TYPE=Release"], check=True, stdout=2)
-    subprocess.run(["cmake", "--build", folder, "--target", "probe"], check=True, stdout=2)
-    process = subprocess.Popen([folder / "probe"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen([compiled_probe()], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def ask(*words: object) -> Any:
         assert process.stdin and process.stdout
