@@ -35,11 +35,11 @@ def fixed(model: Checkpoint, path: Path, head: str, recipe: str | None) -> Graph
     ("name", "head", "recipe"),
     [
         ("yolo12n", "topk", "openvino"),
-        ("yolo12n", "nms", "operator"),
         ("yolo12n-turbo", "raw", None),
-        ("yolo12n-seg", "topk", "older"),
-        ("yolo12n-pose", "topk", "openvino"),
-        ("yolo12n-obb", "topk", None),
+        pytest.param("yolo12n", "nms", "operator", marks=pytest.mark.long),
+        pytest.param("yolo12n-seg", "topk", "older", marks=pytest.mark.long),
+        pytest.param("yolo12n-pose", "topk", "openvino", marks=pytest.mark.long),
+        pytest.param("yolo12n-obb", "topk", None, marks=pytest.mark.long),
         ("yolo12n-cls", "raw", None),
     ],
 )

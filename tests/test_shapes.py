@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -118,11 +121,23 @@ def test_sizes_of_a_search_divide_and_begin_with_the_full_one() -> None:
 # ---- one bundle, two sizes ---------------------------------------------------------------------------------------
 
 
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], dict[str, Path]]:
+    """``assembled`` for a target, once."""
+
+    @cache
+    def make(target: str) -> dict[str, Path]:
+        with pytest.MonkeyPatch.context() as patch:
+            return assembled(target, tmp_path_factory.mktemp(target), patch)
+
+    return make
+
+
 @pytest.fixture(params=["ov-fp16", "ov-fp32", "ov-int8", "ort-fp32"])
-def both(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Path]:
-    """A bundle that was assembled of two tiny ones, and those."""
+def both(request: pytest.FixtureRequest, made: Callable[[str], dict[str, Path]], tmp_path: Path) -> dict[str, Path]:
+    """A bundle that was assembled of two tiny ones, and those: copies of one's own."""
     pytest.importorskip("openvino")
-    return assembled(request.param, tmp_path, monkeypatch)
+    return {name: shutil.copytree(path, tmp_path / name) for name, path in made(request.param).items()}
 
 
 def assembled(target: str, folder: Path, monkeypatch: pytest.MonkeyPatch, task: str = "detect") -> dict[str, Path]:
