@@ -36,7 +36,8 @@ INSTALL = "apt-get install qemu-user-static"
 
 NUMERICAL = (
     "agreement parity_faults precision stages rewrite_stages heads export forms rewrite rewrite_copies rewrite_files "
-    "resize pixels models postprocess boxes quantize quantize_build qat processor processors fleet build predictor cpp"
+    "pruning resize pixels models postprocess boxes quantize quantize_build qat processor processors fleet build "
+    "predictor cpp"
 )
 # What an emulator can do in minutes: small graphs, without PyTorch; the C++ library's programs run under it, too.
 FEW = "processors processor resize rewrite_copies boxes"
