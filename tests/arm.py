@@ -163,7 +163,9 @@ def installs(machine: Machine, folder: Path) -> list[str]:
         if done.returncode or not right(json.loads(done.stdout)):
             wrong.append(f"{name}: {last(done)}")
     files = [REPO / "tests" / f"test_{name}.py" for name in TESTS]
-    done = machine.run("-m", "pytest", "-q", "-p", "no:cacheprovider", *files, paths=(pytest_folder(), REPO))
+    done = machine.run(
+        "-m", "pytest", "-q", "-m", "not slow", "-p", "no:cacheprovider", *files, paths=(pytest_folder(), REPO)
+    )
     return wrong + ([f"tests: {done.stdout.strip().splitlines()[-1:] or last(done)}"] if done.returncode else [])
 
 

@@ -241,7 +241,7 @@ def run(row: Environment, artifacts: Path, log: Path) -> Outcome:
     ]
     if missed:
         return Outcome(row, kernels, wrong=f"the switch had no effect ({', '.join(missed)})")
-    command = [*before, sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *files(row)]
+    command = [*before, sys.executable, "-m", "pytest", "-q", "-m", "not slow", "-p", "no:cacheprovider", *files(row)]
     try:
         with log.open("w", encoding="utf-8") as out:
             code = subprocess.run(
