@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -80,8 +81,8 @@ def _wrong_scale(net: nn.Module) -> None:
     attention.core = Scaled(attention.core)
 
 
-def _shift_bias(net: nn.Module) -> None:
-    net.get_submodule("model.3").bn.bias.data += 0.1
+def _shift_bias(net: nn.Module, by: float = 0.1) -> None:
+    net.get_submodule("model.3").bn.bias.data += by
 
 
 FAULTS = {
@@ -184,8 +185,9 @@ def test_compare_finds_equal_models_equal_and_names_the_fault(model: checkpoint.
     assert report["detections"] == {"images": 2, "same_top1": 2, "max_probability": pytest.approx(0, abs=1e-4)}
     bad = compare.compare(path, _faulty(model, _wrong_scale, tmp_path), images)
     assert bad["stage"]["words"] == "stage 6, block 4, attention"
-    both = compare.compare(graph, tmp_path / "faulty.onnx", images)
-    assert both["stage"]["words"] == "stage 6, block 4, attention"
+    # Of two graphs nobody knows what rounding does, and a thousandth is allowed, which that fault need not reach.
+    both = compare.compare(graph, _faulty(model, partial(_shift_bias, by=1.0), tmp_path), images)
+    assert both["stage"]["words"] == "stage 3"
 
 
 def test_compare_refuses_models_that_answer_other_questions(model: checkpoint.Checkpoint, tmp_path: Path) -> None:
