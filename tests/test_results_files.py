@@ -233,6 +233,15 @@ def beside(document: Any) -> None:
     assert document["objects"].keys() == {"edgekit", "peer"}
 
 
+def cameras(document: Any) -> None:
+    check_machine(document["machine"])
+    rates = document["frames_per_s"]
+    ratios = sorted(a / b for a, b in zip(rates["scheduler"], rates["in_turn"], strict=True))
+    assert [document["ratio"][key] for key in ("min", "max")] == pytest.approx([ratios[0], ratios[-1]])
+    assert document["frames_that_differ"] <= document["frames"]
+    assert document["reliable"] == (not document["disturbances"])
+
+
 def calls(document: Any) -> None:
     check_machine(document["machine"])
     assert {"cpp", "python", "bare"} == document["ms"].keys()
@@ -336,6 +345,7 @@ KINDS: dict[str, Callable[[Any], None]] = {
     "cold": cold,
     "folder": folder,
     "frames per second of a video, decoding to results": beside,
+    "frames per second of several cameras, decoding to results": cameras,
     "fuzzing": fuzzing,
     "half": plain,
     "input": pixels,
