@@ -12,8 +12,10 @@ import pytest
 from edgekit import checkpoint
 from edgekit.bundle import build as building
 from edgekit.bundle import loading
+from edgekit.bundle.options import BuildOptions
 from edgekit.errors import GateError, InputError, UsageError
 from edgekit.graph.export import export
+from edgekit.quantize import QuantizeOptions
 from edgekit.runtime.manifest import read_bundle
 from edgekit.spec import sha256_file
 from edgekit.targets import onnxruntime as ort
@@ -160,3 +162,29 @@ def test_nothing_there(tmp_path: Path) -> None:
         loading.load(tmp_path / "none")
     with pytest.raises(InputError, match="not a bundle"):
         loading.load(tmp_path)
+
+
+FIXTURES = {
+    "yolo12n-bccd": "bccd/data.yaml",
+    "yolo12n-seg-balloon": "balloon/data.yaml",
+    "yolo12n-pose-person": "person_pose/data.yaml",
+    "yolo12n-obb-table-tennis": "table_tennis_obb/data.yaml",
+    "yolo12n-cls-flowers5": "flowers5",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", ["ort-fp32", "ov-fp32", "ov-fp16", "ov-int8", "ort-int8"])
+@pytest.mark.parametrize("side", [320, 640])
+@pytest.mark.parametrize("name", FIXTURES)
+def test_trained_models_of_every_task_build(name: str, side: int, target: str, shared: Path, tmp_path: Path) -> None:
+    """No gate cries wolf. With ``EDGEKIT_TEST_FLOAT32`` half-precision weights are executed in float32."""
+    quantize = QuantizeOptions()
+    if target.endswith("int8"):
+        quantize = QuantizeOptions(data=shared / "data" / FIXTURES[name], max_drop=2, timing_s=0)
+    options = BuildOptions(imgsz=(side, side), quantize=quantize)
+    made = building.build(shared / "fixtures" / f"{name}.pt", target, tmp_path / "out", options)
+    assert made.info.imgsz == (side, side)
+    accuracy = made.manifest.get("accuracy")
+    assert (accuracy is not None) == (quantize.data is not None)
+    assert accuracy is None or accuracy["drop_points"] <= 2
