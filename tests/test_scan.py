@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import cv2
@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from edgekit.data import Issue, open_dataset
+from edgekit.data.account import LOGGER
 from edgekit.data.check import examine, open_splits
 from edgekit.data.images import image_size
 from edgekit.data.scan import Scan
@@ -114,14 +115,16 @@ def test_sizes_of_a_json_are_taken_from_the_scan(data: Path) -> None:
 
 
 @pytest.fixture(autouse=True)
-def heard(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is logged is heard, whatever other tests or libraries did to loggers before."""
+def heard(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What this very logger says is heard, whatever other tests or libraries did to loggers above it before."""
     monkeypatch.setattr(logging.root.manager, "disable", logging.NOTSET)
-    for name in ("edgekit", "edgekit.data"):
-        logger = logging.getLogger(name)
-        monkeypatch.setattr(logger, "disabled", False)
-        monkeypatch.setattr(logger, "propagate", True)
-        logger.setLevel(logging.NOTSET)  # as it is by default; forgets, too, what was looked up before
+    monkeypatch.setattr(LOGGER, "disabled", False)
+    level = LOGGER.level
+    LOGGER.setLevel(logging.WARNING)  # forgets, too, what was looked up before
+    LOGGER.addHandler(caplog.handler)
+    yield
+    LOGGER.removeHandler(caplog.handler)
+    LOGGER.setLevel(level)
 
 
 @pytest.mark.parametrize(
