@@ -9,7 +9,7 @@ reading and checking the model, compiling it, reading the image and the first ca
 - edgekit: `edgekit.load(bundle)` and one call;
 - edgekit, cache: the same with `cache=`, a folder that an earlier process has filled;
 - edgekit, C++, with `--cpp`: tests/cpp/probe.cpp compiled with -O3, which loads the bundle and answers once; the pixels
-  lie in a file, decoded. What it takes is OpenVINO's: reading and compiling the model, and the call;
+  lie in a file, decoded;
 - peer: `YOLO(export)` and one call, as its documentation has it.
 
 Files lie in the system's cache for everybody (the first round does not count). The peer is run, never imported: this

@@ -7,7 +7,8 @@ Builds `--source CLIP` and the square for every target, has the peer export the 
 for the square and for the same rectangle, and lets all of them answer frames from all over the clip in turns
 (``calls.py``, which marks a machine that was not quiet). INT8 is calibrated on a few images of ``--data`` and not
 judged here: its speed depends on neither, so that random weights do. ``agreement`` is with the float model in the
-square, on frames of the clip; absent where that finds nothing.
+square, on frames of the clip; absent where that finds nothing. Random weights of s, as in results/shape-s.json:
+``PEER/bin/python -c "from ultralytics import YOLO; YOLO('yolo12s.yaml').save('yolo12s.pt')"``.
 """
 
 from __future__ import annotations

@@ -21,6 +21,7 @@ from edgekit.spec import sha256_file
 from edgekit.targets import onnxruntime as ort
 from edgekit.verify import parity
 from tests.networks import pictures, settled
+from tests.test_loader import SETS
 
 
 @pytest.fixture(scope="module")
@@ -165,11 +166,11 @@ def test_nothing_there(tmp_path: Path) -> None:
 
 
 FIXTURES = {
-    "yolo12n-bccd": "bccd/data.yaml",
-    "yolo12n-seg-balloon": "balloon/data.yaml",
-    "yolo12n-pose-person": "person_pose/data.yaml",
-    "yolo12n-obb-table-tennis": "table_tennis_obb/data.yaml",
-    "yolo12n-cls-flowers5": "flowers5",
+    "yolo12n-bccd": SETS["detect"],
+    "yolo12n-seg-balloon": SETS["segment"],
+    "yolo12n-pose-person": SETS["pose"],
+    "yolo12n-obb-table-tennis": SETS["obb"],
+    "yolo12n-cls-flowers5": SETS["classify"],
 }
 
 

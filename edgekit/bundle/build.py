@@ -120,10 +120,18 @@ class _Job:
             self.say(f"calibrating on {len(quantizer.files)} images")
             return self._finished(self._opened(*quantizer.candidate()))
         gate = Gate.of(self.graph, self.sets, quantize, self.say)
-        self.say(f"calibrating on {len(quantizer.files)} images")
+        self._say_calibration(self.sets)
         made, row = within_limit(quantizer, self._opened, gate, self.say, quantize.recalibrate_scores)
         made.parts["accuracy"] = row
         return self._finished(made)
+
+    def _say_calibration(self, sets: Sets) -> None:
+        """On how many images; where the set has more, and nobody chose these, that stays to be read."""
+        used, pool = len(sets.files), sets.pool
+        if self.options.quantize.calibration is None and pool is not None and len(pool) > used:
+            of = f"{len(pool)} images of {pool.split}"
+            self.say(f"note: {pool.source}: calibrated on {used} of its {of}; `count` takes more")
+        self.say(f"calibrating on {used} images")
 
     def _judged(self, made: Artifact) -> Artifact:
         """A floating-point artifact, judged where there is something to judge it on."""

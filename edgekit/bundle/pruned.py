@@ -77,7 +77,7 @@ def prune(
     info = loaded.info(size)
     session = TorchSession(loaded.net, info)
     parts = parts_of(session.net)
-    judge = _judge(sets, TorchSession(loaded.net, info))
+    judge = _judge(sets, lambda: TorchSession(loaded.net, info))
     say("ranking what could be left out: the whole model")
     with watching(session.net, parts) as seen:
         before = judge.score(session)
@@ -95,7 +95,8 @@ def prune(
     provenance = {"origin": "edgekit tune", "start_sha256": loaded.sha256, "pruned": list(gone)}
     made = dataclasses.replace(loaded, net=net, sha256=None, path=None, provenance=provenance)
     checkpoint.save(made, out)
-    say(f"left out: {len(gone)} of {len(parts)} attention and MLP branches, {together:.2f} points on {judge.on}")
+    what = f"left out: {len(gone)} of {len(parts)} attention and MLP branches"
+    say(f"note: {what}, {together:.2f} points on {judge.images} images of {judge.on}")
     return Pruned(out, tuple(gone), together, len(parts))
 
 
@@ -125,7 +126,7 @@ def choose(
     return gone, together
 
 
-def _judge(sets: Sets, whole: Session) -> accuracy.Evaluator:
+def _judge(sets: Sets, whole: Callable[[], Session]) -> accuracy.Evaluator:
     pool = sets.pool
     if pool is None:
         why = sets.lacking or "all of them are judged on"
@@ -134,5 +135,5 @@ def _judge(sets: Sets, whole: Session) -> accuracy.Evaluator:
     if pool.names:
         return accuracy.by_labels(some)
     return accuracy.check_seen(
-        accuracy.by_agreement([sample.path for sample in some.samples], whole, f"{pool.source.name}, {pool.split}")
+        accuracy.by_agreement([sample.path for sample in some.samples], whole(), f"{pool.source.name}, {pool.split}")
     )

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from edgekit.cli._common import CocoImages, Force, Json, Seed, console, emit_json, refuse_existing
+from edgekit.quantize.options import QuantizeOptions
 from edgekit.runtime.fields import check, option
 
 
@@ -16,7 +17,7 @@ from edgekit.runtime.fields import check, option
 class CalibrateOptions:
     """How many images are chosen, and of what."""
 
-    count: int = option(128, least=1)
+    count: int = option(QuantizeOptions.count, least=1)
     """Images to choose."""
     split: str = "train"
     """Where to choose from: train, val or test."""

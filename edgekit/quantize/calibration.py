@@ -29,12 +29,12 @@ import numpy as np
 
 from edgekit.data.dataset import Dataset, Sample
 from edgekit.errors import GateError, InputError, UsageError
+from edgekit.quantize.options import QuantizeOptions
 from edgekit.runtime.atomic import replacing
 from edgekit.runtime.image import prepare, read_image
 from edgekit.spec import ModelInfo, sha256_file
 
 SCHEMA = 2  # 2 says where the set lies and what of it could not be read
-COUNT = 128  # no more than 64 are needed (calibration/README.md); FEW are warned of
 FEW, LEAST = 128, 16
 CANDIDATES = 10  # times the count: of larger sets a random part is looked at
 THIRDS = {"brightness": ("dark", "medium light", "bright"), "contrast": ("flat", "medium contrast", "contrasty")}
@@ -95,7 +95,7 @@ class Manifest:
 
 def choose(
     dataset: Dataset,
-    count: int = COUNT,
+    count: int = QuantizeOptions.count,
     seed: int = 0,
     judged_on: Dataset | None = None,
     force: bool = False,

@@ -30,7 +30,7 @@ class QuantizeOptions:
     images: Images = None
     """Where there are no labels: images that agreement with the float model is measured on."""
 
-    count: int = 128
+    count: int = 128  # no more than 64 are needed (calibration/README.md), and fewer than this are warned of
     """Images to choose on the fly."""
 
     seed: int = option(0, least=0)
