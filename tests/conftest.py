@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import logging
 import os
 import random
 import sys
@@ -113,13 +112,6 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     np.random.seed(number)
     if "torch" in sys.modules:
         sys.modules["torch"].manual_seed(number)
-    # Nor does what is said: packages set loggers as they like.
-    logging.disable(logging.NOTSET)
-    logging.getLogger().setLevel(logging.WARNING)
-    for name in ("edgekit", "edgekit.data", "edgekit.fleet"):
-        logger = logging.getLogger(name)
-        logger.disabled, logger.propagate = False, True
-        logger.setLevel(logging.NOTSET)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import shutil
 from pathlib import Path
 from typing import Any
@@ -332,6 +333,30 @@ def test_openvino_keeps_attention_whole_and_swish_in_one(quantized: Path) -> Non
     assert len(kinds["ScaledDotProductAttention"]) == 8 and len(kinds["Swish"]) > 20 and "Sigmoid" not in kinds
     assert len(kinds["FakeQuantize"]) > 60
     assert all(_free_of_rounding(core) for core in kinds["ScaledDotProductAttention"])
+
+
+def test_nncf_is_quiet_and_its_logger_as_it_was_afterwards(
+    quantized: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A level that was left on other people's handlers kept later warnings from them, pytest's among them."""
+    nncf, logger, heard = pytest.importorskip("nncf"), logging.getLogger("nncf"), []
+
+    class Kept(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            heard.append(record.levelno)
+
+    def narrated(*_: object, **__: object) -> None:
+        logger.info("a step")
+        logger.error("a fault")
+        raise InputError("enough")
+
+    monkeypatch.setattr(nncf, "quantize", narrated)
+    handler, before = Kept(logging.INFO), logger.level
+    logger.addHandler(handler)
+    with pytest.raises(InputError, match="enough"):
+        ir.quantize(quantized / "model.onnx", tmp_path / "int8.xml", [np.zeros((1, 3, 64, 64), np.float32)])
+    logger.removeHandler(handler)
+    assert (heard, handler.level, logger.level) == ([logging.ERROR], logging.INFO, before)
 
 
 def _free_of_rounding(operation: Any) -> bool:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -13,7 +12,6 @@ import numpy as np
 import pytest
 
 from edgekit.data import Issue, open_dataset
-from edgekit.data.account import LOGGER
 from edgekit.data.check import examine, open_splits
 from edgekit.data.images import image_size
 from edgekit.data.scan import Scan
@@ -112,19 +110,6 @@ def test_sizes_of_a_json_are_taken_from_the_scan(data: Path) -> None:
     image_size.cache_clear()
     assert len(open_dataset(path, "detect", scan=Scan.beside(path))) == COUNT
     assert len(open_dataset(path, "detect", scan=Scan())) == COUNT - 1
-
-
-@pytest.fixture(autouse=True)
-def heard(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """What this very logger says is heard, whatever other tests or libraries did to loggers above it before."""
-    monkeypatch.setattr(logging.root.manager, "disable", logging.NOTSET)
-    monkeypatch.setattr(LOGGER, "disabled", False)
-    level = LOGGER.level
-    LOGGER.setLevel(logging.WARNING)  # forgets, too, what was looked up before
-    LOGGER.addHandler(caplog.handler)
-    yield
-    LOGGER.removeHandler(caplog.handler)
-    LOGGER.setLevel(level)
 
 
 @pytest.mark.parametrize(

@@ -163,12 +163,13 @@ def _make_repeatable(model: Any, known: Collection[str]) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """NNCF narrates by a logger and draws progress bars on standard output; neither belongs into a library."""
-    import nncf
+    """NNCF narrates by a logger and draws progress bars on standard output; neither belongs into a library.
 
+    Not by ``nncf.set_log_level``, which sets everybody's handlers of that logger, too, and for good.
+    """
     logger = logging.getLogger("nncf")
     before = logger.level
-    nncf.set_log_level(logging.ERROR)
+    logger.setLevel(logging.ERROR)
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             yield
