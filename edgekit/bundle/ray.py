@@ -34,6 +34,7 @@ from edgekit.runtime.many.parts import Done, Parts
 from edgekit.runtime.many.shards import Shard
 from edgekit.runtime.many.work import Job, Listing
 from edgekit.runtime.options import OpenOptions, Options
+from edgekit.runtime.silence import quiet_loggers
 from edgekit.runtime.sources import is_address
 
 LEAST, MOST = 16, 128  # images of a list, which is what one file is written of
@@ -166,7 +167,6 @@ def _check_answer(address: str) -> None:
 
 def _run(ray: Any, portable: Mapping[str, Any], folder: Path, cluster: Cluster, stride: int) -> None:
     """Have Ray write the rows of everything in the listing."""
-    logging.getLogger("ray.data").setLevel(logging.ERROR)  # it tells of every stage
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     how: OpenOptions = portable.get("how") or OpenOptions()
@@ -186,7 +186,8 @@ def _run(ray: Any, portable: Mapping[str, Any], folder: Path, cluster: Cluster, 
         num_gpus=1 if on_gpu else 0,
     )
     try:
-        table.materialize()  # numbers of images alone
+        with quiet_loggers("ray.data"):  # which tells of every stage
+            table.materialize()  # numbers of images alone
     except ray.exceptions.RayError as error:
         reason = str(error).strip().splitlines()[-1]
         raise EdgekitError(f"{folder}: Ray gave up ({reason}); what is complete is kept for `resume`") from error

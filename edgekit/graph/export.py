@@ -15,7 +15,6 @@ import contextlib
 import copy
 import io
 import json
-import logging
 import warnings
 from pathlib import Path
 from typing import Any
@@ -36,6 +35,7 @@ from edgekit.nn.blocks import fuse
 from edgekit.nn.session import shaped
 from edgekit.runtime import modelinfo
 from edgekit.runtime.atomic import replacing
+from edgekit.runtime.silence import quiet_loggers
 from edgekit.runtime.versions import versions
 from edgekit.spec import Graph, Json, ModelInfo, check_opset, sha256_file
 
@@ -134,10 +134,9 @@ def _capture(checkpoint: Checkpoint, info: ModelInfo) -> ir.Model:
         return found
     shapes = None if info.batch else ({0: torch.export.Dim("batch", min=1)},)
     # The exporter narrates on both streams and warns about itself; what matters is checked on the result.
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), torch.no_grad():
+    quiet = quiet_loggers("torch.onnx", "onnxscript", "onnx_ir")
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), quiet, torch.no_grad():
         warnings.simplefilter("ignore")
-        for name in ("torch.onnx", "onnxscript", "onnx_ir"):
-            logging.getLogger(name).setLevel(logging.ERROR)
         program = _written(
             torch.export.export(wrapped, (example,), dynamic_shapes=shapes, strict=False),
             input_names=[info.inputs[0].name],

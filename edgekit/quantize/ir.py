@@ -23,12 +23,10 @@ from __future__ import annotations
 
 import contextlib
 import io
-import logging
 import re
 import shutil
 import tempfile
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +37,7 @@ from edgekit.graph.files import load
 from edgekit.nn import layers
 from edgekit.quantize import groups, qdq
 from edgekit.runtime.home import ensure_home
+from edgekit.runtime.silence import quiet_loggers
 from edgekit.targets.openvino import save
 
 # Where a walk back from attention ends: what is quantized may make its inputs.
@@ -85,7 +84,8 @@ def quantize(
         batchwise_statistics=len(batches[0]) > 1,
         activations_range_estimator_params=nncf.quantization.range_estimator.RangeEstimatorParametersSet.MINMAX,
     )
-    with _quiet():
+    # NNCF narrates by a logger, whose set_log_level is for good and for everybody's handlers, and draws progress bars.
+    with quiet_loggers("nncf"), contextlib.redirect_stdout(io.StringIO()):
         quantized = nncf.quantize(
             model,
             nncf.Dataset(batches),
@@ -159,19 +159,3 @@ def _make_repeatable(model: Any, known: Collection[str]) -> None:
         kind = op.get_type_name()
         counts[kind] = counts.get(kind, 0) + 1
         op.set_friendly_name(f"{kind}_{counts[kind]}")
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """NNCF narrates by a logger and draws progress bars on standard output; neither belongs into a library.
-
-    Not by ``nncf.set_log_level``, which sets everybody's handlers of that logger, too, and for good.
-    """
-    logger = logging.getLogger("nncf")
-    before = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        logger.setLevel(before)

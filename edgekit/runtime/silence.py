@@ -1,11 +1,12 @@
-"""Standard error closed to C code that comments on what edgekit does on purpose. Standard library only.
+"""Standard error and loggers closed to libraries that comment on what edgekit does on purpose. Standard library only.
 
-with silent_stderr():
+with silent_stderr(), quiet_loggers("nncf"):
     decode(half_a_file)
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections.abc import Iterator
@@ -31,3 +32,17 @@ def silent_stderr() -> Iterator[None]:
             os.dup2(saved, 2)
             os.close(saved)
             os.close(nowhere)
+
+
+@contextmanager
+def quiet_loggers(*names: str) -> Iterator[None]:
+    """Of these loggers errors alone, meanwhile. Their handlers, which may be anybody's, are left as they are."""
+    loggers = [logging.getLogger(name) for name in names]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)
