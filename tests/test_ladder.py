@@ -13,11 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks import shapeset
-from edgekit.autotune import Candidate, parse_speedup, reach
+from edgekit.autotune import Candidate, Objective, parse_speedup, reach
 from edgekit.autotune.ladder import Ladder, Move, climb
 from edgekit.autotune.select import Judged, Time
-from edgekit.autotune.tuner import Tuner
+from edgekit.autotune.tuner import Job, Tuner
 from edgekit.bundle import loading
+from edgekit.bundle.options import BuildOptions
 from edgekit.errors import InputError
 from tests.conftest import Run
 from tests.networks import noise, settled
@@ -145,6 +146,52 @@ def test_after_a_training_what_lost_too_much_is_tried_again() -> None:
     ladder = climb(START, world, 2.0, 0.5)
     assert ladder.reached and taken(ladder) == ["activation", "size"]
     assert world.built == ["", "size", "other", "activation", "activation+size"]
+
+
+class Learning(Tuner):
+    """Time goes with the area; a smaller input loses 3 points, but for a network that learnt in it, which loses as much
+    in the full one."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(Job(folder / "a.pt", BuildOptions()), folder, Objective())
+        self.learnt: list[tuple[int, int]] = []
+
+    def learn(self, size: tuple[int, int]) -> Path:
+        self.learnt.append(size)
+        return self.folder / "learnt.pt"
+
+    def base(self) -> tuple[tuple[int, int], tuple[int, int]]:
+        return (320, 320), (4, 1)
+
+    def pruned(self, variant: str, name: str, size: tuple[int, int], limit: float) -> Path:
+        raise InputError("nothing can be left out")
+
+    def build(self, entries: Sequence[Candidate]) -> dict[str, str]:
+        return {}
+
+    def clock(self, names: Sequence[str], baseline: str, last: bool) -> dict[str, Time]:
+        shares = {name: _pixels(name) / _pixels(baseline) for name in names}
+        return {name: Time(MS * r, MS * r, MS * r, r, r, r) for name, r in shares.items()}
+
+    def judge(self, entry: Candidate, limit: float | None = None) -> Judged:
+        drop = 0.0 if (entry.shapes[0] in self.learnt if entry.variant else entry.shapes[0] == (320, 320)) else 3.0
+        return Judged(0.5 - drop / 100, drop)
+
+
+@pytest.mark.parametrize(("to", "size"), [(1.2, (288, 288)), (1.5, (256, 256)), (2.0, (192, 192)), (9.0, (288, 288))])
+def test_what_is_learnt_is_the_largest_input_that_would_do(to: float, size: tuple[int, int], tmp_path: Path) -> None:
+    contest = Learning(tmp_path)
+    world = reach.Levers(contest, reach.Wanted(to, "ov-fp16", learn=contest.learn, activation="relu"), ["ov-fp16"])
+    ladder = climb(world.start(), world, to, 0.5)
+    assert contest.learnt == [size] and ladder.last.candidate == Candidate("ov-fp16", shapes=(size,), variant="relu")
+    assert ladder.reached == (to < 9) and taken(ladder) == ["activation"]
+
+
+def test_a_training_that_is_gone_on_with_keeps_its_input(tmp_path: Path) -> None:
+    contest = Learning(tmp_path)
+    wanted = reach.Wanted(1.2, "ov-fp16", learn=contest.learn, activation="relu", size=(192, 192))
+    world = reach.Levers(contest, wanted, ["ov-fp16"])
+    assert climb(world.start(), world, 1.2, 0.5).reached and contest.learnt == [(192, 192)]
 
 
 def test_a_start_that_loses_too_much_or_cannot_be_built() -> None:

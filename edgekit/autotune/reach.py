@@ -54,6 +54,7 @@ class Wanted:
         learn: makes a checkpoint with another activation, which takes a training at the input size that it is given;
             None: there is none.
         activation: its name.
+        size: what it learns in; None: what the ladder finds best.
     """
 
     to: float
@@ -61,6 +62,7 @@ class Wanted:
     threads: int | None = None
     learn: Callable[[Size], Path] | None = None
     activation: str = ""
+    size: Size | None = None
 
 
 def reach(
@@ -103,7 +105,7 @@ def reach(
             ladder = climb(world.start(), world, wanted.to, options.quantize.max_drop, say)
             plan = _plan(ladder, left_out, contest)
             if not ladder.reached:
-                raise GateError(_unreached(ladder), {"plan": plan})
+                raise GateError(_unreached(ladder, wanted), {"plan": plan})
             files = contest.take(ladder.last.candidate)
             plan = _plan(ladder, left_out, contest, read_bundle(files, verify=False))
         seal(files, plan)
@@ -169,6 +171,7 @@ class Levers:
     wanted: Wanted
     names: Sequence[str]
     _states: dict[str, _State] = field(default_factory=dict)
+    _shares: dict[str, float] = field(default_factory=dict)  # of the start's time, as last seen
 
     def start(self) -> Candidate:
         """The checkpoint as it is."""
@@ -191,7 +194,9 @@ class Levers:
                 found.append(("precision", name, dataclasses.replace(state, target=name)))
         if self.wanted.learn is not None and not state.activation:
             name = self.wanted.activation.replace(":", "-")
-            found.append(("activation", "activation", dataclasses.replace(state, activation=name)))
+            for size in dict.fromkeys((self._learnt_in(state), state.size)):
+                learnt = dataclasses.replace(state, activation=name, size=size)
+                found.append(("activation", f"activation {size}", learnt))
         return [move for each in found if (move := self._move(*each)) is not None and move.candidate != candidate]
 
     def _move(self, lever: str, key: str, state: _State) -> Move | None:
@@ -208,17 +213,26 @@ class Levers:
         self._states.setdefault(made.name, state)
         return made
 
-    def _smaller(self, size: Size) -> Size | None:
+    def _smaller(self, size: Size, share: float = 1.0) -> Size | None:
+        """The next smaller input, of at most this share of the area."""
         base, areas = self.contest.base()
-        return next((each for each in sizes(base, areas) if each[0] * each[1] < size[0] * size[1]), None)
+        most = share * size[0] * size[1]
+        return next((each for each in sizes(base, areas) if each != size and each[0] * each[1] <= most), None)
+
+    def _learnt_in(self, state: _State) -> Size:
+        """The input that a network with another activation learns in: the largest in which the old one would be fast
+        enough if time went with the area, for there accuracy has to be won; the next smaller where there is none."""
+        if self.wanted.size is not None:
+            return self.wanted.size
+        now = self._shares.get(self._candidate(state).name, 1.0)
+        return self._smaller(state.size, 1 / (self.wanted.to * now)) or self._smaller(state.size) or state.size
 
     def build(self, candidate: Candidate) -> str | None:
         state, variants = self._states[candidate.name], self.contest.variants
         if state.activation and state.activation not in variants:
             assert self.wanted.learn is not None
-            size = self._smaller(state.size) or state.size  # which may be taken next, once the network has learnt it
-            self.contest.say(f"training with {state.activation} at {size[0]},{size[1]}")
-            variants[state.activation] = self.wanted.learn(size)
+            self.contest.say(f"training with {state.activation} at {state.size[0]},{state.size[1]}")
+            variants[state.activation] = self.wanted.learn(state.size)
         if state.variant and state.variant not in variants:
             limit = PRUNED_SHARE * self.contest.job.options.quantize.max_drop
             try:
@@ -231,7 +245,9 @@ class Levers:
         return candidate.bundle not in self.contest.bundles
 
     def clock(self, names: Sequence[str], baseline: str, last: bool) -> Mapping[str, Time]:
-        return self.contest.clock(names, baseline, last)
+        times = self.contest.clock(names, baseline, last)
+        self._shares |= {name: time.ratio for name, time in times.items()}
+        return times
 
     def judge(self, candidate: Candidate, limit: float | None) -> Judged:
         self.contest.say(f"judging {candidate.bundle}")
@@ -295,7 +311,7 @@ def _speedup(rung: Rung) -> dict[str, float] | None:
     return {"ratio": 1 / time.ratio, "low": 1 / time.ratio_high, "high": 1 / time.ratio_low} if time else None
 
 
-def _unreached(ladder: Ladder) -> str:
+def _unreached(ladder: Ladder, wanted: Wanted) -> str:
     last, start, asked = ladder.last, ladder.rungs[0], f"`to` {ladder.to:g}x"
     if last is start:
         what = "no lever saves time within the limit" if last.verdict == START else last.verdict
@@ -308,4 +324,6 @@ def _unreached(ladder: Ladder) -> str:
     other = ladder.beyond()
     if other is not None:
         text += f"; {other.candidate.name} is {other.speedup:.2f} times as fast, but loses {other.drop:.2f}"
+    if wanted.learn is None:
+        text += "; `train`, a folder, lets the network learn a faster activation in a smaller input, too"
     return text

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from edgekit.checkpoint import Checkpoint
     from edgekit.train.loop import Result
 
-    Learner = Callable[[tuple[int, int]], Path]
+    Size = tuple[int, int]
+    Learner = Callable[[Size], Path]
 
 
 @dataclass(frozen=True)
@@ -182,11 +183,13 @@ def _reach(
     preflight.check_models([model])
     limits = {name: getattr(goal, name) for name in ("max_drop", "max_f1_drop", "max_class_drop")}
     options = BuildOptions(common.imgsz, quantize=QuantizeOptions(data, seed=common.seed, **limits))
-    learner = None if goal.train is None else _learner(model, data, goal.train, wanted.training(model, common))
+    learner, size = None, None
+    if goal.train is not None:
+        learner, size = _learner(model, data, goal.train, wanted.training(model, common))
     try:
         with Phases("") as status:
             learn = None if learner is None else _aside(status, learner)
-            asked = Wanted(goal.to, target, common.threads, learn, wanted.activation)
+            asked = Wanted(goal.to, target, common.threads, learn, wanted.activation, size)
             made = reach(model, out, asked, options, partial(_say, status), wanted.budget / LONG_S, view)
     except GateError as error:
         plan = error.evidence.get("plan")
@@ -210,15 +213,16 @@ def _say(status: Phases, line: str) -> None:
 def _aside(status: Phases, learn: Learner) -> Learner:
     """``learn``, which has a display of its own."""
 
-    def run(size: tuple[int, int]) -> Path:
+    def run(size: Size) -> Path:
         with status.aside():
             return learn(size)
 
     return run
 
 
-def _learner(model: Path, data: Path, folder: Path, options: TrainOptions) -> Learner:
-    """What trains ``model`` with another activation, at an input size; a run of the same in ``folder`` is gone on with.
+def _learner(model: Path, data: Path, folder: Path, options: TrainOptions) -> tuple[Learner, Size | None]:
+    """What trains ``model`` with another activation, at an input size; a run of the same in ``folder`` is gone on with,
+    at its own size, which is said.
 
     Raises:
         InputError, UsageError: it cannot be trained so, or another run is there.
@@ -237,13 +241,13 @@ def _learner(model: Path, data: Path, folder: Path, options: TrainOptions) -> Le
             raise UsageError(f"`train` {folder}: holds another training; give a new folder")
     begun = (folder / "resume.pt").exists()
 
-    def learn(size: tuple[int, int]) -> Path:
+    def learn(size: Size) -> Path:
         from edgekit.train.loop import train
 
         with View() as view:
             return train(data, str(model), folder, options.replace(imgsz=size), resume=begun, watch=view).best
 
-    return learn
+    return learn, checkpoint.load(best).imgsz if begun else None
 
 
 def _target(name: str | None) -> str:
