@@ -289,6 +289,8 @@ def test_the_bundle_is_the_last_rung_and_an_unreached_speed_leaves_the_ladder(
     monkeypatch.setattr(Tuner, "clock", clock)
     monkeypatch.setattr(reach, "candidates", lambda *_: ([Candidate("ov-fp16")], {"ov-int8": "left out"}))
     data = shapeset.make_set(tmp_path / "set", train=4, val=2, size=96)
+    for file in (tmp_path / "set" / "labels" / "val").iterdir():
+        file.write_text("0 0.5 0.5 0.02 0.02\n")  # two pixels, which no large box at random overlaps by half
     model = checkpoint.save(settled("yolo12n", noise(4, 3, 96, 96), 1e-3, shapeset.NAMES, seed=1), tmp_path / "a.pt")
     words = ["tune", model, "--data", data, "--imgsz", 96, "--source", "96x64", "--target", "ov-fp16", "--json"]
     code, document, _ = run(*words, "--out", tmp_path / "fast", "--to", "2x")

@@ -25,8 +25,17 @@ SMALL = TrainOptions(
 )
 
 
+def _off_ties(*shape: int, top: int) -> torch.Tensor:
+    """Values of a grid of whole steps, ``top`` among those of every row, each moved by less than half a step: where
+    one lies in the middle the last bit decides to which side it goes."""
+    steps = torch.randint(-top, top + 1, shape) + 0.9 * (torch.rand(shape) - 0.5)
+    steps.clamp_(-top, top).flatten(1)[:, 0] = top
+    return steps
+
+
 def test_weights_take_the_values_the_int8_graph_will_hold() -> None:
-    weight = torch.randn(5, 3, 3, 3) * torch.tensor([1.0, 0.1, 10.0, 1e-3, 0.0]).view(-1, 1, 1, 1)
+    sizes = torch.tensor([1.0, 0.1, 10.0, 1e-3, 0.0]).view(-1, 1, 1, 1)
+    weight = _off_ties(5, 3, 3, 3, top=qat.WEIGHT_TOP) * (0.5 + torch.rand(())) * sizes
     eight, scales = qdq.int8_weights(weight.numpy())
     assert qdq.WEIGHT_TOP[7] == qat.WEIGHT_TOP and qat.TOP == qdq.TOP
     found = qat.round_channels(weight).numpy()
@@ -34,7 +43,7 @@ def test_weights_take_the_values_the_int8_graph_will_hold() -> None:
 
 
 def test_activations_take_255_values_that_just_hold_them() -> None:
-    x = torch.randn(2, 4, 5, 6)
+    x = _off_ties(2, 4, 5, 6, top=qat.TOP) * (0.5 + torch.rand(()))
     scale = float(x.abs().max()) / 127
     found = qat.round_tensor(x)
     np.testing.assert_allclose(found.numpy(), np.rint(x.numpy() / scale) * scale, rtol=1e-4, atol=1e-6)
