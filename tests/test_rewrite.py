@@ -5,6 +5,7 @@ Tolerances: attention in float32 is right to 1e-5 (rtol and atol), whole blocks 
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from dataclasses import asdict
 from importlib import metadata
@@ -103,6 +104,7 @@ def test_the_scale_is_on_q_before_the_product(name: str) -> None:
         assert helper.get_node_attr_value(product, "scale") == 1.0
 
 
+@pytest.mark.skipif("EDGEKIT_TEST_FLOAT32" in os.environ, reason="a limited oneDNN compiles no bf16")
 @pytest.mark.parametrize(("heads", "side", "area"), [(2, (1, 2), 1), (2, (2, 4), 4), (4, (2, 2), 1), (12, (3, 4), 1)])
 def test_as_many_tokens_as_heads_are_not_taken_for_them_in_bf16(heads: int, side: tuple[int, int], area: int) -> None:
     """OpenVINO's fused kernel: half of the values were others, and others from run to run."""
