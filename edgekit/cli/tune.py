@@ -23,10 +23,10 @@ from edgekit.train.options import TrainOptions
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from edgekit.bundle.shapes import Size
     from edgekit.checkpoint import Checkpoint
     from edgekit.train.loop import Result
 
-    Size = tuple[int, int]
     Learner = Callable[[Size], Path]
 
 
@@ -234,12 +234,12 @@ def _learner(model: Path, data: Path, folder: Path, options: TrainOptions) -> tu
     older, best = checkpoint.load(model), folder / "best.pt"
     if older.spec.activation == options.activation:
         raise UsageError(f"`activation` {options.activation}: {model} has it already, so there is nothing to train")
-    if best.exists():
-        known = checkpoint.load(best)
+    begun = (folder / "resume.pt").exists()
+    known = checkpoint.load(best) if begun or best.exists() else None
+    if known is not None:
         teacher = older if options.teacher == str(model) else checkpoint.load(Path(str(options.teacher)))
         if (known.spec.activation, known.provenance.get("teacher_sha256")) != (options.activation, teacher.sha256):
             raise UsageError(f"`train` {folder}: holds another training; give a new folder")
-    begun = (folder / "resume.pt").exists()
 
     def learn(size: Size) -> Path:
         from edgekit.train.loop import train
@@ -247,7 +247,7 @@ def _learner(model: Path, data: Path, folder: Path, options: TrainOptions) -> tu
         with View() as view:
             return train(data, str(model), folder, options.replace(imgsz=size), resume=begun, watch=view).best
 
-    return learn, checkpoint.load(best).imgsz if begun else None
+    return learn, known.imgsz if known is not None and begun else None
 
 
 def _target(name: str | None) -> str:
